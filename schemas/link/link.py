@@ -1,0 +1,85 @@
+"""The seam between Fedbeat and a broker: a few verbs that MQTT, the in-memory broker and tests all speak.
+
+Every verb returns at once. What comes back comes as an event to the ``sink`` given at construction, called on the
+link's own thread: it must only put the event in a queue. Nothing here knows the federation's topics.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Literal, Protocol
+
+from schemas.errors import LinkError
+
+Qos = Literal[0, 1]
+
+
+@dataclass(frozen=True, slots=True)
+class Will:
+    """What the broker publishes, retained, at QoS 1, when the connection breaks without a goodbye."""
+
+    topic: str
+    payload: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Connected:
+    """The broker took us; subscriptions have been sent again. ``limit``: largest payload it takes, where it says."""
+
+    session_present: bool = False
+    limit: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Disconnected:
+    """The connection is gone. ``error`` is None after ``close``; the link keeps trying unless ``fatal``."""
+
+    error: LinkError | None = None
+    fatal: bool = False
+    retry_in_s: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Inbound:
+    """A message. The broker forgets it only after ``ack``, which may be called from any thread, once."""
+
+    topic: str
+    payload: bytes
+    retained: bool = False
+    duplicate: bool = False
+    ack: Callable[[], None] = field(default=lambda: None, compare=False, repr=False)
+
+
+@dataclass(frozen=True, slots=True)
+class Sent:
+    """The broker acknowledged the publication ``publish`` gave this token to. It proves nothing about delivery."""
+
+    token: int
+
+
+Event = Connected | Disconnected | Inbound | Sent
+Sink = Callable[[Event], None]
+
+
+class Link(Protocol):
+    """A connection to one broker, reconnecting by itself until closed."""
+
+    def open(self) -> None:
+        """Start connecting; ``Connected`` or ``Disconnected`` follows."""
+
+    def publish(self, topic: str, payload: bytes, *, qos: Qos = 1, retain: bool = False, bulk: bool = False) -> int:
+        """Queue a publication and return its token; ``Sent`` follows at QoS 1.
+
+        ``bulk`` publications share a window of a few in flight, so that everything else overtakes them.
+        Raises ``PayloadTooLarge`` where the broker has said it would not take the payload.
+        """
+
+    def subscribe(self, *filters: str, qos: Qos = 1) -> None:
+        """Subscribe, now if connected and again at every connect. Retained messages come each time this is called."""
+
+    def unsubscribe(self, *filters: str) -> None:
+        """Forget subscriptions."""
+
+    def close(self, farewell: Will | None = None, timeout_s: float = 5.0) -> None:
+        """Publish ``farewell`` retained where given, flush what is queued within ``timeout_s``, disconnect, stop."""
