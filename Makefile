@@ -1,0 +1,42 @@
+# make demo    a virtual fleet of eight learns from smartwatch recordings, before your eyes
+# make test    every test, mosquitto included
+# make check   lint, format, types, import contracts, generated code
+# Each does everything from a bare clone. PYTHON picks the interpreter (3.11 to 3.13).
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.installed
+
+# PyPI's torch for Linux may be a CUDA build of several GB; PyTorch's own CPU index is used where it answers.
+# constraints.txt refuses the CUDA packages either way, so a wrong build can't slip in.
+TORCH_INDEX ?= https://download.pytorch.org/whl/cpu
+
+.PHONY: demo test check format clean
+
+$(STAMP): pyproject.toml constraints.txt
+	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	@extra=$$($(BIN)/python -c "import urllib.request as u; u.urlopen('$(TORCH_INDEX)/torch/', timeout=3); print('--extra-index-url $(TORCH_INDEX)')" 2>/dev/null || true); \
+	  $(BIN)/python -m pip install --quiet --disable-pip-version-check $$extra -c constraints.txt -e '.[dev]'
+	@touch $(STAMP)
+
+demo: $(STAMP)
+	@state=$$(mktemp -d) && trap 'rm -rf "$$state"' EXIT && \
+	  $(BIN)/coordinator start --rounds 5 --virtual 8 --plan watch --data watch --state "$$state"
+
+test: $(STAMP)
+	$(BIN)/python -m pytest
+
+check: $(STAMP)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+	$(BIN)/python -m schemas.proto.generate --check
+
+format: $(STAMP)
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+clean:
+	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis dist

@@ -1,0 +1,92 @@
+"""The coordinator's settings, and the run they describe."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any, TypeVar
+
+from pydantic import BaseModel, Field, ValidationError
+
+from schemas.errors import SettingsError
+from schemas.messages import PlanRef, RunSettings, StrategySettings, TrainSettings
+from schemas.settings import LinkSettings
+
+Fleet = Annotated[int, Field(ge=1, le=10_000)]
+M = TypeVar("M", bound=BaseModel)
+
+
+class CoordinatorSettings(LinkSettings):
+    """All of ``coordinator start``, from flags, environment and ``run.toml``."""
+
+    rounds: Annotated[int, Field(ge=1, le=1_000_000)] = Field(5, description="training rounds to run")
+    plan: str = Field("", description="a bundled plan's name, or a .plan file")
+    model: str = Field("", description="FILE.py:Class to export as the plan, instead of --plan")
+    input: tuple[str, ...] = Field((), description="the model's inputs, as 6x150 or name=6x150")
+    classes: str = Field("", description="the model's classes: a number, or their names with commas")
+    devices_min: Fleet | None = Field(None, description="quorum: fewer updates than this abandon the round")
+    goal: Fleet | None = Field(None, description="updates that close the round; all selected devices unless given")
+    deadline: Annotated[float, Field(gt=0, le=31_536_000)] = Field(600.0, description="seconds a round may take")
+    codec: str = Field("int8", description="how updates are compressed")
+    evaluate: bool = Field(True, description="have devices evaluate each new model on held-out data")
+    strategy: dict[str, Any] = Field(default_factory=dict, description="table: name, weighting, learning_rate, ...")
+    train: dict[str, Any] = Field(default_factory=dict, description="table: optimizer, learning_rate, epochs, ...")
+    seed: Annotated[int, Field(ge=0, le=2**53)] = Field(0, description="of the initial model and of all training")
+    part_size: Annotated[int, Field(ge=1024, le=16 * 2**20)] = Field(120_000, description="bytes in a part")
+    max_weight: Annotated[int, Field(ge=1, le=2**20)] = Field(100_000, description="examples one device can count for")
+    state: Path = Field(Path("state/coordinator"), description="directory of the journal and the models")
+    virtual: Annotated[int, Field(ge=0, le=10_000)] = Field(0, description="virtual devices to start beside it")
+    data: str = Field("", description="recordings of the virtual devices: a path, 'watch' or 'sklearn-digits'")
+    partition: str = Field("owner", description="owner, even, dirichlet:ALPHA or shards:K")
+    held_out: str = Field("auto", description="'auto', 'none', or the fraction of examples kept for evaluation")
+    trainers: Annotated[int, Field(ge=1, le=64)] | None = Field(None, description="trainer processes they share")
+    json_lines: bool = Field(False, description="one JSON object a line instead of a table")
+
+    def quorum(self) -> int:
+        """Updates a round needs: as given, else all virtual devices' goal, else one."""
+        if self.devices_min is not None:
+            return self.devices_min
+        return max(1, math.ceil((self.goal or self.virtual) / 2)) if self.virtual else 1
+
+
+def run_settings(
+    settings: CoordinatorSettings, *, run: str, plan: PlanRef, train: TrainSettings, strategy: StrategySettings
+) -> RunSettings:
+    """The run as devices will read it: the plan's own recommendations with the settings' tables over them.
+
+    Raises ``SettingsError`` naming the entry that is wrong.
+    """
+    if settings.goal is not None and settings.quorum() > settings.goal:
+        raise SettingsError(
+            f"--devices-min {settings.quorum()} is above --goal {settings.goal}: a round would close before its quorum"
+        )
+    if settings.train.get("epochs") and settings.train.get("local_steps"):
+        raise SettingsError("train.epochs and train.local_steps exclude each other: give one of them")
+    return RunSettings(
+        run=run,
+        rounds=settings.rounds,
+        plan=plan,
+        codec=settings.codec,
+        train=over(train, settings.train, "train"),
+        strategy=over(strategy, settings.strategy, "strategy"),
+        evaluate=settings.evaluate,
+        goal=settings.goal,
+        quorum=settings.quorum(),
+        deadline_s=settings.deadline,
+        max_weight=settings.max_weight,
+        part_size=settings.part_size,
+        seed=settings.seed,
+    )
+
+
+def over(base: M, entries: Mapping[str, Any], table: str) -> M:
+    """``base`` with ``entries`` over its fields; ``SettingsError`` for unknown or wrong ones."""
+    known = type(base).model_fields
+    if unknown := sorted(set(entries) - set(known)):
+        raise SettingsError(f"unknown setting {table}.{unknown[0]}; there are: {', '.join(known)}")
+    try:
+        return type(base).model_validate({**base.model_dump(), **entries})
+    except ValidationError as error:
+        first = error.errors()[0]
+        raise SettingsError(f"{table}.{first['loc'][0]}: {first['msg'].lower()}") from None

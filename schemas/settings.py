@@ -1,0 +1,127 @@
+"""How both ends read their settings: flags over environment over TOML file over defaults, one precedence.
+
+Also the settings both ends must share to find each other: broker, federation, topic root, credentials. Environment
+names are ``FEDBEAT_`` and the setting's name in capitals; ``__`` goes one table deeper (``FEDBEAT_TRAIN__EPOCHS``).
+"""
+
+from __future__ import annotations
+
+import tomllib
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeVar
+
+from pydantic import Field, SecretStr, ValidationError
+from pydantic_settings import (
+    BaseSettings,
+    PydanticBaseSettingsSource,
+    SettingsConfigDict,
+    TomlConfigSettingsSource,
+)
+
+from schemas.errors import SettingsError
+from schemas.messages import Name
+
+
+class LinkSettings(BaseSettings):
+    """Where the federation is, and how to be let in."""
+
+    model_config = SettingsConfigDict(env_prefix="FEDBEAT_", env_nested_delimiter="__", extra="forbid", frozen=True)
+
+    broker: str = Field("", description="mqtt[s]://[user[:password]@]host[:port]")
+    federation: Name = Field("home", description="name of the federation, one topic level")
+    root: str = Field("fl", description="first level of every topic")
+    username: str = Field("", description="where the broker's address doesn't carry it")
+    password: SecretStr = Field(SecretStr(""), description="better in the environment or a file only the service reads")
+    ca: Path | None = Field(None, description="certificates to trust for mqtts; the system's unless given")
+    cert: Path | None = Field(None, description="this client's certificate, for mqtts")
+    key: Path | None = Field(None, description="and its private key")
+
+
+S = TypeVar("S", bound=BaseSettings)
+
+
+@dataclass(frozen=True, slots=True)
+class Origin:
+    """One setting as it came out, and which source said so."""
+
+    name: str
+    value: object
+    source: str
+
+
+def load(settings: type[S], flags: Mapping[str, Any], config: Path | None) -> tuple[S, tuple[Origin, ...]]:
+    """Read ``settings`` from flags (those given), environment and the TOML file ``config``.
+
+    Returns the validated settings and where each one came from. Raises ``SettingsError`` naming what is wrong.
+    """
+    _check_readable(config)
+    sources: dict[str, dict[str, Any]] = {}
+
+    class Sourced(settings):  # type: ignore[misc, valid-type]  # a class that knows this call's file
+        @classmethod
+        def settings_customise_sources(
+            cls,
+            settings_cls: type[BaseSettings],
+            init_settings: PydanticBaseSettingsSource,
+            env_settings: PydanticBaseSettingsSource,
+            dotenv_settings: PydanticBaseSettingsSource,  # noqa: ARG003 - the signature is the library's
+            file_secret_settings: PydanticBaseSettingsSource,  # noqa: ARG003 - the signature is the library's
+        ) -> tuple[PydanticBaseSettingsSource, ...]:
+            toml = TomlConfigSettingsSource(settings_cls, config) if config else None
+            ordered = [("flag", init_settings), ("environment", env_settings), (f"{config}", toml)]
+            present = [(name, source) for name, source in ordered if source is not None]
+            sources.update({name: source() for name, source in present})
+            return tuple(source for _, source in present)
+
+    try:
+        read = Sourced(**flags)
+    except ValidationError as error:
+        raise SettingsError(_explain(error, sources)) from None
+    plain = settings.model_construct(**{name: getattr(read, name) for name in settings.model_fields})
+    return plain, tuple(_origins(plain, sources))
+
+
+def _check_readable(config: Path | None) -> None:
+    if config is None:
+        return
+    try:
+        tomllib.loads(config.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise SettingsError(f"can't read the settings file {config}: {error.strerror}") from None
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise SettingsError(f"{config} is not valid TOML: {error}") from None
+
+
+def _explain(error: ValidationError, sources: Mapping[str, dict[str, Any]]) -> str:
+    lines = []
+    for item in error.errors():
+        name = ".".join(str(step) for step in item["loc"])
+        if item["type"] == "extra_forbidden":
+            lines.append(f"unknown setting {name!r} (from {_source(item['loc'], sources)}); --show-config lists all")
+        else:
+            lines.append(f"{name} (from {_source(item['loc'], sources)}): {item['msg'].lower()}")
+    return "; ".join(lines)
+
+
+def _source(path: tuple[int | str, ...], sources: Mapping[str, dict[str, Any]]) -> str:
+    """The first source that has a value at ``path``, or at the part of it that leads into a table."""
+    for name, values in sources.items():
+        here: Any = values
+        for step in path:
+            if not isinstance(here, dict) or step not in here:
+                break
+            here = here[step]
+        else:
+            return name
+    return next((name for name, values in sources.items() if path and path[0] in values), "default")
+
+
+def _origins(settings: BaseSettings, sources: Mapping[str, dict[str, Any]]) -> Iterator[Origin]:
+    for name, value in settings:
+        if isinstance(value, Mapping) and value:
+            yield from (Origin(f"{name}.{key}", v, _source((name, key), sources)) for key, v in value.items())
+        else:
+            yield Origin(name, value, _source((name,), sources))
+
