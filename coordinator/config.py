@@ -38,7 +38,7 @@ class CoordinatorSettings(LinkSettings):
     state: Path = Field(Path("state/coordinator"), description="directory of the journal and the models")
     virtual: Annotated[int, Field(ge=0, le=10_000)] = Field(0, description="virtual devices to start beside it")
     data: str = Field("", description="recordings of the virtual devices: a path, 'watch' or 'sklearn-digits'")
-    partition: str = Field("owner", description="owner, even, dirichlet:ALPHA or shards:K")
+    partition: str = Field("auto", description="auto, owner, even, dirichlet:ALPHA or shards:K")
     held_out: str = Field("auto", description="'auto', 'none', or the fraction of examples kept for evaluation")
     trainers: Annotated[int, Field(ge=1, le=64)] | None = Field(None, description="trainer processes they share")
     json_lines: bool = Field(False, description="one JSON object a line instead of a table")

@@ -30,7 +30,7 @@ class FleetSettings(LinkSettings):
 
     devices: Annotated[int, Field(ge=1, le=10_000)] = Field(8, description="virtual devices that train")
     data: str = Field("", description="recordings they share out: a path, 'watch' or 'sklearn-digits'")
-    partition: str = Field("owner", description="owner, even, dirichlet:ALPHA or shards:K")
+    partition: str = Field("auto", description="auto, owner, even, dirichlet:ALPHA or shards:K")
     held_out: str = Field("auto", description="'auto', 'none', or the fraction of examples kept for evaluation")
     state: Path = Field(Path("state/fleet"), description="directory of their outboxes and models")
     seed: Annotated[int, Field(ge=0, le=2**53)] = Field(0, description="of the partition")

@@ -22,6 +22,7 @@ Text = Annotated[str, StringConstraints(max_length=500)]
 Word = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9 _.+-]{0,63}$")]
 Count = Annotated[int, Field(ge=0, le=2**53)]
 RoundNumber = Annotated[int, Field(ge=0, le=999_999_999)]
+PartIndex = Annotated[int, Field(ge=0, lt=MAX_PARTS)]
 Seconds = Annotated[float, Field(ge=0, le=31_536_000)]
 Positive = Annotated[float, Field(gt=0, le=1e9)]
 NonNegative = Annotated[float, Field(ge=0, le=1e9)]
@@ -60,7 +61,7 @@ class Metrics(Message):
     accuracy: float
     macro_f1: float | None  # mean F1 over the classes the plan reports, absent ones left out
     classes: tuple[ClassMetrics, ...] = ()
-    confusion: tuple[tuple[int, ...], ...] = ()  # [true][predicted], examples
+    confusion: tuple[tuple[Count, ...], ...] = ()  # [true][predicted], examples
 
 
 class Counts(Message):
@@ -208,7 +209,7 @@ class RoundSummary(Message):
     devices: Annotated[tuple[Name, ...], Field(max_length=MAX_DEVICES)] = ()  # whose updates are in the model
     examples: Count = 0
     train_loss: float | None = None  # mean over examples of the devices' last epoch
-    declined: dict[str, Text] = Field(default_factory=dict)
+    declined: dict[Name, Text] = Field(default_factory=dict)
     rejected: dict[str, Count] = Field(default_factory=dict)  # reason -> messages
     seconds: Seconds = 0.0
     uplink_bytes: Count = 0
@@ -249,7 +250,7 @@ class Receipt(Message):
     device: Name
     outcome: Outcome
     reason: Text = ""
-    missing: Annotated[tuple[int, ...], Field(max_length=1000)] = ()  # parts to send again, the first thousand
+    missing: Annotated[tuple[PartIndex, ...], Field(max_length=1000)] = ()  # parts to send again, the first thousand
     come_back_after_s: Seconds = 0.0
 
 
@@ -306,7 +307,7 @@ class Part(Message):
     """One part of a blob."""
 
     blob: BlobRef
-    index: Annotated[int, Field(ge=0, lt=MAX_PARTS)]
+    index: PartIndex
     payload: bytes
 
 

@@ -18,6 +18,7 @@ from schemas.errors import Reject, WireError
 
 Flat = NDArray[np.float32]
 MAX_ELEMENTS = 2**31 - 1
+_BLOCK = 65_536  # values at a time where a float64 copy of all of them would be too much
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,7 +68,8 @@ class Parameters:
     flat: Flat
 
     def __post_init__(self) -> None:
-        if self.flat.dtype != np.float32 or self.flat.shape != (self.manifest.size,):
+        fits = self.flat.dtype == np.float32 and self.flat.shape == (self.manifest.size,)
+        if not fits or not self.flat.flags.c_contiguous:
             raise WireError(
                 Reject.WRONG_SHAPE,
                 f"{self.flat.dtype} of shape {self.flat.shape} for a model of {self.manifest.size} float32 values",
@@ -106,8 +108,9 @@ class Parameters:
         return type(self)(self.manifest, self.flat * np.float32(factor))
 
     def norm(self) -> float:
-        """Euclidean norm, summed in float64."""
-        return float(np.sqrt(np.sum(np.square(self.flat, dtype=np.float64))))
+        """Euclidean norm, summed in float64, a block at a time so that no copy of the model is made."""
+        blocks = (self.flat[start : start + _BLOCK] for start in range(0, self.flat.size, _BLOCK))
+        return math.sqrt(sum(float(np.sum(np.square(block, dtype=np.float64))) for block in blocks))
 
     def is_finite(self) -> bool:
         """Whether no value is NaN or infinite."""

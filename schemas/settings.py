@@ -6,6 +6,7 @@ names are ``FEDBEAT_`` and the setting's name in capitals; ``__`` goes one table
 
 from __future__ import annotations
 
+import re
 import tomllib
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -22,6 +23,8 @@ from pydantic_settings import (
 
 from schemas.errors import SettingsError
 from schemas.messages import Name
+
+_PASSWORD = re.compile(r"(://[^:/@]*:)[^@]*@")  # in a broker's address
 
 
 class LinkSettings(BaseSettings):
@@ -80,7 +83,7 @@ def load(settings: type[S], flags: Mapping[str, Any], config: Path | None) -> tu
     except ValidationError as error:
         raise SettingsError(_explain(error, sources)) from None
     plain = settings.model_construct(**{name: getattr(read, name) for name in settings.model_fields})
-    return plain, tuple(_origins(plain, sources))
+    return plain, tuple(_origins(plain, sources))  # type: ignore[return-value]  # mypy widens S in model_construct
 
 
 def _check_readable(config: Path | None) -> None:
@@ -125,3 +128,11 @@ def _origins(settings: BaseSettings, sources: Mapping[str, dict[str, Any]]) -> I
         else:
             yield Origin(name, value, _source((name,), sources))
 
+
+def table(origins: tuple[Origin, ...]) -> str:
+    """Settings as ``--show-config`` prints them: name, value, source. Passwords stay hidden."""
+    width = max(len(origin.name) for origin in origins)
+    values = [_PASSWORD.sub(r"\1***@", "" if o.value is None else str(o.value)) for o in origins]
+    column = min(40, max(map(len, values)))
+    rows = (f"{o.name:{width}}  {value:{column}}  {o.source}" for o, value in zip(origins, values, strict=True))
+    return "\n".join(rows)

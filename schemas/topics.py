@@ -14,7 +14,7 @@ from typing import Final, Literal
 from schemas.errors import SettingsError
 
 VERSION: Final = "v1"
-NAME: Final = re.compile(r"^[a-z0-9][a-z0-9-]{2,62}$")  # devices and federations; also what an MQTT wildcard can't be
+NAME: Final = re.compile(r"[a-z0-9][a-z0-9-]{2,62}")  # devices and federations; also what an MQTT wildcard can't be
 
 
 class Kind(StrEnum):
@@ -104,7 +104,7 @@ _PATTERNS: Final = tuple((kind, _pattern(kind)) for kind in Kind)
 
 def check_name(name: str, what: str) -> str:
     """Return ``name`` if it can stand in a topic, else raise ``SettingsError``."""
-    if not NAME.match(name):
+    if not NAME.fullmatch(name):
         raise SettingsError(
             f"{what} {name!r} can't stand in a topic: use 3 to 63 lower-case letters, digits and hyphens, "
             "beginning with a letter or digit"
@@ -117,7 +117,7 @@ class Topics:
 
     def __init__(self, federation: str, root: str = "fl") -> None:
         """``root`` may have several levels; ``federation`` is one."""
-        if not re.match(r"^[A-Za-z0-9_.-]+(/[A-Za-z0-9_.-]+)*$", root):
+        if not re.fullmatch(r"[A-Za-z0-9_.-]+(/[A-Za-z0-9_.-]+)*", root):
             raise SettingsError(f"topic root {root!r}: use letters, digits, '_', '.', '-', and '/' between levels")
         self.federation = check_name(federation, "federation")
         self.prefix = f"{root}/{VERSION}/{federation}/"

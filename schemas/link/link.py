@@ -58,7 +58,19 @@ class Sent:
     token: int
 
 
-Event = Connected | Disconnected | Inbound | Sent
+@dataclass(frozen=True, slots=True)
+class Refused:
+    """The broker said it threw a publication away, or lets us not subscribe; the connection goes on.
+
+    It comes instead of ``Sent`` where the broker can say so (MQTT 5), and where a payload queued before the broker's
+    limit was known turns out too large. ``token`` is None for a subscription.
+    """
+
+    token: int | None
+    error: LinkError
+
+
+Event = Connected | Disconnected | Inbound | Sent | Refused
 Sink = Callable[[Event], None]
 
 
@@ -69,17 +81,26 @@ class Link(Protocol):
         """Start connecting; ``Connected`` or ``Disconnected`` follows."""
 
     def publish(self, topic: str, payload: bytes, *, qos: Qos = 1, retain: bool = False, bulk: bool = False) -> int:
-        """Queue a publication and return its token; ``Sent`` follows at QoS 1.
+        """Queue a publication and return its token; ``Sent`` follows at QoS 1, also when it was queued offline.
 
         ``bulk`` publications share a window of a few in flight, so that everything else overtakes them.
-        Raises ``PayloadTooLarge`` where the broker has said it would not take the payload.
+        A retained publication that still waits is replaced by a newer one on its topic; both tokens are then
+        ``Sent`` together. After ``close`` nothing is published any more.
+        Raises ``PayloadTooLarge`` where the broker has said it would not take the payload, ``ValueError`` for a
+        topic that nothing can be published to.
         """
 
     def subscribe(self, *filters: str, qos: Qos = 1) -> None:
-        """Subscribe, now if connected and again at every connect. Retained messages come each time this is called."""
+        """Subscribe, now if connected and again at every connect. Retained messages come each time this is called.
+
+        All filters travel together. Raises ``ValueError`` for what is no filter.
+        """
 
     def unsubscribe(self, *filters: str) -> None:
         """Forget subscriptions."""
 
     def close(self, farewell: Will | None = None, timeout_s: float = 5.0) -> None:
-        """Publish ``farewell`` retained where given, flush what is queued within ``timeout_s``, disconnect, stop."""
+        """Publish ``farewell`` retained where given, flush what is queued within ``timeout_s``, disconnect, stop.
+
+        ``Disconnected`` without an error is the last event. The last will is not published. Not for the sink to call.
+        """

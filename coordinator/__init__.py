@@ -1,0 +1,1 @@
+"""The server: rounds, aggregation, journal, models. Needs no ML framework to average."""

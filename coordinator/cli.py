@@ -1,0 +1,179 @@
+"""The ``coordinator`` command. Options and words only: what they start lives beside this file.
+
+Exit codes: 0 done or stopped by its operator, 1 a bug, 2 settings, 3 data, 4 plan, 5 broker, 6 federation, 7 state.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import click
+
+from coordinator.config import CoordinatorSettings
+from schemas.command_line import GROUP, PATH, broker_options, given, run
+from schemas.settings import Origin, load, table
+
+TABLES = {  # flags that are entries of a table in the settings file
+    "strategy": ("strategy", "name"),
+    "weighting": ("strategy", "weighting"),
+    "server_learning_rate": ("strategy", "learning_rate"),
+    "optimizer": ("train", "optimizer"),
+    "learning_rate": ("train", "learning_rate"),
+    "batch_size": ("train", "batch_size"),
+    "epochs": ("train", "epochs"),
+    "local_steps": ("train", "local_steps"),
+    "proximal": ("train", "proximal"),
+    "class_weights": ("train", "class_weights"),
+}
+
+
+def main() -> None:
+    """The console script."""
+    run(cli)
+
+
+@click.group(context_settings=GROUP)
+@click.version_option(package_name="fedbeat")
+def cli() -> None:
+    """Run a federation: offer rounds to devices, average what they send, publish the model."""
+
+
+def read_settings(config: Path | None, flags: dict[str, Any]) -> tuple[CoordinatorSettings, tuple[Origin, ...]]:
+    """The settings with the flags that were given over everything else."""
+    entries: dict[str, Any] = {}
+    for name, value in given(flags).items():
+        if name in TABLES:
+            group, entry = TABLES[name]
+            entries.setdefault(group, {})[entry] = value
+        else:
+            entries[name] = value
+    return load(CoordinatorSettings, entries, config)
+
+
+def split_weights(_: click.Context, __: click.Parameter, value: str | None) -> object:
+    """``none``, ``balanced``, or numbers with commas, one a class."""
+    if value is None or value in {"none", "balanced"}:
+        return value
+    try:
+        return tuple(float(part) for part in value.split(","))
+    except ValueError:
+        raise click.BadParameter("use none, balanced, or one number a class with commas between") from None
+
+
+@cli.command()
+@broker_options
+@click.option("--rounds", type=int, metavar="N", help="training rounds to run (default: 5)")
+@click.option("--plan", metavar="NAME|FILE", help="a bundled plan (ecg-beats, watch, digits) or a .plan file")
+@click.option("--model", metavar="FILE:CLASS", help="an nn.Module of yours, exported as the plan on the way")
+@click.option(
+    "--input", multiple=True, metavar="SHAPE", help="of the --model: 6x150, or name=6x150 for each of several"
+)
+@click.option("--classes", metavar="N|NAMES", help="of the --model: how many, or their names with commas between")
+@click.option("--devices-min", type=int, metavar="Q", help="quorum: fewer updates abandon the round")
+@click.option("--goal", type=int, metavar="G", help="updates that close a round (default: all selected devices')")
+@click.option("--deadline", type=float, metavar="S", help="seconds a round may take (default: 600)")
+@click.option("--strategy", metavar="NAME", help="fedavg, fedavgm, fedadam, fedyogi or fedadagrad")
+@click.option("--weighting", type=click.Choice(["examples", "equal"]), help="how devices' updates are weighed")
+@click.option("--server-learning-rate", type=float, metavar="X", help="of the strategy")
+@click.option("--codec", metavar="NAME", help="float32, float16 or int8 (default: int8)")
+@click.option("--optimizer", type=click.Choice(["sgd", "adam"]), help="on the devices")
+@click.option("--learning-rate", type=float, metavar="X", help="on the devices")
+@click.option("--batch-size", type=int, metavar="N", help="on the devices")
+@click.option("--epochs", type=int, metavar="N", help="local epochs a round")
+@click.option("--local-steps", type=int, metavar="N", help="local batches a round, instead of epochs")
+@click.option("--proximal", type=float, metavar="MU", help="FedProx term")
+@click.option("--class-weights", callback=split_weights, metavar="none|balanced|W,W,..", help="of the devices' loss")
+@click.option("--evaluate/--no-evaluate", default=None, help="have devices evaluate each model on held-out data")
+@click.option("--seed", type=int, metavar="S", help="of the initial model and of all training")
+@click.option("--part-size", type=int, metavar="BYTES", help="largest payload of one message (default: 120000)")
+@click.option("--state", type=PATH, help="directory of journal and models")
+@click.option("--fresh", is_flag=True, help="set an earlier run in the state directory aside and start over")
+@click.option(
+    "--virtual", type=int, metavar="M", help="start M virtual devices too, and a broker unless --broker is given"
+)
+@click.option("--data", metavar="PATH", help="the virtual devices' recordings: a path, watch or sklearn-digits")
+@click.option("--partition", metavar="RULE", help="owner, even, dirichlet:ALPHA or shards:K")
+@click.option("--held-out", metavar="RULE", help="auto, none, or the fraction of examples kept for evaluation")
+@click.option("--trainers", type=int, metavar="N", help="trainer processes the virtual devices share")
+@click.option("--json", "json_lines", is_flag=True, default=None, help="one JSON object a line")
+def start(config: Path | None, *, fresh: bool, show_config: bool, **flags: Any) -> int:
+    """Run a federation until its rounds are done; Ctrl-C stops it, the same command goes on."""
+    settings, origins = read_settings(config, flags)
+    if show_config:
+        click.echo(table(origins))
+        return 0
+    from coordinator.start import start as begin  # noqa: PLC0415 - commands import what they need when they need it
+
+    return begin(settings, fresh=fresh)
+
+
+@cli.command()
+@broker_options
+@click.option("--json", "as_json", is_flag=True, help="as one JSON object")
+def status(config: Path | None, *, show_config: bool, as_json: bool, **flags: Any) -> None:
+    """Show a federation from the broker's retained messages alone; the coordinator may be off."""
+    settings, origins = read_settings(config, flags)
+    if show_config:
+        click.echo(table(origins))
+        return
+    from coordinator.status import show  # noqa: PLC0415 - likewise
+
+    show(settings, as_json=as_json)
+
+
+@cli.command()
+@click.argument("target", type=PATH)
+@click.option("--state", type=PATH, help="directory of journal and models")
+@click.option("--config", type=PATH, help="settings file (TOML)")
+@click.option("--version", "number", type=int, metavar="V", help="of the global model (default: the newest)")
+def export(target: Path, config: Path | None, number: int | None, **flags: Any) -> None:
+    """Write a global model to TARGET as safetensors."""
+    settings, _ = read_settings(config, flags)
+    from coordinator.models import ModelStore  # noqa: PLC0415 - likewise
+
+    version = ModelStore(settings.state / "models").export(target, number)
+    click.echo(f"model {version} written to {target}")
+
+
+@cli.group()
+def plan() -> None:
+    """Make and inspect training plans."""
+
+
+@plan.command("export")
+@click.argument("source", metavar="FILE.py:CLASS")
+@click.option("--loss", default="cross_entropy", show_default=True, help="loss function")
+@click.option("--input", "inputs", multiple=True, required=True, metavar="SHAPE", help="6x150, or name=6x150 each")
+@click.option("--classes", required=True, metavar="N|NAMES", help="how many, or their names with commas between")
+@click.option("--report", metavar="NAMES", help="classes that macro-F1 is over (default: all)")
+@click.option("--data", default="windows", show_default=True, help="how devices prepare their recordings")
+@click.option("--name", help="of the plan (default: the target's)")
+@click.option("--output", "-o", "target", required=True, type=PATH, help="the .plan file")
+def plan_export(source: str, target: Path, **options: Any) -> None:
+    """Turn an nn.Module into a plan: an operation list and initial parameters."""
+    from coordinator.plan_commands import export_plan  # noqa: PLC0415 - likewise
+
+    click.echo(export_plan(source, target, **options))
+
+
+@plan.command("show")
+@click.argument("plan_name", metavar="NAME|FILE")
+def plan_show(plan_name: str) -> None:
+    """Print a plan's operations, parameters and costs."""
+    from coordinator.plan_commands import show_plan  # noqa: PLC0415 - likewise
+
+    click.echo(show_plan(plan_name))
+
+
+@plan.command("check")
+@click.argument("plan_name", metavar="NAME|FILE")
+def plan_check(plan_name: str) -> None:
+    """Check a plan as a device would: allowed operations, then a dry run under the memory and operation caps."""
+    from coordinator.plan_commands import check_plan  # noqa: PLC0415 - likewise
+
+    click.echo(check_plan(plan_name))
+
+
+if __name__ == "__main__":
+    main()

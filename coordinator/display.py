@@ -1,0 +1,242 @@
+"""What a person or a program sees while a federation runs: a live table, plain log lines, or JSON lines."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import sys
+import time
+from collections.abc import Callable
+from types import TracebackType
+from typing import IO, Protocol, Self
+
+from pydantic import BaseModel
+from rich.console import Console, Group
+from rich.live import Live
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+from rich.table import Table
+from rich.text import Text
+
+from coordinator import observers as seen
+from schemas.messages import Metrics, RoundSummary
+
+NOTES = 6  # of the newest remarks under the table
+ROWS = 30  # of the newest rounds in it
+
+
+class Display(Protocol):
+    """An observer that is opened and closed."""
+
+    def __enter__(self) -> Self:
+        """Start showing."""
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """Leave what was shown standing."""
+
+    def __call__(self, event: seen.Observation, /) -> None:
+        """Show one event."""
+
+
+def choose(*, json_lines: bool) -> Display:
+    """JSON lines where asked for, the live table on a terminal, else plain lines."""
+    if json_lines:
+        return Lines(json_line)
+    console = Console()
+    return LiveTable(console) if console.is_terminal else Lines(plain_line)
+
+
+class Lines:
+    """Each event as one line on standard output, where ``render`` has words for it."""
+
+    def __init__(self, render: Callable[[seen.Observation], str | None], out: IO[str] | None = None) -> None:
+        self._render = render
+        self._out = out or sys.stdout
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._out.flush()
+
+    def __call__(self, event: seen.Observation, /) -> None:
+        """Print one event."""
+        if (line := self._render(event)) is not None:
+            print(line, file=self._out, flush=True)
+
+
+def json_line(event: seen.Observation) -> str:
+    """An event as JSON: its name under ``event``, the wall clock in seconds under ``at``, and its fields."""
+    fields = {field.name: getattr(event, field.name) for field in dataclasses.fields(event)}
+    return json.dumps(
+        {"event": _snake(type(event).__name__), "at": round(time.time(), 3)}
+        | {name: v.model_dump(mode="json") if isinstance(v, BaseModel) else v for name, v in fields.items()}
+    )
+
+
+def _snake(name: str) -> str:
+    return "".join(f"_{c.lower()}" if c.isupper() else c for c in name).lstrip("_")
+
+
+def plain_line(event: seen.Observation) -> str | None:  # noqa: C901, PLR0911, PLR0912 - a table of words, one a case
+    """An event in words; None for those too frequent for a log."""
+    match event:
+        case seen.Started(run=run, plan=plan, rounds=rounds, next_round=first, version=version, resumed=resumed):
+            what = f"resuming at round {first} from model {version}" if resumed else f"{rounds} rounds"
+            return f"run {run}: plan {plan}, {what}"
+        case seen.Connected():
+            return "connected to the broker"
+        case seen.Disconnected(reason=reason, retry_in_s=None):
+            return f"broker lost: {reason}"
+        case seen.Disconnected(reason=reason, retry_in_s=wait):
+            return f"broker lost: {reason}; trying again in {wait:.1f} s"
+        case seen.Selecting(round=number, quorum=quorum, deadline_s=deadline):
+            return f"round {number}: waiting for {_count(quorum, 'device')}, at most {deadline:g} s"
+        case seen.RoundOpened(task="train", round=number, selected=selected, deadline_s=deadline):
+            return f"round {number}: {_count(selected, 'device')} asked to train, {deadline:g} s"
+        case seen.DeviceDeclined(round=number, device=device, reason=reason):
+            return f"round {number}: {device} declines: {reason}"
+        case seen.UpdateAccepted(task="train", round=number, device=device, examples=examples, size=size):
+            return f"round {number}: update from {device}, {examples} examples, {_bytes(size)}"
+        case seen.MessageRejected(reason=reason, detail=detail, topic=topic):
+            return f"rejected ({reason}) on {topic}: {detail}"
+        case seen.RoundClosed(summary=summary):
+            return f"round {summary.round}: {_closing(summary)}"
+        case seen.ModelEvaluated(version=version, devices=devices, metrics=metrics):
+            where = f"{metrics.examples} held-out examples on {_count(devices, 'device')}"
+            return f"model {version}: {_scores(metrics)}, {where}"
+        case seen.EvaluationFailed(round=number, reason=reason):
+            return f"round {number}: not evaluated: {reason}"
+        case seen.Finished(version=version, stopped=True, error=None):
+            return f"stopped at model {version}; the same command goes on from here"
+        case seen.Finished(version=version, stopped=False, error=None):
+            return f"finished with model {version}"
+        case _:
+            return None
+
+
+def _count(number: int, noun: str) -> str:
+    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
+
+
+def _bytes(size: float) -> str:
+    return f"{size / 1e6:.2f} MB" if size >= 1e6 else f"{size / 1e3:.1f} kB"  # noqa: PLR2004 - the unit's own limit
+
+
+def _closing(summary: RoundSummary) -> str:
+    if summary.outcome == "abandoned":
+        return f"abandoned: {summary.reason}"
+    loss = "" if summary.train_loss is None else f", training loss {summary.train_loss:.3f}"
+    return (
+        f"committed as model {summary.model_version} from {_count(len(summary.devices), 'device')}, "
+        f"{summary.examples} examples{loss}, {_bytes(summary.uplink_bytes)} up, {summary.seconds:.1f} s"
+    )
+
+
+def _scores(metrics: Metrics) -> str:
+    macro = "" if metrics.macro_f1 is None else f", macro-F1 {metrics.macro_f1:.3f}"
+    return f"accuracy {metrics.accuracy:.3f}{macro}, loss {metrics.loss:.3f}"
+
+
+class LiveTable:
+    """A row for each round, a bar for the one that is open, and the newest remarks; for a terminal."""
+
+    def __init__(self, console: Console) -> None:
+        self._console = console
+        self._rows: dict[int, tuple[RoundSummary, Metrics | None]] = {}
+        self._notes: list[str] = []
+        self._metrics: Metrics | None = None
+        self._title = "federation"
+        self._phase = Progress(
+            TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), console=console
+        )
+        self._bar = self._phase.add_task("connecting", total=None)
+        self._live = Live(self._render(), console=console, refresh_per_second=8, transient=False)
+
+    def __enter__(self) -> Self:
+        self._live.__enter__()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._phase.update(self._bar, visible=False)
+        self._live.update(self._render())
+        self._live.__exit__(kind, error, trace)
+        if self._metrics is not None:
+            self._console.print(classes_table(self._metrics))
+
+    def __call__(self, event: seen.Observation, /) -> None:
+        """Show one event."""
+        self._take(event)
+        self._live.update(self._render())
+
+    def _take(self, event: seen.Observation) -> None:
+        match event:
+            case seen.Started(run=run, plan=plan, rounds=rounds):
+                self._title = f"{run}   plan {plan}   {_count(rounds, 'round')}"
+            case seen.Selecting(round=number, quorum=quorum):
+                self._phase.reset(self._bar, description=f"round {number}: waiting for devices", total=quorum)
+            case seen.FleetSeen(trainers=trainers):
+                self._phase.update(self._bar, completed=trainers)
+            case seen.RoundOpened(round=number, task=task, selected=selected, goal=goal):
+                verb = "training" if task == "train" else "evaluating"
+                self._phase.reset(self._bar, description=f"round {number}: {verb}", total=goal or selected)
+            case seen.UpdateAccepted(received=received):
+                self._phase.update(self._bar, completed=received)
+            case seen.RoundClosed(summary=summary) if summary.outcome == "committed":
+                self._rows[summary.round] = (summary, None)
+            case seen.ModelEvaluated(round=number, metrics=metrics) if number in self._rows:
+                self._metrics = metrics
+                self._rows[number] = (self._rows[number][0], metrics)
+            case seen.DeviceDeclined() | seen.MessageRejected() | seen.EvaluationFailed() | seen.RoundClosed():
+                self._note(event)
+            case seen.Disconnected() | seen.Finished():
+                self._note(event)
+            case _:
+                pass
+
+    def _note(self, event: seen.Observation) -> None:
+        if line := plain_line(event):
+            self._notes = [*self._notes, line][-NOTES:]
+
+    def _render(self) -> Group:
+        table = Table(title=self._title, title_justify="left", pad_edge=False)
+        for name in ("round", "model", "devices", "examples", "train loss", "accuracy", "macro-F1", "up", "seconds"):
+            table.add_column(name, justify="right", no_wrap=True)
+        for number in sorted(self._rows)[-ROWS:]:
+            table.add_row(*_row(*self._rows[number]))
+        return Group(table, self._phase, *(Text(note, style="yellow") for note in self._notes))
+
+
+def _row(summary: RoundSummary, metrics: Metrics | None) -> tuple[str, ...]:
+    return (
+        str(summary.round),
+        str(summary.model_version),
+        str(len(summary.devices)),
+        str(summary.examples),
+        _number(summary.train_loss),
+        _number(metrics.accuracy if metrics else None),
+        _number(metrics.macro_f1 if metrics else None),
+        _bytes(summary.uplink_bytes),
+        f"{summary.seconds:.1f}",
+    )
+
+
+def _number(value: float | None) -> str:
+    return "" if value is None else f"{value:.3f}"
+
+
+def classes_table(metrics: Metrics) -> Table:
+    """Sensitivity, PPV and F1 of each class that has held-out examples."""
+    table = Table(title="newest model, on held-out people", title_justify="left", pad_edge=False)
+    for name in ("class", "examples", "sensitivity", "PPV", "F1"):
+        table.add_column(name, justify="left" if name == "class" else "right")
+    for each in metrics.classes:
+        if each.examples:
+            figures = (_number(each.sensitivity), _number(each.ppv), _number(each.f1))
+            table.add_row(each.name, str(each.examples), *figures)
+    return table

@@ -1,0 +1,334 @@
+"""What the coordinator must not forget, in SQLite: runs, rounds, accepted updates, model versions, scores.
+
+The rules that make a round safe stand in ``migrations/v1.sql``, where no caller can get round them: one update for
+each (run, round, task, device), one open round, versions that go up by one and chain by digest. Everything goes in
+and out as messages and plain values; time is an argument. One thread, one process; see ``database`` for the file.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator, Mapping
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+from coordinator.database import Database, Value
+from schemas.errors import StateError
+from schemas.messages import Counts, DeviceStatus, Metrics, RoundAnnouncement, RoundSummary, RunSettings, Task, Update
+
+
+@dataclass(frozen=True, slots=True)
+class ModelVersion:
+    """A committed version: its digest, and that of the version before (None for version 0)."""
+
+    run: str
+    version: int
+    digest: str
+    previous: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class StoredUpdate:
+    """An accepted update: what the journal reads of it, and ``blob``, the bytes as they came."""
+
+    device: str
+    nonce: str
+    examples: int
+    train_loss: float | None
+    counts: Counts | None
+    digest: str
+    blob: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Resume:
+    """Where an unfinished run stood when the coordinator ended, however it ended."""
+
+    settings: RunSettings
+    model: ModelVersion  # the newest
+    round: RoundAnnouncement | None  # the open one as it was announced, ``received`` brought up to date
+    devices: tuple[str, ...]  # whose updates the open round has, in the order they came
+    committed: int  # the last round whose training is committed, 0 for none
+    evaluated: int  # the last round whose evaluation is committed, 0 for none
+
+
+class Journal:
+    """The journal in one file. Every method raises ``StateError``, saying what to do, where the disk won't.
+
+    A method that writes is a transaction of its own, on disk when it returns; within ``batch`` all are one.
+    """
+
+    def __init__(self, path: Path) -> None:
+        """Opens or makes the file; ``StateError`` where another coordinator has it."""
+        self._database = Database(path)
+
+    def close(self) -> None:
+        """Give the file free."""
+        self._database.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+        self.close()
+
+    def batch(self) -> AbstractContextManager[None]:
+        """One commit, with one wait for the disk, for all that is written within; an exception undoes all of it."""
+        return self._database.batch()
+
+    def checkpoint(self) -> None:
+        """Tidy the file; call it after a round's results are published, when nobody waits."""
+        self._database.checkpoint()
+
+    def next_session(self) -> int:
+        """A number higher than at every start before: 1, 2, 3 ..."""
+        return _int(self._database.execute("UPDATE session SET number = number + 1 RETURNING number")[0][0])
+
+    # Runs
+
+    def start_run(self, settings: RunSettings, digest: str, at: str) -> None:
+        """Open a run whose version 0 has ``digest``; only one can be open. ``at`` is the wall clock, ISO 8601."""
+        with self.batch():
+            rows = self._database.execute("SELECT run FROM runs WHERE finished IS NULL")
+            if rows:
+                open_run = _str(rows[0][0])
+                raise StateError(
+                    f"the run {open_run!r} is not finished: go on with it, or choose another --state directory"
+                )
+            values = (settings.run, settings.model_dump_json(), at)
+            self._database.execute("INSERT INTO runs (run, settings, opened) VALUES (?, ?, ?)", values)
+            self._add_model(ModelVersion(settings.run, 0, digest, None), at)
+
+    def finish_run(self, run: str, at: str) -> None:
+        """Close a run, complete or not; its open round must be closed first."""
+        with self.batch():
+            if self._database.execute("SELECT 1 FROM rounds WHERE run = ? AND phase = 'collecting'", (run,)):
+                raise StateError(f"the run {run!r} has an open round: commit or abandon it first")
+            self._database.execute("UPDATE runs SET finished = ? WHERE run = ? AND finished IS NULL", (at, run))
+
+    def open_run(self) -> Resume | None:
+        """The unfinished run and its open round, or None."""
+        rows = self._database.execute("SELECT run, settings FROM runs WHERE finished IS NULL")
+        if not rows:
+            return None
+        run = _str(rows[0][0])
+        announcement, devices = self._open_round(run)
+        return Resume(
+            settings=RunSettings.model_validate_json(_str(rows[0][1])),
+            model=self.models(run)[-1],
+            round=announcement,
+            devices=devices,
+            committed=self._last(run, "train"),
+            evaluated=self._last(run, "evaluate"),
+        )
+
+    def models(self, run: str) -> tuple[ModelVersion, ...]:
+        """All committed versions of a run, oldest first."""
+        sql = "SELECT version, digest, previous FROM models WHERE run = ? ORDER BY version"
+        rows = self._database.execute(sql, (run,))
+        return tuple(ModelVersion(run, _int(row[0]), _str(row[1]), _optional(row[2])) for row in rows)
+
+    def history(self, run: str) -> tuple[RoundSummary, ...]:
+        """Each closed attempt at training a round, oldest first, with the new model's metrics where it has them."""
+        sql = """SELECT rounds.round, model_version, reason, summary, metrics.metrics FROM rounds LEFT JOIN metrics
+                 ON phase = 'committed' AND metrics.run = rounds.run AND metrics.version = model_version + 1
+                 WHERE rounds.run = ? AND task = 'train' AND phase <> 'collecting' ORDER BY rounds.round, attempt"""
+        summaries = []
+        for number, version, reason, text, scores in self._database.execute(sql, (run,)):
+            if text is None:
+                summary = RoundSummary(
+                    run=run, round=_int(number), outcome="abandoned", reason=_str(reason), model_version=_int(version)
+                )
+            else:
+                summary = RoundSummary.model_validate_json(_str(text))
+            if scores is not None:
+                summary = summary.model_copy(update={"metrics": Metrics.model_validate_json(_str(scores))})
+            summaries.append(summary)
+        return tuple(summaries)
+
+    # Rounds
+
+    def open_round(self, announcement: RoundAnnouncement) -> None:
+        """Note an attempt as it is announced, before devices hear of it; only one can be open."""
+        self._database.execute(
+            """INSERT INTO rounds (nonce, run, round, task, attempt, phase, opened, deadline_s, model_version,
+               model_digest, announcement) VALUES (?, ?, ?, ?, ?, 'collecting', ?, ?, ?, ?, ?)""",
+            (
+                announcement.nonce,
+                announcement.run,
+                announcement.round,
+                announcement.task,
+                announcement.attempt,
+                announcement.opened,
+                announcement.deadline_s,
+                announcement.model_version,
+                announcement.model_digest,
+                announcement.model_dump_json(),
+            ),
+        )
+
+    def attempts(self, run: str, number: int, task: Task) -> int:
+        """How often a round's task has been opened, which is the number of its next attempt."""
+        sql = "SELECT coalesce(max(attempt) + 1, 0) FROM rounds WHERE run = ? AND round = ? AND task = ?"
+        return _int(self._database.execute(sql, (run, number, task))[0][0])
+
+    def add_update(self, update: Update, blob: bytes, digest: str) -> bool:
+        """Keep an update of the open round, given with its bytes and their SHA-256; False where it is there already."""
+        sql = "SELECT 1 FROM updates WHERE run = ? AND round = ? AND task = ? AND device = ?"
+        identity = (update.run, update.round, update.task, update.device)
+        if self._database.execute(sql, identity):
+            return False
+        counts = None if update.counts is None else update.counts.model_dump_json()
+        self._database.execute(
+            """INSERT INTO updates (run, round, task, device, nonce, examples, train_loss, counts, digest, blob)
+               VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)""",
+            (*identity, update.nonce, update.examples, update.train_loss, counts, digest, blob),
+        )
+        return True
+
+    def updates(self, run: str, number: int, task: Task) -> Iterator[StoredUpdate]:
+        """The updates of a round's task in the order of device ids, one in memory at a time, digests checked."""
+        sql = "SELECT received FROM updates WHERE run = ? AND round = ? AND task = ? ORDER BY device"
+        for (received,) in self._database.execute(sql, (run, number, task)):
+            yield self._update(received)
+
+    def commit_round(self, nonce: str, summary: RoundSummary, model: ModelVersion, at: str) -> None:
+        """Close the open ``train`` round as committed, with its summary and the new version, or nothing of it.
+
+        The version must follow the one the round started from, and its file must be on disk already.
+        """
+        with self.batch():
+            version, digest = self._close(nonce, "train", "committed", summary=summary.model_dump_json())
+            if (model.version, model.previous) != (version + 1, digest):
+                raise StateError(f"version {model.version} does not follow {version}, which the round started from")
+            self._add_model(model, at)
+            self.add_rejections(summary.run, summary.round, summary.rejected)
+
+    def commit_evaluation(self, nonce: str, metrics: Metrics) -> None:
+        """Close the open ``evaluate`` round as committed, with the metrics of the version it evaluated."""
+        scores = (metrics.examples, metrics.loss, metrics.accuracy, metrics.macro_f1, metrics.model_dump_json())
+        with self.batch():
+            version, _ = self._close(nonce, "evaluate", "committed")
+            self._database.execute(
+                """INSERT INTO metrics (run, version, round, examples, loss, accuracy, macro_f1, metrics)
+                   SELECT run, ?, round, ?, ?, ?, ?, ? FROM rounds WHERE nonce = ?""",
+                (version, *scores, nonce),
+            )
+
+    def abandon_round(self, nonce: str, task: Task, reason: str) -> None:
+        """Close the open round as abandoned, and forget its updates: devices train the next attempt anew."""
+        with self.batch():
+            self._close(nonce, task, "abandoned", reason=reason)
+            self._database.execute("DELETE FROM updates WHERE nonce = ?", (nonce,))
+
+    def prune(self, keep_rounds: int) -> None:
+        """Delete the updates of all but the newest ``keep_rounds`` (0 or more) committed rounds.
+
+        The open round's updates stay, and so do all summaries, versions and metrics.
+        """
+        self._database.execute(
+            """DELETE FROM updates WHERE nonce NOT IN (SELECT nonce FROM rounds WHERE phase = 'collecting')
+               AND (run, round) NOT IN (
+                 SELECT run, round FROM rounds WHERE task = 'train' AND phase = 'committed'
+                 ORDER BY rowid DESC LIMIT ?)""",
+            (keep_rounds,),
+        )
+
+    # Devices and rejections
+
+    def add_device(self, status: DeviceStatus, at: str) -> None:
+        """Note a device's newest status."""
+        self._database.execute(
+            """INSERT INTO devices (device, first_seen, last_seen, status) VALUES (?1, ?2, ?2, ?3)
+               ON CONFLICT DO UPDATE SET last_seen = excluded.last_seen, status = excluded.status""",
+            (status.device, at, status.model_dump_json()),
+        )
+
+    def devices(self) -> tuple[DeviceStatus, ...]:
+        """The newest status of each device ever seen, by name."""
+        rows = self._database.execute("SELECT status FROM devices ORDER BY device")
+        return tuple(DeviceStatus.model_validate_json(_str(row[0])) for row in rows)
+
+    def add_rejections(self, run: str, number: int, counts: Mapping[str, int]) -> None:
+        """Add to the counts of rejected messages; ``commit_round`` adds those of its summary itself."""
+        with self.batch():
+            for reason, count in counts.items():
+                self._database.execute(
+                    """INSERT INTO rejections (run, round, reason, count) VALUES (?, ?, ?, ?)
+                       ON CONFLICT DO UPDATE SET count = count + excluded.count""",
+                    (run, number, reason, count),
+                )
+
+    def rejections(self, run: str) -> dict[str, int]:
+        """Rejected messages of a run by reason."""
+        sql = "SELECT reason, sum(count) FROM rejections WHERE run = ? GROUP BY reason"
+        return {_str(reason): _int(count) for reason, count in self._database.execute(sql, (run,))}
+
+    def _close(
+        self, nonce: str, task: Task, phase: str, *, reason: str | None = None, summary: str | None = None
+    ) -> tuple[int, str]:
+        """Close the open round and return the version and digest it started from."""
+        rows = self._database.execute(
+            """UPDATE rounds SET phase = ?, reason = ?, summary = ? WHERE nonce = ? AND task = ?
+               AND phase = 'collecting' RETURNING model_version, model_digest""",
+            (phase, reason, summary, nonce, task),
+        )
+        if not rows:
+            raise StateError(f"there is no open {task} round with the nonce {nonce}: start again to go on from disk")
+        return _int(rows[0][0]), _str(rows[0][1])
+
+    def _add_model(self, model: ModelVersion, at: str) -> None:
+        values = (model.run, model.version, model.digest, model.previous, at)
+        self._database.execute("INSERT INTO models VALUES (?, ?, ?, ?, ?)", values)
+
+    def _open_round(self, run: str) -> tuple[RoundAnnouncement | None, tuple[str, ...]]:
+        sql = "SELECT announcement FROM rounds WHERE run = ? AND phase = 'collecting'"
+        rows = self._database.execute(sql, (run,))
+        if not rows:
+            return None, ()
+        announcement = RoundAnnouncement.model_validate_json(_str(rows[0][0]))
+        sql = "SELECT device FROM updates WHERE nonce = ? ORDER BY received"
+        devices = tuple(_str(row[0]) for row in self._database.execute(sql, (announcement.nonce,)))
+        return announcement.model_copy(update={"received": len(devices)}), devices
+
+    def _last(self, run: str, task: Task) -> int:
+        sql = "SELECT coalesce(max(round), 0) FROM rounds WHERE run = ? AND task = ? AND phase = 'committed'"
+        return _int(self._database.execute(sql, (run, task))[0][0])
+
+    def _update(self, received: Value) -> StoredUpdate:
+        sql = "SELECT device, nonce, examples, train_loss, counts, digest, blob FROM updates WHERE received = ?"
+        device, nonce, examples, loss, counts, digest, blob = self._database.execute(sql, (received,))[0]
+        assert isinstance(blob, bytes)
+        if hashlib.sha256(blob).hexdigest() != digest:
+            raise StateError(
+                f"the update of {_str(device)} in the journal is damaged: put back a backup of the journal"
+            )
+        return StoredUpdate(
+            device=_str(device),
+            nonce=_str(nonce),
+            examples=_int(examples),
+            train_loss=None if loss is None else float(loss),
+            counts=None if counts is None else Counts.model_validate_json(_str(counts)),
+            digest=_str(digest),
+            blob=blob,
+        )
+
+
+# The schema's STRICT tables make these types certain; the type checker can't read SQL.
+
+
+def _str(value: Value) -> str:
+    assert isinstance(value, str)
+    return value
+
+
+def _int(value: Value) -> int:
+    assert isinstance(value, int)
+    return value
+
+
+def _optional(value: Value) -> str | None:
+    return None if value is None else _str(value)

@@ -1,0 +1,184 @@
+"""Global models on disk: one safetensors file a version, whole or not there at all.
+
+A file holds the model's tensors under their own names, so any safetensors reader opens it, and the server
+optimiser's state under ``OPTIMISER``. Its metadata say which run and version it is and what its digest must be. A file
+reaches its name by a rename after its bytes are on disk, so a power cut leaves the old one or the new one. The
+journal says which versions are committed: a file written just before a crash may be one ahead of it, and is
+written again.
+"""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+import re
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+import safetensors
+import safetensors.numpy
+
+from schemas.errors import StateError, WireError
+from schemas.parameters import Flat, Parameters
+
+OPTIMISER: Final = "optimiser-state/"  # before the name of an array of the server optimiser
+_NAME: Final = re.compile(r"^v(\d{9})\.safetensors$")
+_TEMPORARY: Final = ".part"
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Checkpoint:
+    """One version of a run's global model, with all that the next round needs.
+
+    ``moments`` are the server optimiser's named float32 arrays, each of shape (manifest.size,). ``previous`` is the
+    digest of the version before, None for version 0.
+    """
+
+    run: str
+    version: int
+    previous: str | None
+    parameters: Parameters
+    moments: Mapping[str, Flat]
+
+
+class ModelStore:
+    """The versions of one run in one directory. Every method raises ``StateError`` where the disk won't."""
+
+    def __init__(self, directory: Path) -> None:
+        """Makes ``directory`` where there is none."""
+        self.directory = directory
+        with _disk(directory):
+            directory.mkdir(parents=True, exist_ok=True)
+
+    def path(self, version: int) -> Path:
+        """Where ``version`` is, or would be."""
+        return self.directory / f"v{version:09d}.safetensors"
+
+    def save(self, checkpoint: Checkpoint) -> str:
+        """Write a version, in place of one of the same number; return its digest once it is on disk."""
+        digest = checkpoint.parameters.digest()
+        moments = {OPTIMISER + name: checkpoint.moments[name] for name in sorted(checkpoint.moments)}
+        metadata = _metadata(checkpoint, digest)
+        metadata["optimiser"] = Parameters.from_arrays(moments).digest()
+        _write(self.path(checkpoint.version), {**checkpoint.parameters.arrays(), **moments}, metadata)
+        return digest
+
+    def load(self, version: int, digest: str | None = None) -> Checkpoint:
+        """Read a version; its digest must be the one in the file and, where given, ``digest``."""
+        path = self.path(version)
+        with _disk(path), safetensors.safe_open(path, "numpy") as file:
+            metadata = file.metadata() or {}
+            arrays = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118  - not a mapping
+        return _checkpoint(path, version, metadata, arrays, digest)
+
+    def versions(self) -> tuple[int, ...]:
+        """The versions on disk, oldest first; their files are not read."""
+        with _disk(self.directory):
+            matches = (_NAME.match(file.name) for file in self.directory.iterdir())
+            return tuple(sorted(int(match[1]) for match in matches if match))
+
+    def newest(self) -> int | None:
+        """The highest version on disk."""
+        return max(self.versions(), default=None)
+
+    def prune(self, keep: int) -> None:
+        """Delete all but the newest ``keep`` (1 or more) versions, and what interrupted writes left."""
+        if keep < 1:
+            raise StateError(f"asked to keep {keep} models: the newest has to stay, so keep 1 or more")
+        with _disk(self.directory):
+            for version in self.versions()[:-keep]:
+                self.path(version).unlink()
+            for stray in self.directory.glob(f"*{_TEMPORARY}"):
+                stray.unlink()
+
+    def export(self, version: int, destination: Path) -> None:
+        """Write the model of ``version`` alone, without the optimiser's state, as a safetensors file of its own."""
+        checkpoint = self.load(version)
+        metadata = _metadata(checkpoint, checkpoint.parameters.digest())
+        _write(destination, checkpoint.parameters.arrays(), metadata)
+
+
+def _metadata(checkpoint: Checkpoint, digest: str) -> dict[str, str]:
+    """Safetensors sorts tensors as it likes; ``order`` keeps the manifest's."""
+    return {
+        "format": "fedbeat-model-1",
+        "run": checkpoint.run,
+        "version": str(checkpoint.version),
+        "previous": checkpoint.previous or "",
+        "digest": digest,
+        "order": json.dumps([tensor.name for tensor in checkpoint.parameters.manifest.tensors]),
+    }
+
+
+def _write(path: Path, tensors: Mapping[str, Flat], metadata: dict[str, str]) -> None:
+    """Bytes, fsync, rename, fsync of the directory; nothing is left behind where one of them fails."""
+    temporary = path.with_name(path.name + _TEMPORARY)
+    with _disk(path):
+        try:
+            with temporary.open("wb") as file:
+                file.write(safetensors.numpy.save(dict(tensors), metadata))
+                file.flush()
+                os.fsync(file.fileno())
+            temporary.replace(path)
+        except OSError:
+            temporary.unlink(missing_ok=True)
+            raise
+        directory = os.open(path.parent, os.O_RDONLY)
+        try:
+            os.fsync(directory)
+        finally:
+            os.close(directory)
+
+
+def _checkpoint(
+    path: Path, version: int, metadata: Mapping[str, str], arrays: dict[str, Flat], digest: str | None
+) -> Checkpoint:
+    """The checkpoint in a file's contents, once they prove to be what was saved."""
+    try:
+        order = json.loads(metadata["order"])
+        parameters = Parameters.from_arrays({name: arrays.pop(name) for name in order})
+        moments = Parameters.from_arrays({name: arrays[name] for name in sorted(arrays)})
+    except (KeyError, ValueError, TypeError, WireError) as error:
+        raise _damaged(path, f"it is not a model of this program ({error!r})") from error
+    if metadata.get("version") != str(version):
+        raise _damaged(path, f"it holds version {metadata.get('version')}")
+    found = parameters.digest()
+    if found != metadata.get("digest") or moments.digest() != metadata.get("optimiser"):
+        raise _damaged(path, "its contents don't match its own digest")
+    if digest not in {None, found}:
+        raise _damaged(path, f"its digest is {found[:12]}, and the journal has {str(digest)[:12]}")
+    return Checkpoint(
+        run=metadata.get("run", ""),
+        version=version,
+        previous=metadata.get("previous") or None,
+        parameters=parameters,
+        moments={name.removeprefix(OPTIMISER): values for name, values in moments.arrays().items()},
+    )
+
+
+def _damaged(path: Path, what: str) -> StateError:
+    return StateError(
+        f"the model {path} can't be used: {what}. Put back a copy of it from a backup or from a device, "
+        "or start a new run with another --state directory"
+    )
+
+
+@contextmanager
+def _disk(path: Path) -> Iterator[None]:
+    """Turns what the file system and safetensors raise into ``StateError``."""
+    try:
+        yield
+    except safetensors.SafetensorError as error:
+        raise _damaged(path, str(error)) from error
+    except FileNotFoundError as error:
+        raise StateError(f"there is no {path}: check the directory and the version") from error
+    except OSError as error:
+        if error.errno in {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}:
+            raise StateError(
+                f"no space left for {path}: free some, and the run goes on from its last committed version"
+            ) from error
+        raise StateError(f"{path}: {error.strerror}. Check the directory, its owner and its permissions") from error

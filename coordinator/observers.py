@@ -1,0 +1,174 @@
+"""What can be watched while a federation runs: frozen events for a live table, a plain log or JSON lines.
+
+The service calls its observer on its own thread, one event at a time; an observer must be quick and must not raise.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Protocol
+
+from schemas.messages import Metrics, RoundSummary, Task
+
+
+@dataclass(frozen=True, slots=True)
+class Started:
+    """The service is up; ``version`` is the model it goes on from and ``next_round`` what it does first."""
+
+    run: str
+    plan: str
+    rounds: int
+    next_round: int
+    version: int
+    resumed: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Connected:
+    """The broker took us."""
+
+
+@dataclass(frozen=True, slots=True)
+class Disconnected:
+    """The broker is gone; the link tries again after ``retry_in_s``, or not at all where that is None."""
+
+    reason: str
+    retry_in_s: float | None
+
+
+@dataclass(frozen=True, slots=True)
+class FleetSeen:
+    """How many devices are ready, can train and can evaluate has changed."""
+
+    ready: int
+    trainers: int
+    evaluators: int
+
+
+@dataclass(frozen=True, slots=True)
+class Selecting:
+    """A round waits for devices until ``deadline_s`` from now."""
+
+    round: int
+    attempt: int
+    quorum: int
+    deadline_s: float
+
+
+@dataclass(frozen=True, slots=True)
+class RoundOpened:
+    """Devices are asked for a task; ``goal`` updates close it, or all selected ones' answers where that is None."""
+
+    round: int
+    task: Task
+    attempt: int
+    selected: int
+    goal: int | None
+    quorum: int
+    deadline_s: float
+
+
+@dataclass(frozen=True, slots=True)
+class DeviceJoined:
+    """A device takes part."""
+
+    round: int
+    task: Task
+    device: str
+    joined: int
+
+
+@dataclass(frozen=True, slots=True)
+class DeviceDeclined:
+    """A device doesn't take part, and says why."""
+
+    round: int
+    task: Task
+    device: str
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class UpdateAccepted:
+    """A device's update counts; ``size`` is in bytes on the wire, ``received`` counts this one."""
+
+    round: int
+    task: Task
+    device: str
+    examples: int
+    train_loss: float | None
+    size: int
+    received: int
+
+
+@dataclass(frozen=True, slots=True)
+class MessageRejected:
+    """Something that arrived changed nothing; ``device`` is None where the topic names none."""
+
+    reason: str
+    detail: str
+    topic: str
+    device: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class RoundClosed:
+    """A round was committed or an attempt abandoned."""
+
+    summary: RoundSummary
+
+
+@dataclass(frozen=True, slots=True)
+class ModelEvaluated:
+    """How a version did on devices' held-out examples."""
+
+    round: int
+    version: int
+    devices: int
+    metrics: Metrics
+
+
+@dataclass(frozen=True, slots=True)
+class EvaluationFailed:
+    """No device evaluated the round's version; the round stands without metrics."""
+
+    round: int
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Finished:
+    """The service is about to end: all rounds done, stopped by its operator, or for ``error``."""
+
+    version: int
+    stopped: bool
+    error: str | None
+
+
+Observation = (
+    Started
+    | Connected
+    | Disconnected
+    | FleetSeen
+    | Selecting
+    | RoundOpened
+    | DeviceJoined
+    | DeviceDeclined
+    | UpdateAccepted
+    | MessageRejected
+    | RoundClosed
+    | ModelEvaluated
+    | EvaluationFailed
+    | Finished
+)
+
+
+class Observer(Protocol):
+    """Whoever wants to know."""
+
+    def __call__(self, event: Observation, /) -> None:
+        """Take one event."""
+
+
+def ignore(event: Observation, /) -> None:
+    """Watch nothing."""

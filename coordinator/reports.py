@@ -1,0 +1,95 @@
+"""What the round's state machine says, put into messages: summaries, errors, announcements, receipts. Pure."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from coordinator.events import Announce, Header, Reply, Ticket
+from coordinator.round_state import Aggregating, Collecting, State
+from schemas.messages import Join, Metrics, Outcome, Phase, RoundSummary
+
+NAMED: Final = 10  # devices that an error names before it only counts
+
+
+def summarise(state: State, stage: Collecting | None, failure: str = "") -> RoundSummary:
+    """How a task ended with what ``stage`` collected: committed as the next version unless for a ``failure``."""
+    headers = [] if stage is None else [stage.received[device] for device in sorted(stage.received)]
+    losses = [(header.train_loss, header.examples) for header in headers if header.train_loss is not None]
+    return RoundSummary(
+        run=state.rules.run,
+        round=state.round,
+        outcome="abandoned" if failure else "committed",
+        reason=failure,
+        model_version=state.model.number + (state.task == "train" and not failure),
+        devices=() if failure else tuple(header.device for header in headers),
+        examples=0 if failure else sum(header.examples for header in headers),
+        train_loss=sum(loss * n for loss, n in losses) / sum(n for _, n in losses) if losses else None,
+        declined={} if stage is None else dict(stage.declined),
+        rejected=dict(state.rejected),
+        seconds=0.0 if stage is None else state.now - stage.opened_at,
+        uplink_bytes=sum(header.size for header in headers),
+    )
+
+
+def with_evaluation(training: RoundSummary, evaluation: RoundSummary, metrics: Metrics) -> RoundSummary:
+    """A round's summary once its evaluate task has ended too."""
+    reasons = training.rejected.keys() | evaluation.rejected.keys()
+    return training.model_copy(
+        update={
+            "metrics": metrics,
+            "uplink_bytes": training.uplink_bytes + evaluation.uplink_bytes,
+            "rejected": {
+                reason: training.rejected.get(reason, 0) + evaluation.rejected.get(reason, 0)
+                for reason in sorted(reasons)
+            },
+        }
+    )
+
+
+def with_complaints(state: State, error: str) -> str:
+    """``error`` and why devices say that they didn't take part, in their own words."""
+    said = {**state.view.complaints, **state.said}
+    if not said:
+        return error
+    named = "; ".join(f"{device}: {said[device]}" for device in sorted(said)[:NAMED])
+    return f"{error}. Devices said: {named}" + (f"; and {len(said) - NAMED} more" if len(said) > NAMED else "")
+
+
+def announce(state: State, phase: Phase) -> Announce:
+    """The round as it stands, in ``phase``."""
+    stage, rules = state.stage, state.rules
+    if isinstance(stage, Aggregating):
+        stage = stage.collected
+    if not isinstance(stage, Collecting):
+        ticket = rules.ticket(state.round, state.task, state.attempt)
+        return Announce(ticket, phase, state.model, state.now, rules.deadline_s, 0.0, rules.goal or 0, rules.quorum)
+    asked = len(stage.selected | stage.joined)
+    return Announce(
+        ticket=stage.ticket,
+        phase=phase,
+        model=state.model,
+        opened_at=stage.opened_at,
+        deadline_s=rules.deadline_s,
+        cohort=stage.cohort,
+        goal=asked if stage.goal is None else stage.goal,
+        quorum=stage.quorum,
+        joined=len(stage.joined),
+        received=len(stage.received),
+    )
+
+
+def reply(
+    device: str,
+    ticket: Ticket | Header | Join,
+    outcome: Outcome,
+    reason: str = "",
+    back_in: float = 0.0,
+    missing: tuple[int, ...] = (),
+) -> Reply:
+    """A receipt for whatever carries ``ticket``'s round, task and nonce; ``back_in`` seconds."""
+    return Reply(device, ticket.round, ticket.task, ticket.nonce, outcome, reason, missing, back_in)
+
+
+def receipt(answer: Header | Join, outcome: Outcome, reason: str = "", back_in: float = 0.0) -> Reply:
+    """A receipt for what a device answered."""
+    return reply(answer.device, answer, outcome, reason, back_in)

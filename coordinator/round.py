@@ -1,0 +1,401 @@
+"""The round's state machine: all its rules, and the only place where one is decided. Pure.
+
+    selecting --enough devices--> collecting --goal, all answered, or deadline--> aggregating --> committed
+        |                            |                                                              |
+        +--none by the deadline------+--below quorum--> abandoned --after a pause, 3 times--> selecting
+                                                                                    (evaluate, then the next round)
+
+* A round has a ``train`` task, which makes the next model version, then an ``evaluate`` task of that version where the
+  run wants it and a device has held-out data. An evaluation that fails is not tried again; training goes on.
+* Selecting ends once the quorum is there, and the goal too or nobody new for ``SETTLE_S`` (``PATIENCE_S`` at most).
+* ``goal`` x ``OVERSELECT`` devices are drawn; without a goal, and for ``evaluate``, all are, newcomers included.
+* Collecting closes at the goal; once every selected or joined device has answered, declined or gone and the quorum is
+  met; at the deadline with the quorum. It is abandoned at the deadline below the quorum, or at once where too many
+  have declined for it ever to be met. So no device, dead, slow or lying, holds it up longer than the deadline.
+* An attempt has a nonce of its own, from the run's seed: the same after a restart, never the same for another attempt.
+* One update counts per (run, round, task, device); the first wins. What comes for anything but the open attempt is
+  late where the coordinator ever asked for it, else rejected. Both are answered, and change nothing.
+* ``ATTEMPTS`` failed attempts in a row end the run with an error that names what the devices said.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import replace
+from typing import Final
+
+from coordinator import observers as seen
+from coordinator.events import (
+    Abandon,
+    Committed,
+    Conclude,
+    Effect,
+    Event,
+    Finish,
+    FleetChanged,
+    Fold,
+    Header,
+    JoinReceived,
+    Keep,
+    Measured,
+    Open,
+    Rejected,
+    StopRequested,
+    Summarise,
+    Tick,
+    Ticket,
+    UpdateReceived,
+    UpdateRestored,
+    UpdateSeen,
+    UpdateStalled,
+    Version,
+)
+from coordinator.fleet import View
+from coordinator.reports import announce, receipt, reply, summarise, with_complaints, with_evaluation
+from coordinator.round_state import Aggregating, Collecting, Over, Resting, Selecting, State
+from schemas import cohort
+from schemas.errors import Reject
+from schemas.messages import Join, Metrics, Outcome, Phase
+
+OVERSELECT: Final = 1.3
+SETTLE_S: Final = 1.0
+PATIENCE_S: Final = 10.0
+ATTEMPTS: Final = 3
+PAUSE_S: Final = 1.0  # after a first abandoned attempt, or this share of the deadline; twice that after the second
+PAUSE_SHARE: Final = 0.05
+NEWS_S: Final = 0.5  # joined and received are announced at most this often
+MAX_TEXT: Final = 500  # characters, as messages.Text allows
+
+Step = tuple[State, tuple[Effect, ...]]
+
+
+def begin(state: State) -> Step:
+    """A run's first step, from where ``state`` (selecting) says that it stands."""
+    if state.round > state.rules.rounds:
+        return replace(state, stage=Over()), (Finish(),)
+    return _select(state)
+
+
+def step(state: State, event: Event) -> Step:  # noqa: C901, PLR0911, PLR0912  - the machine's table, a case an event
+    """What ``event`` changes, and what is to be done about it, in this order."""
+    if isinstance(state.stage, Over):
+        return state, ()
+    match event:
+        case Tick(now):
+            return _advance(replace(state, now=max(now, state.now)))
+        case FleetChanged(view):
+            return _fleet_changed(state, view)
+        case JoinReceived(join):
+            return _join(state, join)
+        case UpdateReceived(header):
+            return _update(state, header)
+        case UpdateRestored(header):
+            return _accept(state, header, (Fold(header),))
+        case UpdateSeen(header):
+            return state, (receipt(header, Outcome.DUPLICATE),)
+        case UpdateStalled(device, missing):
+            return state, _missing(state, device, missing)
+        case Rejected():
+            return _rejected(state, event)
+        case Committed(version):
+            return _committed(state, version)
+        case Measured(metrics):
+            return _measured(state, metrics)
+        case StopRequested():
+            return replace(state, stage=Over()), (Finish(stopped=True),)
+
+
+def wake_at(state: State) -> float | None:
+    """When the next ``Tick`` matters, if nothing else happens; None where none does."""
+    match state.stage:
+        case Selecting(since):
+            if len(_eligible(state)) < _quorum(state):
+                return since + state.rules.deadline_s
+            return min(since + PATIENCE_S, state.newcomer_at + SETTLE_S)
+        case Collecting() as stage:
+            deadline = stage.opened_at + state.rules.deadline_s
+            return min(deadline, stage.told_at + NEWS_S) if _news(stage) != stage.told else deadline
+        case Resting(until):
+            return until
+        case _:
+            return None
+
+
+def refusal(state: State, header: Header) -> tuple[Outcome, Reject | None, str] | None:
+    """Why an update would not count now: outcome, reason and text; None where it would, if its content is valid."""
+    stage = state.stage
+    if not isinstance(stage, Collecting) or not _answers(header, stage.ticket):
+        if _was_asked(state, header):
+            return Outcome.LATE, None, f"round {header.round} ({header.task}) does not take updates any more"
+        return Outcome.REJECTED, Reject.WRONG_RUN, "it answers nothing this run ever asked"
+    if header.model != state.model:
+        return Outcome.REJECTED, Reject.WRONG_RUN, f"it starts from another model than version {state.model.number}"
+    if cohort.draw(stage.ticket.nonce, header.device) >= stage.cohort:
+        return Outcome.REJECTED, Reject.NOT_SELECTED, "the device was not drawn for this round"
+    if header.device in stage.received:
+        return Outcome.DUPLICATE, None, "an update of this device counts already"
+    return None
+
+
+# -- selecting ---------------------------------------------------------------------------------------------------------
+
+
+def _advance(state: State) -> Step:
+    """What time alone brings."""
+    match state.stage:
+        case Selecting() as stage:
+            return _try_open(state, stage)
+        case Collecting() as stage:
+            return _try_close(state, stage)
+        case Resting(until) if state.now >= until:
+            return _select(replace(state, stage=Selecting(state.now)))
+        case _:
+            return state, ()
+
+
+def _fleet_changed(state: State, view: View) -> Step:
+    newcomers = (view.trainers | view.evaluators) - state.view.trainers - state.view.evaluators
+    newcomer_at = state.now if newcomers else state.newcomer_at
+    met_anyone = state.met_anyone or bool(view.ready)
+    return _advance(replace(state, view=view, newcomer_at=newcomer_at, met_anyone=met_anyone))
+
+
+def _select(state: State) -> Step:
+    """Enter selecting; it is announced only if it lasts."""
+    after, effects = _advance(state)
+    if not isinstance(after.stage, Selecting):
+        return after, effects
+    rules = state.rules
+    waiting = seen.Selecting(state.round, state.attempt, _quorum(state), rules.deadline_s)
+    return after, (announce(state, Phase.SELECTING), waiting, *effects)
+
+
+def _try_open(state: State, stage: Selecting) -> Step:
+    rules, ready, quorum = state.rules, len(_eligible(state)), _quorum(state)
+    if ready >= quorum:
+        settled = state.now >= min(state.newcomer_at + SETTLE_S, stage.since + PATIENCE_S)
+        if settled or (rules.goal is not None and ready >= rules.goal):
+            return _open(state)
+    elif state.now >= stage.since + rules.deadline_s:
+        if not state.met_anyone:
+            error = (
+                f"no device came within {rules.deadline_s:g} s: start `edge run` on one against this broker and this "
+                f"federation, and compare what it prints"
+            )
+            return replace(state, stage=Over()), (Finish(error=with_complaints(state, error)),)
+        return _abandon(state, f"{ready} of at least {quorum} devices were there by the deadline")
+    return state, ()
+
+
+def _open(state: State) -> Step:
+    rules, eligible = state.rules, _eligible(state)
+    ticket = rules.ticket(state.round, state.task, state.attempt)
+    goal = rules.goal if state.task == "train" else None
+    bound = 1.0 if goal is None else cohort.bound(ticket.nonce, eligible, math.ceil(goal * OVERSELECT))
+    stage = Collecting(
+        ticket=ticket,
+        opened_at=state.now,
+        cohort=bound,
+        goal=goal,
+        quorum=_quorum(state),
+        selected=frozenset(device for device in eligible if cohort.draw(ticket.nonce, device) < bound),
+        told_at=state.now,
+    )
+    opened = seen.RoundOpened(
+        state.round, state.task, state.attempt, len(stage.selected), goal, stage.quorum, rules.deadline_s
+    )
+    state = replace(state, stage=stage)
+    announcement = announce(state, Phase.COLLECTING)
+    return state, (Open(announcement), announcement, opened)
+
+
+# -- collecting --------------------------------------------------------------------------------------------------------
+
+
+def _try_close(state: State, stage: Collecting) -> Step:
+    received, expired = len(stage.received), state.now >= stage.opened_at + state.rules.deadline_s
+    asked = stage.selected | stage.joined
+    awaited = (asked & state.view.ready) - stage.received.keys() - stage.declined.keys()
+    if received >= stage.quorum and (expired or not awaited):
+        return _conclude(state, stage)
+    if expired:
+        return _abandon(state, f"{received} of at least {stage.quorum} updates came by the deadline")
+    newcomers = _eligible(state) if stage.cohort == 1.0 else frozenset[str]()
+    if len((asked | newcomers | stage.received.keys()) - stage.declined.keys()) < stage.quorum:
+        return _abandon(state, f"so many devices declined that {stage.quorum} updates can't come")
+    if _news(stage) != stage.told and state.now >= stage.told_at + NEWS_S:
+        state = replace(state, stage=replace(stage, told=_news(stage), told_at=state.now))
+        return state, (announce(state, Phase.COLLECTING),)
+    return state, ()
+
+
+def _join(state: State, join: Join) -> Step:
+    stage, device = state.stage, join.device
+    if not isinstance(stage, Collecting) or not _answers(join, stage.ticket):
+        if not _was_asked(state, join):
+            return _rejected(state, Rejected(Reject.WRONG_RUN, "it answers nothing this run ever asked", "", device))
+        return state, (receipt(join, Outcome.LATE, "the round is over"),) if join.accepts else ()
+    back_in = max(0.0, stage.opened_at + state.rules.deadline_s - state.now)
+    if cohort.draw(stage.ticket.nonce, device) >= stage.cohort:
+        return state, (receipt(join, Outcome.NOTED, "not drawn for this round", back_in),)
+    if device in stage.received:
+        return state, ()
+    if join.accepts:
+        declined = {name: reason for name, reason in stage.declined.items() if name != device}
+        after = replace(stage, joined=stage.joined | {device}, declined=declined)
+        joined = seen.DeviceJoined(state.round, state.task, device, len(after.joined))
+        return replace(state, stage=after), () if device in stage.joined else (joined,)
+    reason = join.reason or "it does not say why"
+    after = replace(stage, joined=stage.joined - {device}, declined={**stage.declined, device: reason})
+    effects = (
+        receipt(join, Outcome.NOTED, "declined", back_in),
+        *(() if device in stage.declined else (seen.DeviceDeclined(state.round, state.task, device, reason),)),
+    )
+    return replace(state, stage=after), effects
+
+
+def _update(state: State, header: Header) -> Step:
+    refused = refusal(state, header)
+    if refused is None:
+        return _accept(state, header, (Keep(header), Fold(header)))
+    outcome, reason, text = refused
+    if reason is not None:
+        return _rejected(state, Rejected(reason, text, "", header.device, header.round, header))
+    return state, (receipt(header, outcome, text),)
+
+
+def _accept(state: State, header: Header, effects: tuple[Effect, ...]) -> Step:
+    stage = state.stage
+    if not isinstance(stage, Collecting):
+        return state, ()
+    declined = {device: reason for device, reason in stage.declined.items() if device != header.device}
+    received = {**stage.received, header.device: header}
+    stage = replace(stage, joined=stage.joined | {header.device}, declined=declined, received=received)
+    accepted = seen.UpdateAccepted(
+        header.round, header.task, header.device, header.examples, header.train_loss, header.size, len(received)
+    )
+    state = replace(state, stage=stage)
+    effects = (*effects, receipt(header, Outcome.ACCEPTED), accepted)
+    if stage.goal is None or len(received) < stage.goal:
+        return state, effects
+    state, closing = _conclude(state, stage)
+    return state, (*effects, *closing)
+
+
+def _missing(state: State, device: str, missing: tuple[int, ...]) -> tuple[Effect, ...]:
+    stage = state.stage
+    if not isinstance(stage, Collecting) or device in stage.received:
+        return ()
+    return (reply(device, stage.ticket, Outcome.INCOMPLETE, "parts are missing", missing=missing),)
+
+
+def _rejected(state: State, event: Rejected) -> Step:
+    count = {**state.rejected, event.reason.value: state.rejected.get(event.reason.value, 0) + 1}
+    state = replace(state, rejected=count)
+    rejected = seen.MessageRejected(event.reason.value, event.detail, event.topic, event.device)
+    stage, device = state.stage, event.device
+    answered: Ticket | Header | None = event.header
+    if answered is None and isinstance(stage, Collecting) and stage.ticket.round == event.round:
+        answered = stage.ticket
+    if event.round is None or device is None or answered is None:
+        return state, (rejected,)
+    text = f"{event.reason.value}: {event.detail}"[:MAX_TEXT]
+    if isinstance(stage, Collecting) and _answers(answered, stage.ticket) and device not in stage.received:
+        declined = {**stage.declined, device: f"its update was rejected, {text}"[:MAX_TEXT]}
+        state = replace(state, stage=replace(stage, declined=declined))
+    return state, (rejected, reply(device, answered, Outcome.REJECTED, text))
+
+
+# -- closing -----------------------------------------------------------------------------------------------------------
+
+
+def _conclude(state: State, stage: Collecting) -> Step:
+    conclude = Conclude(stage.ticket, summarise(state, stage))
+    return replace(state, stage=Aggregating(stage)), (announce(state, Phase.AGGREGATING), conclude)
+
+
+def _committed(state: State, version: Version) -> Step:
+    stage = state.stage
+    if not isinstance(stage, Aggregating):
+        return state, ()
+    summary = summarise(state, stage.collected)
+    state = replace(state, model=version, attempt=0, failures=0, said={}, rejected={}, summary=summary)
+    effects = (Summarise(summary), seen.RoundClosed(summary), announce(state, Phase.COMMITTED))
+    if state.rules.evaluate and state.view.evaluators:
+        state, more = _open(replace(state, task="evaluate"))
+    else:
+        state, more = _next_round(state)
+    return state, (*effects, *more)
+
+
+def _measured(state: State, metrics: Metrics) -> Step:
+    stage = state.stage
+    if not isinstance(stage, Aggregating) or state.summary is None:
+        return state, ()
+    evaluated = seen.ModelEvaluated(state.round, state.model.number, len(stage.collected.received), metrics)
+    summary = with_evaluation(state.summary, summarise(state, stage.collected), metrics)
+    state, more = _next_round(state)
+    return state, (Summarise(summary), evaluated, *more)
+
+
+def _next_round(state: State) -> Step:
+    if state.round >= state.rules.rounds:
+        return replace(state, stage=Over()), (Finish(),)
+    return _select(
+        replace(
+            state,
+            round=state.round + 1,
+            task="train",
+            attempt=0,
+            rejected={},
+            summary=None,
+            stage=Selecting(state.now),
+        )
+    )
+
+
+def _abandon(state: State, reason: str) -> Step:
+    stage = state.stage
+    collected = stage if isinstance(stage, Collecting) else None
+    summary = summarise(state, collected, reason)
+    forget: tuple[Effect, ...] = () if collected is None else (Abandon(collected.ticket, summary),)
+    if state.task == "evaluate":
+        failed = seen.EvaluationFailed(state.round, reason)
+        state, more = _next_round(state)
+        return state, (*forget, failed, *more)
+    ended = (*forget, Summarise(summary), seen.RoundClosed(summary), announce(state, Phase.ABANDONED))
+    failures, attempt = state.failures + 1, state.attempt + (collected is not None)
+    state = replace(state, said={**state.said, **summary.declined}, failures=failures, attempt=attempt, rejected={})
+    if failures >= ATTEMPTS:
+        error = with_complaints(
+            state,
+            f"round {state.round} failed {ATTEMPTS} times in a row, the last time because {reason}: "
+            f"see to the devices, start more of them, or lower --devices-min",
+        )
+        return replace(state, stage=Over()), (*ended, Finish(error=error))
+    pause = max(PAUSE_S, PAUSE_SHARE * state.rules.deadline_s) * 2 ** (failures - 1)
+    return replace(state, stage=Resting(state.now + pause)), ended
+
+
+# -- questions --------------------------------------------------------------------------------------------------------
+
+
+def _answers(answer: Ticket | Header | Join, ticket: Ticket) -> bool:
+    return (answer.round, answer.task, answer.nonce) == (ticket.round, ticket.task, ticket.nonce)
+
+
+def _was_asked(state: State, answer: Header | Join) -> bool:
+    tickets = (state.rules.ticket(answer.round, answer.task, attempt) for attempt in range(state.attempt + ATTEMPTS))
+    return answer.round <= state.round and any(_answers(answer, ticket) for ticket in tickets)
+
+
+def _news(stage: Collecting) -> tuple[int, int]:
+    return len(stage.joined), len(stage.received)
+
+
+def _eligible(state: State) -> frozenset[str]:
+    return state.view.trainers if state.task == "train" else state.view.evaluators
+
+
+def _quorum(state: State) -> int:
+    return state.rules.quorum if state.task == "train" else 1

@@ -1,0 +1,109 @@
+"""What a run's rounds are at one instant: frozen values, and no rules. See ``round`` for those."""
+
+from __future__ import annotations
+
+import hashlib
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from coordinator.events import Header, Ticket, Version
+from coordinator.fleet import View
+from schemas.messages import RoundSummary, RunSettings, Task
+
+
+@dataclass(frozen=True, slots=True)
+class Rules:
+    """What of a run's settings decides about its rounds."""
+
+    run: str
+    rounds: int
+    deadline_s: float
+    quorum: int = 1
+    goal: int | None = None
+    evaluate: bool = True
+    seed: int = 0
+
+    @classmethod
+    def of(cls, settings: RunSettings) -> Rules:
+        """The rules of a run."""
+        return cls(
+            run=settings.run,
+            rounds=settings.rounds,
+            deadline_s=settings.deadline_s,
+            quorum=settings.quorum,
+            goal=settings.goal,
+            evaluate=settings.evaluate,
+            seed=settings.seed,
+        )
+
+    def ticket(self, number: int, task: Task, attempt: int) -> Ticket:
+        """One attempt and its nonce, which anybody with the run's settings can compute again."""
+        text = f"{self.seed}/{self.run}/{number}/{task}/{attempt}"
+        return Ticket(number, task, attempt, hashlib.sha256(text.encode()).hexdigest()[:32])
+
+
+@dataclass(frozen=True, slots=True)
+class Selecting:
+    """Waiting for devices."""
+
+    since: float
+
+
+@dataclass(frozen=True, slots=True)
+class Collecting:
+    """Waiting for updates. ``received`` and ``declined`` are by device and never hold the same one."""
+
+    ticket: Ticket
+    opened_at: float
+    cohort: float
+    goal: int | None
+    quorum: int
+    selected: frozenset[str]
+    joined: frozenset[str] = frozenset()
+    declined: Mapping[str, str] = field(default_factory=dict)
+    received: Mapping[str, Header] = field(default_factory=dict)
+    told: tuple[int, int] = (0, 0)  # joined and received, as announced
+    told_at: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class Aggregating:
+    """Waiting for the shell to make the result of what was collected."""
+
+    collected: Collecting
+
+
+@dataclass(frozen=True, slots=True)
+class Resting:
+    """Between an abandoned attempt and the next."""
+
+    until: float
+
+
+@dataclass(frozen=True, slots=True)
+class Over:
+    """Nothing happens any more."""
+
+
+Stage = Selecting | Collecting | Aggregating | Resting | Over
+
+
+@dataclass(frozen=True, slots=True)
+class State:
+    """A run at one instant. ``attempt`` is of this round and task; times are monotonic seconds."""
+
+    rules: Rules
+    model: Version
+    round: int
+    stage: Stage
+    now: float
+    task: Task = "train"
+    attempt: int = 0
+    failures: int = 0  # attempts abandoned in a row
+    view: View = field(default_factory=View)
+    newcomer_at: float = -math.inf
+    met_anyone: bool = False
+    said: Mapping[str, str] = field(default_factory=dict)  # why devices didn't take part since the last commit
+    rejected: Mapping[str, int] = field(default_factory=dict)  # messages by reason, of this round
+    summary: RoundSummary | None = None  # of this round's new version, until its evaluation

@@ -1,0 +1,141 @@
+"""What the agent asks of its trainer child and what comes back, as frozen models and as frames on their socket.
+
+A message is one JSON frame, then one frame of raw bytes for each of its ``bytes`` fields, in the class's order. No
+pickle, no numpy: the agent imports this. Both halves of the framing are here, so that they can't drift apart.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Annotated, Any, ClassVar, Literal, Self
+
+from pydantic import Field, TypeAdapter, ValidationError
+
+from edge.dataspec import DataSpec
+from schemas.errors import Reject, WireError
+from schemas.messages import Count, Counts, Message, Seconds, Text, TrainSettings
+
+MAX_HEADER = 1 << 20  # bytes of a JSON frame: a confusion matrix of some hundred classes fits
+MAX_BLOB = 1 << 33  # bytes of a blob frame: the largest blob the protocol knows
+MAX_KEY = 200
+
+Key = Annotated[str, Field(min_length=1, max_length=MAX_KEY)]  # the agent's name for a job; unique while it is pending
+
+
+class _Framed(Message):
+    """A message whose ``bytes`` fields travel as frames of their own."""
+
+    blobs: ClassVar[tuple[str, ...]] = ()
+
+    key: Key
+
+    def frames(self) -> tuple[bytes, ...]:
+        """The JSON frame and the blob frames, in order."""
+        header = self.model_dump_json(exclude=set(self.blobs)).encode()
+        return header, *(getattr(self, name) for name in self.blobs)
+
+    def with_blobs(self, blobs: tuple[bytes, ...]) -> Self:
+        """This message with its blob fields filled in."""
+        return self.model_copy(update=dict(zip(self.blobs, blobs, strict=True)))
+
+
+class Describe(_Framed):
+    """Prepare the data and say how much there is."""
+
+    job: Literal["describe"] = "describe"
+    data: DataSpec
+    recipe: str  # of ``edge.sources.RECIPES``; a plan's ``data``
+
+
+class Train(_Framed):
+    """Train one round from ``model``."""
+
+    blobs: ClassVar[tuple[str, ...]] = ("plan", "model")
+
+    job: Literal["train"] = "train"
+    plan: bytes = b""  # ``Plan.to_bytes()``
+    model: bytes = b""  # ``compression.encode("float32", parameters, ...)``
+    data: DataSpec
+    settings: TrainSettings
+    seed: Count  # of batch order, dropout and the codec's rounding
+    codec: str  # of ``schemas.compression.NAMES``
+
+
+class Evaluate(_Framed):
+    """Count how ``model`` does on the held-out examples."""
+
+    blobs: ClassVar[tuple[str, ...]] = ("plan", "model")
+
+    job: Literal["evaluate"] = "evaluate"
+    plan: bytes = b""
+    model: bytes = b""
+    data: DataSpec
+
+
+class Described(_Framed):
+    """What a device has."""
+
+    job: Literal["described"] = "described"
+    examples: Count  # to train on
+    held_out: Count  # to evaluate on
+    class_counts: dict[str, int]  # of the examples to train on
+    notes: tuple[str, ...] = ()
+    rejected: dict[str, int] = Field(default_factory=dict)  # reason -> pieces
+
+
+class Trained(_Framed):
+    """A round's delta."""
+
+    blobs: ClassVar[tuple[str, ...]] = ("payload",)
+
+    job: Literal["trained"] = "trained"
+    payload: bytes = b""  # ``compression.encode(codec, delta, ...)``
+    examples: Count  # trained on; the update's weight
+    train_loss: float  # mean over the examples of the last epoch
+    seconds: Seconds  # of training, without start-up and reading
+
+
+class Evaluated(_Framed):
+    """A device's counts."""
+
+    job: Literal["evaluated"] = "evaluated"
+    counts: Counts
+    seconds: Seconds
+
+
+class Failure(_Framed):
+    """A job that has no result.
+
+    ``kind``: ``data`` the recordings are at fault, ``plan`` the plan is malformed or doesn't fit them (decline, and
+    say so), ``training`` it went wrong in the numbers, ``crash`` the child died (try again).
+    """
+
+    job: Literal["failure"] = "failure"
+    kind: Literal["data", "plan", "training", "crash"]
+    message: Text
+
+
+Job = Describe | Train | Evaluate
+Result = Described | Trained | Evaluated
+
+_JOBS: TypeAdapter[Job] = TypeAdapter(Annotated[Job, Field(discriminator="job")])
+_ANSWERS: TypeAdapter[Result | Failure] = TypeAdapter(Annotated[Result | Failure, Field(discriminator="job")])
+
+
+def read_job(receive: Callable[[int], bytes]) -> Job:
+    """Read a job from ``receive(max_bytes)``, which gives one frame a call. Raises ``WireError``."""
+    return _read(_JOBS, receive)
+
+
+def read_answer(receive: Callable[[int], bytes]) -> Result | Failure:
+    """Read a result or failure from ``receive(max_bytes)``. Raises ``WireError``."""
+    return _read(_ANSWERS, receive)
+
+
+def _read(adapter: TypeAdapter[Any], receive: Callable[[int], bytes]) -> Any:
+    try:
+        message = adapter.validate_json(receive(MAX_HEADER))
+    except ValidationError as error:
+        first = error.errors()[0]
+        raise WireError(Reject.MALFORMED, f"{'.'.join(map(str, first['loc']))}: {first['msg']}") from None
+    return message.with_blobs(tuple(receive(MAX_BLOB) for _ in message.blobs))

@@ -1,0 +1,258 @@
+"""Messages to bytes and back, with the bounds every decoder enforces. Raises ``WireError`` and nothing else.
+
+JSON for what a person would read, protobuf for parts and updates. Sizes are checked before anything is parsed, and
+field lengths before they are copied, so that what a hostile peer can make us allocate is a small multiple of what it
+sent. A decoder is strict where JSON is loose: one value per key, no NaN, no number written as a string.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Callable
+from typing import Final, NoReturn, TypeVar
+
+from google.protobuf.message import DecodeError
+from google.protobuf.message import Message as Wire
+from pydantic import ValidationError
+
+from schemas.errors import Reject, WireError
+from schemas.messages import (
+    MAX_CLASSES,
+    BlobRef,
+    Command,
+    CoordinatorStatus,
+    Counts,
+    DeviceStatus,
+    Join,
+    Message,
+    ModelPointer,
+    Part,
+    Receipt,
+    RoundAnnouncement,
+    RoundSummary,
+    RunSettings,
+    Task,
+    Update,
+)
+from schemas.proto import federation_pb2 as pb
+from schemas.topics import Kind
+
+MODELS: Final[dict[Kind, type[Message]]] = {
+    Kind.COORDINATOR: CoordinatorStatus,
+    Kind.RUN: RunSettings,
+    Kind.MODEL: ModelPointer,
+    Kind.ROUND: RoundAnnouncement,
+    Kind.SUMMARY: RoundSummary,
+    Kind.JOIN: Join,
+    Kind.RECEIPT: Receipt,
+    Kind.DEVICE: DeviceStatus,
+    Kind.COMMAND: Command,
+}
+MAX_JSON: Final = 64 * 1024  # bytes
+MAX_LONG_JSON: Final = 256 * 1024  # bytes, of the kinds that name many devices or classes
+MAX_PAYLOAD: Final = 16 * 2**20  # bytes of payload in a part: the largest ``part_size`` there is
+MAX_PART: Final = MAX_PAYLOAD + 1024  # bytes, with its header and what a newer peer may add
+MAX_UPDATE: Final = 2**31 - 1  # bytes; protobuf's own limit
+MAX_COUNTS: Final = 32 + 10 * MAX_CLASSES**2  # bytes; a varint takes at most 10
+MAX_FIELD: Final = 64  # bytes in a name, a digest or a nonce
+
+_LONG: Final = frozenset({Kind.RUN, Kind.SUMMARY})
+_LIMITS: Final[dict[type[Message], int]] = {
+    model: MAX_LONG_JSON if kind in _LONG else MAX_JSON for kind, model in MODELS.items()
+}
+_TASKS: Final[dict[Task, pb.Task]] = {"train": pb.TASK_TRAIN, "evaluate": pb.TASK_EVALUATE}
+_TASK_NAMES: Final[dict[int, Task]] = {int(number): task for task, number in _TASKS.items()}
+
+# What pydantic calls a number or a length outside its range; all else is a message of another form.
+_RANGE_ERRORS: Final = frozenset(
+    {"greater_than", "greater_than_equal", "less_than", "less_than_equal", "too_long", "too_short", "string_too_long"}
+)
+_BLOB_FIELDS: Final = ("digest", "size", "parts")
+_PART_FIELDS: Final = ("blob", "index", "payload")
+_COUNTS_FIELDS: Final = ("examples", "loss_sum")
+_UPDATE_FIELDS: Final = (
+    "run",
+    "round",
+    "task",
+    "nonce",
+    "device",
+    "model_version",
+    "model_digest",
+    "examples",
+)
+
+W = TypeVar("W", bound=Wire)
+M = TypeVar("M", bound=Message)
+
+
+def encode(message: Message) -> bytes:
+    """The JSON of any message but ``Part`` and ``Update``. ``WireError`` where it is longer than a decoder takes."""
+    limit = _LIMITS.get(type(message))
+    if limit is None:
+        raise TypeError(f"{type(message).__name__} doesn't travel as JSON")
+    payload = message.model_dump_json().encode()
+    _check_size(payload, limit, type(message).__name__)
+    return payload
+
+
+def decode(kind: Kind, payload: bytes) -> Message:
+    """The message of a JSON ``kind`` (a ``RULES`` entry with form ``json``); ``MODELS`` says of which type."""
+    model = MODELS.get(kind)
+    if model is None:
+        raise WireError(Reject.UNEXPECTED, f"topics of the form {kind} don't carry JSON")
+    _check_size(payload, _LIMITS[model], model.__name__)
+    # This parser bounds the depth, and goes first; it lets repeated keys and stray NaN through, which the second
+    # one refuses.
+    message = _build(lambda: model.model_validate_json(payload, strict=True), model.__name__)
+    try:
+        json.loads(payload, object_pairs_hook=_unique, parse_constant=_refuse_constant)
+    except (ValueError, RecursionError):
+        raise WireError(Reject.MALFORMED, f"{model.__name__}: not valid JSON") from None
+    return message
+
+
+def encode_part(part: Part) -> bytes:
+    """A part as protobuf."""
+    return pb.Part(
+        blob=pb.Blob(digest=bytes.fromhex(part.blob.digest), size=part.blob.size, parts=part.blob.parts),
+        index=part.index,
+        payload=part.payload,
+    ).SerializeToString()
+
+
+def decode_part(payload: bytes) -> Part:
+    """A part from protobuf; whether it fits its blob is for ``parts.Assembly`` to say."""
+    wire = _parse(pb.Part(), payload, MAX_PART)
+    _require(wire, _PART_FIELDS)
+    _require(wire.blob, _BLOB_FIELDS)
+    blob = wire.blob
+    digest = _hex(blob.digest)
+    return _build(
+        lambda: Part(
+            blob=BlobRef(digest=digest, size=blob.size, parts=blob.parts), index=wire.index, payload=wire.payload
+        ),
+        "Part",
+    )
+
+
+def encode_update(update: Update) -> bytes:
+    """An update as protobuf. ``WireError`` where it is longer than protobuf takes."""
+    if len(update.payload) > MAX_UPDATE - MAX_COUNTS - 1024:
+        raise WireError(Reject.TOO_LARGE, f"a delta of {len(update.payload)} bytes: use a codec that makes it smaller")
+    wire = pb.Update(
+        run=update.run,
+        round=update.round,
+        task=_TASKS[update.task],
+        nonce=bytes.fromhex(update.nonce),
+        device=update.device,
+        model_version=update.model_version,
+        model_digest=bytes.fromhex(update.model_digest),
+        examples=update.examples,
+        train_loss=update.train_loss,
+    )
+    if update.payload:
+        wire.payload = update.payload
+    if update.counts is not None:
+        wire.counts = pb.Counts(
+            examples=update.counts.examples,
+            loss_sum=update.counts.loss_sum,
+            confusion=[count for row in update.counts.confusion for count in row],
+        ).SerializeToString()
+    return wire.SerializeToString()
+
+
+def decode_update(payload: bytes) -> Update:
+    """An update from protobuf; what its payload holds is for ``compression.decode`` to say."""
+    wire = _parse(pb.Update(), payload, MAX_UPDATE)
+    _require(wire, _UPDATE_FIELDS)
+    task = _TASK_NAMES.get(wire.task)
+    if task is None:
+        raise WireError(Reject.MALFORMED, f"Update: task {wire.task} is not known here")
+    nonce, digest = _hex(wire.nonce), _hex(wire.model_digest)
+    counts = _decode_counts(wire.counts) if wire.HasField("counts") else None
+    return _build(
+        lambda: Update(
+            run=_short(wire.run),
+            round=wire.round,
+            task=task,
+            nonce=nonce,
+            device=_short(wire.device),
+            model_version=wire.model_version,
+            model_digest=digest,
+            examples=wire.examples,
+            payload=wire.payload,
+            train_loss=wire.train_loss if wire.HasField("train_loss") else None,
+            counts=counts,
+        ),
+        "Update",
+    )
+
+
+def _decode_counts(payload: bytes) -> Counts:
+    wire = _parse(pb.Counts(), payload, MAX_COUNTS)
+    _require(wire, _COUNTS_FIELDS)
+    flat = tuple(wire.confusion)
+    width = math.isqrt(len(flat))
+    if width * width != len(flat):
+        raise WireError(Reject.MALFORMED, f"Counts: {len(flat)} numbers don't make a square")
+    rows = tuple(flat[row * width : (row + 1) * width] for row in range(width))
+    return _build(lambda: Counts(examples=wire.examples, loss_sum=wire.loss_sum, confusion=rows), "Counts")
+
+
+def _check_size(payload: bytes, limit: int, what: str) -> None:
+    if not payload:
+        raise WireError(Reject.TRUNCATED, f"{what}: no bytes")
+    if len(payload) > limit:
+        raise WireError(Reject.TOO_LARGE, f"{what}: {len(payload)} bytes; at most {limit}")
+
+
+def _parse(wire: W, payload: bytes, limit: int) -> W:
+    what = wire.DESCRIPTOR.name
+    _check_size(payload, limit, what)
+    try:
+        wire.ParseFromString(payload)
+    except DecodeError:
+        raise WireError(Reject.MALFORMED, f"{what}: not valid protobuf") from None
+    return wire
+
+
+def _require(wire: Wire, fields: tuple[str, ...]) -> None:
+    for field in fields:
+        if not wire.HasField(field):
+            raise WireError(Reject.MALFORMED, f"{wire.DESCRIPTOR.name}: {field} is missing")
+
+
+def _short(value: str) -> str:
+    if len(value) > MAX_FIELD:
+        raise WireError(Reject.TOO_LARGE, f"a name of {len(value)} characters; at most {MAX_FIELD}")
+    return value
+
+
+def _hex(value: bytes) -> str:
+    if len(value) > MAX_FIELD:
+        raise WireError(Reject.TOO_LARGE, f"a digest or nonce of {len(value)} bytes; at most {MAX_FIELD}")
+    return value.hex()
+
+
+def _build(make: Callable[[], M], what: str) -> M:
+    try:
+        return make()
+    except ValidationError as error:
+        first = error.errors(include_url=False, include_context=False, include_input=False)[0]
+    if first["type"] in _RANGE_ERRORS:
+        reason = Reject.OUT_OF_RANGE
+    else:
+        reason = Reject.NOT_FINITE if first["type"] == "finite_number" else Reject.MALFORMED
+    where = ".".join((what, *map(str, first["loc"])))
+    # The names of fields come from outside too: keep them printable and short.
+    raise WireError(reason, ascii(f"{where}: {first['msg']}")[1:-1][:200])
+
+
+def _unique(pairs: list[tuple[str, object]]) -> None:
+    if len({key for key, _ in pairs}) != len(pairs):
+        raise ValueError("a key stands twice in one object")
+
+
+def _refuse_constant(name: str) -> NoReturn:
+    raise ValueError(f"{name} is not JSON")

@@ -1,0 +1,57 @@
+"""What the two commands share: how they fail, and the options that find a broker.
+
+Exit codes: 0 done or stopped by its operator, 1 a bug, 2 settings, 3 data, 4 plan, 5 broker, 6 federation, 7 state,
+130 interrupted before anything had begun.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, NoReturn, TypeVar
+
+import click
+
+from schemas.errors import FedbeatError
+
+F = TypeVar("F", bound=Callable[..., Any])
+PATH = click.Path(path_type=Path)
+GROUP = {"help_option_names": ["-h", "--help"], "max_content_width": 110}
+
+
+def run(command: click.Command) -> NoReturn:
+    """Run ``command`` and exit; every expected failure ends in one sentence and its exit code."""
+    try:
+        code = command.main(standalone_mode=False)
+    except click.ClickException as error:
+        error.show()
+        sys.exit(error.exit_code)
+    except (click.Abort, KeyboardInterrupt):
+        sys.exit(130)
+    except FedbeatError as error:
+        click.echo(f"error: {error}", err=True)
+        sys.exit(error.exit_code)
+    sys.exit(code if isinstance(code, int) else 0)
+
+
+def broker_options(command: F) -> F:
+    """Add the options of every command that talks to a broker."""
+    options = (
+        click.option("--broker", metavar="URL", help="mqtt[s]://[user[:password]@]host[:port]"),
+        click.option("--federation", metavar="NAME", help="the federation's name (default: home)"),
+        click.option("--root", metavar="TOPIC", help="first level of every topic (default: fl)"),
+        click.option("--ca", type=PATH, help="certificates to trust for mqtts"),
+        click.option("--cert", type=PATH, help="this client's certificate"),
+        click.option("--key", type=PATH, help="and its private key"),
+        click.option("--config", type=PATH, help="settings file (TOML)"),
+        click.option("--show-config", is_flag=True, help="print every setting and where it comes from, and stop"),
+    )
+    for option in reversed(options):
+        command = option(command)
+    return command
+
+
+def given(flags: dict[str, Any]) -> dict[str, Any]:
+    """The flags that were given: an option left out must not hide what environment or file say."""
+    return {name: value for name, value in flags.items() if value is not None and value != ()}

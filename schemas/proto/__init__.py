@@ -1,0 +1,1 @@
+"""The protobuf schema and its generated code; only ``schemas.codec`` imports it."""

@@ -1,0 +1,76 @@
+"""One precedence for both ends: flags over environment over file over defaults."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from coordinator.config import CoordinatorSettings
+from schemas.errors import SettingsError
+from schemas.settings import load
+
+
+def origins(flags: dict[str, object], config: Path | None = None) -> dict[str, tuple[object, str]]:
+    _, found = load(CoordinatorSettings, flags, config)
+    return {origin.name: (origin.value, origin.source) for origin in found}
+
+
+@pytest.fixture
+def toml(tmp_path: Path) -> Path:
+    path = tmp_path / "run.toml"
+    path.write_text('rounds = 7\ncodec = "float16"\nseed = 3\n[train]\nlearning_rate = 0.1\nbatch_size = 8\n')
+    return path
+
+
+def test_flag_beats_environment_beats_file_beats_default(toml: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("FEDBEAT_CODEC", "int8")
+    monkeypatch.setenv("FEDBEAT_SEED", "4")
+    settings, _ = load(CoordinatorSettings, {"seed": 5}, toml)
+    assert (settings.seed, settings.codec, settings.rounds, settings.deadline) == (5, "int8", 7, 600.0)
+
+
+def test_each_value_knows_its_source(toml: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("FEDBEAT_CODEC", "int8")
+    found = origins({"seed": 5}, toml)
+    assert found["seed"] == (5, "flag")
+    assert found["codec"] == ("int8", "environment")
+    assert found["rounds"] == (7, str(toml))
+    assert found["deadline"] == (600.0, "default")
+    assert found["train.batch_size"] == (8, str(toml))
+
+
+def test_tables_are_merged_entry_by_entry(toml: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("FEDBEAT_TRAIN__BATCH_SIZE", "16")
+    settings, _ = load(CoordinatorSettings, {"train": {"epochs": 2}}, toml)
+    assert settings.train == {"learning_rate": 0.1, "batch_size": "16", "epochs": 2}
+
+
+@pytest.mark.parametrize(
+    ("text", "complaint"),
+    [
+        ("rouns = 3", "rouns"),
+        ("rounds = 0", "rounds"),
+        ('rounds = "many"', "rounds"),
+        ("rounds = ", "not valid TOML"),
+        ("[train]\nx = 1\n[train]\n", "not valid TOML"),
+    ],
+)
+def test_a_wrong_file_is_named_with_its_mistake(tmp_path: Path, text: str, complaint: str) -> None:
+    path = tmp_path / "run.toml"
+    path.write_text(text)
+    with pytest.raises(SettingsError, match=complaint) as caught:
+        load(CoordinatorSettings, {}, path)
+    assert str(path) in str(caught.value)
+
+
+def test_a_missing_file_is_an_error_not_a_default(tmp_path: Path) -> None:
+    with pytest.raises(SettingsError, match="can't read"):
+        load(CoordinatorSettings, {}, tmp_path / "none.toml")
+
+
+def test_a_password_is_not_printed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("FEDBEAT_PASSWORD", "hush")
+    value, source = origins({})["password"]
+    assert "hush" not in str(value)
+    assert source == "environment"
