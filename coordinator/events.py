@@ -83,7 +83,7 @@ class JoinReceived:
 
 @dataclass(frozen=True, slots=True)
 class UpdateReceived:
-    """An update arrived: whole and valid where ``round.refusal`` has nothing against it, else perhaps only its start."""
+    """An update arrived: all of it and valid, or where ``round.refusal`` is against it, perhaps only its start."""
 
     header: Header
 

@@ -12,11 +12,9 @@ So updates under way always finish, however many devices send at once.
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Final, assert_never
-
-import numpy as np
+from typing import Final, TypeVar
 
 from coordinator.aggregation.mean import MAX_VALUE
 from coordinator.events import (
@@ -33,6 +31,7 @@ from coordinator.events import (
 from coordinator.round import refusal
 from coordinator.round_state import State
 from schemas import codec, compression
+from schemas.codec import Heading
 from schemas.errors import Reject, WireError
 from schemas.messages import BlobRef, DeviceStatus, Join, Part, Update
 from schemas.parameters import Manifest, Parameters
@@ -46,6 +45,8 @@ PER_DEVICE: Final = 2  # unfinished updates: one that trains, one that evaluates
 REMEMBERED: Final = 4096  # digests of updates that were accepted, and of those refused
 TURNED_AWAY: Final = 4096  # devices waiting for room
 MAX_MISSING: Final = 1000  # parts a receipt names
+
+V = TypeVar("V")
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -93,11 +94,13 @@ class Inbox:
         self._turned_away: OrderedDict[str, BlobRef] = OrderedDict()
         self._accepted: OrderedDict[str, Header] = OrderedDict()
         self._refused: OrderedDict[str, None] = OrderedDict()
+        self._by_device: dict[str, tuple[_Unfinished, ...]] = {}  # oldest first
+        self._buffered = 0
 
     @property
     def buffered(self) -> int:
         """Bytes set aside for unfinished updates."""
-        return sum(entry.assembly.ref.size for entry in self._unfinished.values())
+        return self._buffered
 
     def receive(self, topic: str, payload: bytes, state: State) -> Arrival | None:
         """What a message means while the run is in ``state``; None for a part that completes nothing."""
@@ -111,9 +114,200 @@ class Inbox:
                 case Kind.JOIN:
                     return self._join(address, address.device, payload)
                 case Kind.UPDATE_PART:
-                    return self._part(address, address.device, codec.decode_part(payload), state)
+                    return self._part(address, address.device, codec.decode_part(payload), topic, state)
                 case _:
                     return Rejected(Reject.UNEXPECTED, "nobody publishes here for a coordinator", topic)
         except WireError as error:
-            number = address.number if address.kind is Kind.UPDATE_PART else None
-            return Rejected(error.reason, error.detail, topic, address.device, number)
+            # No receipt: one bad part, which may come again in order, is not the end of an update.
+            return Rejected(error.reason, error.detail, topic, address.device)
+
+    def poll(self, state: State) -> Iterator[UpdateReceived | UpdateStalled]:
+        """What has become of unfinished updates; to be asked when the run's state changes, and about every second."""
+        for entry in tuple(self._unfinished.values()):
+            if entry.header is not None and refusal(state, entry.header) is not None:
+                self._forget(entry.device, entry.assembly.ref.digest)
+                yield UpdateReceived(entry.header)
+            elif entry.round != state.round or state.now - entry.fed_at >= STALL_S * (STALLS + 1):
+                self._drop(entry)
+            elif state.now - entry.fed_at >= STALL_S * (entry.reminders + 1):
+                entry.reminders += 1
+                yield UpdateStalled(entry.device, entry.assembly.missing()[:MAX_MISSING])
+        free = self._room - self._buffered
+        while self._turned_away:
+            device, ref = next(iter(self._turned_away.items()))
+            free -= ref.size
+            if free < 0:
+                return
+            del self._turned_away[device]
+            yield UpdateStalled(device, tuple(range(min(ref.parts, MAX_MISSING))))
+
+    def remember(self, header: Header) -> None:
+        """Know an accepted update again when parts of it are sent once more."""
+        _note(self._accepted, header.digest, header, REMEMBERED)
+
+    def restore(self, blob: bytes, digest: str) -> tuple[Header, Content]:
+        """An accepted update from the journal; ``WireError`` where it isn't one any more."""
+        update = codec.decode_update(blob)
+        return _header(update, digest, len(blob)), self._content(update, blob)
+
+    def _join(self, address: Address, device: str, payload: bytes) -> JoinReceived:
+        join = codec.decode(Kind.JOIN, payload)
+        assert isinstance(join, Join)
+        self._check_identity(join, address, device)
+        return JoinReceived(join)
+
+    def _part(self, address: Address, device: str, part: Part, topic: str, state: State) -> Arrival | None:
+        digest, number = part.blob.digest, address.number
+        known = self._accepted.get(digest)
+        if known is not None and known.device == device:
+            return UpdateSeen(known) if part.index == 0 else None
+        assert number is not None
+        if number > state.round:
+            raise WireError(Reject.WRONG_RUN, f"round {number} has not begun")
+        if part.index > 0:
+            foreign = digest in self._refused or number != state.round
+            return None if foreign else self._gather(address, device, part, topic, state, None)
+        try:
+            header = self._heading(address, device, part)
+        except WireError as error:
+            self._forget(device, digest)
+            return Rejected(error.reason, error.detail, topic, device, number)
+        if header is not None and refusal(state, header) is not None:
+            self._forget(device, digest)
+            return Delivery(UpdateReceived(header), None)
+        self._refused.pop(digest, None)
+        return self._gather(address, device, part, topic, state, header)
+
+    def _gather(
+        self, address: Address, device: str, part: Part, topic: str, state: State, header: Header | None
+    ) -> Arrival | None:
+        assert address.number is not None
+        try:
+            entry = self._entry(device, address.number, part.blob, state.now)
+        except WireError as error:
+            return Rejected(error.reason, error.detail, topic, device, address.number)
+        if entry is None:
+            return None
+        if entry.assembly.add(part):
+            entry.fed_at, entry.reminders = state.now, 0
+            self._unfinished.move_to_end((device, part.blob.digest))
+        entry.header = header or entry.header
+        if not entry.assembly.complete:
+            return None
+        self._drop(entry)
+        return self._complete(address, entry, topic, state)
+
+    def _heading(self, address: Address, device: str, part: Part) -> Header | None:
+        heading = codec.decode_heading(part.payload)
+        if heading is None:
+            return None
+        self._check_identity(heading, address, device)
+        return _header(heading, part.blob.digest, part.blob.size)
+
+    def _entry(self, device: str, number: int, ref: BlobRef, now: float) -> _Unfinished | None:
+        """The unfinished update a part belongs to, made where there is room for it."""
+        entry = self._unfinished.get((device, ref.digest))
+        if entry is not None:
+            return entry
+        assembly = Assembly(ref, self._limit)
+        mine = self._by_device.get(device, ())
+        if len(mine) >= PER_DEVICE:
+            self._drop(mine[0])
+        while self._buffered + ref.size > self._room:
+            oldest = next(iter(self._unfinished.values()))
+            if now - oldest.fed_at < STALL_S:
+                _note(self._turned_away, device, ref, TURNED_AWAY)
+                return None
+            self._drop(oldest)
+        entry = _Unfinished(device, number, assembly, now)
+        self._unfinished[device, ref.digest] = entry
+        self._by_device[device] = (*self._by_device.get(device, ()), entry)
+        self._buffered += ref.size
+        self._turned_away.pop(device, None)
+        return entry
+
+    def _complete(self, address: Address, entry: _Unfinished, topic: str, state: State) -> Arrival:
+        ref, header = entry.assembly.ref, None
+        try:
+            blob = entry.assembly.blob()
+            update = codec.decode_update(blob)
+            self._check_identity(update, address, entry.device)
+            header = _header(update, ref.digest, ref.size)
+            wanted = refusal(state, header) is None
+            return Delivery(UpdateReceived(header), self._content(update, blob) if wanted else None)
+        except WireError as error:
+            return Rejected(error.reason, error.detail, topic, entry.device, entry.round, header)
+
+    def _content(self, update: Update, blob: bytes) -> Content:
+        if update.counts is not None:
+            return Content(blob, self._counted(update), None)
+        delta = compression.decode(update.payload, self._manifest)
+        peak = max(float(delta.flat.max()), -float(delta.flat.min()))
+        if peak > MAX_VALUE:
+            raise WireError(Reject.OUT_OF_RANGE, f"a value of magnitude {peak:.3g}; at most {MAX_VALUE:.3g}")
+        return Content(blob, update.model_copy(update={"payload": b""}), delta)
+
+    def _counted(self, update: Update) -> Update:
+        counts = update.counts
+        assert counts is not None
+        if len(counts.confusion) != self._classes:
+            raise WireError(Reject.WRONG_SHAPE, f"counts of {len(counts.confusion)} classes, not {self._classes}")
+        if counts.examples != update.examples:
+            raise WireError(Reject.OUT_OF_RANGE, f"{update.examples} examples, and counts of {counts.examples}")
+        return update
+
+    def _check_identity(self, message: Join | Heading | Update, address: Address, device: str) -> None:
+        if message.device != device:
+            raise WireError(Reject.WRONG_SENDER, f"it is from {message.device}, on the topic of {device}")
+        if message.run != self._run:
+            raise WireError(Reject.WRONG_RUN, f"it is for the run {message.run}; this is {self._run}")
+        if message.round != address.number:
+            raise WireError(Reject.WRONG_RUN, f"it is for round {message.round}, on the topic of {address.number}")
+
+    def _forget(self, device: str, digest: str) -> None:
+        """Let the rest of a refused update pass without a look."""
+        _note(self._refused, digest, None, REMEMBERED)
+        if (entry := self._unfinished.get((device, digest))) is not None:
+            self._drop(entry)
+
+    def _drop(self, entry: _Unfinished) -> None:
+        ref = entry.assembly.ref
+        del self._unfinished[entry.device, ref.digest]
+        self._buffered -= ref.size
+        mine = tuple(other for other in self._by_device[entry.device] if other is not entry)
+        if mine:
+            self._by_device[entry.device] = mine
+        else:
+            del self._by_device[entry.device]
+
+
+def _status(device: str, payload: bytes) -> StatusReceived | StatusCleared:
+    if not payload:
+        return StatusCleared(device)
+    status = codec.decode(Kind.DEVICE, payload)
+    assert isinstance(status, DeviceStatus)
+    if status.device != device:
+        raise WireError(Reject.WRONG_SENDER, f"it is from {status.device}, on the topic of {device}")
+    return StatusReceived(status)
+
+
+def _header(update: Heading | Update, digest: str, size: int) -> Header:
+    return Header(
+        device=update.device,
+        round=update.round,
+        task=update.task,
+        nonce=update.nonce,
+        model=Version(update.model_version, update.model_digest),
+        examples=update.examples,
+        train_loss=update.train_loss if isinstance(update, Update) else None,
+        digest=digest,
+        size=size,
+    )
+
+
+def _note(memory: OrderedDict[str, V], key: str, value: V, limit: int) -> None:
+    """Put ``value`` in ``memory``, which forgets its oldest entry beyond ``limit``."""
+    memory[key] = value
+    memory.move_to_end(key)
+    if len(memory) > limit:
+        memory.popitem(last=False)

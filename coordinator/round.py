@@ -76,7 +76,7 @@ def begin(state: State) -> Step:
     return _select(state)
 
 
-def step(state: State, event: Event) -> Step:  # noqa: C901, PLR0911, PLR0912  - the machine's table, a case an event
+def step(state: State, event: Event) -> Step:  # noqa: C901, PLR0911  - the machine's table, a case an event
     """What ``event`` changes, and what is to be done about it, in this order."""
     if isinstance(state.stage, Over):
         return state, ()

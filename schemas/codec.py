@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Final, NoReturn, TypeVar
 
 from google.protobuf.message import DecodeError
@@ -56,6 +57,7 @@ MAX_PART: Final = MAX_PAYLOAD + 1024  # bytes, with its header and what a newer 
 MAX_UPDATE: Final = 2**31 - 1  # bytes; protobuf's own limit
 MAX_COUNTS: Final = 32 + 10 * MAX_CLASSES**2  # bytes; a varint takes at most 10
 MAX_FIELD: Final = 64  # bytes in a name, a digest or a nonce
+MAX_ERRORS: Final = 100  # faults of one message that are looked at; listing thousands would cost a hundred MB
 
 _LONG: Final = frozenset({Kind.RUN, Kind.SUMMARY})
 _LIMITS: Final[dict[type[Message], int]] = {
@@ -189,6 +191,69 @@ def decode_update(payload: bytes) -> Update:
     )
 
 
+@dataclass(frozen=True, slots=True)
+class Heading:
+    """What an update says before its payload."""
+
+    run: str
+    round: int
+    task: Task
+    nonce: str
+    device: str
+    model_version: int
+    model_digest: str
+    examples: int
+
+
+def decode_heading(start: bytes) -> Heading | None:
+    """What the first part of an update tells of it, or None where that is too little.
+
+    The fields are not checked against the ranges of ``Update``; ``decode_update`` does that with the whole.
+    """
+    wire = _parse(pb.Update(), start[: _whole_fields(start)], MAX_UPDATE)
+    task = _TASK_NAMES.get(wire.task)
+    if task is None or not all(wire.HasField(field) for field in _UPDATE_FIELDS):
+        return None
+    return Heading(
+        run=_short(wire.run),
+        round=wire.round,
+        task=task,
+        nonce=_hex(wire.nonce),
+        device=_short(wire.device),
+        model_version=wire.model_version,
+        model_digest=_hex(wire.model_digest),
+        examples=wire.examples,
+    )
+
+
+def _whole_fields(start: bytes) -> int:
+    """How many bytes of ``start`` are fields that end within it: protobuf can't parse one that is cut."""
+    end = at = 0
+    while at < len(start):
+        tag, at = _varint(start, at)
+        kind = tag & 7
+        if kind == 0:
+            _, at = _varint(start, at)
+        elif kind == 2:  # noqa: PLR2004  - protobuf's wire type of anything with a length
+            length, at = _varint(start, at)
+            at += length
+        else:
+            at += {1: 8, 5: 4}.get(kind, len(start))
+        if at <= len(start):
+            end = at
+    return end
+
+
+def _varint(data: bytes, at: int) -> tuple[int, int]:
+    """The number at ``at`` and where it ends, which is beyond ``data`` where it is cut or too long."""
+    value = 0
+    for place, byte in enumerate(data[at : at + 10]):
+        value |= (byte & 0x7F) << (7 * place)
+        if byte < 0x80:  # noqa: PLR2004  - the bit that says that more follows
+            return value, at + place + 1
+    return value, len(data) + 1
+
+
 def _decode_counts(payload: bytes) -> Counts:
     wire = _parse(pb.Counts(), payload, MAX_COUNTS)
     _require(wire, _COUNTS_FIELDS)
@@ -239,6 +304,8 @@ def _build(make: Callable[[], M], what: str) -> M:
     try:
         return make()
     except ValidationError as error:
+        if error.error_count() > MAX_ERRORS:
+            raise WireError(Reject.MALFORMED, f"{what}: {error.error_count()} faults") from None
         first = error.errors(include_url=False, include_context=False, include_input=False)[0]
     if first["type"] in _RANGE_ERRORS:
         reason = Reject.OUT_OF_RANGE

@@ -9,7 +9,7 @@ from __future__ import annotations
 from enum import StrEnum
 from typing import Annotated, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, StringConstraints, model_validator
+from pydantic import BaseModel, ConfigDict, FailFast, Field, StringConstraints, model_validator
 
 MAX_CLASSES = 1000
 MAX_PARTS = 100_000
@@ -27,6 +27,12 @@ Seconds = Annotated[float, Field(ge=0, le=31_536_000)]
 Positive = Annotated[float, Field(gt=0, le=1e9)]
 NonNegative = Annotated[float, Field(ge=0, le=1e9)]
 Task = Literal["train", "evaluate"]
+# [true][predicted], examples. Lists stop at their first fault: a list of nothing but faults would fill the memory.
+Confusion = Annotated[
+    tuple[Annotated[tuple[Count, ...], Field(max_length=MAX_CLASSES), FailFast()], ...],
+    Field(max_length=MAX_CLASSES),
+    FailFast(),
+]
 
 
 class Message(BaseModel):
@@ -60,8 +66,8 @@ class Metrics(Message):
     loss: float
     accuracy: float
     macro_f1: float | None  # mean F1 over the classes the plan reports, absent ones left out
-    classes: tuple[ClassMetrics, ...] = ()
-    confusion: tuple[tuple[Count, ...], ...] = ()  # [true][predicted], examples
+    classes: Annotated[tuple[ClassMetrics, ...], Field(max_length=MAX_CLASSES), FailFast()] = ()
+    confusion: Confusion = ()
 
 
 class Counts(Message):
@@ -69,7 +75,7 @@ class Counts(Message):
 
     examples: Count
     loss_sum: NonNegative
-    confusion: Annotated[tuple[tuple[Count, ...], ...], Field(max_length=MAX_CLASSES)]  # [true][predicted]
+    confusion: Confusion
 
     @model_validator(mode="after")
     def _square_and_complete(self) -> Self:
@@ -206,7 +212,7 @@ class RoundSummary(Message):
     outcome: Literal["committed", "abandoned"]
     reason: Text = ""
     model_version: RoundNumber  # after the round
-    devices: Annotated[tuple[Name, ...], Field(max_length=MAX_DEVICES)] = ()  # whose updates are in the model
+    devices: Annotated[tuple[Name, ...], Field(max_length=MAX_DEVICES), FailFast()] = ()  # in the model
     examples: Count = 0
     train_loss: float | None = None  # mean over examples of the devices' last epoch
     declined: dict[Name, Text] = Field(default_factory=dict)
@@ -250,7 +256,7 @@ class Receipt(Message):
     device: Name
     outcome: Outcome
     reason: Text = ""
-    missing: Annotated[tuple[PartIndex, ...], Field(max_length=1000)] = ()  # parts to send again, the first thousand
+    missing: Annotated[tuple[PartIndex, ...], Field(max_length=1000), FailFast()] = ()  # parts to send again
     come_back_after_s: Seconds = 0.0
 
 

@@ -22,6 +22,8 @@ from pydantic_settings import (
 )
 
 from schemas.errors import SettingsError
+from schemas.link.address import BrokerAddress
+from schemas.link.mqtt import MqttSettings
 from schemas.messages import Name
 
 _PASSWORD = re.compile(r"(://[^:/@]*:)[^@]*@")  # in a broker's address
@@ -40,6 +42,20 @@ class LinkSettings(BaseSettings):
     ca: Path | None = Field(None, description="certificates to trust for mqtts; the system's unless given")
     cert: Path | None = Field(None, description="this client's certificate, for mqtts")
     key: Path | None = Field(None, description="and its private key")
+
+    def mqtt(self, client_id: str, broker: str | None = None, *, session_expiry_s: int = 0) -> MqttSettings:
+        """How ``client_id`` connects, to ``broker`` where given, else to the one of the settings.
+
+        Raises ``SettingsError`` where no broker is known.
+        """
+        if not (broker or self.broker):
+            raise SettingsError("no broker is given: add --broker mqtt://HOST, or broker = in the settings file")
+        address = BrokerAddress.parse(broker or self.broker)
+        if self.username:
+            address = address.with_login(self.username, self.password.get_secret_value())
+        return MqttSettings(
+            address, client_id, ca=self.ca, cert=self.cert, key=self.key, session_expiry_s=session_expiry_s
+        )
 
 
 S = TypeVar("S", bound=BaseSettings)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import tracemalloc
 from fractions import Fraction
+from random import Random
 
 import numpy as np
 import pytest
@@ -58,7 +59,7 @@ def ulps(found: Flat, expected: NDArray[np.float64]) -> float:
 
 @given(updates, st.randoms(use_true_random=False))
 @settings(max_examples=150, deadline=None)
-def test_any_order_and_any_grouping_give_the_same_bits(pairs, random) -> None:  # type: ignore[no-untyped-def]  # drawn
+def test_any_order_and_any_grouping_give_the_same_bits(pairs: list[tuple[Flat, int]], random: Random) -> None:
     expected = mean.finish(fold_all(pairs)).flat.tobytes()
     shuffled = random.sample(pairs, len(pairs))
     assert mean.finish(fold_all(shuffled)).flat.tobytes() == expected

@@ -124,5 +124,5 @@ def test_adaptive_steps_are_about_the_learning_rate_whatever_the_delta(name: str
 
 
 def test_an_unknown_strategy_names_the_known_ones() -> None:
-    with pytest.raises(SettingsError, match="'fedsgd'.*fedavg, fedavgm, fedadam, fedyogi, fedadagrad"):
+    with pytest.raises(SettingsError, match=r"'fedsgd'.*fedavg, fedavgm, fedadam, fedyogi, fedadagrad"):
         rule("fedsgd")

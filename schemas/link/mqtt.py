@@ -1,28 +1,26 @@
 """The link over MQTT, by paho-mqtt: the only import of paho.
 
-One thread a link owns the socket, paho and its state machine; every verb leaves its wish under a lock and wakes that
-thread. We drive paho's loop ourselves, by its documented hooks for foreign event loops, because its own loop
-reconnects without jitter, holds at most 1024 file descriptors a process, and lets one large publish delay all others.
-Every connection gets a fresh paho client, so that nothing survives a connection but what ``Outbound`` and the
-table of subscriptions hold.
+One thread a link owns the socket and paho's state; every verb leaves its wish in a mailbox and wakes that thread.
+We drive paho by its documented calls for foreign event loops, because its own loop reconnects without jitter, fails
+past 1024 file descriptors, and lets a large publication delay all others. Every connection gets a fresh paho client,
+so that nothing outlives a connection but what the mailbox holds.
 
 MQTT 5 is tried first. A broker that refuses it, or hangs up on it, is asked again at once in 3.1.1.
 """
 
 from __future__ import annotations
 
-import contextlib
 import logging
+import math
 import random
 import selectors
 import socket
 import ssl
 import threading
 import time
-from collections import deque
-from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field
-from pathlib import Path
+from collections.abc import Mapping
+from dataclasses import replace
+from functools import partial
 from typing import Any, Final
 
 import paho.mqtt.client as paho
@@ -31,64 +29,35 @@ from paho.mqtt.properties import Properties
 from paho.mqtt.reasoncodes import ReasonCode
 from paho.mqtt.subscribeoptions import SubscribeOptions
 
-from schemas.errors import BrokerRefused, BrokerUnreachable, LinkError, PayloadTooLarge, SettingsError
-from schemas.link.address import BrokerAddress
-from schemas.link.backoff import UNSUPPORTED_VERSION, Backoff, Draw, Verdict, judge
-from schemas.link.filters import check_filter, check_topic
-from schemas.link.link import Connected, Disconnected, Event, Inbound, Qos, Refused, Sent, Sink, Will
-from schemas.link.outbound import Outbound, Publication
+from schemas.errors import BrokerRefused, BrokerUnreachable, LinkError, PayloadTooLarge
+from schemas.link.backoff import UNSUPPORTED_VERSION, Draw, Verdict, judge
+from schemas.link.link import Connected, Disconnected, Inbound, Qos, Refused, Sent, Sink, Will
+from schemas.link.mailbox import HEADER, Ack, Mailbox, Order, Subscribe, Unsubscribe
+from schemas.link.mqtt_settings import MqttSettings
+from schemas.link.outbound import Publication
+
+__all__ = ["MqttLink", "MqttSettings"]
 
 _log = logging.getLogger(__name__)
 
-_HEADER: Final = 5 + 2 + 2 + 1  # bytes around topic and payload: fixed header, topic length, packet id, no properties
 _TOPIC: Final = 256  # bytes of a topic that the limit we report leaves room for
 _FILTERS_A_PACKET: Final = 64
-_UNSENT: Final = 128 * 1024  # bytes the kernel may hold back unsent: what an urgent message waits behind
-_LARGEST_INBOUND: Final = 17 * 2**20  # bytes of a packet we let an MQTT 5 broker send: the largest part and its envelope
-
-
-_Wish = Callable[[paho.Client], object]
-
-
-@dataclass(frozen=True, slots=True)
-class MqttSettings:
-    """How to connect. ``client_id`` must be unique at the broker, or two clients disconnect each other for ever."""
-
-    address: BrokerAddress
-    client_id: str
-    ca: Path | None = None  # certificates to trust; the system's unless given
-    cert: Path | None = None  # ours, with its chain
-    key: Path | None = None  # in ``cert`` unless given
-    keepalive_s: int = 30
-    session_expiry_s: int = 0  # how long the broker keeps our session (3.1.1: as long as it likes); 0 is not at all
-    bulk_window: int = 8  # bulk publications in flight
-    connect_timeout_s: float = 10.0
-    backoff: Backoff = field(default_factory=Backoff)
-
-    def tls_context(self) -> ssl.SSLContext | None:
-        """What TLS is to check and to show; None without TLS. Raises ``SettingsError`` for unusable files."""
-        if not self.address.tls:
-            if self.ca or self.cert or self.key:
-                raise SettingsError(f"certificates are given, but {self.address} has no TLS: write mqtts://")
-            return None
-        if self.key and not self.cert:
-            raise SettingsError("a private key is given without its certificate: add cert")
-        try:
-            context = ssl.create_default_context(cafile=self.ca)
-        except (OSError, ssl.SSLError) as error:
-            raise SettingsError(f"can't read certificates to trust from {self.ca}: {error}") from None
-        try:
-            if self.cert:
-                context.load_cert_chain(self.cert, self.key)
-        except (OSError, ssl.SSLError) as error:
-            raise SettingsError(f"can't use the certificate {self.cert} with key {self.key}: {error}") from None
-        return context
+_UNSENT: Final = 128 * 1024  # bytes the kernel may hold unsent, which an urgent message waits behind
+_LARGEST_INBOUND: Final = 17 * 2**20  # bytes of a packet we let MQTT 5 brokers send: the largest part, enveloped
+_IN_FLIGHT: Final = 60_000  # packet ids are 16 bits, and subscriptions need some
+_TOO_LARGE: Final = 0x95  # MQTT 5's "packet too large"
+_SILENCE_S: Final = 3.0  # after which a broker that doesn't answer MQTT 5 is asked in 3.1.1
+_TICK_S: Final = 5.0  # how often keepalive and time limits are looked at
+_GOODBYE_S: Final = 0.5  # for the last packet to leave
+_HURRY_S: Final = 0.05  # and how often while closing
 
 
 class MqttLink:
-    """A ``Link`` to an MQTT broker; see there. Any verb may be called from any thread."""
+    """A ``Link`` to an MQTT broker. Any verb may be called from any thread, ``close`` not from the sink."""
 
-    def __init__(self, settings: MqttSettings, sink: Sink, will: Will | None = None, *, draw: Draw | None = None) -> None:
+    def __init__(
+        self, settings: MqttSettings, sink: Sink, will: Will | None = None, *, draw: Draw | None = None
+    ) -> None:
         """``draw`` is where the jitter between attempts comes from.
 
         Raises ``SettingsError`` for unusable certificates.
@@ -96,22 +65,11 @@ class MqttLink:
         self._settings = settings
         self._sink = sink
         self._will = will
-        self._draw = draw or random.Random()  # noqa: S311 - jitter, no secret
+        self._draw = draw or random.Random()  # noqa: S311 - jitter, not a secret
         self._tls = settings.tls_context()
-        self._wake_read, self._wake_write = socket.socketpair()
-        self._wake_read.setblocking(False)
-        self._wake_write.setblocking(False)
-        self._thread = threading.Thread(target=self._run, name=f"mqtt-{settings.client_id}", daemon=True)
-        self._lock = threading.Lock()  # guards all below
-        self._outbound = Outbound(settings.bulk_window)
-        self._filters: dict[str, Qos] = {}
-        self._forgotten: set[str] = set()  # unsubscribed while offline, which a kept session hasn't heard of
-        self._wishes: deque[_Wish] = deque()  # for the connection there is now
-        self._tokens = 0
-        self._largest: int | None = None  # bytes of a packet the broker takes
-        self._woken = False
-        self._close_by: float | None = None  # monotonic; not None: closing
         self._mqtt5: bool | None = None  # what the broker speaks, once we know
+        self._mailbox = Mailbox(settings.bulk_window)
+        self._thread = threading.Thread(target=self._run, name=f"mqtt-{settings.client_id}", daemon=True)
 
     def open(self) -> None:
         """Start connecting; ``Connected`` or ``Disconnected`` follows."""
@@ -119,114 +77,306 @@ class MqttLink:
 
     def publish(self, topic: str, payload: bytes, *, qos: Qos = 1, retain: bool = False, bulk: bool = False) -> int:
         """Queue a publication; see ``Link``."""
-        check_topic(topic)
-        with self._lock:
-            if error := self._too_large(topic, payload):
-                raise error
-            self._tokens += 1
-            token = self._tokens
-            if self._close_by is None:
-                self._outbound.put(Publication(token, topic, payload, qos, retain, bulk))
-        self._wake()
-        return token
+        return self._mailbox.publish(topic, payload, qos=qos, retain=retain, bulk=bulk)
 
     def subscribe(self, *filters: str, qos: Qos = 1) -> None:
         """Subscribe; see ``Link``."""
-        for pattern in filters:
-            check_filter(pattern)
-        with self._lock:
-            self._filters.update(dict.fromkeys(filters, qos))
-            self._forgotten.difference_update(filters)
-            self._wishes.append(lambda client: _subscribe(client, dict.fromkeys(filters, qos)))
-        self._wake()
+        self._mailbox.subscribe(filters, qos)
 
     def unsubscribe(self, *filters: str) -> None:
-        """Forget subscriptions."""
-        with self._lock:
-            for pattern in filters:
-                self._filters.pop(pattern, None)
-            self._forgotten.update(filters)
-            self._wishes.append(lambda client: _unsubscribe(client, filters))
-        self._wake()
+        """Forget subscriptions; see ``Link``."""
+        self._mailbox.unsubscribe(filters)
 
     def close(self, farewell: Will | None = None, timeout_s: float = 5.0) -> None:
         """Say goodbye, flush, disconnect, stop; see ``Link``."""
-        if farewell is not None and self._close_by is None:
+        if farewell is not None:
             self.publish(farewell.topic, farewell.payload, retain=True)
-        with self._lock:
-            self._close_by = self._close_by or time.monotonic() + timeout_s
-        self._wake()
+        self._mailbox.close(timeout_s)
         if self._thread.ident is not None:
-            # Past its limit the thread may still hang in a look-up or a handshake, which end by themselves.
-            self._thread.join(timeout_s + 1.0)
-
-    def _too_large(self, topic: str, payload: bytes) -> PayloadTooLarge | None:
-        if self._largest is None or _HEADER + len(topic.encode()) + len(payload) <= self._largest:
-            return None
-        return PayloadTooLarge(
-            f"{len(payload)} bytes for {topic} are more than the broker takes (packets up to {self._largest} bytes): "
-            "lower part_size, or raise the broker's limit"
-        )
-
-    def _wake(self) -> None:
-        with self._lock:
-            if self._woken:
-                return
-            self._woken = True
-        with contextlib.suppress(OSError):  # closed, or so full that the thread wakes anyway
-            self._wake_write.send(b"\0")
-
-    def _slept(self) -> None:
-        """Take back the wake-up, before looking at what it was for."""
-        with contextlib.suppress(BlockingIOError):
-            self._wake_read.recv(64)
-        with self._lock:
-            self._woken = False
-
-    def _given_up(self) -> bool:
-        """Whether we are closing and there is nothing left to send, or no time."""
-        with self._lock:
-            return self._close_by is not None and (self._outbound.idle or time.monotonic() >= self._close_by)
-
-    # What follows runs on the link's own thread.
+            # Past its limit the thread may still be in a look-up or a handshake; those end by themselves.
+            self._thread.join(timeout_s + 2 * _GOODBYE_S)
 
     def _run(self) -> None:
+        mailbox, backoff = self._mailbox, self._settings.backoff
         failures = 0
-        while not self._given_up():
+        while not mailbox.done:
             began = time.monotonic()
             verdict = self._attempt()
-            with self._lock:
-                self._outbound.lost()
-                self._largest = None
-                closing = self._close_by is not None
-            if closing:
+            mailbox.disconnected()
+            if mailbox.closing.is_set():
                 break
-            if time.monotonic() - began >= self._settings.backoff.settled_s:
-                failures = 0
-            failures += 1
-            wait_s = None if verdict.fatal else self._settings.backoff.wait_s(failures, self._draw)
+            failures = 1 if time.monotonic() - began >= backoff.settled_s else failures + 1
+            wait_s = None if verdict.fatal else backoff.wait_s(failures, self._draw)
             self._sink(Disconnected(verdict.error, fatal=verdict.fatal, retry_in_s=wait_s))
-            self._pause(wait_s)
+            mailbox.closing.wait(wait_s)
         self._sink(Disconnected())
-        self._wake_read.close()
-        self._wake_write.close()
-
-    def _pause(self, wait_s: float | None) -> None:
-        """Wait so long, or until the link is closed; None: until then."""
-        until = math.inf if wait_s is None else time.monotonic() + wait_s
-        while self._close_by is None and (left_s := until - time.monotonic()) > 0:
-            select.select([self._wake_read], [], [], None if left_s == math.inf else left_s)
-            self._slept()
+        mailbox.end()
 
     def _attempt(self) -> Verdict:
         """Connect, and serve the connection until it ends."""
-        connection = _Connection(self, mqtt5=self._mqtt5 is not False)
-        verdict = connection.serve()
-        if self._mqtt5 is None and connection.may_be_too_new and self._close_by is None:
-            connection = _Connection(self, mqtt5=False)
-            verdict = connection.serve()
+        patience_s = self._settings.connect_timeout_s
+        if self._mqtt5 is None:
+            patience_s = min(patience_s, _SILENCE_S)
+        connection = self._connection(mqtt5=self._mqtt5 is not False)
+        verdict = connection.serve(patience_s)
+        if self._mqtt5 is None and connection.may_be_too_new and not self._mailbox.closing.is_set():
+            connection = self._connection(mqtt5=False)
+            verdict = connection.serve(self._settings.connect_timeout_s)
         if connection.accepted:
             self._mqtt5 = connection.mqtt5
         elif connection.refusal == UNSUPPORTED_VERSION:
             self._mqtt5 = None
         return verdict
+
+    def _connection(self, *, mqtt5: bool) -> _Connection:
+        return _Connection(self._settings, self._tls, self._will, self._mailbox, self._sink, mqtt5=mqtt5)
+
+
+class _Connection:
+    """One connection from its first packet to its last, on the link's own thread."""
+
+    def __init__(
+        self,
+        settings: MqttSettings,
+        tls: ssl.SSLContext | None,
+        will: Will | None,
+        mailbox: Mailbox,
+        sink: Sink,
+        *,
+        mqtt5: bool,
+    ) -> None:
+        self.mqtt5 = mqtt5
+        self.accepted = False
+        self.refusal: int | None = None  # the reason code of CONNACK
+        self._settings = settings
+        self._mailbox = mailbox
+        self._sink = sink
+        self._farewell: int | None = None  # the reason code of the broker's DISCONNECT
+        self._tokens: dict[int, int] = {}  # by packet id
+        self._reached = False
+        self._leaving = False  # we have said goodbye
+        self._deadline = math.inf  # monotonic; the connection ends then
+        self._subscriptions: dict[int, tuple[str, ...]] = {}  # by packet id, until answered
+        self._client = self._make_client(tls, will)
+        self._address = str(settings.address)
+
+    @property
+    def may_be_too_new(self) -> bool:
+        """Whether the broker may have turned us away for speaking MQTT 5."""
+        unwelcome = self.refusal is None or self.refusal == UNSUPPORTED_VERSION
+        return self.mqtt5 and self._reached and not self.accepted and unwelcome
+
+    def _make_client(self, tls: ssl.SSLContext | None, will: Will | None) -> paho.Client:
+        settings = self._settings
+        client = paho.Client(
+            paho.CallbackAPIVersion.VERSION2,
+            settings.client_id,
+            clean_session=None if self.mqtt5 else not settings.session_expiry_s,
+            protocol=paho.MQTTProtocolVersion.MQTTv5 if self.mqtt5 else paho.MQTTProtocolVersion.MQTTv311,
+            reconnect_on_failure=False,
+            manual_ack=True,
+        )
+        client.connect_timeout = settings.connect_timeout_s
+        client.max_inflight_messages = 0  # no limit of its own: the mailbox has one
+        if settings.address.username:
+            client.username_pw_set(settings.address.username, settings.address.password)
+        if tls:
+            client.tls_set_context(tls)
+        if will:
+            client.will_set(will.topic, will.payload, qos=1, retain=True)
+        client.on_socket_register_write = lambda *_: None  # or paho would write to the socket within ``publish``
+        client.on_connect = self._on_connect
+        client.on_disconnect = self._on_disconnect
+        client.on_message = self._on_message
+        client.on_publish = self._on_publish
+        client.on_subscribe = self._on_subscribe
+        return client
+
+    def serve(self, patience_s: float) -> Verdict:
+        """Connect and serve until the connection ends; why it did. ``patience_s`` bounds the wait for CONNACK."""
+        settings, client = self._settings, self._client
+        greeting: dict[str, Any] = {}
+        if self.mqtt5:
+            properties = Properties(PacketTypes.CONNECT)
+            properties.SessionExpiryInterval = settings.session_expiry_s
+            properties.MaximumPacketSize = _LARGEST_INBOUND
+            greeting = {"clean_start": not settings.session_expiry_s, "properties": properties}
+        try:
+            client.connect(settings.address.host, settings.address.port, settings.keepalive_s, **greeting)
+        except OSError as error:
+            return judge(error, self._address)
+        self._reached = True
+        sock = client.socket()
+        assert sock is not None
+        try:
+            _prefer_urgent(sock)
+            self._deadline = time.monotonic() + patience_s
+            self._loop(sock)
+        except Exception as error:  # a broker's malformed packet surfaces as any of a dozen
+            _log.exception("the connection to %s ends by an error of its client", self._address)
+            return Verdict(LinkError(f"what the broker at {self._address} sent can't be read: {error!r}"), fatal=False)
+        finally:
+            sock.close()
+        return self._judge_end()
+
+    def _judge_end(self) -> Verdict:
+        if self.refusal is not None:
+            return judge(self.refusal, self._address)
+        if self._farewell is not None:  # the next greeting's answer tells whether it is for good
+            return replace(judge(self._farewell, self._address), fatal=False)
+        if self.accepted:
+            return Verdict(BrokerUnreachable(f"the connection to {self._address} broke"), fatal=False)
+        text = f"{self._address} takes connections and doesn't answer MQTT: check the port, and whether it wants TLS"
+        return Verdict(BrokerUnreachable(text), fatal=False)
+
+    def _loop(self, sock: socket.socket) -> None:
+        """Move bytes until paho has closed its socket, the broker refused us, or the deadline has passed."""
+        client, mailbox = self._client, self._mailbox
+        tick_s = min(_TICK_S, self._settings.keepalive_s / 4)
+        looked = time.monotonic()
+        with selectors.DefaultSelector() as selector:
+            selector.register(mailbox.wake, selectors.EVENT_READ)
+            selector.register(sock, selectors.EVENT_READ)
+            while (now := time.monotonic()) < self._deadline and self.refusal is None:
+                self._send()
+                if client.socket() is None or (mailbox.done and not self.accepted):
+                    return
+                selector.modify(sock, selectors.EVENT_READ | (selectors.EVENT_WRITE if client.want_write() else 0))
+                limit_s = _HURRY_S if mailbox.closing.is_set() else tick_s
+                for key, ready in selector.select(max(0.0, min(limit_s, self._deadline - now))):
+                    if key.fileobj is mailbox.wake:
+                        mailbox.answer()
+                    elif ready & selectors.EVENT_READ:
+                        self._read(sock)
+                if time.monotonic() - looked >= limit_s:
+                    looked = time.monotonic()
+                    client.loop_misc()
+                if client.socket() is None:
+                    return
+
+    def _send(self) -> None:
+        """Do what callers ordered, and write as much as may and can be written."""
+        client, mailbox = self._client, self._mailbox
+        if self.accepted and not self._leaving:
+            for order in mailbox.orders():
+                self._obey(order)
+            while taken := mailbox.take(bulk=False):
+                self._publish(*taken)
+            # Bulk goes to paho one at a time, each when the one before has left: paho's own queue knows no order.
+            while not client.want_write() and (taken := mailbox.take(bulk=True)):
+                self._publish(*taken)
+                client.loop_write()
+            if mailbox.done:
+                client.disconnect()
+                self._leaving, self._deadline = True, time.monotonic() + _GOODBYE_S
+        if client.want_write():
+            client.loop_write()
+
+    def _obey(self, order: Order) -> None:
+        match order:
+            case Ack(connection, mid):
+                if connection is self:
+                    self._client.ack(mid, 1)
+            case Subscribe(filters):
+                self._subscribe(filters)
+            case Unsubscribe(filters):
+                self._client.unsubscribe(list(filters))
+
+    def _subscribe(self, filters: Mapping[str, Qos]) -> None:
+        wanted = list(filters.items())
+        for start in range(0, len(wanted), _FILTERS_A_PACKET):
+            some = wanted[start : start + _FILTERS_A_PACKET]
+            if self.mqtt5:
+                _, mid = self._client.subscribe([(pattern, SubscribeOptions(qos=qos)) for pattern, qos in some])
+            else:
+                _, mid = self._client.subscribe(some)
+            if mid is not None:
+                self._subscriptions[mid] = tuple(pattern for pattern, _ in some)
+
+    def _publish(self, publication: Publication, error: LinkError | None) -> None:
+        if error is None:
+            sent = self._client.publish(
+                publication.topic, publication.payload, qos=publication.qos, retain=publication.retain
+            )
+            if publication.qos:
+                self._tokens[sent.mid] = publication.token
+        else:
+            for token in publication.tokens:
+                self._sink(Refused(token, error))
+
+    def _read(self, sock: socket.socket) -> None:
+        self._client.loop_read()
+        while isinstance(sock, ssl.SSLSocket) and self._client.socket() is not None and sock.pending():
+            self._client.loop_read()  # TLS has it decrypted already: the selector won't tell
+
+    # What paho calls, on this same thread.
+
+    def _on_connect(
+        self,
+        _client: paho.Client,
+        _data: object,
+        flags: paho.ConnectFlags,
+        reason: ReasonCode,
+        extras: Properties | None,
+    ) -> None:
+        if reason.is_failure:
+            self.refusal = reason.value
+            return
+        self.accepted, self._deadline = True, math.inf
+        largest = getattr(extras, "MaximumPacketSize", None)
+        in_flight = min(getattr(extras, "ReceiveMaximum", _IN_FLIGHT), _IN_FLIGHT)
+        filters, forgotten = self._mailbox.connected(largest=largest, in_flight=in_flight)
+        if forgotten:
+            self._client.unsubscribe(list(forgotten))
+        self._subscribe(filters)
+        limit = None if largest is None else max(0, largest - HEADER - _TOPIC)
+        self._sink(Connected(flags.session_present, limit))
+
+    def _on_disconnect(
+        self, _client: paho.Client, _data: object, flags: paho.DisconnectFlags, reason: ReasonCode, _: Properties | None
+    ) -> None:
+        if flags.is_disconnect_packet_from_server:
+            self._farewell = reason.value
+
+    def _on_message(self, _client: paho.Client, _data: object, message: paho.MQTTMessage) -> None:
+        ack = partial(self._mailbox.ack, self, message.mid) if message.qos else _nothing_to_ack
+        try:
+            topic = message.topic
+        except UnicodeDecodeError:  # no topic of ours, and never will be
+            ack()
+            return
+        self._sink(Inbound(topic, bytes(message.payload), message.retain, message.dup, ack))
+
+    def _on_publish(
+        self, _client: paho.Client, _data: object, mid: int, reason: ReasonCode, _extras: Properties | None
+    ) -> None:
+        token = self._tokens.pop(mid, None)
+        publication = None if token is None else self._mailbox.settle(token)
+        if publication is None:
+            return
+        for each in publication.tokens:
+            self._sink(Refused(each, _refusal(publication.topic, reason)) if reason.is_failure else Sent(each))
+
+    def _on_subscribe(
+        self, _client: paho.Client, _data: object, mid: int, reasons: list[ReasonCode], _extras: Properties | None
+    ) -> None:
+        for pattern, reason in zip(self._subscriptions.pop(mid, ()), reasons, strict=False):
+            if reason.is_failure:
+                self._sink(Refused(None, _refusal(pattern, reason)))
+
+
+def _refusal(topic: str, reason: ReasonCode) -> LinkError:
+    if reason.value == _TOO_LARGE:
+        return PayloadTooLarge(f"the broker threw the payload for {topic} away: lower part_size, or raise its limit")
+    return BrokerRefused(f"the broker refuses {topic} ({reason}): check its acl, and as whom we connect")
+
+
+def _nothing_to_ack() -> None:
+    """QoS 0 has no acknowledgement."""
+
+
+def _prefer_urgent(sock: socket.socket) -> None:
+    """Keep little unsent data in the kernel, where nothing can overtake it, and send small packets at once."""
+    sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    if hasattr(socket, "TCP_NOTSENT_LOWAT"):
+        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NOTSENT_LOWAT, _UNSENT)

@@ -1,0 +1,96 @@
+"""The ``edge`` command. Options and words only: what they start lives beside this file."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, TypeVar
+
+import click
+from pydantic_settings import BaseSettings
+
+from edge.config import EdgeSettings, FleetSettings
+from schemas.command_line import GROUP, PATH, broker_options, given, run
+from schemas.settings import load, table
+
+S = TypeVar("S", bound=BaseSettings)
+
+
+def main() -> None:
+    """The console script."""
+    run(cli)
+
+
+@click.group(context_settings=GROUP)
+@click.version_option(package_name="fedbeat")
+def cli() -> None:
+    """Take part in a federation as a device; the recordings stay here."""
+
+
+def read_settings(kind: type[S], config: Path | None, flags: dict[str, Any], *, show_config: bool) -> S | None:
+    """The settings, or None where they were only to be shown."""
+    settings, origins = load(kind, given(flags), config)
+    if show_config:
+        click.echo(table(origins))
+        return None
+    return settings
+
+
+@cli.command("run")
+@broker_options
+@click.option("--device", metavar="NAME", help="this device's name (default: the host's)")
+@click.option("--data", metavar="PATH", help="its recordings: a folder or file")
+@click.option("--held-out", metavar="RULE", help="none, or the newest fraction kept for evaluation (default: 0.2)")
+@click.option("--state", type=PATH, help="directory of the outbox and the newest model")
+@click.option("--heartbeat", type=float, metavar="S", help="seconds between status messages (default: 30)")
+@click.option("--idle", type=float, metavar="S", help="seconds an idle trainer process is kept (default: 30)")
+@click.option("--threads", type=int, metavar="N", help="threads of the trainer process (default: 1)")
+@click.option("--nice", type=int, metavar="N", help="how far the trainer process steps back (default: 10)")
+def run_device(config: Path | None, *, show_config: bool, **flags: Any) -> None:
+    """Be one device until stopped."""
+    settings = read_settings(EdgeSettings, config, flags, show_config=show_config)
+    if settings is not None:
+        from edge.start import run_device as begin  # noqa: PLC0415 - commands import what they need when they need it
+
+        begin(settings)
+
+
+@cli.command("fleet")
+@broker_options
+@click.option("--devices", type=int, metavar="M", help="virtual devices that train (default: 8)")
+@click.option("--data", metavar="PATH", help="recordings they share out: a path, watch or sklearn-digits")
+@click.option("--partition", metavar="RULE", help="auto, owner, even, dirichlet:ALPHA or shards:K (default: auto)")
+@click.option("--held-out", metavar="RULE", help="auto, none, or the fraction kept for evaluation (default: auto)")
+@click.option("--state", type=PATH, help="directory of their outboxes and models")
+@click.option("--seed", type=int, metavar="S", help="of the partition (default: 0)")
+@click.option("--heartbeat", type=float, metavar="S", help="seconds between status messages (default: 30)")
+@click.option("--trainers", type=int, metavar="N", help="trainer processes they share (default: one a core, at most 4)")
+@click.option("--prefix", metavar="NAME", help="what the devices' names begin with (default: virtual)")
+@click.option("--until-stdin-closes", is_flag=True, help="end when the parent process does")
+def run_fleet(config: Path | None, *, show_config: bool, until_stdin_closes: bool, **flags: Any) -> None:
+    """Be many virtual devices in one process: a try-out without a fleet, or a load for a broker."""
+    settings = read_settings(FleetSettings, config, flags, show_config=show_config)
+    if settings is not None:
+        from edge.start import run_fleet as begin  # noqa: PLC0415 - likewise
+
+        begin(settings, until_stdin_closes=until_stdin_closes)
+
+
+@cli.group()
+def data() -> None:
+    """Look at recordings."""
+
+
+@data.command("show")
+@click.argument("path")
+@click.option("--recipe", metavar="NAME", help="how a plan has them prepared: ecg-beats, watch, digits or windows")
+@click.option("--json", "as_json", is_flag=True, help="as one JSON object")
+def show_data(path: str, recipe: str | None, *, as_json: bool) -> None:
+    """Show what would be trained on: windows, counts per class and owner, rejected pieces."""
+    from edge.sources.report import describe  # noqa: PLC0415 - likewise
+
+    report = describe(path, recipe)
+    click.echo(report.model_dump_json(indent=2) if as_json else report.text())
+
+
+if __name__ == "__main__":
+    main()

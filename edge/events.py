@@ -1,0 +1,308 @@
+"""A device's vocabulary: what can happen to it (events) and what it wants done (effects). No rules here."""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import dataclass
+from typing import Literal
+
+from edge.jobs import Described, Evaluated, Failure, Trained
+from schemas.messages import (
+    BlobRef,
+    Command,
+    CoordinatorStatus,
+    DeviceStatus,
+    ModelPointer,
+    Receipt,
+    RoundAnnouncement,
+    RunSettings,
+    Task,
+    TrainSettings,
+    Update,
+)
+
+BlobKind = Literal["plan", "model"]
+
+
+@dataclass(frozen=True, slots=True)
+class Ticket:
+    """One attempt at one task of one round; ``nonce`` is the attempt's own."""
+
+    run: str
+    round: int
+    task: Task
+    nonce: str
+
+
+@dataclass(frozen=True, slots=True)
+class Parcel:
+    """An update on disk: what it answers, and the blob whose parts are sent until a final receipt comes."""
+
+    ticket: Ticket
+    ref: BlobRef
+
+
+# -- events ------------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Tick:
+    """It is now ``now``, in monotonic seconds. Comes before every batch of other events."""
+
+    now: float
+
+
+@dataclass(frozen=True, slots=True)
+class Connected:
+    """The broker took us, with every subscription."""
+
+
+@dataclass(frozen=True, slots=True)
+class Disconnected:
+    """The broker is gone."""
+
+
+@dataclass(frozen=True, slots=True)
+class CoordinatorSeen:
+    """The coordinator's status, or its last will."""
+
+    status: CoordinatorStatus
+
+
+@dataclass(frozen=True, slots=True)
+class RunSeen:
+    """The run there is now."""
+
+    run: RunSettings
+
+
+@dataclass(frozen=True, slots=True)
+class ModelSeen:
+    """The newest global model there is; its parts are there to be fetched."""
+
+    pointer: ModelPointer
+
+
+@dataclass(frozen=True, slots=True)
+class RoundSeen:
+    """What the coordinator asks for."""
+
+    announcement: RoundAnnouncement
+
+
+@dataclass(frozen=True, slots=True)
+class ReceiptSeen:
+    """What became of a join or an update of ours."""
+
+    receipt: Receipt
+
+
+@dataclass(frozen=True, slots=True)
+class CommandSeen:
+    """What the operator asks for."""
+
+    command: Command
+
+
+@dataclass(frozen=True, slots=True)
+class PlanReady:
+    """The plan with this digest is on disk; ``recipe`` is how it wants the data prepared."""
+
+    digest: str
+    recipe: str
+
+
+@dataclass(frozen=True, slots=True)
+class ModelReady:
+    """The model ``pointer`` names is on disk."""
+
+    pointer: ModelPointer
+
+
+@dataclass(frozen=True, slots=True)
+class FetchFailed:
+    """A blob could not be had. ``disk``: it came, and could not be kept."""
+
+    kind: BlobKind
+    digest: str
+    reason: str
+    disk: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class JobDone:
+    """The trainer has a result; its key says of which job."""
+
+    result: Described | Trained | Evaluated
+
+
+@dataclass(frozen=True, slots=True)
+class JobFailed:
+    """The trainer has none."""
+
+    failure: Failure
+
+
+@dataclass(frozen=True, slots=True)
+class UpdateStored:
+    """The update is on disk, and will survive a power cut."""
+
+    parcel: Parcel
+
+
+@dataclass(frozen=True, slots=True)
+class StoreFailed:
+    """The update could not be put on disk."""
+
+    ticket: Ticket
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class StopRequested:
+    """The owner wants this device to stop."""
+
+
+Event = (
+    Tick
+    | Connected
+    | Disconnected
+    | CoordinatorSeen
+    | RunSeen
+    | ModelSeen
+    | RoundSeen
+    | ReceiptSeen
+    | CommandSeen
+    | PlanReady
+    | ModelReady
+    | FetchFailed
+    | JobDone
+    | JobFailed
+    | UpdateStored
+    | StoreFailed
+    | StopRequested
+)
+
+# -- effects -----------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class FetchPlan:
+    """Get the plan, from disk or from the broker; answer ``PlanReady`` or ``FetchFailed``."""
+
+    ref: BlobRef
+
+
+@dataclass(frozen=True, slots=True)
+class FetchModel:
+    """Get the model, from the broker, and keep it instead of the one there is; ``ModelReady`` or ``FetchFailed``."""
+
+    pointer: ModelPointer
+
+
+@dataclass(frozen=True, slots=True)
+class StopFetching:
+    """Forget a fetch that was not answered yet."""
+
+    kind: BlobKind
+
+
+@dataclass(frozen=True, slots=True)
+class SendJoin:
+    """Publish a join: ``reason`` is why we decline, empty where we accept."""
+
+    ticket: Ticket
+    accepts: bool
+    reason: str
+    examples: int
+
+
+@dataclass(frozen=True, slots=True)
+class StartDescribing:
+    """Have the data prepared and counted; ``JobDone`` or ``JobFailed`` with ``key`` follows, as for every job."""
+
+    key: str
+    recipe: str
+
+
+@dataclass(frozen=True, slots=True)
+class StartTraining:
+    """Train from the model on disk, with the plan on disk."""
+
+    key: str
+    plan: str  # digest of the blob
+    settings: TrainSettings
+    codec: str
+    seed: int
+
+
+@dataclass(frozen=True, slots=True)
+class StartEvaluation:
+    """Evaluate the model on disk, with the plan on disk."""
+
+    key: str
+    plan: str  # digest of the blob
+
+
+@dataclass(frozen=True, slots=True)
+class CancelJob:
+    """The job's result is not wanted any more; none may come, or a late one."""
+
+    key: str
+
+
+@dataclass(frozen=True, slots=True)
+class StoreUpdate:
+    """Put the update on disk, cut into parts of ``part_size`` bytes; answer ``UpdateStored`` or ``StoreFailed``."""
+
+    ticket: Ticket
+    update: Update
+    part_size: int
+
+
+@dataclass(frozen=True, slots=True)
+class SendParts:
+    """Publish parts of an update on disk; all of them where ``indices`` is None."""
+
+    parcel: Parcel
+    indices: tuple[int, ...] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Forget:
+    """The update is settled: keep of it only that, and ``outcome``, so that a restart doesn't train again."""
+
+    ticket: Ticket
+    outcome: str
+
+
+@dataclass(frozen=True, slots=True)
+class PublishStatus:
+    """Publish the status; the shell adds the health of the machine."""
+
+    status: DeviceStatus
+
+
+@dataclass(frozen=True, slots=True)
+class Say:
+    """Tell the owner, in the log."""
+
+    text: str
+    level: int = logging.INFO
+
+
+Effect = (
+    FetchPlan
+    | FetchModel
+    | StopFetching
+    | SendJoin
+    | StartDescribing
+    | StartTraining
+    | StartEvaluation
+    | CancelJob
+    | StoreUpdate
+    | SendParts
+    | Forget
+    | PublishStatus
+    | Say
+)

@@ -1,0 +1,489 @@
+"""The journal keeps what it was given, all or nothing, through kills, full disks and second coordinators."""
+
+from __future__ import annotations
+
+import hashlib
+import sqlite3
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from coordinator import database
+from coordinator.journal import Journal, ModelVersion
+from schemas.errors import StateError
+from schemas.messages import (
+    BlobRef,
+    Counts,
+    DeviceState,
+    DeviceStatus,
+    Metrics,
+    Phase,
+    PlanRef,
+    RoundAnnouncement,
+    RoundSummary,
+    RunSettings,
+    Task,
+    Update,
+)
+
+AT = "2025-11-23T20:00:00+00:00"
+DIGESTS = [hashlib.sha256(str(n).encode()).hexdigest() for n in range(10)]
+PLAN = PlanRef(name="digits", blob=BlobRef(digest=DIGESTS[9], size=1400, parts=1))
+RUN = RunSettings(run="run-1", rounds=5, plan=PLAN)
+METRICS = Metrics(examples=2, loss=0.5, accuracy=0.5, macro_f1=None)
+COUNTS = Counts(examples=2, loss_sum=1.0, confusion=((1, 1), (0, 0)))
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    return tmp_path / "state" / "journal.db"
+
+
+@pytest.fixture
+def journal(path: Path) -> Iterator[Journal]:
+    with Journal(path) as opened:
+        opened.start_run(RUN, DIGESTS[0], AT)
+        yield opened
+
+
+def nonce(number: int, task: Task = "train", attempt: int = 0) -> str:
+    return hashlib.md5(f"{number}{task}{attempt}".encode(), usedforsecurity=False).hexdigest()
+
+
+def announced(number: int, task: Task = "train", attempt: int = 0) -> RoundAnnouncement:
+    """Round n trains from version n - 1 and evaluates version n."""
+    version = number - 1 if task == "train" else number
+    return RoundAnnouncement(
+        run="run-1",
+        round=number,
+        task=task,
+        phase=Phase.COLLECTING,
+        attempt=attempt,
+        nonce=nonce(number, task, attempt),
+        model_version=version,
+        model_digest=DIGESTS[version],
+        opened=AT,
+        deadline_s=600,
+        remaining_s=600,
+        cohort=0.7,
+        goal=10,
+        quorum=3,
+    )
+
+
+def update(device: str, number: int = 1, task: Task = "train", attempt: int = 0) -> tuple[Update, bytes, str]:
+    """An update, its bytes and their digest."""
+    blob = f"the bytes of {device} in attempt {attempt}".encode() * 50
+    message = Update(
+        run="run-1",
+        round=number,
+        task=task,
+        nonce=nonce(number, task, attempt),
+        device=device,
+        model_version=0,
+        model_digest=DIGESTS[0],
+        examples=37,
+        payload=b"delta" if task == "train" else b"",
+        train_loss=0.25 if task == "train" else None,
+        counts=COUNTS if task == "evaluate" else None,
+    )
+    return message, blob, hashlib.sha256(blob).hexdigest()
+
+
+def summary(number: int, **fields: object) -> RoundSummary:
+    return RoundSummary.model_validate(
+        {
+            "run": "run-1",
+            "round": number,
+            "outcome": "committed",
+            "model_version": number,
+            "devices": ["dev-a"],
+            **fields,
+        }
+    )
+
+
+def version(number: int, previous: int | None = None) -> ModelVersion:
+    before = number - 1 if previous is None else previous
+    return ModelVersion("run-1", number, DIGESTS[number], DIGESTS[before])
+
+
+def commit(journal: Journal, number: int, *devices: str) -> None:
+    """A whole round of training."""
+    journal.open_round(announced(number))
+    with journal.batch():
+        for device in devices:
+            journal.add_update(*update(device, number))
+    journal.commit_round(nonce(number), summary(number), version(number), AT)
+
+
+def kept(journal: Journal, number: int = 1, task: Task = "train") -> list[str]:
+    return [stored.device for stored in journal.updates("run-1", number, task)]
+
+
+def test_sessions_rise_over_restarts(path: Path) -> None:
+    numbers = []
+    for _ in range(3):
+        with Journal(path) as journal:
+            numbers += [journal.next_session(), journal.next_session()]
+    assert numbers == [1, 2, 3, 4, 5, 6]
+
+
+def test_a_new_journal_has_nothing_to_resume(path: Path) -> None:
+    with Journal(path) as journal:
+        assert journal.open_run() is None
+
+
+def test_an_interrupted_round_resumes_with_its_nonce_deadline_and_updates(journal: Journal, path: Path) -> None:
+    commit(journal, 1, "dev-a")
+    journal.open_round(announced(2))
+    with journal.batch():
+        for device in ("dev-c", "dev-a", "dev-b"):
+            assert journal.add_update(*update(device, 2))
+    journal.close()
+    with Journal(path) as again:
+        resume = again.open_run()
+        assert resume is not None
+        assert resume.settings == RUN
+        assert resume.model == version(1)
+        assert resume.round == announced(2).model_copy(update={"received": 3})
+        assert resume.devices == ("dev-c", "dev-a", "dev-b")
+        assert (resume.committed, resume.evaluated) == (1, 0)
+        stored = list(again.updates("run-1", 2, "train"))
+        assert [each.device for each in stored] == ["dev-a", "dev-b", "dev-c"]
+        _, blob, digest = update("dev-a", 2)
+        assert (stored[0].blob, stored[0].digest, stored[0].nonce) == (blob, digest, nonce(2))
+        assert (stored[0].examples, stored[0].train_loss, stored[0].counts) == (37, 0.25, None)
+        again.commit_round(nonce(2), summary(2), version(2), AT)
+        assert again.open_run() is not None
+
+
+@given(sent=st.lists(st.sampled_from(["dev-a", "dev-b", "dev-c", "dev-d"]), max_size=20), batch=st.integers(1, 6))
+@settings(max_examples=15, deadline=None)
+def test_no_device_counts_twice_however_often_and_in_whatever_batches_it_sends(
+    sent: list[str], batch: int, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    """Invariant 1: one update for each (run, round, task, device), and the first stays."""
+    with Journal(tmp_path_factory.mktemp("journal") / "journal.db") as journal:
+        journal.start_run(RUN, DIGESTS[0], AT)
+        journal.open_round(announced(1))
+        seen: set[str] = set()
+        for start in range(0, len(sent), batch):
+            with journal.batch():
+                for device in sent[start : start + batch]:
+                    message, blob, digest = update(device)
+                    fresh = journal.add_update(message, blob, digest)
+                    assert fresh == (device not in seen)
+                    seen.add(device)
+        assert kept(journal) == sorted(seen)
+
+
+def test_a_round_and_its_evaluation_are_two_tasks(journal: Journal) -> None:
+    commit(journal, 1, "dev-a")
+    journal.open_round(announced(1, "evaluate"))
+    assert journal.add_update(*update("dev-a", 1, "evaluate"))
+    assert [each.counts for each in journal.updates("run-1", 1, "evaluate")] == [COUNTS]
+    journal.commit_evaluation(nonce(1, "evaluate"), METRICS)
+    resume = journal.open_run()
+    assert resume is not None
+    assert (resume.committed, resume.evaluated, resume.round) == (1, 1, None)
+    assert journal.history("run-1") == (summary(1, metrics=METRICS.model_dump()),)
+
+
+def test_an_abandoned_attempt_counts_for_nothing_and_its_devices_are_taken_again(journal: Journal) -> None:
+    journal.open_round(announced(1))
+    journal.add_update(*update("dev-a"))
+    journal.abandon_round(nonce(1), "train", "1 update of the 3 needed")
+    assert kept(journal) == []
+    assert journal.attempts("run-1", 1, "train") == 1
+    journal.open_round(announced(1, attempt=1))
+    assert journal.add_update(*update("dev-a", attempt=1))
+    journal.commit_round(nonce(1, attempt=1), summary(1), version(1), AT)
+    first, second = journal.history("run-1")
+    assert (first.outcome, first.reason, first.model_version) == ("abandoned", "1 update of the 3 needed", 0)
+    assert second == summary(1)
+
+
+def test_versions_go_up_by_one_and_chain_and_are_never_used_again(journal: Journal) -> None:
+    """Invariant 5, and 3: a commit that is refused leaves the round open with all it had."""
+    commit(journal, 1)
+    journal.open_round(announced(2))
+    journal.add_update(*update("dev-a", 2))
+    for wrong in (version(3, 1), version(1, 0), version(2, 0), version(2, 3)):
+        with pytest.raises(StateError, match="does not follow"):
+            journal.commit_round(nonce(2), summary(2, rejected={"malformed": 4}), wrong, AT)
+        resume = journal.open_run()
+        assert resume is not None
+        assert (resume.round is not None, resume.devices, resume.model) == (True, ("dev-a",), version(1))
+        assert journal.rejections("run-1") == {}
+    journal.commit_round(nonce(2), summary(2), version(2), AT)
+    assert [each.version for each in journal.models("run-1")] == [0, 1, 2]
+    assert [each.previous for each in journal.models("run-1")] == [None, DIGESTS[0], DIGESTS[1]]
+
+
+@pytest.mark.parametrize(
+    ("number", "digest", "previous"),
+    [(2, DIGESTS[2], DIGESTS[1]), (1, DIGESTS[1], DIGESTS[5]), (0, DIGESTS[1], None), (1, DIGESTS[1], None)],
+    ids=["skips a version", "chains to another digest", "is there already", "chains to nothing"],
+)
+def test_the_schema_itself_keeps_the_chain(journal: Journal, number: int, digest: str, previous: str | None) -> None:
+    with pytest.raises(StateError, match="fault of this program"):
+        journal._database.execute("INSERT INTO models VALUES ('run-1', ?, ?, ?, '')", (number, digest, previous))
+
+
+def test_the_schema_itself_lets_no_version_change(journal: Journal) -> None:
+    with pytest.raises(StateError, match="never changed"):
+        journal._database.execute("UPDATE models SET digest = ?", (DIGESTS[3],))
+
+
+def test_only_one_run_and_one_round_are_open(journal: Journal) -> None:
+    with pytest.raises(StateError, match="'run-1' is not finished"):
+        journal.start_run(RUN.model_copy(update={"run": "run-2"}), DIGESTS[0], AT)
+    journal.open_round(announced(1))
+    with pytest.raises(StateError, match="UNIQUE"):
+        journal.open_round(announced(1, attempt=1))
+    with pytest.raises(StateError, match="open round"):
+        journal.finish_run("run-1", AT)
+    journal.abandon_round(nonce(1), "train", "stopped")
+    journal.finish_run("run-1", AT)
+    assert journal.open_run() is None
+    journal.start_run(RUN.model_copy(update={"run": "run-2"}), DIGESTS[4], AT)
+    assert journal.models("run-2") == (ModelVersion("run-2", 0, DIGESTS[4], None),)
+
+
+def test_nothing_can_be_added_to_or_done_with_a_round_that_is_not_open(journal: Journal) -> None:
+    with pytest.raises(StateError, match="not open"):
+        journal.add_update(*update("dev-a"))
+    commit(journal, 1, "dev-a")
+    with pytest.raises(StateError, match="not open"):
+        journal.add_update(*update("dev-b"))
+    assert not journal.add_update(*update("dev-a"))  # a duplicate is still one
+    with pytest.raises(StateError, match="no open train round"):
+        journal.commit_round(nonce(1), summary(1), version(1), AT)
+    with pytest.raises(StateError, match="no open evaluate round"):
+        journal.commit_evaluation(nonce(1), METRICS)
+    journal.open_round(announced(2))
+    with pytest.raises(StateError, match="not open"):
+        journal.add_update(*update("dev-b", 2, attempt=7))  # of another attempt: another nonce
+
+
+def test_an_exception_in_a_batch_undoes_all_of_it(journal: Journal) -> None:
+    journal.open_round(announced(1))
+
+    def fail_after_one() -> None:
+        with journal.batch():
+            journal.add_update(*update("dev-a"))
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        fail_after_one()
+    assert kept(journal) == []
+    assert journal.add_update(*update("dev-a"))
+
+
+def test_a_batch_with_a_failed_part_is_not_kept_even_if_the_failure_was_caught(journal: Journal) -> None:
+    journal.open_round(announced(1))
+
+    def swallow() -> None:
+        with journal.batch():
+            journal.add_update(*update("dev-a"))
+            with pytest.raises(StateError, match="does not follow"):
+                journal.commit_round(nonce(1), summary(1), version(2), AT)
+
+    with pytest.raises(StateError, match="nothing of this batch"):
+        swallow()
+    assert kept(journal) == []
+    resume = journal.open_run()
+    assert resume is not None
+    assert resume.round is not None
+
+
+def test_pruning_forgets_the_updates_of_old_rounds_and_nothing_else(journal: Journal) -> None:
+    for number in (1, 2, 3):
+        commit(journal, number, "dev-a", "dev-b")
+    journal.open_round(announced(3, "evaluate"))
+    journal.add_update(*update("dev-a", 3, "evaluate"))
+    journal.prune(1)
+    assert [kept(journal, number) for number in (1, 2, 3)] == [[], [], ["dev-a", "dev-b"]]
+    journal.prune(0)
+    assert kept(journal, 3) == []
+    assert kept(journal, 3, "evaluate") == ["dev-a"]
+    assert len(journal.history("run-1")) == 3
+    assert len(journal.models("run-1")) == 4
+
+
+def test_the_file_stops_growing_when_rounds_are_pruned(journal: Journal, path: Path) -> None:
+    """Invariant 11, for the disk."""
+    sizes = []
+    for number in range(1, 9):
+        journal.open_round(announced(number))
+        message, _, _ = update("dev-a", number)
+        blob = bytes([number]) * 400_000
+        journal.add_update(message, blob, hashlib.sha256(blob).hexdigest())
+        journal.commit_round(nonce(number), summary(number), version(number), AT)
+        journal.prune(1)
+        journal.checkpoint()
+        sizes.append(sum(file.stat().st_size for file in path.parent.iterdir()))
+    assert sizes[-1] == sizes[3]
+
+
+def test_devices_and_rejections_are_remembered(journal: Journal) -> None:
+    status = DeviceStatus(device="dev-b", session=1, state=DeviceState.IDLE, examples=5)
+    journal.add_device(status, AT)
+    journal.add_device(DeviceStatus(device="dev-a", session=1, state=DeviceState.OFFLINE), AT)
+    newest = status.model_copy(update={"session": 2})
+    journal.add_device(newest, AT)
+    assert [each.device for each in journal.devices()] == ["dev-a", "dev-b"]
+    assert journal.devices()[1] == newest
+    journal.add_rejections("run-1", 1, {"malformed": 2, "not-finite": 1})
+    journal.open_round(announced(1))
+    journal.commit_round(nonce(1), summary(1, rejected={"malformed": 3}), version(1), AT)
+    assert journal.rejections("run-1") == {"malformed": 5, "not-finite": 1}
+
+
+def test_a_damaged_update_is_found_when_it_is_read(journal: Journal) -> None:
+    journal.open_round(announced(1))
+    journal.add_update(*update("dev-a"))
+    journal._database.execute("UPDATE updates SET blob = x'00'")
+    with pytest.raises(StateError, match=r"update of dev-a .* damaged"):
+        kept(journal)
+
+
+def test_a_second_coordinator_is_refused_while_a_reader_is_welcome(journal: Journal, path: Path) -> None:
+    with pytest.raises(StateError, match="in use by another coordinator"):
+        Journal(path)
+    reader = sqlite3.connect(path)
+    assert reader.execute("SELECT run FROM runs").fetchall() == [("run-1",)]
+    reader.close()
+    assert journal.next_session() == 1
+
+
+def test_another_process_writing_is_said(journal: Journal, path: Path) -> None:
+    other = sqlite3.connect(path, isolation_level=None)
+    other.execute("BEGIN IMMEDIATE")
+    journal._database.execute("PRAGMA busy_timeout = 10")
+    with pytest.raises(StateError, match=r"locked.*stop that process"):
+        journal.next_session()
+    other.execute("ROLLBACK")
+    other.close()
+    assert journal.next_session() == 1
+
+
+def test_a_full_disk_is_said_and_everything_committed_stays(journal: Journal) -> None:
+    journal.open_round(announced(1))
+    journal.add_update(*update("dev-a"))
+    pages = journal._database._pragma("page_count")
+    journal._database.execute(f"PRAGMA max_page_count = {pages}")  # SQLite's own way to be out of space
+    message, _, _ = update("dev-c")
+    blob = bytes(5 * database.PAGE_SIZE)
+
+    def too_much() -> None:
+        with journal.batch():
+            journal.add_update(*update("dev-b"))
+            journal.add_update(message, blob, hashlib.sha256(blob).hexdigest())
+
+    with pytest.raises(StateError, match=r"disk is full.*Free some disk space"):
+        too_much()
+    assert kept(journal) == ["dev-a"]
+    journal._database.execute("PRAGMA max_page_count = 1000000")
+    too_much()
+    assert kept(journal) == ["dev-a", "dev-b", "dev-c"]
+
+
+@pytest.mark.parametrize("content", [b"not a database at all" * 100, b"SQLite format 3\0" + b"\xff" * 5000])
+def test_a_damaged_file_is_said_and_left_as_it_is(path: Path, content: bytes) -> None:
+    path.parent.mkdir()
+    path.write_bytes(content)
+    with pytest.raises(StateError, match=r"damaged.*backup"):
+        Journal(path)
+    assert path.read_bytes() == content
+    path.unlink()
+    Journal(path).close()  # the lock was given back
+
+
+def test_another_programs_database_and_a_newer_versions_are_refused(path: Path) -> None:
+    path.parent.mkdir()
+    foreign = sqlite3.connect(path)
+    foreign.execute("CREATE TABLE notes (text)")
+    foreign.close()
+    with pytest.raises(StateError, match="another program's"):
+        Journal(path)
+    path.unlink()
+    Journal(path).close()
+    newer = sqlite3.connect(path)
+    newer.execute("PRAGMA user_version = 99")
+    newer.close()
+    with pytest.raises(StateError, match="newer version of this program: upgrade"):
+        Journal(path)
+
+
+def test_a_state_directory_that_cannot_be_used_is_said(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(StateError, match="Check the --state directory"):
+        Journal(tmp_path / "file" / "journal.db")
+    (tmp_path / "journal.db").mkdir()
+    with pytest.raises(StateError, match="unable to open"):
+        Journal(tmp_path / "journal.db")
+
+
+def test_a_call_from_another_thread_is_a_mistake_and_not_a_state_error(journal: Journal) -> None:
+    caught: list[BaseException] = []
+
+    def call() -> None:
+        try:
+            journal.next_session()
+        except sqlite3.ProgrammingError as error:
+            caught.append(error)
+
+    thread = threading.Thread(target=call)
+    thread.start()
+    thread.join(10)
+    assert len(caught) == 1
+
+
+WRITER = """
+import hashlib, sys
+from pathlib import Path
+sys.path.insert(0, sys.argv[2])
+from test_journal import *
+
+with Journal(Path(sys.argv[1])) as journal:
+    if journal.open_run() is None:
+        journal.start_run(RUN, DIGESTS[0], AT)
+        journal.open_round(announced(1))
+    begin = len(kept(journal))
+    for first in range(begin, 10**6, 5):
+        with journal.batch():
+            for n in range(first, first + 5):
+                message, _, _ = update(f"dev-{n:06d}")
+                blob = b"%d" % n * 20_000
+                journal.add_update(message, blob, hashlib.sha256(blob).hexdigest())
+        print(first + 5, flush=True)
+"""
+
+
+def test_a_killed_coordinator_has_every_update_it_said_it_had_and_no_half_batch(path: Path) -> None:
+    """Invariant 4: kill -9 in the middle of group commits, then again from where it was."""
+    said = 0
+    for batches in (3, 1, 7):
+        command = [sys.executable, "-c", WRITER, str(path), str(Path(__file__).parent)]
+        with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as child:
+            assert child.stdout is not None
+            for _ in range(batches):
+                said = int(child.stdout.readline())
+            child.kill()
+            said = max([said, *map(int, child.stdout.read().split())])
+        with Journal(path) as journal:
+            found = kept(journal)  # reading checks every digest
+            assert found == [f"dev-{n:06d}" for n in range(len(found))]
+            assert len(found) % 5 == 0
+            assert len(found) in {said, said + 5}  # one batch may be on disk and not yet said
+            resume = journal.open_run()
+            assert resume is not None
+            assert resume.round == announced(1).model_copy(update={"received": len(found)})
