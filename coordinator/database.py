@@ -3,7 +3,7 @@
 Settings and their reasons, measured on ext4 with 50 updates in one commit:
 
 * WAL with synchronous=FULL: what a commit returned for survives a power cut; NORMAL may lose the newest commits.
-* Pages of 32 kB: a 1 MB update is one chain of 31 pages instead of 250, and inserts three times as fast as with 4 kB;
+* Pages of 32 kB: a 1 MB update is one chain of 31 pages instead of 250, and inserts twice as fast as with 4 kB;
   the small commits cost the same.
 * No automatic checkpoint until the WAL is far larger than a round: ``checkpoint`` moves it into the database when
   the coordinator has nothing urgent to do, instead of inside the commit that devices wait for.

@@ -2,14 +2,23 @@
 
 from __future__ import annotations
 
+import json
+import os
 import queue
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from typing import Any
 
+import click
+from rich.console import Console
+from rich.table import Table
+
+from coordinator.config import CoordinatorSettings
 from schemas import codec
 from schemas.errors import BrokerUnreachable, FederationError, WireError
 from schemas.link.link import Connected, Disconnected, Event, Inbound, Link, Sink
+from schemas.link.mqtt import MqttLink
 from schemas.messages import (
     CoordinatorStatus,
     DeviceStatus,
@@ -54,6 +63,28 @@ class Snapshot:
                 self.devices[message.device] = message
             case _:
                 self.unreadable += 1
+
+    def plain(self) -> dict[str, Any]:
+        """As JSON would have it, under the topics' own names."""
+        single = {"coordinator": self.coordinator, "run": self.run, "model": self.model, "round": self.round}
+        return {
+            **{name: message and message.model_dump(mode="json") for name, message in single.items()},
+            "rounds": {number: summary.model_dump(mode="json") for number, summary in sorted(self.summaries.items())},
+            "devices": {name: device.model_dump(mode="json") for name, device in sorted(self.devices.items())},
+            "unreadable": self.unreadable,
+        }
+
+    def lines(self) -> Iterator[str]:
+        """What there is to say in a sentence each."""
+        if self.coordinator is not None:
+            c = self.coordinator
+            yield f"coordinator {c.state}: run {c.run}, round {c.round} of {c.rounds} {c.phase} {c.detail}".rstrip()
+        if self.model is not None:
+            m = self.model
+            score = "" if m.metrics is None else f", accuracy {m.metrics.accuracy:.3f} on held-out examples"
+            yield f"model {m.version}: {m.blob.size} bytes in {m.blob.parts} parts, digest {m.digest[:12]}{score}"
+        if self.unreadable:
+            yield f"{self.unreadable} retained messages can't be read: another version's, or somebody else's"
 
     @property
     def empty(self) -> bool:
@@ -118,3 +149,46 @@ def _take(inbound: Inbound, topics: Topics, snapshot: Snapshot) -> None:
         snapshot.take(codec.decode(address.kind, inbound.payload))
     except WireError:
         snapshot.unreadable += 1
+
+
+def show(settings: CoordinatorSettings, *, as_json: bool) -> None:
+    """Print the federation's state as tables, or as one JSON object."""
+    mqtt = settings.mqtt(f"{settings.federation}-status-{os.getpid()}")
+    snapshot = read(lambda sink: MqttLink(mqtt, sink), Topics(settings.federation, settings.root))
+    if as_json:
+        click.echo(json.dumps(snapshot.plain(), indent=2))
+        return
+    console = Console()
+    for line in snapshot.lines():
+        console.print(line, highlight=False)
+    if snapshot.devices:
+        console.print(_devices(snapshot))
+    if snapshot.summaries:
+        console.print(_rounds(snapshot))
+
+
+def _devices(snapshot: Snapshot) -> Table:
+    table = Table(title="devices", title_justify="left", pad_edge=False)
+    for name in ("device", "state", "examples", "held out", "model", "last round", "°C", "remark"):
+        table.add_column(name, justify="left" if name in {"device", "state", "remark"} else "right")
+    for name, device in sorted(snapshot.devices.items()):
+        health = device.health
+        hot = "" if health is None or health.temperature_c is None else f"{health.temperature_c:.0f}"
+        numbers = (device.examples, device.held_out, device.model_version, device.last_round)
+        table.add_row(name, device.state, *("" if n is None else str(n) for n in numbers), hot, device.detail)
+    return table
+
+
+def _rounds(snapshot: Snapshot) -> Table:
+    table = Table(title="rounds", title_justify="left", pad_edge=False)
+    for name in ("round", "outcome", "model", "devices", "examples", "accuracy", "macro-F1", "seconds", "remark"):
+        table.add_column(name, justify="left" if name in {"outcome", "remark"} else "right")
+    for number, summary in sorted(snapshot.summaries.items()):
+        metrics = summary.metrics
+        accuracy = "" if metrics is None else f"{metrics.accuracy:.3f}"
+        macro = "" if metrics is None or metrics.macro_f1 is None else f"{metrics.macro_f1:.3f}"
+        counts = (str(summary.model_version), str(len(summary.devices)), str(summary.examples))
+        table.add_row(
+            str(number), summary.outcome, *counts, accuracy, macro, f"{summary.seconds:.1f}", summary.reason
+        )
+    return table

@@ -24,6 +24,9 @@ ORDER = 2  # of the Butterworth filter; applied forwards and backwards, so twice
 LOCAL = 10  # RR intervals in the local mean (de Chazal et al. 2004)
 RR_FEATURES = ("pre", "post", "local", "pre/local", "post/local", "pre/post")
 RR_RANGE = (0.1, 10.0)  # RR ratios outside are gaps in the annotation, and are clipped
+# A premature beat comes some 25 % early, and a classifier should see that as about one unit. With plain logarithms
+# (0.22) the same network found a third of the supraventricular beats it finds with these (4-fold by patient in DS1).
+RR_UNIT = float(np.log(1.25))
 
 # The AAMI EC57 classes of the annotation symbols that mark beats. `!` marks flutter waves, which aren't beats.
 SYMBOLS = {"N": "NLRBejn", "S": "AaJS", "V": "VEr", "F": "F", "Q": "/fQ?"}
@@ -67,7 +70,9 @@ def robust_scale(signal: Signal) -> float:
 
 
 def rr_features(peaks: NDArray[np.int64], rate: float) -> FloatArray:
-    """Six features (n, 6) of the intervals around each beat, as natural logarithms of ratios; 0 is "as usual".
+    """Six features (n, 6) of the intervals around each beat: 0 is "as usual", -1 is 20 % shorter, +1 is 25 % longer.
+
+    They are logarithms of ratios to the base 1.25.
 
     In the order of ``RR_FEATURES``: the interval before, the interval after and the mean of the last ten, each to the
     record's median interval; the interval before and the one after to that local mean; before to after. The intervals
@@ -84,7 +89,7 @@ def rr_features(peaks: NDArray[np.int64], rate: float) -> FloatArray:
     local = (sums[stop] - sums[start]) / (stop - start)
     usual = np.median(intervals)
     ratios = np.stack([pre / usual, post / usual, local / usual, pre / local, post / local, pre / post], axis=1)
-    logarithms: FloatArray = np.log(np.clip(ratios, *RR_RANGE)).astype(np.float32)
+    logarithms: FloatArray = (np.log(np.clip(ratios, *RR_RANGE)) / RR_UNIT).astype(np.float32)
     return logarithms
 
 

@@ -121,12 +121,12 @@ class ModelReady:
 
 @dataclass(frozen=True, slots=True)
 class FetchFailed:
-    """A blob could not be had. ``disk``: it came, and could not be kept."""
+    """A blob could not be had. ``lasting``: asking again at once won't help; its owner should know."""
 
     kind: BlobKind
     digest: str
     reason: str
-    disk: bool = False
+    lasting: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -36,9 +36,10 @@ class Plan:
 
 @dataclass(frozen=True, slots=True)
 class Describing:
-    """The trainer is counting what there is."""
+    """The trainer is counting what there is; ``trouble`` is why it could not the last time."""
 
     recipe: str
+    trouble: str = ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,6 +9,7 @@ import hashlib
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
+from itertools import accumulate, pairwise
 from typing import Self
 
 import numpy as np
@@ -56,8 +57,8 @@ class Manifest:
 
     def slices(self) -> tuple[slice, ...]:
         """Where each array lies in the flat view."""
-        ends = np.cumsum([0, *(tensor.size for tensor in self.tensors)]).tolist()
-        return tuple(slice(start, end) for start, end in zip(ends, ends[1:], strict=False))
+        ends = accumulate((tensor.size for tensor in self.tensors), initial=0)
+        return tuple(slice(start, end) for start, end in pairwise(ends))
 
 
 @dataclass(frozen=True, slots=True, eq=False)

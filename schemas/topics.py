@@ -40,7 +40,7 @@ Publisher = Literal["coordinator", "device"]
 
 @dataclass(frozen=True, slots=True)
 class Rule:
-    """How a kind of topic is used: who may publish it, whether it is retained, at which QoS, and as JSON or protobuf."""
+    """How a kind of topic is used: who may publish it, whether it is retained, its QoS, and JSON or protobuf."""
 
     publisher: Publisher
     retain: bool

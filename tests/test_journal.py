@@ -6,7 +6,6 @@ import hashlib
 import sqlite3
 import subprocess
 import sys
-import threading
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -364,17 +363,6 @@ def test_a_second_coordinator_is_refused_while_a_reader_is_welcome(journal: Jour
     assert journal.next_session() == 1
 
 
-def test_another_process_writing_is_said(journal: Journal, path: Path) -> None:
-    other = sqlite3.connect(path, isolation_level=None)
-    other.execute("BEGIN IMMEDIATE")
-    journal._database.execute("PRAGMA busy_timeout = 10")
-    with pytest.raises(StateError, match=r"locked.*stop that process"):
-        journal.next_session()
-    other.execute("ROLLBACK")
-    other.close()
-    assert journal.next_session() == 1
-
-
 def test_a_full_disk_is_said_and_everything_committed_stays(journal: Journal) -> None:
     journal.open_round(announced(1))
     journal.add_update(*update("dev-a"))
@@ -394,57 +382,6 @@ def test_a_full_disk_is_said_and_everything_committed_stays(journal: Journal) ->
     journal._database.execute("PRAGMA max_page_count = 1000000")
     too_much()
     assert kept(journal) == ["dev-a", "dev-b", "dev-c"]
-
-
-@pytest.mark.parametrize("content", [b"not a database at all" * 100, b"SQLite format 3\0" + b"\xff" * 5000])
-def test_a_damaged_file_is_said_and_left_as_it_is(path: Path, content: bytes) -> None:
-    path.parent.mkdir()
-    path.write_bytes(content)
-    with pytest.raises(StateError, match=r"damaged.*backup"):
-        Journal(path)
-    assert path.read_bytes() == content
-    path.unlink()
-    Journal(path).close()  # the lock was given back
-
-
-def test_another_programs_database_and_a_newer_versions_are_refused(path: Path) -> None:
-    path.parent.mkdir()
-    foreign = sqlite3.connect(path)
-    foreign.execute("CREATE TABLE notes (text)")
-    foreign.close()
-    with pytest.raises(StateError, match="another program's"):
-        Journal(path)
-    path.unlink()
-    Journal(path).close()
-    newer = sqlite3.connect(path)
-    newer.execute("PRAGMA user_version = 99")
-    newer.close()
-    with pytest.raises(StateError, match="newer version of this program: upgrade"):
-        Journal(path)
-
-
-def test_a_state_directory_that_cannot_be_used_is_said(tmp_path: Path) -> None:
-    (tmp_path / "file").write_text("")
-    with pytest.raises(StateError, match="Check the --state directory"):
-        Journal(tmp_path / "file" / "journal.db")
-    (tmp_path / "journal.db").mkdir()
-    with pytest.raises(StateError, match="unable to open"):
-        Journal(tmp_path / "journal.db")
-
-
-def test_a_call_from_another_thread_is_a_mistake_and_not_a_state_error(journal: Journal) -> None:
-    caught: list[BaseException] = []
-
-    def call() -> None:
-        try:
-            journal.next_session()
-        except sqlite3.ProgrammingError as error:
-            caught.append(error)
-
-    thread = threading.Thread(target=call)
-    thread.start()
-    thread.join(10)
-    assert len(caught) == 1
 
 
 WRITER = """

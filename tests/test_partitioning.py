@@ -78,8 +78,8 @@ def skew(dataset: Dataset, pieces: list[np.ndarray]) -> float:
 
 def test_dirichlet_skews_labels_the_more_the_smaller_alpha_is() -> None:
     dataset = labelled([n % 10 for n in range(5000)])
-    skews = [skew(dataset, by_dirichlet(dataset, 20, alpha, seed=1)) for alpha in (0.01, 1.0, 1000.0)]
-    assert skews[0] > 0.6 > skews[1] > 0.2 > skews[2]
+    skews = [skew(dataset, by_dirichlet(dataset, 20, alpha, seed=1)) for alpha in (0.01, 10.0, 1000.0)]
+    assert skews[0] > 0.8 > 0.5 > skews[1] > 0.2 > 0.15 > skews[2]
 
 
 def test_dirichlet_gives_devices_equal_numbers_and_follows_the_prior() -> None:

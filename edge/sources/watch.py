@@ -38,8 +38,8 @@ class _ArraysOnly(pickle.Unpickler):
     """Admits NumPy's array reconstruction and Latin-1 text, and no other callable."""
 
     def find_class(self, module: str, name: str) -> Any:
-        """The one place where a pickle can name code; ``DataError`` for any name but these three."""
-        if (module, name) == ("numpy.core.multiarray", "_reconstruct"):
+        """The one place where a pickle can name code; ``DataError`` for any name but these."""
+        if name == "_reconstruct" and module in {"numpy.core.multiarray", "numpy._core.multiarray"}:  # 1.x, 2.x
             return _empty_array
         if (module, name) == ("numpy", "ndarray"):
             return np.ndarray

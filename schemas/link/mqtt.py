@@ -24,6 +24,7 @@ from functools import partial
 from typing import Any, Final
 
 import paho.mqtt.client as paho
+from paho.mqtt.enums import CallbackAPIVersion, MQTTProtocolVersion
 from paho.mqtt.packettypes import PacketTypes
 from paho.mqtt.properties import Properties
 from paho.mqtt.reasoncodes import ReasonCode
@@ -169,10 +170,10 @@ class _Connection:
     def _make_client(self, tls: ssl.SSLContext | None, will: Will | None) -> paho.Client:
         settings = self._settings
         client = paho.Client(
-            paho.CallbackAPIVersion.VERSION2,
+            CallbackAPIVersion.VERSION2,
             settings.client_id,
             clean_session=None if self.mqtt5 else not settings.session_expiry_s,
-            protocol=paho.MQTTProtocolVersion.MQTTv5 if self.mqtt5 else paho.MQTTProtocolVersion.MQTTv311,
+            protocol=MQTTProtocolVersion.MQTTv5 if self.mqtt5 else MQTTProtocolVersion.MQTTv311,
             reconnect_on_failure=False,
             manual_ack=True,
         )
@@ -197,7 +198,7 @@ class _Connection:
         settings, client = self._settings, self._client
         greeting: dict[str, Any] = {}
         if self.mqtt5:
-            properties = Properties(PacketTypes.CONNECT)
+            properties = Properties(PacketTypes.CONNECT)  # type: ignore[no-untyped-call]  # paho's own gap
             properties.SessionExpiryInterval = settings.session_expiry_s
             properties.MaximumPacketSize = _LARGEST_INBOUND
             greeting = {"clean_start": not settings.session_expiry_s, "properties": properties}
@@ -207,12 +208,12 @@ class _Connection:
             return judge(error, self._address)
         self._reached = True
         sock = client.socket()
-        assert sock is not None
+        assert isinstance(sock, socket.socket)  # not a websocket's wrapper
         try:
             _prefer_urgent(sock)
             self._deadline = time.monotonic() + patience_s
             self._loop(sock)
-        except Exception as error:  # a broker's malformed packet surfaces as any of a dozen
+        except Exception as error:  # noqa: BLE001  - a broker's malformed packet surfaces as any of a dozen
             _log.exception("the connection to %s ends by an error of its client", self._address)
             return Verdict(LinkError(f"what the broker at {self._address} sent can't be read: {error!r}"), fatal=False)
         finally:
@@ -262,14 +263,14 @@ class _Connection:
                 self._obey(order)
             while taken := mailbox.take(bulk=False):
                 self._publish(*taken)
-            # Bulk goes to paho one at a time, each when the one before has left: paho's own queue knows no order.
-            while not client.want_write() and (taken := mailbox.take(bulk=True)):
-                self._publish(*taken)
-                client.loop_write()
             if mailbox.done:
                 client.disconnect()
                 self._leaving, self._deadline = True, time.monotonic() + _GOODBYE_S
         if client.want_write():
+            client.loop_write()
+        # Bulk goes to paho one at a time, each when the one before has left: paho's own queue knows no order.
+        while self.accepted and not self._leaving and not client.want_write() and (taken := mailbox.take(bulk=True)):
+            self._publish(*taken)
             client.loop_write()
 
     def _obey(self, order: Order) -> None:
@@ -283,7 +284,7 @@ class _Connection:
                 self._client.unsubscribe(list(filters))
 
     def _subscribe(self, filters: Mapping[str, Qos]) -> None:
-        wanted = list(filters.items())
+        wanted: list[tuple[str, int]] = list(filters.items())
         for start in range(0, len(wanted), _FILTERS_A_PACKET):
             some = wanted[start : start + _FILTERS_A_PACKET]
             if self.mqtt5:

@@ -1,0 +1,266 @@
+"""What the round wants done, done: on disk by the run's store, on the broker by the publisher. Decides nothing."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from datetime import timedelta
+from itertools import chain
+from typing import Final
+
+import numpy as np
+
+from coordinator import observers as seen
+from coordinator.events import (
+    Abandon,
+    Announce,
+    Committed,
+    Conclude,
+    Effect,
+    Event,
+    Finish,
+    Fold,
+    Header,
+    Keep,
+    Measured,
+    Open,
+    Reply,
+    Summarise,
+    UpdateRestored,
+)
+from coordinator.inbox import Content, Inbox
+from coordinator.publisher import Blob, Publisher
+from coordinator.run_store import RunStore, Wall
+from schemas import codec, compression
+from schemas.errors import StateError, WireError
+from schemas.messages import (
+    BlobRef,
+    CoordinatorState,
+    CoordinatorStatus,
+    DeviceStatus,
+    Metrics,
+    ModelPointer,
+    Phase,
+    Receipt,
+    RoundAnnouncement,
+    RoundSummary,
+)
+from schemas.parts import describe
+from schemas.topics import Address, Kind
+
+KEPT_SUMMARIES: Final = 10  # retained on the broker
+NAMED_DEVICES: Final = 1000  # in a retained summary, so that it stays within a broker's bounds; the journal has all
+NAMED_DECLINES: Final = 50
+MODEL_CODEC: Final = "float32"
+
+
+class Performer:
+    """Carries out effects. ``now`` is the round's clock, ``wall`` the one for people."""
+
+    def __init__(
+        self,
+        store: RunStore,
+        publisher: Publisher,
+        inbox: Inbox,
+        observe: seen.Observer,
+        *,
+        now: Callable[[], float],
+        wall: Wall,
+        software: str,
+    ) -> None:
+        self.finish: Finish | None = None  # once the run is over
+        self._store = store
+        self._publisher = publisher
+        self._inbox = inbox
+        self._observe = observe
+        self._now = now
+        self._wall = wall
+        self._contents: dict[str, Content] = {}  # of updates on their way from the inbox to the accumulator
+        self._opened: tuple[str, str] = ("", "")  # nonce, and the wall clock at its opening
+        self._pointer: ModelPointer | None = None
+        self._status = CoordinatorStatus(
+            state=CoordinatorState.STARTING,
+            session=store.session,
+            run=store.settings.run,
+            rounds=store.settings.rounds,
+            model_version=store.version.number,
+            software=software,
+        )
+
+    def status(self, state: CoordinatorState, detail: str = "") -> bytes:
+        """The coordinator's status as it would be in ``state``."""
+        return codec.encode(self._status.model_copy(update={"state": state, "detail": detail[:500]}))
+
+    def hold(self, header: Header, content: Content) -> None:
+        """Have an update's content at hand for the effects that name it."""
+        self._contents[header.digest] = content
+
+    def publish_run(self) -> None:
+        """Put all that a device needs on the broker: plan, run, newest model, and how the newest rounds ended."""
+        store = self._store
+        plan, settings = store.plan.to_bytes(), store.settings
+        self._publisher.put_blob(Blob(Kind.PLAN_PART, settings.plan.blob, plan))
+        self._put(Address(Kind.RUN), codec.encode(settings))
+        summaries = store.summaries()
+        metrics = next((s.metrics for s in summaries if s.model_version == store.version.number), None)
+        self._publish_model(metrics)
+        for summary in summaries[-KEPT_SUMMARIES:]:
+            self._summarise(summary)
+
+    def say_status(self) -> None:
+        """Publish the coordinator's status, past everything else."""
+        self._publisher.say(Address(Kind.COORDINATOR), codec.encode(self._status))
+
+    def perform(self, effects: Sequence[Effect], met: Iterable[DeviceStatus] = ()) -> Iterator[Event]:
+        """Carry out ``effects``: what must be kept first, in one commit, then all others in order.
+
+        Returns what comes of them; each event is made when it is asked for.
+        """
+        kept, met = [effect for effect in effects if isinstance(effect, Keep)], tuple(met)
+        if kept or met:
+            with self._store.journal.batch():
+                for status in met:
+                    self._store.meet(status)
+                for keep in kept:
+                    self._store.keep(keep.header, self._contents[keep.header.digest])
+        outcome = chain.from_iterable([self._do(effect) for effect in effects])
+        self._contents.clear()
+        return outcome
+
+    def _do(self, effect: Effect) -> Iterable[Event]:
+        match effect:
+            case Fold(header):
+                self._store.fold(header, self._contents.pop(header.digest))
+                self._inbox.remember(header)
+            case Reply():
+                self._reply(effect)
+            case Announce():
+                self._announce(effect)
+            case Open(announcement):
+                return self._open(self._announcement(announcement))
+            case Conclude():
+                return [self._conclude(effect)]
+            case Abandon(ticket, summary):
+                self._store.abandon(ticket, summary)
+            case Summarise(summary):
+                self._summarise(summary)
+            case Finish():
+                self.finish = effect
+            case Keep():
+                pass  # done before all others
+            case _:
+                self._observe(effect)
+        return ()
+
+    def _open(self, announcement: RoundAnnouncement) -> Iterator[Event]:
+        restored = self._store.open(announcement)
+        return (self._restore(stored.blob, stored.digest) for stored in restored)
+
+    def _restore(self, blob: bytes, digest: str) -> Event:
+        try:
+            header, content = self._inbox.restore(blob, digest)
+        except WireError as error:
+            raise StateError(f"an update in the journal can't be read any more ({error}): start over with --fresh") from error
+        self.hold(header, content)
+        return UpdateRestored(header)
+
+    def _conclude(self, effect: Conclude) -> Event:
+        if effect.ticket.task == "train":
+            version = self._store.commit_training(effect.ticket, effect.summary)
+            self._publish_model(None)
+            return Committed(version)
+        metrics = self._store.commit_evaluation(effect.ticket, effect.summary)
+        assert self._pointer is not None
+        self._put_pointer(self._pointer.model_copy(update={"metrics": metrics}))
+        return Measured(metrics)
+
+    def _publish_model(self, metrics: Metrics | None) -> None:
+        """Parts, then the pointer to them, then the end of the version before last, which nobody fetches any more."""
+        store, checkpoint = self._store, self._store.checkpoint
+        data = compression.encode(MODEL_CODEC, checkpoint.parameters, np.random.default_rng(0))
+        ref = describe(data, store.settings.part_size)
+        self._publisher.put_blob(Blob(Kind.MODEL_PART, ref, data, checkpoint.version))
+        self._put_pointer(
+            ModelPointer(
+                run=checkpoint.run,
+                version=checkpoint.version,
+                digest=store.version.digest,
+                previous=checkpoint.previous,
+                blob=ref,
+                metrics=metrics,
+            )
+        )
+        if checkpoint.version >= 2:
+            # How many parts it had is not kept: as many as this one, or one more where it compressed less well.
+            parts = range(ref.parts + 1)
+            self._publisher.remove(*(Address(Kind.MODEL_PART, number=checkpoint.version - 2, part=i) for i in parts))
+
+    def _put_pointer(self, pointer: ModelPointer) -> None:
+        self._pointer = pointer
+        self._put(Address(Kind.MODEL), codec.encode(pointer))
+
+    def _put(self, address: Address, payload: bytes) -> None:
+        self._publisher.put(address, lambda: payload)
+
+    def _summarise(self, summary: RoundSummary) -> None:
+        declined = dict(list(summary.declined.items())[:NAMED_DECLINES])
+        short = summary.model_copy(update={"devices": summary.devices[:NAMED_DEVICES], "declined": declined})
+        self._put(Address(Kind.SUMMARY, number=summary.round), codec.encode(short))
+        if summary.round > KEPT_SUMMARIES:
+            self._publisher.remove(Address(Kind.SUMMARY, number=summary.round - KEPT_SUMMARIES))
+
+    def _reply(self, reply: Reply) -> None:
+        receipt = Receipt(
+            run=self._store.settings.run,
+            round=reply.round,
+            task=reply.task,
+            nonce=reply.nonce,
+            device=reply.device,
+            outcome=reply.outcome,
+            reason=reply.reason[:500],
+            missing=reply.missing,
+            come_back_after_s=reply.come_back_after_s,
+        )
+        self._publisher.say(Address(Kind.RECEIPT, number=reply.round, device=reply.device), codec.encode(receipt))
+
+    def _announce(self, effect: Announce) -> None:
+        message = self._announcement(effect)
+
+        def render() -> bytes:
+            remaining = max(0.0, effect.opened_at + effect.deadline_s - self._now())
+            return codec.encode(message.model_copy(update={"remaining_s": remaining}))
+
+        self._publisher.put(Address(Kind.ROUND), render)
+        status = self._status.model_copy(
+            update={
+                "state": CoordinatorState.RUNNING,
+                "round": message.round,
+                "phase": message.phase.value,
+                "model_version": message.model_version,
+            }
+        )
+        if status != self._status:
+            self._status = status
+            self.say_status()
+
+    def _announcement(self, effect: Announce) -> RoundAnnouncement:
+        ticket, ago = effect.ticket, timedelta(seconds=self._now() - effect.opened_at)
+        if self._opened[0] != ticket.nonce or effect.phase is Phase.SELECTING:
+            self._opened = ticket.nonce, (self._wall() - ago).isoformat(timespec="seconds")
+        return RoundAnnouncement(
+            run=self._store.settings.run,
+            round=ticket.round,
+            task=ticket.task,
+            phase=effect.phase,
+            attempt=ticket.attempt,
+            nonce=ticket.nonce,
+            model_version=effect.model.number,
+            model_digest=effect.model.digest,
+            opened=self._opened[1],
+            deadline_s=effect.deadline_s,
+            remaining_s=effect.deadline_s,
+            cohort=effect.cohort,
+            goal=effect.goal,
+            quorum=effect.quorum,
+            joined=effect.joined,
+            received=effect.received,
+        )

@@ -1,0 +1,140 @@
+"""The coordinator's retained tree on the broker: plan, run, model, rounds and status, in an order devices can rely on.
+
+What the coordinator wants the tree to be is kept here, and published again, all of it, after every connect, since a
+broker may have lost it. Publications stand in one queue. A blob's parts go out a few at a time, and what stands
+behind them waits for the broker's word on each: so a pointer never names parts that are not there, and no round is
+announced before the model it starts from. A document that is changed while it waits is sent once, as it is then.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Final
+
+from schemas import codec
+from schemas.link.link import Link
+from schemas.messages import BlobRef
+from schemas.parts import cut
+from schemas.topics import RULES, Address, Kind, Topics
+
+WINDOW: Final = 8  # parts with the broker at a time
+KEPT_SUMMARIES: Final = 10
+
+Render = Callable[[], bytes]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Blob:
+    """A blob and where its parts stand: ``kind`` with either a ``number`` or the blob's own digest."""
+
+    kind: Kind
+    ref: BlobRef
+    data: bytes
+    number: int | None = None
+
+    def address(self, index: int) -> Address:
+        """Where part ``index`` stands."""
+        if self.number is None:
+            return Address(self.kind, digest=self.ref.digest, part=index)
+        return Address(self.kind, number=self.number, part=index)
+
+
+class Publisher:
+    """The retained tree over one link, which is given once it exists."""
+
+    def __init__(self, topics: Topics, link: Link) -> None:
+        self._topics = topics
+        self._link = link
+        self._connected = False
+        self._tree: dict[Address | Kind, Render | Blob] = {}  # in the order to be published after a connect
+        self._queue: deque[Address | Kind] = deque()
+        self._next_part = 0  # of the blob at the queue's head
+        self._in_flight: set[int] = set()
+
+    @property
+    def idle(self) -> bool:
+        """Whether the broker has all there is."""
+        return self._connected and not self._queue
+
+    def put(self, address: Address, render: Render) -> None:
+        """Publish a document behind all that waits; ``render`` is called when its turn comes, after connects too."""
+        self._tree.pop(address, None)
+        self._tree[address] = render
+        self._enqueue(address)
+
+    def put_blob(self, blob: Blob) -> None:
+        """Publish a blob's parts, in place of the one of that kind before; what is put later waits for them."""
+        self._tree.pop(blob.kind, None)
+        self._tree[blob.kind] = blob
+        self._enqueue(blob.kind)
+
+    def remove(self, *addresses: Address) -> None:
+        """Clear what is retained at ``addresses``, behind all that waits."""
+        for address in addresses:
+            self._tree[address] = bytes
+            self._enqueue(address)
+
+    def say(self, address: Address, payload: bytes) -> None:
+        """Publish at once, past the queue and only this once."""
+        rule = address.rule
+        self._link.publish(self._topics.topic(address), payload, qos=rule.qos, retain=rule.retain)
+
+    def connected(self) -> None:
+        """Publish everything again."""
+        self._connected = True
+        self._in_flight.clear()
+        self._next_part = 0
+        self._queue = deque(self._tree)
+        self._pump()
+
+    def disconnected(self) -> None:
+        """Wait for ``connected``."""
+        self._connected = False
+
+    def sent(self, token: int) -> None:
+        """The broker has taken a publication."""
+        if token in self._in_flight:
+            self._in_flight.discard(token)
+            self._pump()
+
+    def _enqueue(self, key: Address | Kind) -> None:
+        if key in self._queue:
+            if key == self._queue[0]:
+                self._next_part = 0
+                self._in_flight.clear()
+            self._queue.remove(key)
+        self._queue.append(key)
+        if self._connected:
+            self._pump()
+
+    def _pump(self) -> None:
+        while self._queue:
+            key = self._queue[0]
+            entry = self._tree[key]
+            if isinstance(entry, Blob):
+                if not self._send_parts(entry):
+                    return
+            else:
+                assert isinstance(key, Address)
+                self._send_document(key, entry)
+            self._queue.popleft()
+            self._next_part = 0
+
+    def _send_document(self, address: Address, render: Render) -> None:
+        payload = render()
+        if not payload:
+            del self._tree[address]
+        self.say(address, payload)
+
+    def _send_parts(self, blob: Blob) -> bool:
+        """Fill the window; True once the broker has all parts."""
+        rule = RULES[blob.kind]
+        while self._next_part < blob.ref.parts and len(self._in_flight) < WINDOW:
+            payload = codec.encode_part(cut(blob.data, blob.ref, self._next_part))
+            topic = self._topics.topic(blob.address(self._next_part))
+            token = self._link.publish(topic, payload, qos=rule.qos, retain=rule.retain, bulk=rule.bulk)
+            self._in_flight.add(token)
+            self._next_part += 1
+        return self._next_part == blob.ref.parts and not self._in_flight

@@ -1,0 +1,200 @@
+"""A run on disk and in hand: its journal, its models, and the accumulator of the open task. Decides nothing.
+
+A new version's file is on disk before the journal's transaction that commits it, which is the instant it exists. A
+crash between the two leaves a file that is written again; a crash after it leaves nothing to do.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from datetime import UTC, datetime
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Final, Self
+
+from coordinator import scores
+from coordinator.aggregation import rule
+from coordinator.events import Header, Ticket, Version
+from coordinator.inbox import Content
+from coordinator.journal import Journal, ModelVersion, Resume, StoredUpdate
+from coordinator.models import Checkpoint, ModelStore
+from coordinator.round_state import Rules, Selecting, State
+from schemas.errors import FederationError, SettingsError
+from schemas.messages import Counts, DeviceStatus, Message, Metrics, RoundAnnouncement, RoundSummary, RunSettings
+from schemas.parameters import Parameters
+from schemas.plan import Plan
+
+KEPT_MODELS: Final = 3
+KEPT_ROUNDS: Final = 2  # whose updates stay in the journal, so that the newest version can be computed again
+
+Wall = Callable[[], datetime]
+
+
+class RunStore:
+    """One run in one state directory, made or found there; a context manager.
+
+    ``settings.run`` names the run where there is none yet; an unfinished one goes on under its own name. Raises
+    ``SettingsError`` where the directory holds a run of other settings or a finished one, ``StateError`` where the
+    disk won't.
+    """
+
+    def __init__(self, directory: Path, settings: RunSettings, plan: Plan, model: Parameters, wall: Wall) -> None:
+        """``model`` is version 0 of a new run; an unfinished one must have begun from the same."""
+        self.plan = plan
+        self._wall = wall
+        self._rule = rule(settings.strategy.name)
+        self._folded: Any = None  # the rule's own, or a list of counts
+        with ExitStack() as opened:
+            self.journal = opened.enter_context(Journal(directory / "journal.db"))
+            self._models = ModelStore(directory / "models")
+            found = self.journal.open_run()
+            self.resumed = found is not None
+            self.settings = settings if found is None else found.settings
+            if found is None:
+                self._check_empty(directory)
+                self.version = self._start(model)
+            else:
+                _check_same(directory, found, settings, self.journal.models(found.settings.run)[0].digest, model)
+                self.version = Version(found.model.version, found.model.digest)
+            self.checkpoint = self._models.load(self.version.number, self.version.digest)
+            self._found = found
+            self.session = self.journal.next_session()
+            self._opened = opened.pop_all()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+        self._opened.close()
+
+    def state(self, now: float) -> State:
+        """Where the run stands: at its open attempt, or before the next round."""
+        rules, run = Rules.of(self.settings), self.settings.run
+        if self._found is not None and (announced := self._found.round) is not None:
+            number, task, attempt = announced.round, announced.task, announced.attempt
+        else:
+            number, task = (self._found.committed if self._found else 0) + 1, "train"
+            attempt = self.journal.attempts(run, number, "train")
+        summary = self.summaries()[-1] if task == "evaluate" else None
+        return State(rules, self.version, number, Selecting(now), now, task=task, attempt=attempt, summary=summary)
+
+    def summaries(self) -> tuple[RoundSummary, ...]:
+        """How the run's rounds ended so far, oldest first, the last word on each."""
+        return tuple({summary.round: summary for summary in self.journal.history(self.settings.run)}.values())
+
+    def open(self, announcement: RoundAnnouncement) -> Iterator[StoredUpdate]:
+        """Start an empty accumulator; yields, one at a time, what the attempt had accepted before a restart."""
+        train = announcement.task == "train"
+        manifest = self.checkpoint.parameters.manifest
+        self._folded = self._rule.init(manifest, self.settings.strategy, self.settings.max_weight) if train else []
+        found, self._found = self._found, None
+        if found is None or found.round is None or found.round.nonce != announcement.nonce:
+            self.journal.open_round(announcement)
+            return
+        yield from self.journal.updates(self.settings.run, announcement.round, announcement.task)
+
+    def keep(self, header: Header, content: Content) -> None:
+        """Put an update in the journal; call it within ``journal.batch``."""
+        self.journal.add_update(content.update, content.blob, header.digest)
+
+    def meet(self, status: DeviceStatus) -> None:
+        """Note a device in the journal; call it within ``journal.batch``."""
+        self.journal.add_device(status, self._now())
+
+    def fold(self, header: Header, content: Content) -> None:
+        """Fold an update into the accumulator."""
+        if content.delta is not None:
+            self._folded = self._rule.fold(self._folded, content.delta, header.examples)
+        else:
+            self._folded.append(content.update.counts)
+
+    def commit_training(self, ticket: Ticket, summary: RoundSummary) -> Version:
+        """Make the next version of what was folded, and commit it."""
+        old, strategy = self.checkpoint, self.settings.strategy
+        delta = self._rule.finish(self._folded)
+        moments, parameters = self._rule.apply(old.moments, old.parameters, delta, strategy)
+        if not parameters.is_finite():
+            raise FederationError(
+                f"round {ticket.round} drove the model to values that are not finite: lower the learning rates, "
+                f"and start over from version {old.version}"
+            )
+        new = Checkpoint(old.run, old.version + 1, self.version.digest, parameters, moments)
+        digest = self._models.save(new)
+        model = ModelVersion(new.run, new.version, digest, new.previous)
+        self.journal.commit_round(ticket.nonce, summary, model, self._now())
+        self.checkpoint, self.version, self._folded = new, Version(new.version, digest), None
+        self._models.prune(KEPT_MODELS)
+        return self.version
+
+    def commit_evaluation(self, ticket: Ticket, summary: RoundSummary) -> Metrics:
+        """Add up what devices counted, and commit it as the newest version's scores."""
+        counts: list[Counts] = self._folded
+        metrics = scores.metrics(scores.add(counts), self.plan.classes, self.plan.report)
+        with self.journal.batch():
+            self.journal.commit_evaluation(ticket.nonce, metrics)
+            self.journal.add_rejections(summary.run, summary.round, summary.rejected)
+        self._folded = None
+        return metrics
+
+    def abandon(self, ticket: Ticket, summary: RoundSummary) -> None:
+        """Forget the accumulator and the attempt's updates."""
+        self._folded = None
+        with self.journal.batch():
+            self.journal.abandon_round(ticket.nonce, ticket.task, summary.reason)
+            self.journal.add_rejections(summary.run, summary.round, summary.rejected)
+
+    def tidy(self) -> None:
+        """What can wait until nobody does: drop old updates, and move the journal's log into its file."""
+        self.journal.prune(KEPT_ROUNDS)
+        self.journal.checkpoint()
+
+    def finish(self) -> None:
+        """Close the run: all its rounds are done."""
+        self.journal.finish_run(self.settings.run, self._now())
+
+    def _check_empty(self, directory: Path) -> None:
+        """A file without a run is what a crash left; one with a run, none being open, is a finished run's."""
+        newest = self._models.newest()
+        if newest is not None and self.journal.models(self._models.load(newest).run):
+            raise SettingsError(
+                f"{directory} holds a finished run: start over with --fresh, which sets it aside, or choose another "
+                "--state directory"
+            )
+
+    def _start(self, model: Parameters) -> Version:
+        settings = self.settings
+        moments = self._rule.start(model.manifest, settings.strategy)
+        digest = self._models.save(Checkpoint(settings.run, 0, None, model, moments))
+        self.journal.start_run(settings, digest, self._now())
+        return Version(0, digest)
+
+    def _now(self) -> str:
+        return self._wall().isoformat(timespec="seconds")
+
+
+def utc() -> datetime:
+    """The wall clock, for people and the journal."""
+    return datetime.now(UTC)
+
+
+def _check_same(directory: Path, found: Resume, settings: RunSettings, first: str, model: Parameters) -> None:
+    wanted = settings.model_copy(update={"run": found.settings.run})
+    others = list(_differences(found.settings, wanted))
+    if not others and model.digest() != first:
+        others = ["the initial model is another one"]
+    if others:
+        raise SettingsError(
+            f"{directory} holds an unfinished run of other settings ({'; '.join(others)}): go on with those, start "
+            "over with --fresh, or choose another --state directory"
+        )
+
+
+def _differences(there: Message, here: Message, prefix: str = "") -> Iterator[str]:
+    """Each setting in which two messages of one type differ, in words."""
+    for name in type(there).model_fields:
+        old, new = getattr(there, name), getattr(here, name)
+        if isinstance(old, Message) and isinstance(new, Message):
+            yield from _differences(old, new, f"{prefix}{name}.")
+        elif old != new:
+            yield f"{prefix}{name} is {old} there and {new} here"

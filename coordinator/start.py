@@ -1,0 +1,121 @@
+"""``coordinator start``: settings in, a federation run out. Puts the pieces together and decides nothing about rounds."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from importlib.metadata import version
+from pathlib import Path
+from types import FrameType
+
+from coordinator.config import CoordinatorSettings, run_settings
+from coordinator.display import choose
+from coordinator.plan_commands import resolve
+from coordinator.service import CoordinatorService
+from coordinator.virtual import VirtualFleet
+from schemas.errors import SettingsError, StateError
+from schemas.link.embedded import EmbeddedBroker
+from schemas.link.link import Link, Sink, Will
+from schemas.link.mqtt import MqttLink
+from schemas.link.notify import Notifier
+from schemas.messages import PlanRef
+from schemas.parts import describe
+from schemas.topics import Topics
+
+BUNDLED_DATA = {"watch": "watch", "digits": "sklearn-digits"}  # what virtual devices train on unless told
+
+
+def start(settings: CoordinatorSettings, *, fresh: bool) -> int:
+    """Run a federation to its end; the exit code.
+
+    Raises any ``FedbeatError``.
+    """
+    settings = with_defaults(settings)
+    if fresh:
+        set_aside(settings.state)
+    plan, model = resolve(settings)
+    payload = plan.to_bytes()
+    run = run_settings(
+        settings,
+        run=f"run-{os.urandom(4).hex()}",  # of a new run; one that is resumed keeps its name
+        plan=PlanRef(name=plan.name, blob=describe(payload, settings.part_size)),
+        train=plan.train,
+        strategy=plan.strategy,
+    )
+    with ExitStack() as stack:
+        display = stack.enter_context(choose(json_lines=settings.json_lines))
+        broker = settings.broker or f"mqtt://127.0.0.1:{stack.enter_context(EmbeddedBroker()).port}"
+        mqtt = settings.mqtt(f"{settings.federation}-coordinator", broker)
+
+        def link(sink: Sink, will: Will) -> Link:
+            return MqttLink(mqtt, sink, will)
+
+        notifier = Notifier.from_environment()
+        service = CoordinatorService(
+            link,
+            Topics(settings.federation, settings.root),
+            run,
+            plan,
+            model,
+            settings.state,
+            observer=display,
+            software=f"fedbeat {version('fedbeat')}",
+            alive=notifier.alive,
+        )
+        stack.enter_context(stopping_on_signals(service))
+        if settings.virtual:
+            stack.enter_context(VirtualFleet(settings, broker, on_exit=service.stop))
+        notifier.ready()
+        service.run()
+    return 0
+
+
+def with_defaults(settings: CoordinatorSettings) -> CoordinatorSettings:
+    """The settings with what virtual devices need; ``SettingsError`` where something can't be guessed."""
+    if not settings.virtual:
+        if not settings.broker:
+            raise SettingsError("no broker is given: add --broker mqtt://HOST, or --virtual 8 to try without a fleet")
+        return settings
+    changes: dict[str, object] = {}
+    if not settings.plan and not settings.model:
+        changes["plan"] = "watch"
+    if not settings.data:
+        plan = settings.plan or ("" if settings.model else "watch")
+        if plan not in BUNDLED_DATA:
+            raise SettingsError("virtual devices need recordings: add --data PATH (a folder or file)")
+        changes["data"] = BUNDLED_DATA[plan]
+    return settings.model_copy(update=changes)
+
+
+def set_aside(state: Path) -> None:
+    """Rename the state directory, so that nothing of an earlier run is lost and the next starts afresh."""
+    if not state.exists() or not any(state.iterdir()):
+        return
+    number = 1
+    while (target := state.with_name(f"{state.name}.{number}")).exists():
+        number += 1
+    try:
+        shutil.move(state, target)
+    except OSError as error:
+        raise StateError(f"can't set {state} aside as {target}: {error.strerror}") from None
+
+
+@contextmanager
+def stopping_on_signals(service: CoordinatorService) -> Iterator[None]:
+    """SIGINT and SIGTERM stop the service in good order; a second one ends the process at once."""
+    previous = {}
+
+    def stop(number: int, _: FrameType | None) -> None:
+        signal.signal(number, previous[number])
+        service.stop()
+
+    for number in (signal.SIGINT, signal.SIGTERM):
+        previous[number] = signal.signal(number, stop)
+    try:
+        yield
+    finally:
+        for number, handler in previous.items():
+            signal.signal(number, handler)

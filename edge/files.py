@@ -1,0 +1,114 @@
+"""Files that are wholly there or not at all, whenever the power goes: how a device keeps what it must not lose.
+
+A file is a line with a SHA-256, a line of JSON (the header), and raw bytes (the payload); the digest covers both. It is
+written beside its place and renamed into it. ``durable`` also waits for the disk, twice: for the bytes, and for the
+name. Without it a power cut may bring back the file of before, or a torn one, which the digest tells.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+from schemas.errors import StateError
+
+_DIGEST: Final = 64  # characters
+_LONGEST_HEADER: Final = 64 * 1024  # bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Record:
+    """What a file holds."""
+
+    header: Mapping[str, Any]
+    payload: bytes
+
+
+class Damaged(StateError):
+    """The file is not what was written: a power cut, a failing card, or somebody's hand."""
+
+
+def make_directory(path: Path) -> None:
+    """Make ``path`` and its parents. Raises ``StateError``."""
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise StateError(f"can't make the state directory {path}: {error.strerror}; choose another with --state") from None
+
+
+def write(path: Path, header: Mapping[str, Any], payload: bytes = b"", *, durable: bool) -> None:
+    """Replace ``path``. Raises ``StateError`` where the disk is full or refuses; then the file of before stays."""
+    line = json.dumps(header, separators=(",", ":")).encode() + b"\n"
+    beside = path.with_name(f"{path.name}.new")
+    try:
+        with beside.open("wb") as file:
+            file.write(_digest(line, payload) + b"\n" + line)
+            file.write(payload)
+            if durable:
+                file.flush()
+                os.fsync(file.fileno())
+        beside.replace(path)
+        if durable:
+            _sync_directory(path.parent)
+    except OSError as error:
+        with contextlib.suppress(OSError):
+            beside.unlink()
+        raise StateError(
+            f"can't write {path}: {error.strerror}; free some space there, or choose another place with --state"
+        ) from None
+
+
+def read(path: Path) -> Record | None:
+    """What ``path`` holds, None where there is no such file.
+
+    Raises ``Damaged`` where it is not whole, ``StateError`` where it can't be read.
+    """
+    try:
+        raw = path.read_bytes()
+    except FileNotFoundError:
+        return None
+    except OSError as error:
+        raise StateError(f"can't read {path}: {error.strerror}; see to its permissions and to the disk") from None
+    end = raw.find(b"\n", _DIGEST + 1, _DIGEST + 1 + _LONGEST_HEADER)
+    line, payload = raw[_DIGEST + 1 : end + 1], raw[end + 1 :]
+    if end < 0 or raw[:_DIGEST] != _digest(line, payload):
+        raise Damaged(f"{path} is damaged")
+    return Record(json.loads(line), payload)
+
+
+def set_aside(path: Path) -> str:
+    """Rename a damaged file so that it isn't read again, and say so; an earlier one of that name is lost."""
+    aside = path.with_name(f"{path.name}.damaged")
+    try:
+        path.replace(aside)
+    except OSError as error:
+        return f"{path} is damaged, and can't be set aside: {error.strerror}"
+    return f"{path} is damaged; set aside as {aside.name}, carrying on without it"
+
+
+def remove(path: Path) -> None:
+    """Remove ``path`` where it exists. Raises ``StateError``."""
+    try:
+        path.unlink(missing_ok=True)
+    except OSError as error:
+        raise StateError(f"can't remove {path}: {error.strerror}; see to the permissions of its directory") from None
+
+
+def _digest(line: bytes, payload: bytes) -> bytes:
+    hasher = hashlib.sha256(line)
+    hasher.update(payload)
+    return hasher.hexdigest().encode()
+
+
+def _sync_directory(path: Path) -> None:
+    directory = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(directory)
+    finally:
+        os.close(directory)

@@ -1,0 +1,355 @@
+"""The link's twin without a network: an in-process broker with the behaviour of a good MQTT broker, and faults on order.
+
+Nothing here has a thread or a clock. What a verb causes happens before it returns, on the caller's thread, one event
+at a time, so that a whole federation replays exactly; what takes time (a delay, a reconnect) waits for
+``MemoryBroker.advance``. Links may be used from several threads; the order is then the threads' own.
+"""
+
+from __future__ import annotations
+
+import heapq
+import random
+import threading
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from functools import partial
+from types import MappingProxyType
+
+from schemas.errors import BrokerUnreachable, PayloadTooLarge
+from schemas.link.backoff import Backoff, Draw
+from schemas.link.filters import check_filter, check_topic, matches
+from schemas.link.link import Connected, Disconnected, Event, Inbound, Qos, Sent, Sink, Will
+from schemas.link.outbound import Outbound, Publication
+
+
+@dataclass(frozen=True, slots=True)
+class Faults:
+    """What goes wrong between the broker and a subscriber; publishers are told ``Sent`` all the same, as in life."""
+
+    loss: float = 0.0  # probability that a message is thrown away, as a full queue does
+    duplicate: float = 0.0  # probability that it comes twice
+    delay_s: float = 0.0  # longest delay, each uniform below it; a subscriber's messages stay in order
+
+
+@dataclass(slots=True)
+class _Message:
+    topic: str
+    payload: bytes
+    qos: Qos
+    retained: bool
+    tried: bool = False
+
+
+@dataclass(slots=True)
+class _Session:
+    """What the broker knows of a client id."""
+
+    client_id: str
+    filters: dict[str, Qos] = field(default_factory=dict)
+    unacked: dict[int, _Message] = field(default_factory=dict)
+    link: MemoryLink | None = None
+    clear_at_s: float = 0.0  # when the last message on its way arrives
+
+
+class MemoryBroker:
+    """A broker in this process; ``now_s`` is its clock, which only ``advance`` moves."""
+
+    def __init__(self, *, limit: int | None = None, faults: Faults | None = None, draw: Draw | None = None) -> None:
+        """``limit``: largest payload in bytes; ``draw``: where faults and jitter come from."""
+        self.limit = limit
+        self.now_s = 0.0
+        self.draw = draw or random.Random(0)  # noqa: S311 - faults, no secret
+        self.lock = threading.RLock()
+        self._faults = faults or Faults()
+        self._up = True
+        self._sessions: dict[str, _Session] = {}
+        self._retained: dict[str, _Message] = {}
+        self._due: list[tuple[float, int, Callable[[], None]]] = []
+        self._order = 0
+        self._running = False
+
+    @property
+    def retained(self) -> Mapping[str, bytes]:
+        """The retained payloads by topic, as they are now."""
+        with self.lock:
+            return MappingProxyType({topic: message.payload for topic, message in self._retained.items()})
+
+    def advance(self, seconds: float) -> None:
+        """Move the clock; what falls due happens in its order, each at its own time."""
+        with self.lock:
+            until = self.now_s + seconds
+            while self._due and self._due[0][0] <= until:
+                self.now_s = max(self.now_s, self._due[0][0])
+                self.run()
+            self.now_s = until
+
+    def cut(self, client_id: str) -> None:
+        """Break a client's connection without a goodbye, which publishes its last will."""
+        with self.lock:
+            session = self._sessions.get(client_id)
+            if session is not None and session.link is not None:
+                self._lose(session, session.link, "the connection broke")
+            self.run()
+
+    def stop(self, *, forget: bool = False) -> None:
+        """Go down, breaking all connections; ``forget`` retained messages and sessions, as a crash may."""
+        with self.lock:
+            self._up = False
+            for session in list(self._sessions.values()):
+                if session.link is not None:
+                    self._lose(session, session.link, "the broker went down")
+            if forget:
+                self._sessions.clear()
+                self._retained.clear()
+            self.run()
+
+    def start(self) -> None:
+        """Come back; links find out at their next attempt."""
+        with self.lock:
+            self._up = True
+
+    # What links call, holding the lock.
+
+    def at(self, seconds: float, action: Callable[[], None]) -> None:
+        """Have ``action`` done in so many seconds."""
+        self._order += 1
+        heapq.heappush(self._due, (self.now_s + seconds, self._order, action))
+
+    def run(self) -> None:
+        """Do all that is due now, also what that causes; the outermost caller does it, so events never nest."""
+        if self._running:
+            return
+        self._running = True
+        try:
+            while self._due and self._due[0][0] <= self.now_s:
+                heapq.heappop(self._due)[2]()
+        finally:
+            self._running = False
+
+    def connect(self, link: MemoryLink) -> bool | None:
+        """Whether a session was kept for it; None: nothing answers."""
+        if not self._up:
+            return None
+        session = self._sessions.get(link.client_id)
+        if session is not None and session.link is not None:
+            self._lose(session, session.link, "another client connects with our client id")
+            session = self._sessions.get(link.client_id)
+        present = session is not None and link.keep_session
+        if session is None or not present:
+            session = self._sessions[link.client_id] = _Session(link.client_id)
+        session.link = link
+        return present
+
+    def redeliver(self, client_id: str) -> None:
+        """Send again what a kept session has not acknowledged."""
+        session = self._sessions[client_id]
+        for number in session.unacked:
+            self._send(session, number)
+
+    def disconnect(self, link: MemoryLink) -> None:
+        """A goodbye: no last will."""
+        session = self._sessions.get(link.client_id)
+        if session is not None and session.link is link:
+            session.link = None
+            if not link.keep_session:
+                del self._sessions[link.client_id]
+
+    def accept(self, publication: Publication) -> None:
+        """Retain where asked, and deliver to everyone who subscribes."""
+        if publication.retain:
+            # Out and in again: retained messages come in the order they were last published.
+            self._retained.pop(publication.topic, None)
+            if publication.payload:
+                self._retained[publication.topic] = _Message(
+                    publication.topic, publication.payload, publication.qos, retained=True
+                )
+        for session in list(self._sessions.values()):
+            granted = [qos for pattern, qos in session.filters.items() if matches(pattern, publication.topic)]
+            if granted:
+                qos: Qos = 1 if publication.qos and max(granted) else 0
+                self._deliver(session, _Message(publication.topic, publication.payload, qos, retained=False))
+
+    def subscribe(self, client_id: str, filters: Mapping[str, Qos]) -> None:
+        """Subscribe, and deliver what is retained."""
+        session = self._sessions[client_id]
+        session.filters.update(filters)
+        for pattern, qos in filters.items():
+            for kept in list(self._retained.values()):
+                if matches(pattern, kept.topic):
+                    both: Qos = 1 if qos and kept.qos else 0
+                    self._deliver(session, _Message(kept.topic, kept.payload, both, retained=True))
+
+    def unsubscribe(self, client_id: str, filters: tuple[str, ...]) -> None:
+        """Forget subscriptions."""
+        for pattern in filters:
+            self._sessions[client_id].filters.pop(pattern, None)
+
+    def _lose(self, session: _Session, link: MemoryLink, why: str) -> None:
+        session.link = None
+        if not link.keep_session:
+            self._sessions.pop(session.client_id, None)
+        if link.will is not None:
+            will = Publication(0, link.will.topic, link.will.payload, retain=True)
+            self.at(0.0, partial(self.accept, will))
+        link.broken(why)
+
+    def _deliver(self, session: _Session, message: _Message) -> None:
+        if self.draw.random() < self._faults.loss:
+            return
+        if session.link is None and not message.qos:
+            return
+        self._order += 1
+        number = self._order
+        session.unacked[number] = message
+        if session.link is not None:
+            self._send(session, number)
+
+    def _send(self, session: _Session, number: int) -> None:
+        delay = self.draw.random() * self._faults.delay_s
+        session.clear_at_s = max(session.clear_at_s, self.now_s + delay)
+        copies = 2 if self.draw.random() < self._faults.duplicate else 1
+        assert session.link is not None
+        for _ in range(copies):
+            self.at(session.clear_at_s - self.now_s, partial(self._arrive, session, number, session.link.connection))
+
+    def _arrive(self, session: _Session, number: int, connection: object) -> None:
+        """A message reaches its subscriber, if that connection is still the one it was sent over."""
+        message = session.unacked.get(number)
+        if message is None or session.link is None or session.link.connection is not connection:
+            return
+        duplicate, message.tried = message.tried, True
+        if not message.qos:
+            del session.unacked[number]
+        ack = partial(self._ack, session, number, connection)
+        session.link.emit(Inbound(message.topic, message.payload, message.retained, duplicate, ack))
+
+    def _ack(self, session: _Session, number: int, connection: object) -> None:
+        with self.lock:
+            if session.link is not None and session.link.connection is connection:
+                session.unacked.pop(number, None)
+
+
+class MemoryLink:
+    """A ``Link`` to a ``MemoryBroker``; see there."""
+
+    def __init__(
+        self,
+        broker: MemoryBroker,
+        client_id: str,
+        sink: Sink,
+        will: Will | None = None,
+        *,
+        keep_session: bool = False,
+        bulk_window: int = 8,
+        backoff: Backoff | None = None,
+    ) -> None:
+        """``keep_session``: what wasn't acknowledged, or came while offline, comes after a reconnect."""
+        self.client_id = client_id
+        self.will = will
+        self.keep_session = keep_session
+        self.emit = sink
+        self.connection: object | None = None
+        self._broker = broker
+        self._backoff = backoff or Backoff()
+        self._outbound = Outbound(bulk_window)
+        self._filters: dict[str, Qos] = {}
+        self._forgotten: set[str] = set()
+        self._token = 0
+        self._failures = 0
+        self._closed = False
+
+    def open(self) -> None:
+        """Connect."""
+        with self._broker.lock:
+            self._broker.at(0.0, self._connect)
+            self._broker.run()
+
+    def publish(self, topic: str, payload: bytes, *, qos: Qos = 1, retain: bool = False, bulk: bool = False) -> int:
+        """Queue a publication; see ``Link``."""
+        check_topic(topic)
+        with self._broker.lock:
+            limit = self._broker.limit if self.connection else None
+            if limit is not None and len(payload) > limit:
+                raise PayloadTooLarge(f"{len(payload)} bytes for {topic}: the broker takes up to {limit}")
+            self._token += 1
+            if not self._closed:
+                self._outbound.put(Publication(self._token, topic, payload, qos, retain, bulk))
+            self._flush()
+            token = self._token
+            self._broker.run()
+            return token
+
+    def subscribe(self, *filters: str, qos: Qos = 1) -> None:
+        """Subscribe; see ``Link``."""
+        for pattern in filters:
+            check_filter(pattern)
+        with self._broker.lock:
+            wanted = dict.fromkeys(filters, qos)
+            self._filters.update(wanted)
+            self._forgotten.difference_update(filters)
+            if self.connection:
+                self._broker.subscribe(self.client_id, wanted)
+            self._broker.run()
+
+    def unsubscribe(self, *filters: str) -> None:
+        """Forget subscriptions."""
+        with self._broker.lock:
+            for pattern in filters:
+                self._filters.pop(pattern, None)
+            if self.connection:
+                self._broker.unsubscribe(self.client_id, filters)
+            else:
+                self._forgotten.update(filters)
+
+    def close(self, farewell: Will | None = None, timeout_s: float = 5.0) -> None:  # noqa: ARG002 - nothing takes time
+        """Say goodbye and disconnect; what is queued while offline is lost. See ``Link``."""
+        with self._broker.lock:
+            if self._closed:
+                return
+            if farewell is not None:
+                self.publish(farewell.topic, farewell.payload, retain=True)
+            self._closed = True
+            self._broker.disconnect(self)
+            self.connection = None
+            self._broker.at(0.0, partial(self.emit, Disconnected()))
+            self._broker.run()
+
+    def broken(self, why: str) -> None:
+        """The broker says the connection is gone."""
+        self.connection = None
+        self._outbound.lost()
+        self._retry(why)
+
+    def _connect(self) -> None:
+        if self._closed or self.connection:
+            return
+        present = self._broker.connect(self)
+        if present is None:
+            self._retry("nothing answers")
+            return
+        self.connection = object()
+        self._failures = 0
+        self._tell(Connected(present, self._broker.limit))
+        self._broker.unsubscribe(self.client_id, tuple(self._forgotten))
+        self._forgotten.clear()
+        self._broker.redeliver(self.client_id)
+        self._broker.subscribe(self.client_id, self._filters)
+        self._flush()
+
+    def _retry(self, why: str) -> None:
+        self._failures += 1
+        wait_s = self._backoff.wait_s(self._failures, self._broker.draw)
+        self._tell(Disconnected(BrokerUnreachable(f"the broker in memory: {why}"), retry_in_s=wait_s))
+        self._broker.at(wait_s, self._connect)
+
+    def _flush(self) -> None:
+        """Hand the broker what may go; it acknowledges each at once."""
+        while self.connection and (publication := self._outbound.take(bulk=False) or self._outbound.take(bulk=True)):
+            self._broker.accept(publication)
+            if publication.qos:
+                self._outbound.settle(publication.token)
+                for token in publication.tokens:
+                    self._tell(Sent(token))
+
+    def _tell(self, event: Event) -> None:
+        self._broker.at(0.0, partial(self.emit, event))

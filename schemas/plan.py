@@ -1,0 +1,277 @@
+"""A training plan as data: what one training step computes, as a list of allowed operations. No framework here.
+
+A plan is one graph. Its inputs are the model's parameters, the data's inputs, ``labels`` (int64 [B]) and
+``class_weights`` (float32 [C]); its outputs are the loss (a scalar: the mean over the batch, weighted by class) and
+the logits ([B, C]). An operation is a name from ``OPERATIONS`` (an ATen operation and overload), arguments, and the
+shape of its result. A plan runs nothing that isn't in that table, so a device can take one from anybody who may
+publish to it: the worst it can do is bounded by ``schemas.plan_cost`` before the first real tensor exists.
+
+Travels as canonical JSON (sorted keys, no spaces, fields left out where unset). In arguments, ``"%name"`` refers to a
+value defined before; other strings are data types and modes. In shapes, ``-k`` stands for ``k`` times the batch size.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+from collections.abc import Iterator
+from typing import Annotated, Final, Literal, Self
+
+import numpy as np
+from pydantic import Field, FiniteFloat, StrictBool, StrictFloat, StrictInt, StringConstraints, ValidationError, model_validator
+
+from schemas.errors import PlanError
+from schemas.messages import MAX_CLASSES, Message, StrategySettings, TrainSettings, Word
+from schemas.parameters import Flat, Manifest, TensorSpec
+
+FORMAT: Final = 1
+MAX_BYTES: Final = 2**20  # of a plan's JSON; a net of 40 layers takes about 10 kB
+MAX_OPERATIONS: Final = 2000
+MAX_TENSORS: Final = 1000  # parameters
+MAX_INPUTS: Final = 8
+MAX_ARGUMENTS: Final = 16
+MAX_LIST: Final = 64  # entries of one list among the arguments
+MAX_RANK: Final = 6
+MAX_DIM: Final = 2**24
+MAX_ELEMENTS: Final = 2**27  # of all parameters together: 512 MiB of float32
+MAX_NUMBER: Final = 2**63 - 1  # what a slice to the end is written with
+
+LABELS: Final = "labels"
+CLASS_WEIGHTS: Final = "class_weights"
+REFERENCE: Final = "%"
+
+# Every operation a plan may use, by ATen's own name and overload (".default" left out). Each gives one tensor, or one
+# whole number (the last group); none writes in place, makes values out of nothing, or reaches outside its arguments.
+OPERATIONS: Final[frozenset[str]] = frozenset(
+    """
+    conv1d conv1d.padding conv2d conv2d.padding linear addmm matmul mm bmm
+    relu leaky_relu elu gelu silu tanh sigmoid hardtanh hardswish hardsigmoid softplus glu
+    exp log sqrt rsqrt abs neg reciprocal pow.Tensor_Scalar clamp
+    max_pool1d max_pool2d avg_pool1d avg_pool2d adaptive_avg_pool1d adaptive_avg_pool2d
+    group_norm layer_norm dropout
+    flatten.using_ints view reshape permute transpose.int t unsqueeze squeeze.dim squeeze.dims expand contiguous clone
+    cat stack slice.Tensor select.int
+    add.Tensor sub.Tensor mul.Tensor div.Tensor rsub.Scalar maximum minimum
+    mean.dim sum.dim_IntList amax amin
+    pad constant_pad_nd softmax.int log_softmax.int _softmax _log_softmax to.dtype
+    cross_entropy_loss nll_loss nll_loss_nd
+    sym_size.int int.add int.sub int.mul int.floordiv
+    """.split()
+)
+WORDS: Final[frozenset[str]] = frozenset(  # data types, and modes of gelu, padding and pad
+    {"float32", "int64", "none", "tanh", "same", "valid", "constant", "reflect", "replicate"}
+)
+
+Label = Annotated[str, StringConstraints(pattern=r"^[A-Za-z_][A-Za-z0-9_.]{0,127}$")]
+Dim = Annotated[int, Field(strict=True, ge=1, le=MAX_DIM)]
+Shape = Annotated[tuple[Dim, ...], Field(max_length=MAX_RANK)]
+BatchDim = Annotated[int, Field(strict=True, ge=-MAX_DIM, le=MAX_DIM)]  # k, or -k for k times the batch
+BatchShape = Annotated[tuple[BatchDim, ...], Field(max_length=MAX_RANK)]
+Number = Annotated[StrictInt, Field(ge=-MAX_NUMBER, le=MAX_NUMBER)]
+Name = Annotated[str, StringConstraints(min_length=1, max_length=129)]
+Scalar = StrictBool | Number | Annotated[StrictFloat, FiniteFloat] | Name | None
+Argument = Scalar | Annotated[tuple[Scalar, ...], Field(max_length=MAX_LIST)]
+
+
+class _Part(Message, extra="forbid"):
+    """A piece of a plan. Unlike a message, it has no meaning with an unknown field left out."""
+
+
+class Uniform(_Part):
+    """Values drawn evenly between ``-bound`` and ``bound``."""
+
+    kind: Literal["uniform"] = "uniform"
+    bound: Annotated[float, Field(gt=0, le=1e3)]
+
+    def draw(self, shape: tuple[int, ...], rng: np.random.Generator) -> Flat:
+        """Values of ``shape``, the same for the same state of ``rng``."""
+        return rng.uniform(-self.bound, self.bound, shape).astype(np.float32)
+
+
+class Constant(_Part):
+    """One value for all."""
+
+    kind: Literal["constant"] = "constant"
+    value: Annotated[float, Field(ge=-1e6, le=1e6)]
+
+    def draw(self, shape: tuple[int, ...], _rng: np.random.Generator) -> Flat:
+        """Values of ``shape``."""
+        return np.full(shape, self.value, np.float32)
+
+
+class Stored(_Part):
+    """Values that are in the plan's file."""
+
+    kind: Literal["stored"] = "stored"
+
+
+class Parameter(_Part):
+    """One array of the model, float32, and how it starts."""
+
+    name: Label
+    shape: Shape
+    init: Annotated[Uniform | Constant | Stored, Field(discriminator="kind")]
+
+
+class Input(_Part):
+    """One array of an example, float32, without the batch."""
+
+    name: Label
+    shape: Annotated[Shape, Field(min_length=1, max_length=MAX_RANK - 1)]
+
+
+class Operation(_Part):
+    """One step: ``out = op(*args, **kwargs)``."""
+
+    out: Label
+    op: str
+    args: Annotated[tuple[Argument, ...], Field(max_length=MAX_ARGUMENTS)]
+    kwargs: Annotated[dict[Label, Argument], Field(max_length=MAX_ARGUMENTS)] = Field(default_factory=dict)
+    shape: BatchShape | None  # None for a whole number
+    layer: Annotated[str, StringConstraints(max_length=200)] = ""  # of the source module, for people
+
+    def references(self) -> Iterator[str]:
+        """Names of the values this step uses."""
+        for argument in (*self.args, *self.kwargs.values()):
+            for item in argument if isinstance(argument, tuple) else (argument,):
+                if isinstance(item, str) and item.startswith(REFERENCE):
+                    yield item[len(REFERENCE) :]
+
+    def words(self) -> Iterator[str]:
+        """Strings among the arguments that are no references."""
+        for argument in (*self.args, *self.kwargs.values()):
+            for item in argument if isinstance(argument, tuple) else (argument,):
+                if isinstance(item, str) and not item.startswith(REFERENCE):
+                    yield item
+
+
+class Plan(_Part):
+    """A training plan; complete and consistent once it exists: anything else raises ``PlanError``.
+
+    ``data`` is the recipe that a device's recordings are prepared with. ``report`` are the classes in macro-F1.
+    ``train`` and ``strategy`` are what its author recommends.
+    """
+
+    format: Literal[1] = FORMAT
+    name: Word
+    data: Word
+    inputs: Annotated[tuple[Input, ...], Field(min_length=1, max_length=MAX_INPUTS)]
+    classes: Annotated[tuple[Word, ...], Field(min_length=2, max_length=MAX_CLASSES)]
+    report: Annotated[tuple[Word, ...], Field(min_length=1, max_length=MAX_CLASSES)]
+    parameters: Annotated[tuple[Parameter, ...], Field(min_length=1, max_length=MAX_TENSORS)]
+    operations: Annotated[tuple[Operation, ...], Field(min_length=1, max_length=MAX_OPERATIONS)]
+    loss: Label
+    logits: Label
+    train: TrainSettings = TrainSettings()
+    strategy: StrategySettings = StrategySettings()
+
+    @classmethod
+    def build(cls, **fields: object) -> Self:
+        """A plan from fields. Raises ``PlanError`` naming the first thing that is wrong."""
+        try:
+            return cls.model_validate({"format": FORMAT, **fields})
+        except ValidationError as error:
+            raise PlanError(_explain(error)) from None
+
+    @classmethod
+    def from_bytes(cls, payload: bytes) -> Self:
+        """Read a plan's canonical JSON. Raises ``PlanError``; allocates no more than the JSON's own size calls for."""
+        if len(payload) > MAX_BYTES:
+            raise PlanError(f"the plan has {len(payload)} bytes; at most {MAX_BYTES} are allowed")
+        try:
+            plan = cls.model_validate_json(payload)
+        except ValidationError as error:
+            raise PlanError(_explain(error)) from None
+        if plan.to_bytes() != payload:
+            raise PlanError("the plan is not in canonical form: export it again with this version")
+        return plan
+
+    def to_bytes(self) -> bytes:
+        """Canonical JSON: equal plans have equal bytes."""
+        fields = self.model_dump(mode="json", exclude_unset=True)
+        return json.dumps(fields, sort_keys=True, separators=(",", ":"), allow_nan=False).encode()
+
+    @property
+    def digest(self) -> str:
+        """SHA-256 of the canonical JSON, as 64 hex digits."""
+        return hashlib.sha256(self.to_bytes()).hexdigest()
+
+    def manifest(self) -> Manifest:
+        """The parameters' names and shapes, in order."""
+        return Manifest(tuple(TensorSpec(parameter.name, parameter.shape) for parameter in self.parameters))
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        """That names are unique and defined before use, operations allowed, outputs there, and bounds kept."""
+        for what, names in (
+            ("class", self.classes),
+            ("reported class", self.report),
+            ("input", tuple(entry.name for entry in self.inputs)),
+            ("parameter", tuple(parameter.name for parameter in self.parameters)),
+        ):
+            if len(set(names)) != len(names):
+                raise PlanError(f"the plan names a {what} twice: {', '.join(names)}")
+        if unknown := set(self.report) - set(self.classes):
+            raise PlanError(f"the plan reports {', '.join(sorted(unknown))}, which is none of its classes")
+        elements = sum(math.prod(parameter.shape) for parameter in self.parameters)
+        if elements > MAX_ELEMENTS:
+            raise PlanError(f"the plan's model has {elements} values; at most {MAX_ELEMENTS} are allowed")
+        shapes = self._check_operations()
+        if shapes.get(self.loss) != ():
+            raise PlanError(f"the loss {self.loss!r} must be a scalar that the plan computes")
+        if shapes.get(self.logits) != (-1, len(self.classes)):
+            raise PlanError(
+                f"the logits {self.logits!r} must be one row an example with {len(self.classes)} columns, "
+                f"one a class; they are {describe_shape(shapes.get(self.logits))}"
+            )
+        return self
+
+    def _check_operations(self) -> dict[str, BatchShape | None]:
+        """Shapes of all results, by name; ``PlanError`` for a step that isn't allowed."""
+        known = {LABELS, CLASS_WEIGHTS} | {entry.name for entry in (*self.inputs, *self.parameters)}
+        if len(known) != len(self.inputs) + len(self.parameters) + 2:
+            raise PlanError(f"inputs and parameters need names of their own, other than {LABELS} and {CLASS_WEIGHTS}")
+        shapes: dict[str, BatchShape | None] = {}
+        for step, operation in enumerate(self.operations, 1):
+            where = f"step {step} ({operation.op}{f' in layer {operation.layer}' if operation.layer else ''})"
+            if operation.op not in OPERATIONS:
+                raise PlanError(f"{where}: the operation is not allowed in a plan; {advice(operation.op)}")
+            for name in operation.references():
+                if name not in known:
+                    raise PlanError(f"{where} uses {name!r}, which isn't defined before it")
+            for word in operation.words():
+                if word not in WORDS:
+                    raise PlanError(f"{where} has the argument {word!r}, which no operation here takes")
+            if operation.out in known:
+                raise PlanError(f"{where} defines {operation.out!r} a second time")
+            if operation.shape is not None and 0 in operation.shape:
+                raise PlanError(f"{where} gives an empty result")
+            known.add(operation.out)
+            shapes[operation.out] = operation.shape
+        return shapes
+
+
+def advice(operation: str) -> str:
+    """What to do instead of an operation that isn't allowed."""
+    if "batch_norm" in operation:
+        return "use GroupNorm instead of BatchNorm: devices have small, uneven batches and share no running averages"
+    if "lstm" in operation or "gru" in operation or "rnn" in operation:
+        return "use 1-D convolutions instead of recurrent layers"
+    if operation.startswith("rand") or "bernoulli" in operation:
+        return "use nn.Dropout for randomness"
+    return "build the model from convolutions, linear layers, pooling, GroupNorm, LayerNorm and elementwise functions"
+
+
+def describe_shape(shape: BatchShape | None) -> str:
+    """A shape for people: ``Bx16x64``; ``int`` for a whole number."""
+    if shape is None:
+        return "int"
+    dims = (str(d) if d > 0 else "B" if d == -1 else f"{-d}B" for d in shape)
+    return "x".join(dims) or "scalar"
+
+
+def _explain(error: ValidationError) -> str:
+    first = error.errors()[0]
+    where = ".".join(map(str, first["loc"])) or "the plan"
+    return f"not a training plan: {where}: {first['msg'].lower()}"

@@ -1,0 +1,101 @@
+import struct
+
+import pytest
+import zstandard
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from schemas.compression import entropy
+from schemas.errors import Reject, WireError
+
+MAGIC = struct.pack("<I", zstandard.MAGIC_NUMBER)
+
+
+def _refused(frame: bytes, size: int, packing: int = entropy.ZSTD) -> Reject:
+    with pytest.raises(WireError) as caught:
+        entropy.unpack(packing, memoryview(frame), size)
+    return caught.value.reason
+
+
+def _frame(body: bytes, *, window_log: int = 10, dictionary: int = 0, size: int | None = None) -> bytes:
+    """A zstd frame of one raw block, by hand (RFC 8878), so that any field can say anything."""
+    descriptor = 0x80 | (0x03 if dictionary else 0)  # a content size of 4 bytes; a dictionary's id of 4 bytes
+    header = bytes([descriptor, (window_log - 10) << 3])
+    header += struct.pack("<I", dictionary) if dictionary else b""
+    header += struct.pack("<I", len(body) if size is None else size)
+    block = struct.pack("<I", 1 | len(body) << 3)[:3] + body
+    return MAGIC + header + block
+
+
+@given(st.binary(max_size=2000) | st.binary(max_size=20).map(lambda piece: piece * 100))
+def test_a_body_comes_back_as_it_left_and_never_longer(body: bytes) -> None:
+    packing, packed = entropy.pack(memoryview(body))
+    assert len(packed) <= len(body)
+    assert bytes(entropy.unpack(packing, memoryview(packed), len(body))) == body
+
+
+def test_a_body_is_packed_where_that_helps_and_left_where_it_does_not() -> None:
+    assert entropy.pack(memoryview(bytes(1000)))[0] == entropy.ZSTD
+    assert entropy.pack(memoryview(bytes(range(256))))[0] == entropy.NONE
+
+
+def test_a_frame_made_by_hand_is_read() -> None:
+    assert bytes(entropy.unpack(entropy.ZSTD, memoryview(_frame(b"body")), 4)) == b"body"
+
+
+def test_a_frame_that_does_not_say_its_size_is_refused() -> None:
+    frame = zstandard.ZstdCompressor(write_content_size=False).compress(bytes(1000))
+    assert _refused(frame, 1000) is Reject.TOO_LARGE
+
+
+@pytest.mark.parametrize("claimed", [3, 5, 2**32 - 1])
+def test_a_frame_of_another_size_than_announced_is_refused(claimed: int) -> None:
+    assert _refused(_frame(b"body", size=claimed), 4) is Reject.TOO_LARGE
+    assert _refused(_frame(b"body", size=claimed), claimed if claimed < 10 else 4) in set(Reject)
+
+
+@pytest.mark.parametrize(("window_log", "taken"), [(23, True), (24, False), (31, False), (41, False)])
+def test_a_window_over_8_mib_is_refused(window_log: int, *, taken: bool) -> None:
+    frame = _frame(b"body", window_log=window_log)
+    if taken:
+        assert bytes(entropy.unpack(entropy.ZSTD, memoryview(frame), 4)) == b"body"
+    else:
+        assert _refused(frame, 4) is Reject.MALFORMED
+
+
+def test_the_largest_bodies_are_packed_with_a_window_that_is_taken() -> None:
+    body = bytes(3 * entropy.MAX_WINDOW)
+    packing, packed = entropy.pack(memoryview(body))
+    assert packing == entropy.ZSTD
+    assert entropy.unpack(packing, memoryview(packed), len(body)) == body
+
+
+def test_a_frame_with_a_dictionary_is_refused() -> None:
+    assert _refused(_frame(b"body", dictionary=77), 4) is Reject.MALFORMED
+
+
+def test_anything_but_one_whole_frame_is_refused() -> None:
+    frame = zstandard.ZstdCompressor().compress(bytes(1000))
+    skippable = struct.pack("<II", 0x184D2A50, 4) + b"skip"
+    for broken in (b"", frame[:-1], frame + b"\0", frame + frame, skippable, skippable + frame, b"text", MAGIC):
+        assert _refused(broken, 1000) in {Reject.MALFORMED, Reject.TOO_LARGE}
+    assert _refused(skippable, 4) in set(Reject)
+
+
+def test_a_body_as_it_is_must_have_the_announced_length() -> None:
+    assert _refused(b"body", 5, entropy.NONE) is Reject.TRUNCATED
+    assert _refused(b"body", 3, entropy.NONE) is Reject.TOO_LARGE
+    assert _refused(b"body", 4, packing=2) is Reject.MALFORMED
+
+
+@settings(max_examples=300)
+@given(st.data())
+def test_a_damaged_frame_makes_a_body_of_its_size_or_a_wire_error(data: st.DataObject) -> None:
+    frame = bytearray(zstandard.ZstdCompressor().compress(b"abcabcabd" * 30))
+    for place in data.draw(st.lists(st.integers(0, len(frame) - 1), min_size=1, max_size=5)):
+        frame[place] = data.draw(st.integers(0, 255))
+    try:
+        body = entropy.unpack(entropy.ZSTD, memoryview(frame), 270)
+    except WireError:
+        return
+    assert len(body) == 270

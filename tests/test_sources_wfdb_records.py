@@ -1,0 +1,191 @@
+from __future__ import annotations
+
+import csv
+import os
+import resource
+import shutil
+import subprocess
+import sys
+from collections import Counter
+from pathlib import Path
+
+import numpy as np
+import pytest
+import wfdb
+
+from edge import ecg
+from edge.dataset import Dataset
+from edge.dataspec import DataSpec
+from edge.sources import load, open_source, prepare, wfdb_records
+from edge.sources.report import describe
+from edge.sources.wfdb_records import DS1, DS2, PACED
+from schemas.errors import DataError
+
+MITDB = Path(os.environ.get("FEDBEAT_MITDB", Path(__file__).parents[2] / "shared" / "data" / "mitdb"))
+
+
+def write_record(
+    folder: Path, name: str, symbols: str = "NNNNANNNVNNN", lead: str = "MLII", second: str | None = None
+) -> None:
+    """A record of one beat a second at 360 Hz, the R wave upright; the second lead, if any, has it inverted."""
+    samples = 360 * (len(symbols) + 1)
+    peaks = np.arange(1, len(symbols) + 1) * 360
+    wave = sum(np.exp(-0.5 * ((np.arange(samples) - peak) / 5) ** 2) for peak in peaks)
+    leads = [lead] if second is None else [lead, second]
+    wfdb.wrsamp(
+        name,
+        fs=360,
+        units=["mV"] * len(leads),
+        sig_name=leads,
+        p_signal=np.stack([wave, -wave][: len(leads)], axis=1),
+        fmt=["16"] * len(leads),
+        write_dir=str(folder),
+    )
+    if symbols:
+        wfdb.wrann(name, "atr", peaks, list(symbols), write_dir=str(folder))
+
+
+def test_every_beat_of_the_database_is_counted_in_its_aami_class() -> None:
+    """Against the database's own table of beat types, record by record, but for beats cut off by a record's ends."""
+    with (MITDB / "beat-types.csv").open() as stream:
+        expected: Counter[str] = Counter()
+        for row in csv.DictReader(stream):
+            if row["record"] in DS1 + DS2:
+                for symbol in set(row) & ecg.AAMI_OF_SYMBOL.keys():
+                    expected[ecg.AAMI_OF_SYMBOL[symbol]] += int(row[symbol])
+    report = describe(str(MITDB), "ecg-beats")
+    lost = report.rejected["beats too near an end of their record"]
+    assert lost < 44
+    assert sum(expected.values()) - report.examples == lost
+    assert all(0 <= expected[name] - count <= lost for name, count in report.classes.items())
+    assert set(report.owners) == set(DS1 + DS2)
+    assert report.rejected["records with paced beats"] == 4
+    assert report.held_out == DS2
+
+
+def test_the_published_split_has_each_patient_once() -> None:
+    assert len(DS1) == len(DS2) == 22
+    assert not set(DS1) & set(DS2)
+    assert not set(PACED) & set(DS1 + DS2)
+
+
+def test_one_patient_is_one_device_and_only_its_record_is_read(monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: list[str] = []
+    read = wfdb_records._read_record
+
+    def watched(record: Path, rejected: Counter[str]) -> Dataset:
+        seen.append(record.name)
+        return read(record, rejected)
+
+    monkeypatch.setattr(wfdb_records, "_read_record", watched)
+    prepared = prepare(DataSpec(path=str(MITDB), partition="owner", devices=22, index=12), "ecg-beats")
+    assert seen == ["201"] == list(prepared.train.owner_counts())
+    assert prepared.train.shapes == ((1, 128), (6,))
+    assert len(prepared.held_out) == 0
+    assert any("201 and 202" in note for note in prepared.notes)
+
+
+def test_a_few_devices_share_the_training_patients_among_them() -> None:
+    owned = [prepare(DataSpec(path=str(MITDB), devices=8, index=i), "ecg-beats").train.owner_counts() for i in (0, 7)]
+    assert [list(owners) for owners in owned] == [["101", "118", "208"], ["116", "207"]]
+
+
+def test_the_whole_database_needs_less_than_600_megabytes() -> None:
+    code = (
+        "import resource, sys; from edge.sources import load; load(sys.argv[1], 'ecg-beats');"
+        "sys.exit(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024 > 600)"
+    )
+    assert subprocess.run([sys.executable, "-c", code, str(MITDB)], check=False).returncode == 0
+    assert resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss > 50 * 1024  # kB: the figure is of a real child
+
+
+def test_a_single_record_is_found_by_its_header_or_its_bare_name(tmp_path: Path) -> None:
+    write_record(tmp_path, "mine")
+    for path in (tmp_path, tmp_path / "mine", tmp_path / "mine.hea"):
+        dataset = load(str(path), "ecg-beats")
+        assert dataset.class_counts() == {"N": 10, "S": 1, "V": 1, "F": 0, "Q": 0}
+        assert dataset.owner_counts() == {"mine": 12}
+
+
+def test_a_lone_device_keeps_its_newest_fifth_to_evaluate_itself(tmp_path: Path) -> None:
+    write_record(tmp_path, "mine", "N" * 16 + "VVVV")
+    prepared = prepare(DataSpec(path=str(tmp_path)), "ecg-beats")
+    assert prepared.train.class_counts()["N"] == 16
+    assert prepared.held_out.class_counts()["V"] == 4
+
+
+def test_lead_ii_is_chosen_by_name_and_else_the_first(tmp_path: Path) -> None:
+    write_record(tmp_path, "named", lead="V5", second="MLII")
+    write_record(tmp_path, "first", lead="V5", second="V1")
+    inverted, upright = (
+        load(str(tmp_path / name), "ecg-beats").inputs[0][5, 0, ecg.BEFORE] for name in ("named", "first")
+    )
+    assert inverted < -0.5 < 0.5 < upright
+
+
+def test_flutter_and_rhythm_marks_are_not_beats(tmp_path: Path) -> None:
+    write_record(tmp_path, "mine", "NN!!+NNN~N")
+    assert len(load(str(tmp_path), "ecg-beats")) == 6
+
+
+def test_a_record_without_annotations_is_named_and_the_others_are_used(tmp_path: Path) -> None:
+    write_record(tmp_path, "good")
+    write_record(tmp_path, "bare", symbols="NNN")
+    (tmp_path / "bare.atr").unlink()
+    report = describe(str(tmp_path), "ecg-beats")
+    assert report.owners == {"good": 12}
+    assert "record bare: has no annotations (bare.atr): annotate its beats first" in report.rejected
+    with pytest.raises(DataError, match=r"has no annotations \(bare\.atr\): annotate"):
+        load(str(tmp_path / "bare"), "ecg-beats")
+
+
+def test_paced_records_are_left_out_by_name_and_by_content(tmp_path: Path) -> None:
+    write_record(tmp_path, "102")
+    with pytest.raises(DataError, match="paced"):
+        load(str(tmp_path), "ecg-beats")
+    write_record(tmp_path, "pacer", "NN///NN")
+    with pytest.raises(DataError, match="record pacer: has paced beats"):
+        load(str(tmp_path), "ecg-beats")
+
+
+@pytest.mark.parametrize("damage", ["no signal", "cut signal", "bad header", "bad annotation", "no beats"])
+def test_a_broken_record_is_a_data_error(tmp_path: Path, damage: str) -> None:
+    write_record(tmp_path, "mine", "+++" if damage == "no beats" else "NNNNNN")
+    if damage == "no signal":
+        (tmp_path / "mine.dat").unlink()
+    elif damage == "cut signal":
+        (tmp_path / "mine.dat").write_bytes((tmp_path / "mine.dat").read_bytes()[:100])
+    elif damage == "bad header":
+        (tmp_path / "mine.hea").write_text("mine one two\n")
+    elif damage == "bad annotation":
+        (tmp_path / "mine.atr").write_bytes(b"\xff")
+    with pytest.raises(DataError, match="nothing usable of mine"):
+        load(str(tmp_path), "ecg-beats")
+
+
+def test_missing_empty_and_wrong_paths_say_what_to_do(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match=r"there is nothing at .*: give the folder or file"):
+        load(str(tmp_path / "nowhere"), "ecg-beats")
+    with pytest.raises(DataError, match=r"is empty: put recordings there \(WFDB records"):
+        load(str(tmp_path), "ecg-beats")
+    (tmp_path / "notes.txt").write_text("hello")
+    for path in (tmp_path, tmp_path / "notes.txt"):
+        with pytest.raises(DataError, match="holds nothing that recipe 'ecg-beats' can read; it reads: WFDB"):
+            load(str(path), "ecg-beats")
+
+
+def test_a_broken_record_is_only_met_by_the_device_that_owns_it(tmp_path: Path) -> None:
+    for name in ("a", "b", "c"):
+        write_record(tmp_path, name)
+    (tmp_path / "b.dat").unlink()
+    specs = [DataSpec(path=str(tmp_path), devices=3, index=index) for index in range(3)]
+    assert len(prepare(specs[0], "ecg-beats").train) > 0
+    with pytest.raises(DataError, match="record b: can't be read"):
+        prepare(specs[1], "ecg-beats")
+
+
+def test_opening_reads_no_signal(tmp_path: Path) -> None:
+    write_record(tmp_path, "mine")
+    (tmp_path / "mine.dat").unlink()
+    shutil.copy(tmp_path / "mine.hea", tmp_path / "other.hea")
+    assert open_source(str(tmp_path), "ecg-beats").owners == ("mine", "other")
