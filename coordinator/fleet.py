@@ -53,8 +53,11 @@ class Fleet:
     members: Mapping[str, Member] = field(default_factory=dict)
     limit: int = MAX_DEVICES
 
-    def hear(self, status: DeviceStatus, now: float) -> Fleet | None:
-        """The fleet after ``status``; itself where the status is stale, None where the fleet is full."""
+    def hear(self, status: DeviceStatus, now: float, *, retained: bool = False) -> Fleet | None:
+        """The fleet after ``status``; itself where the status is stale, None where the fleet is full.
+
+        A retained one, which the broker repeats after each connect, is no sign of life from a device that is known.
+        """
         known = self.members.get(status.device)
         if known is not None and status.state is DeviceState.OFFLINE and status.session != known.session:
             return self
@@ -70,7 +73,7 @@ class Fleet:
             examples=status.examples,
             held_out=status.held_out,
             heartbeat_s=status.heartbeat_s,
-            heard_at=now,
+            heard_at=known.heard_at if retained and known else now,
             detail=status.detail,
         )
         return replace(self, members=members)

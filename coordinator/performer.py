@@ -33,7 +33,6 @@ from coordinator.run_store import RunStore, Wall
 from schemas import codec, compression
 from schemas.errors import StateError, WireError
 from schemas.messages import (
-    BlobRef,
     CoordinatorState,
     CoordinatorStatus,
     DeviceStatus,
@@ -50,6 +49,7 @@ from schemas.topics import Address, Kind
 KEPT_SUMMARIES: Final = 10  # retained on the broker
 NAMED_DEVICES: Final = 1000  # in a retained summary, so that it stays within a broker's bounds; the journal has all
 NAMED_DECLINES: Final = 50
+TIDY_AFTER: Final = 4
 MODEL_CODEC: Final = "float32"
 
 
@@ -62,10 +62,10 @@ class Performer:
         publisher: Publisher,
         inbox: Inbox,
         observe: seen.Observer,
+        status: CoordinatorStatus,
         *,
         now: Callable[[], float],
         wall: Wall,
-        software: str,
     ) -> None:
         self.finish: Finish | None = None  # once the run is over
         self._store = store
@@ -77,18 +77,8 @@ class Performer:
         self._contents: dict[str, Content] = {}  # of updates on their way from the inbox to the accumulator
         self._opened: tuple[str, str] = ("", "")  # nonce, and the wall clock at its opening
         self._pointer: ModelPointer | None = None
-        self._status = CoordinatorStatus(
-            state=CoordinatorState.STARTING,
-            session=store.session,
-            run=store.settings.run,
-            rounds=store.settings.rounds,
-            model_version=store.version.number,
-            software=software,
-        )
-
-    def status(self, state: CoordinatorState, detail: str = "") -> bytes:
-        """The coordinator's status as it would be in ``state``."""
-        return codec.encode(self._status.model_copy(update={"state": state, "detail": detail[:500]}))
+        self._status = status
+        self._untidy = 0  # commits since the journal was tidied
 
     def hold(self, header: Header, content: Content) -> None:
         """Have an update's content at hand for the effects that name it."""
@@ -126,6 +116,12 @@ class Performer:
         self._contents.clear()
         return outcome
 
+    def tidy(self, *, idle: bool) -> None:
+        """Clean up after commits, now where nobody waits, else once there are a few of them."""
+        if self._untidy and (idle or self._untidy >= TIDY_AFTER):
+            self._store.tidy()
+            self._untidy = 0
+
     def _do(self, effect: Effect) -> Iterable[Event]:
         match effect:
             case Fold(header):
@@ -159,11 +155,12 @@ class Performer:
         try:
             header, content = self._inbox.restore(blob, digest)
         except WireError as error:
-            raise StateError(f"an update in the journal can't be read any more ({error}): start over with --fresh") from error
+            raise StateError(f"an update in the journal can't be read ({error}): start over with --fresh") from error
         self.hold(header, content)
         return UpdateRestored(header)
 
     def _conclude(self, effect: Conclude) -> Event:
+        self._untidy += 1
         if effect.ticket.task == "train":
             version = self._store.commit_training(effect.ticket, effect.summary)
             self._publish_model(None)
@@ -189,7 +186,7 @@ class Performer:
                 metrics=metrics,
             )
         )
-        if checkpoint.version >= 2:
+        if checkpoint.version >= 2:  # noqa: PLR2004  - the version before the last
             # How many parts it had is not kept: as many as this one, or one more where it compressed less well.
             parts = range(ref.parts + 1)
             self._publisher.remove(*(Address(Kind.MODEL_PART, number=checkpoint.version - 2, part=i) for i in parts))

@@ -22,8 +22,7 @@ from schemas.plan import MAX_BYTES, MAX_ELEMENTS, Plan, Stored
 BUNDLED = Path(__file__).parent / "plans"
 ENDING = ".plan"
 _LENGTH = 8  # bytes of a safetensors file's header length, little-endian
-_MAX_HEADER = 3 * MAX_BYTES  # the plan's JSON with its quotes escaped, and the tensors' places
-_MAX_FILE = 4 * MAX_ELEMENTS + _MAX_HEADER
+_MAX_FILE = 4 * MAX_ELEMENTS + 3 * MAX_BYTES  # the values, the plan's JSON with its quotes escaped, and some more
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,8 +64,8 @@ def find(name: str) -> PlanFile:
 def read(content: bytes, where: str) -> PlanFile:
     """The plan in a file's bytes. Raises ``PlanError`` naming ``where``."""
     try:
-        text = _metadata(content)["plan"]
         tensors = load(content)
+        text = _metadata(content)["plan"]
     except (SafetensorError, ValueError, KeyError, TypeError):
         raise PlanError(f"{where} is not a plan file: make one with `coordinator plan export`") from None
     plan = Plan.from_bytes(text.encode())
@@ -93,7 +92,5 @@ def write(file: PlanFile, path: Path) -> None:
 def _metadata(content: bytes) -> dict[str, str]:
     """The metadata of a safetensors file, whose NumPy reader doesn't hand them out."""
     length = int.from_bytes(content[:_LENGTH], "little")
-    if length > min(_MAX_HEADER, len(content) - _LENGTH):
-        raise ValueError("the header is longer than the file or than any plan's")
     metadata: dict[str, str] = json.loads(content[_LENGTH : _LENGTH + length])["__metadata__"]
     return metadata

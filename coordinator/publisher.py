@@ -20,7 +20,6 @@ from schemas.parts import cut
 from schemas.topics import RULES, Address, Kind, Topics
 
 WINDOW: Final = 8  # parts with the broker at a time
-KEPT_SUMMARIES: Final = 10
 
 Render = Callable[[], bytes]
 

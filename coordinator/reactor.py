@@ -1,7 +1,7 @@
 """The reactor: one thread that moves events from the link to the round, and has the round's effects carried out.
 
-It holds no decisions: ``inbox`` says what bytes mean, ``fleet`` who is there, ``round`` what is to be done. A turn takes
-what has arrived, up to a bound, and steps the round through it. Then the updates it accepted go to disk in one
+It holds no decisions: ``inbox`` says what bytes mean, ``fleet`` who is there, ``round`` what is to be done. A turn
+takes what has arrived, up to a bound, and steps the round through it. Then the updates it accepted go to disk in one
 commit; only after that are they folded, their receipts sent, and their messages acknowledged to the broker.
 
 The round's clock stands still while the broker is away: nobody can answer then, so nobody is late.
@@ -10,7 +10,7 @@ The round's clock stands still while the broker is away: nobody can answer then,
 from __future__ import annotations
 
 import queue
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Final
 
@@ -35,11 +35,10 @@ from coordinator.performer import Performer
 from coordinator.publisher import Publisher
 from coordinator.round import begin, step, wake_at
 from coordinator.round_state import State
-from schemas.errors import FedbeatError, LinkError, PayloadTooLarge, Reject
+from schemas.errors import BrokerUnreachable, FedbeatError, LinkError, PayloadTooLarge, Reject
 from schemas.link.link import Connected, Disconnected, Inbound, Refused, Sent
 from schemas.link.link import Event as LinkEvent
 from schemas.messages import DeviceStatus
-from schemas.topics import Address, Kind
 
 MESSAGES_A_TURN: Final = 256
 BYTES_A_TURN: Final = 8 * 2**20  # of decoded updates, which wait in memory for the turn's commit
@@ -56,7 +55,7 @@ class Stop:
     error: FedbeatError | None
 
 
-Queue = queue.SimpleQueue[LinkEvent | Stop]
+Events = queue.SimpleQueue[LinkEvent | Stop]
 
 
 class Clock:
@@ -83,6 +82,10 @@ class Clock:
             self._lost += self._source() - self._stopped_at
             self._stopped_at = None
 
+    def real(self) -> float:
+        """The time on its source, which never stands still."""
+        return self._source()
+
     @property
     def stopped_for(self) -> float:
         """For how long it has been standing."""
@@ -94,7 +97,7 @@ class Reactor:
 
     def __init__(
         self,
-        events: Queue,
+        events: Events,
         clock: Clock,
         inbox: Inbox,
         publisher: Publisher,
@@ -117,24 +120,166 @@ class Reactor:
         self._fleet_changed = False
         self._pending: list[Effect] = []
         self._met: dict[str, DeviceStatus] = {}  # statuses for the next commit
-        self._unacknowledged: list[Inbound] = []
+        self._acks: list[Callable[[], None]] = []  # of messages that what is pending comes from
+        self._polled: object = None
         self._held = 0  # bytes of decoded updates
         self._unreachable: LinkError | None = None
         self._ever_connected = False
         self._failure: FedbeatError | None = None
 
     def run(self, state: State) -> Finish:
-        """Turn until the run is over. Raises what ``stop`` was given, and ``LinkError`` where the broker is unusable."""
+        """Turn until the run is over. Raises what ``Stop`` carries, and ``LinkError`` where the broker is unusable."""
         self._state, effects = begin(state)
         self._pending.extend(effects)
         self._flush()
         while self._performer.finish is None:
-            self._turn(self._take_turn())
+            self._turn()
             self._alive()
         if self._failure is not None:
             raise self._failure
         return self._performer.finish
 
     def drain(self, timeout_s: float) -> None:
-        """Go on serving the link, and nothing else, until everything is published or ``timeout_s`` have passed."""
-        ...
+        """Serve the link, and nothing else, until all is published, time is up, or ``Stop`` comes again."""
+        until = self._clock.real() + timeout_s
+        while not self._publisher.idle and (left := until - self._clock.real()) > 0:
+            try:
+                event = self._events.get(timeout=min(left, LOOK_S))
+            except queue.Empty:
+                continue
+            finally:
+                self._alive()
+            if isinstance(event, Stop):
+                return
+            if not isinstance(event, Inbound):
+                self._serve_link(event)
+
+    def _turn(self) -> None:
+        idle = True
+        for event in self._arrivals():
+            if idle:
+                self._step(Tick(self._clock.now()))
+                idle = False
+            match event:
+                case Inbound():
+                    self._receive(event)
+                case Stop(error):
+                    self._failure = error
+                    self._step(StopRequested())
+                case _:
+                    self._serve_link(event)
+        self._look()
+        self._step(Tick(self._clock.now()))
+        self._flush()
+        self._performer.tidy(idle=idle)
+        if not self._ever_connected and self._clock.stopped_for >= CONNECT_S:
+            raise self._unreachable or BrokerUnreachable(
+                f"the broker did not answer within {CONNECT_S:g} s: check --broker, and that it runs"
+            )
+
+    def _arrivals(self) -> Iterator[LinkEvent | Stop]:
+        """What has arrived, or arrives before something is due; a bounded number."""
+        due, timeout = wake_at(self._state), LOOK_S
+        if due is not None and not self._clock.stopped_for:
+            timeout = min(max(due - self._clock.now(), 0.0), LOOK_S)
+        try:
+            yield self._events.get(timeout=timeout)
+            for _ in range(MESSAGES_A_TURN - 1):
+                if self._held >= BYTES_A_TURN or self._performer.finish is not None:
+                    return
+                yield self._events.get_nowait()
+        except queue.Empty:
+            return
+
+    def _serve_link(self, event: Connected | Disconnected | Sent | Refused) -> None:
+        match event:
+            case Connected(limit=limit):
+                if limit is not None and limit < self._part_size + ENVELOPE:
+                    raise PayloadTooLarge(
+                        f"the broker takes messages of {limit} bytes, too few for parts of {self._part_size}: "
+                        f"use --part-size {max(limit - ENVELOPE, 0)} or less, or raise the broker's limit"
+                    )
+                self._ever_connected = True
+                self._clock.start()
+                self._performer.say_status()
+                self._publisher.connected()
+                self._observe(seen.Connected())
+            case Disconnected(error=error, fatal=fatal, retry_in_s=retry_in_s):
+                self._clock.stop()
+                self._publisher.disconnected()
+                self._unreachable = error
+                if error is not None and fatal:
+                    raise error
+                self._observe(seen.Disconnected(str(error or "closed"), retry_in_s))
+            case Sent(token):
+                self._publisher.sent(token)
+            case Refused(error=error):
+                raise error
+
+    def _receive(self, message: Inbound) -> None:
+        self._acks.append(message.ack)
+        arrival = self._inbox.receive(message.topic, message.payload, self._state)
+        match arrival:
+            case None:
+                pass
+            case StatusReceived(status):
+                self._hear(status, message)
+            case StatusCleared(device):
+                self._fleet = self._fleet.forget(device)
+                self._fleet_changed = True
+            case Delivery(event, content):
+                if content is not None:
+                    self._performer.hold(event.header, content)
+                    self._held += len(content.blob) + (0 if content.delta is None else content.delta.flat.nbytes)
+                self._step(event)
+            case _:
+                self._step(arrival)
+
+    def _hear(self, status: DeviceStatus, message: Inbound) -> None:
+        known = self._fleet.members.get(status.device)
+        fleet = self._fleet.hear(status, self._clock.now(), retained=message.retained)
+        if fleet is None:
+            text = f"{len(self._fleet.members)} devices are known and ready, and no more are taken"
+            self._step(Rejected(Reject.UNKNOWN_DEVICE, text, message.topic, status.device))
+            return
+        if known is None or (known.session, known.examples) != (status.session, status.examples):
+            self._met[status.device] = status
+        self._fleet_changed = fleet is not self._fleet or self._fleet_changed
+        self._fleet = fleet
+
+    def _look(self) -> None:
+        """See who is ready, and what has become of updates that came in parts."""
+        now, ticket = self._clock.now(), (self._state.round, self._state.task, type(self._state.stage))
+        due = now - self._looked_at >= LOOK_S
+        if self._fleet_changed or due:
+            self._fleet_changed = False
+            view, before = self._fleet.view(now), self._view
+            if view != before:
+                self._view = view
+                counts = [(len(v.ready), len(v.trainers), len(v.evaluators)) for v in (before, view)]
+                if counts[0] != counts[1]:
+                    self._observe(seen.FleetSeen(*counts[1]))
+                self._step(FleetChanged(view))
+        if due or ticket != self._polled:
+            self._polled = ticket
+            for event in self._inbox.poll(self._state):
+                self._step(event)
+        if due:
+            self._looked_at = now
+
+    def _step(self, event: Event) -> None:
+        self._state, effects = step(self._state, event)
+        self._pending.extend(effects)
+        if any(isinstance(effect, WEIGHTY) for effect in effects):
+            self._flush()
+
+    def _flush(self) -> None:
+        """Carry out what is pending and what follows from it, then acknowledge what it came from."""
+        effects, met, acks = self._pending, tuple(self._met.values()), self._acks
+        self._pending, self._acks, self._held = [], [], 0
+        self._met.clear()
+        for event in self._performer.perform(effects, met):
+            self._step(event)
+            self._flush()
+        for ack in acks:
+            ack()

@@ -266,7 +266,7 @@ def _update(state: State, header: Header) -> Step:
 
 def _accept(state: State, header: Header, effects: tuple[Effect, ...]) -> Step:
     stage = state.stage
-    if not isinstance(stage, Collecting):
+    if not isinstance(stage, Collecting) or not _answers(header, stage.ticket):
         return state, ()
     declined = {device: reason for device, reason in stage.declined.items() if device != header.device}
     received = {**stage.received, header.device: header}

@@ -1,57 +1,31 @@
-"""The coordinator's shell: one thread that moves events from the link to the round, and has its effects carried out.
-
-It holds no decisions: ``inbox`` says what bytes mean, ``fleet`` who is there, ``round`` what is to be done. A turn takes
-what has arrived, up to a bound, and steps the round through it. Then the updates it accepted go to disk in one
-commit; only after that are their messages acknowledged to the broker, the updates folded, the receipts sent.
-
-The round's clock stands still while the broker is away: nobody can answer then, so nobody is late.
-"""
+"""The coordinator as a whole: puts its parts together, runs them on the caller's thread, and takes them apart."""
 
 from __future__ import annotations
 
-import queue
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
 from coordinator import observers as seen
-from coordinator.events import (
-    Abandon,
-    Conclude,
-    Effect,
-    Event,
-    Finish,
-    FleetChanged,
-    Open,
-    Rejected,
-    StatusCleared,
-    StatusReceived,
-    StopRequested,
-    Tick,
-)
-from coordinator.fleet import Fleet, View
-from coordinator.inbox import Delivery, Inbox
+from coordinator.events import Finish
+from coordinator.inbox import Inbox
 from coordinator.performer import Performer
 from coordinator.publisher import Publisher
-from coordinator.round import begin, step, wake_at
+from coordinator.reactor import Clock, Events, Reactor, Stop
 from coordinator.run_store import RunStore, Wall, utc
-from schemas.errors import FedbeatError, FederationError, LinkError, PayloadTooLarge, Reject
-from schemas.link.link import Connected, Disconnected, Inbound, Link, Refused, Sent, Sink, Will
-from schemas.link.link import Event as LinkEvent
-from schemas.messages import CoordinatorState, DeviceStatus, Metrics, RoundSummary, RunSettings
+from schemas import codec
+from schemas.errors import FedbeatError, FederationError, SettingsError
+from schemas.link.link import Link, Sink, Will
+from schemas.messages import CoordinatorState, CoordinatorStatus, Metrics, RoundSummary, RunSettings
 from schemas.parameters import Parameters
 from schemas.plan import Plan
 from schemas.topics import Address, Kind, Topics
 
-MESSAGES_A_TURN: Final = 256
-BYTES_A_TURN: Final = 8 * 2**20  # of decoded updates, which wait in memory for the turn's commit
-LOOK_S: Final = 1.0  # how often the fleet's heartbeats and stalled updates are looked at
-CONNECT_S: Final = 10.0  # for the first connection; later ones are waited for as long as it takes
-FAREWELL_S: Final = 30.0  # for what is still to be published at the end
-ENVELOPE: Final = 512  # bytes around a part's payload, topic included
-WEIGHTY: Final = (Open, Conclude, Abandon, Finish)  # done before anything else is stepped
+FAREWELL_S: Final = 30.0  # for what is still to be published once the rounds are done
+HASTE_S: Final = 5.0  # the same where the operator wants to stop
+MAX_DETAIL: Final = 500  # characters of a status
 
 LinkFactory = Callable[[Sink, Will], Link]
 
@@ -72,15 +46,8 @@ class RunResult:
         return next((summary.metrics for summary in reversed(self.summaries) if summary.metrics), None)
 
 
-@dataclass(frozen=True, slots=True)
-class _Stop:
-    """In the queue: end now, for ``error`` if there is one."""
-
-    error: FedbeatError | None
-
-
 class CoordinatorService:
-    """One federation's coordinator; ``run`` is the whole of its life."""
+    """One federation's coordinator. ``run`` is the whole of its life."""
 
     def __init__(
         self,
@@ -98,25 +65,27 @@ class CoordinatorService:
         alive: Callable[[], None] = lambda: None,
     ) -> None:
         """``model`` is version 0 of a new run; ``alive`` is called about every second, for a watchdog."""
+        if settings.plan.blob.digest != plan.digest:
+            raise SettingsError("the run's settings name another plan than the one given: describe that plan's bytes")
         self._link_factory = link_factory
         self._topics = topics
         self._settings = settings
         self._plan = plan
         self._model = model
         self._directory = state
-        self._observer = observer
+        self._observe = observer
         self._software = software
         self._clock = clock
         self._wall = wall
         self._alive = alive
-        self._queue: queue.SimpleQueue[LinkEvent | _Stop] = queue.SimpleQueue()
+        self._events: Events = Events()
 
     def stop(self, error: FedbeatError | None = None) -> None:
         """End ``run`` soon, from any thread or signal handler; all is kept, and the next start goes on from it.
 
         ``run`` then raises ``error``, where one is given.
         """
-        self._queue.put(_Stop(error))
+        self._events.put(Stop(error))
 
     def run(self) -> RunResult:
         """Run the federation on the calling thread until its rounds are done or it is stopped.
@@ -125,5 +94,56 @@ class CoordinatorService:
         directory, ``FederationError`` where no device came or a round failed too often.
         """
         with RunStore(self._directory, self._settings, self._plan, self._model, self._wall) as store:
-            reactor = _Reactor(store, self._topics, self._queue, self._clock, self._observer)
-            ...
+            status = CoordinatorStatus(
+                state=CoordinatorState.STARTING,
+                session=store.session,
+                run=store.settings.run,
+                rounds=store.settings.rounds,
+                model_version=store.version.number,
+                software=self._software,
+            )
+            topic = self._topics.topic(Address(Kind.COORDINATOR))
+            offline = status.model_copy(update={"state": CoordinatorState.OFFLINE})
+            link = self._link_factory(self._events.put, Will(topic, codec.encode(offline)))
+            ended, detail, stopped = CoordinatorState.STOPPED, "", False
+            try:
+                stopped = self._serve(store, link, status).stopped
+                ended = CoordinatorState.STOPPED if stopped else CoordinatorState.FINISHED
+            except FedbeatError as error:
+                detail = str(error)
+                raise
+            finally:
+                last = {"state": ended, "detail": detail[:MAX_DETAIL], "model_version": store.version.number}
+                link.close(Will(topic, codec.encode(status.model_copy(update=last))))
+                self._observe(seen.Finished(store.version.number, stopped, detail or None))
+            return RunResult(store.settings.run, store.version.number, store.version.digest, store.summaries(), stopped)
+
+    def _serve(self, store: RunStore, link: Link, status: CoordinatorStatus) -> Finish:
+        clock = Clock(self._clock)
+        inbox = Inbox(self._topics, store.settings.run, self._plan.manifest(), len(self._plan.classes))
+        publisher = Publisher(self._topics, link)
+        performer = Performer(store, publisher, inbox, self._observe, status, now=clock.now, wall=self._wall)
+        reactor = Reactor(
+            self._events, clock, inbox, publisher, performer, self._observe, self._alive, store.settings.part_size
+        )
+        state = store.state(clock.now())
+        self._observe(
+            seen.Started(
+                store.settings.run,
+                self._plan.name,
+                store.settings.rounds,
+                state.round,
+                store.version.number,
+                store.resumed,
+            )
+        )
+        performer.publish_run()
+        link.subscribe(*(self._topics.filter(kind) for kind in (Kind.DEVICE, Kind.JOIN, Kind.UPDATE_PART)))
+        link.open()
+        finish = reactor.run(state)
+        if finish.error is not None:
+            raise FederationError(finish.error)
+        if not finish.stopped:
+            store.finish()
+        reactor.drain(HASTE_S if finish.stopped else FAREWELL_S)
+        return finish

@@ -1,4 +1,4 @@
-"""``coordinator start``: settings in, a federation run out. Puts the pieces together and decides nothing about rounds."""
+"""``coordinator start``: puts the pieces of a run together, and decides nothing about its rounds."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from contextlib import ExitStack, contextmanager
 from importlib.metadata import version
 from pathlib import Path
 from types import FrameType
+from typing import Any
 
 from coordinator.config import CoordinatorSettings, run_settings
 from coordinator.display import choose
@@ -106,7 +107,7 @@ def set_aside(state: Path) -> None:
 @contextmanager
 def stopping_on_signals(service: CoordinatorService) -> Iterator[None]:
     """SIGINT and SIGTERM stop the service in good order; a second one ends the process at once."""
-    previous = {}
+    previous: dict[int, Any] = {}
 
     def stop(number: int, _: FrameType | None) -> None:
         signal.signal(number, previous[number])

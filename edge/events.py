@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, Self
 
 from edge.jobs import Described, Evaluated, Failure, Trained
 from schemas.messages import (
@@ -32,6 +32,11 @@ class Ticket:
     round: int
     task: Task
     nonce: str
+
+    @classmethod
+    def of(cls, message: RoundAnnouncement | Receipt) -> Self:
+        """The one a message is about."""
+        return cls(message.run, message.round, message.task, message.nonce)
 
 
 @dataclass(frozen=True, slots=True)

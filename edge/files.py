@@ -39,7 +39,9 @@ def make_directory(path: Path) -> None:
     try:
         path.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise StateError(f"can't make the state directory {path}: {error.strerror}; choose another with --state") from None
+        raise StateError(
+            f"can't make the state directory {path}: {error.strerror}; choose another with --state"
+        ) from None
 
 
 def write(path: Path, header: Mapping[str, Any], payload: bytes = b"", *, durable: bool) -> None:

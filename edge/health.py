@@ -1,6 +1,6 @@
 """How the machine is: what an owner wants to know of a failing Pi. None wherever it can't tell.
 
-Everything is read from ``/proc`` and ``/sys``, no command is run: the agent's sandbox allows none, and it costs nothing.
+Everything is read from ``/proc`` and ``/sys``; no command is run, so the sandbox needs to allow none.
 """
 
 from __future__ import annotations

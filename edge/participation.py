@@ -44,13 +44,11 @@ from edge.participation_state import (
     Unusable,
     Work,
 )
+from edge.presence import MAX_TEXT, status, trouble, urgent
 from schemas import cohort
 from schemas.messages import (
     Command,
-    CoordinatorState,
     CoordinatorStatus,
-    DeviceState,
-    DeviceStatus,
     ModelPointer,
     Outcome,
     Phase,
@@ -68,13 +66,8 @@ STATUS_S: Final = 1.0
 CRASHES: Final = 3  # of a trainer over one ticket
 OUTBOX: Final = 8  # updates kept
 SETTLED: Final = 16  # tickets remembered
-MAX_TEXT: Final = 500  # characters, as messages.Text allows
 
-_PRESENT: Final = frozenset({CoordinatorState.STARTING, CoordinatorState.RUNNING})
 _COUNTED: Final = frozenset({Outcome.ACCEPTED, Outcome.DUPLICATE})
-_BUSY: Final = frozenset(
-    {DeviceState.IDLE, DeviceState.FETCHING, DeviceState.TRAINING, DeviceState.EVALUATING, DeviceState.SENDING}
-)
 _WORKING: Final = frozenset({"waiting", "running", "storing"})
 
 Step = tuple[State, tuple[Effect, ...]]
@@ -98,7 +91,7 @@ def step(state: State, event: Event) -> Step:
     if state.stopped:
         return state, ()
     state, effects = _take(state, event)
-    for rule in _RULES:
+    for rule in () if state.stopped else _RULES:
         state, more = rule(state)
         effects += more
     return state, effects
@@ -112,14 +105,14 @@ def wake_at(state: State) -> float | None:
         times.append(state.shown_at + (STATUS_S if news else state.identity.heartbeat_s))
     if state.work is not None and state.announced is not None:
         times.append(state.announced.until)
-    if _wants_plan(state) or _wants_model(state):
+    if state.wants_plan or state.wants_model:
         times.append(state.fetch_at)
-    if isinstance(state.data, Unusable):
+    if isinstance(state.data, Unusable) and state.holds_plan:
         times.append(state.data.retry_at)
     if state.trouble is not None:
         times.append(state.trouble.until)
-    if state.connected and _is_present(state):
-        times.extend(pending.resend_at for pending in state.outbox if _is_current(state, pending.parcel.ticket))
+    if state.connected and state.served:
+        times.extend(pending.resend_at for pending in state.outbox if state.is_current(pending.parcel.ticket))
     return min(times, default=None)
 
 
@@ -129,59 +122,10 @@ def seed(run: RunSettings, number: int, device: str) -> int:
     return int.from_bytes(digest[:8], "big") >> 11
 
 
-def status(state: State) -> DeviceStatus:
-    """What the device tells everybody about itself."""
-    shown, detail = _condition(state)
-    stock = state.data if isinstance(state.data, Stock) else None
-    return DeviceStatus(
-        device=state.identity.device,
-        session=state.identity.session,
-        state=shown,
-        examples=stock.examples if stock else 0,
-        held_out=stock.held_out if stock else 0,
-        model_version=state.model.version if state.model else None,
-        last_round=state.last_round,
-        software=state.identity.software,
-        heartbeat_s=state.identity.heartbeat_s,
-        detail=detail[:MAX_TEXT],
-    )
-
-
-def _condition(state: State) -> tuple[DeviceState, str]:
-    if state.stopped:
-        return DeviceState.STOPPED, ""
-    if state.paused is not None:
-        return DeviceState.PAUSED, state.paused
-    if trouble := _trouble(state):
-        return DeviceState.TROUBLE, trouble
-    if state.run is None:
-        return DeviceState.IDLE, "no run yet"
-    if not isinstance(state.data, Stock):
-        return DeviceState.STARTING, "looking at the data"
-    if state.work is not None and state.work.stage in {"running", "storing"}:
-        return DeviceState.TRAINING if state.work.ticket.task == "train" else DeviceState.EVALUATING, ""
-    if any(_is_current(state, pending.parcel.ticket) for pending in state.outbox):
-        return DeviceState.SENDING, ""
-    fetching = state.fetching_plan is not None or state.fetching_model is not None
-    return DeviceState.FETCHING if fetching else DeviceState.IDLE, ""
-
-
-def _trouble(state: State) -> str:
-    """Why the device can't take part at all; empty where it can."""
-    if state.trouble is not None:
-        return state.trouble.reason
-    match state.data:
-        case Unusable(reason=reason) | Describing(trouble=reason) if reason:
-            return reason
-    if state.unfit is not None and state.run is not None and state.unfit[0] == state.run.plan.blob.digest:
-        return state.unfit[1]
-    return ""
-
-
 # -- what an event says ------------------------------------------------------------------------------------------------
 
 
-def _take(state: State, event: Event) -> Step:  # noqa: C901, PLR0911, PLR0912  - one line for each event there is
+def _take(state: State, event: Event) -> Step:  # noqa: C901, PLR0911, PLR0912 - one line for each event there is
     match event:
         case ev.Tick(now):
             return replace(state, now=max(now, state.now)), ()
@@ -225,7 +169,7 @@ def _introduce(state: State) -> Step:
     """Somebody may have missed what we said: the join again, and a part of every update."""
     again = tuple(replace(pending, resend_at=state.now, patience_s=RESEND_S) for pending in state.outbox)
     state = replace(state, outbox=again)
-    if state.work is None or not _is_present(state):
+    if state.work is None or not state.served:
         return state, ()
     return state, _join(state, state.work)
 
@@ -234,9 +178,9 @@ def _coordinator_seen(state: State, seen: CoordinatorStatus) -> Step:
     known = state.coordinator
     if known is not None and seen.session < known.session:
         return state, ()
-    same = _is_present(state) and known is not None and known.session == seen.session
+    same = state.served and known is not None and known.session == seen.session
     state = replace(state, coordinator=seen)
-    return (state, ()) if same or not _is_present(state) else _introduce(state)
+    return (state, ()) if same or not state.served else _introduce(state)
 
 
 def _run_seen(state: State, run: RunSettings) -> Step:
@@ -264,14 +208,14 @@ def _model_seen(state: State, pointer: ModelPointer) -> Step:
 def _round_seen(state: State, message: RoundAnnouncement) -> Step:
     session = state.coordinator.session if state.coordinator else None
     known = state.announced
-    if known is not None and known.session == session and known.message.run == message.run:
-        if _rank(message) < _rank(known.message):
-            return state, ()
+    comparable = known is not None and known.session == session and known.message.run == message.run
+    if known is not None and comparable and Announced.rank(message) < Announced.rank(known.message):
+        return state, ()
     return replace(state, announced=Announced(message, state.now + message.remaining_s, session)), ()
 
 
 def _receipt_seen(state: State, receipt: Receipt) -> Step:
-    ticket = Ticket(receipt.run, receipt.round, receipt.task, receipt.nonce)
+    ticket = Ticket.of(receipt)
     pending = next((pending for pending in state.outbox if pending.parcel.ticket == ticket), None)
     if receipt.outcome is Outcome.INCOMPLETE:
         return _incomplete(state, pending, receipt) if pending else (state, ())
@@ -325,13 +269,13 @@ def _fetch_failed(state: State, failed: ev.FetchFailed) -> Step:
 
 def _job_done(state: State, result: Described | Trained | Evaluated) -> Step:
     if isinstance(result, Described):
-        if not isinstance(state.data, Describing) or result.key != _data_key(state, state.data.recipe):
+        if not isinstance(state.data, Describing) or result.key != state.data_key(state.data.recipe):
             return state, ()
         stock = Stock(state.data.recipe, result.examples, result.held_out)
         notes = [f"{stock.examples} examples to train on, {stock.held_out} held out", *result.notes]
         return replace(state, data=stock), tuple(ev.Say(f"data: {note}") for note in notes)
     work, run = state.work, state.run
-    if work is None or run is None or work.stage != "running" or result.key != _key(state, work.ticket):
+    if work is None or run is None or work.stage != "running" or result.key != state.key(work.ticket):
         return state, ()
     about = {"device": state.identity.device, "model_version": work.model_version, "model_digest": work.model_digest}
     ticket = work.ticket
@@ -346,11 +290,11 @@ def _job_done(state: State, result: Described | Trained | Evaluated) -> Step:
 
 def _job_failed(state: State, failure: Failure) -> Step:
     data, work, run = state.data, state.work, state.run
-    if isinstance(data, Describing) and failure.key == _data_key(state, data.recipe):
+    if isinstance(data, Describing) and failure.key == state.data_key(data.recipe):
         wait = SOON_S if failure.kind == "crash" else RETRY_S
         state = replace(state, data=Unusable(data.recipe, failure.message, state.now + wait))
         return state, (ev.Say(failure.message, logging.WARNING),)
-    if work is None or run is None or work.stage != "running" or failure.key != _key(state, work.ticket):
+    if work is None or run is None or work.stage != "running" or failure.key != state.key(work.ticket):
         return state, ()
     say = ev.Say(f"round {work.ticket.round} ({work.ticket.task}) failed: {failure.message}", logging.WARNING)
     if failure.kind == "crash" and work.crashes + 1 < CRASHES:
@@ -387,9 +331,9 @@ def _store_failed(state: State, ticket: Ticket, reason: str) -> Step:
 def _stop(state: State) -> Step:
     effects: list[Effect] = []
     if state.work is not None and state.work.stage == "running":
-        effects.append(ev.CancelJob(_key(state, state.work.ticket)))
+        effects.append(ev.CancelJob(state.key(state.work.ticket)))
     if isinstance(state.data, Describing):
-        effects.append(ev.CancelJob(_data_key(state, state.data.recipe)))
+        effects.append(ev.CancelJob(state.data_key(state.data.recipe)))
     return replace(state, stopped=True, work=None), tuple(effects)
 
 
@@ -408,15 +352,15 @@ def _drop_work(state: State) -> Step:
     work, announced = state.work, state.announced
     if work is None or announced is None:
         return state, ()
-    open_still = announced.message.phase is Phase.COLLECTING and _ticket(announced.message) == work.ticket
+    open_still = announced.message.phase is Phase.COLLECTING and Ticket.of(announced.message) == work.ticket
     wanted = open_still and state.now < announced.until and work.ticket not in state.settled
-    if wanted and state.paused is None and _is_current(state, work.ticket):
+    if wanted and state.paused is None and state.is_current(work.ticket):
         return state, ()
     state = replace(state, work=None)
     if work.stage != "running":
         return state, ()
     text = f"round {work.ticket.round} ({work.ticket.task}) goes on without us: it is over, or we are paused"
-    return state, (ev.CancelJob(_key(state, work.ticket)), ev.Say(text))
+    return state, (ev.CancelJob(state.key(work.ticket)), ev.Say(text))
 
 
 def _drop_superseded(state: State) -> Step:
@@ -424,7 +368,7 @@ def _drop_superseded(state: State) -> Step:
     effects: tuple[Effect, ...] = ()
     if state.announced is None or state.announced.message.phase is not Phase.COLLECTING:
         return state, effects
-    asked = _ticket(state.announced.message)
+    asked = Ticket.of(state.announced.message)
     for pending in state.outbox:
         ticket = pending.parcel.ticket
         if ticket != asked and (ticket.run, ticket.round, ticket.task) == (asked.run, asked.round, asked.task):
@@ -434,7 +378,7 @@ def _drop_superseded(state: State) -> Step:
 
 
 def _fetch_plan(state: State) -> Step:
-    if state.run is None or not _wants_plan(state) or state.now < state.fetch_at:
+    if state.run is None or not state.wants_plan or state.now < state.fetch_at:
         return state, ()
     stop = () if state.fetching_plan is None else (ev.StopFetching("plan"),)
     ref = state.run.plan.blob
@@ -443,7 +387,7 @@ def _fetch_plan(state: State) -> Step:
 
 def _fetch_model(state: State) -> Step:
     pointer = state.pointer
-    if pointer is None or not _wants_model(state) or state.now < state.fetch_at:
+    if pointer is None or not state.wants_model or state.now < state.fetch_at:
         return state, ()
     stop = () if state.fetching_model is None else (ev.StopFetching("model"),)
     return replace(state, fetching_model=pointer), (*stop, ev.FetchModel(pointer))
@@ -451,14 +395,14 @@ def _fetch_model(state: State) -> Step:
 
 def _describe(state: State) -> Step:
     plan, data = state.plan, state.data
-    if plan is None or not _holds_plan(state):
+    if plan is None or not state.holds_plan:
         return state, ()
     waits = isinstance(data, Unusable) and state.now < data.retry_at
     if data is not None and data.recipe == plan.recipe and (waits or not isinstance(data, Unusable)):
         return state, ()
-    cancel = (ev.CancelJob(_data_key(state, data.recipe)),) if isinstance(data, Describing) else ()
+    cancel = (ev.CancelJob(state.data_key(data.recipe)),) if isinstance(data, Describing) else ()
     before = data.reason if isinstance(data, Unusable) else ""
-    start = ev.StartDescribing(_data_key(state, plan.recipe), plan.recipe)
+    start = ev.StartDescribing(state.data_key(plan.recipe), plan.recipe)
     return replace(state, data=Describing(plan.recipe, before)), (*cancel, start)
 
 
@@ -471,19 +415,19 @@ def _answer(state: State) -> Step:
     stage, reason = _attitude(state, message)
     if stage is None:
         return state, ()
-    work = Work(_ticket(message), message.model_version, message.model_digest, stage, reason)
+    work = Work(Ticket.of(message), message.model_version, message.model_digest, stage, reason)
     return replace(state, work=work), _join(state, work)
 
 
 def _begin_job(state: State) -> Step:
     work, run, plan, model = state.work, state.run, state.plan, state.model
-    if work is None or work.stage != "waiting" or run is None or plan is None or not _holds_plan(state):
+    if work is None or work.stage != "waiting" or run is None or plan is None or not state.holds_plan:
         return state, ()
     if model is None or model.run != work.ticket.run or model.version < work.model_version:
         return state, ()
     if (model.version, model.digest) != (work.model_version, work.model_digest):
         return _decline(state, work, f"it holds model {model.version} {model.digest[:8]}, not the one to start from")
-    key = _key(state, work.ticket)
+    key = state.key(work.ticket)
     start: Effect = ev.StartEvaluation(key, plan.digest)
     if work.ticket.task == "train":
         drawn = seed(run, work.ticket.round, state.identity.device)
@@ -492,12 +436,12 @@ def _begin_job(state: State) -> Step:
 
 
 def _send(state: State) -> Step:
-    if not state.connected or not _is_present(state):
+    if not state.connected or not state.served:
         return state, ()
     effects: list[Effect] = []
     outbox: list[Pending] = []
     for pending in state.outbox:
-        if state.now < pending.resend_at or not _is_current(state, pending.parcel.ticket):
+        if state.now < pending.resend_at or not state.is_current(pending.parcel.ticket):
             outbox.append(pending)
             continue
         effects.append(ev.SendParts(pending.parcel, (0,) if pending.sent else None))
@@ -514,7 +458,7 @@ def _show(state: State) -> Step:
     if (
         shown is not None
         and age < (STATUS_S if now != shown else state.identity.heartbeat_s)
-        and not _urgent(now, shown)
+        and not urgent(now, shown)
     ):
         return state, ()
     return replace(state, shown=now, shown_at=state.now), (ev.PublishStatus(now),)
@@ -552,10 +496,10 @@ def _join(state: State, work: Work) -> tuple[Effect, ...]:
 def _is_asked(state: State, announced: Announced) -> bool:
     """Whether an answer to the announcement is ours to give, and has not been given."""
     message = announced.message
-    ticket = _ticket(message)
-    if not _is_current(state, ticket) or message.phase is not Phase.COLLECTING or state.now >= announced.until:
+    ticket = Ticket.of(message)
+    if not state.is_current(ticket) or message.phase is not Phase.COLLECTING or state.now >= announced.until:
         return False
-    if state.paused is not None or not _is_present(state) or ticket in state.settled:
+    if state.paused is not None or not state.served or ticket in state.settled:
         return False
     if any(pending.parcel.ticket == ticket for pending in state.outbox):
         return False
@@ -567,72 +511,15 @@ def _is_asked(state: State, announced: Announced) -> bool:
 def _attitude(state: State, message: RoundAnnouncement) -> tuple[Literal["waiting", "declined", "silent"] | None, str]:
     """How we stand to a task, and why; None until we know."""
     train, data = message.task == "train", state.data
-    if trouble := _trouble(state):
-        return ("declined" if train else "silent"), trouble
-    if not _holds_plan(state) or not isinstance(data, Stock):
+    if why := trouble(state):
+        return ("declined" if train else "silent"), why
+    if not state.holds_plan or not isinstance(data, Stock):
         return None, ""
     if data.examples if train else data.held_out:
         return "waiting", ""
     if data.held_out or not train:
         return "silent", ""
     return "declined", "it has no examples to train on: look at its recordings with `edge data show`"
-
-
-def _is_present(state: State) -> bool:
-    return state.coordinator is not None and state.coordinator.state in _PRESENT
-
-
-def _is_current(state: State, ticket: Ticket) -> bool:
-    return state.run is not None and state.run.run == ticket.run
-
-
-def _holds_plan(state: State) -> bool:
-    return state.run is not None and state.plan is not None and state.plan.digest == state.run.plan.blob.digest
-
-
-def _wants_plan(state: State) -> bool:
-    """Whether the run's plan is neither here nor on its way."""
-    return state.run is not None and not _holds_plan(state) and state.fetching_plan != state.run.plan.blob
-
-
-def _wants_model(state: State) -> bool:
-    """Whether the newest model of the run is neither here nor on its way."""
-    pointer = state.pointer
-    if pointer is None or state.run is None or pointer.run != state.run.run:
-        return False
-    return not any(
-        known is not None and _names(known) == _names(pointer) for known in (state.model, state.fetching_model)
-    )
-
-
-def _names(pointer: ModelPointer) -> tuple[str, int, str]:
-    return pointer.run, pointer.version, pointer.digest
-
-
-def _urgent(now: DeviceStatus, shown: DeviceStatus) -> bool:
-    """Whether a coordinator decides by what has changed; what we are busy with is only for people."""
-    return (now.examples, now.held_out, now.detail, now.state in _BUSY) != (
-        shown.examples,
-        shown.held_out,
-        shown.detail,
-        shown.state in _BUSY,
-    )
-
-
-def _ticket(message: RoundAnnouncement) -> Ticket:
-    return Ticket(message.run, message.round, message.task, message.nonce)
-
-
-def _rank(message: RoundAnnouncement) -> tuple[int, bool, int]:
-    return message.round, message.task == "evaluate", message.attempt
-
-
-def _key(state: State, ticket: Ticket) -> str:
-    return "/".join((state.identity.device, ticket.run, str(ticket.round), ticket.task, ticket.nonce))
-
-
-def _data_key(state: State, recipe: str) -> str:
-    return f"{state.identity.device}/data/{recipe}"
 
 
 _RULES: Final[tuple[Callable[[State], Step], ...]] = (

@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Final, Literal
 
 from edge.events import Parcel, Ticket
 from schemas.messages import (
     BlobRef,
+    CoordinatorState,
     CoordinatorStatus,
     DeviceStatus,
     ModelPointer,
     RoundAnnouncement,
     RunSettings,
 )
+
+_SERVING: Final = frozenset({CoordinatorState.STARTING, CoordinatorState.RUNNING})
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,6 +101,11 @@ class Announced:
     until: float
     session: int | None
 
+    @staticmethod
+    def rank(message: RoundAnnouncement) -> tuple[int, bool, int]:
+        """Announcements of a run come in this order."""
+        return message.round, message.task == "evaluate", message.attempt
+
 
 @dataclass(frozen=True, slots=True)
 class State:
@@ -126,3 +134,42 @@ class State:
     last_round: int | None = None  # whose update was accepted
     shown: DeviceStatus | None = None  # since we are connected
     shown_at: float = 0.0
+
+    @property
+    def served(self) -> bool:
+        """Whether a coordinator is there, as far as we know."""
+        return self.coordinator is not None and self.coordinator.state in _SERVING
+
+    @property
+    def holds_plan(self) -> bool:
+        """Whether the run's plan is here."""
+        return self.run is not None and self.plan is not None and self.plan.digest == self.run.plan.blob.digest
+
+    @property
+    def wants_plan(self) -> bool:
+        """Whether the run's plan is neither here nor on its way."""
+        return self.run is not None and not self.holds_plan and self.fetching_plan != self.run.plan.blob
+
+    @property
+    def wants_model(self) -> bool:
+        """Whether the newest model of the run is neither here nor on its way."""
+        if self.pointer is None or not self.is_current(self.pointer):
+            return False
+        wanted = _identity(self.pointer)
+        return all(known is None or _identity(known) != wanted for known in (self.model, self.fetching_model))
+
+    def is_current(self, thing: Ticket | ModelPointer) -> bool:
+        """Whether it belongs to the run there is now."""
+        return self.run is not None and self.run.run == thing.run
+
+    def key(self, ticket: Ticket) -> str:
+        """What the trainer knows the job for ``ticket`` by."""
+        return "/".join((self.identity.device, ticket.run, str(ticket.round), ticket.task, ticket.nonce))
+
+    def data_key(self, recipe: str) -> str:
+        """What the trainer knows the counting of our data by."""
+        return f"{self.identity.device}/data/{recipe}"
+
+
+def _identity(pointer: ModelPointer) -> tuple[str, int, str]:
+    return pointer.run, pointer.version, pointer.digest

@@ -56,6 +56,7 @@ MAX_PAYLOAD: Final = 16 * 2**20  # bytes of payload in a part: the largest ``par
 MAX_PART: Final = MAX_PAYLOAD + 1024  # bytes, with its header and what a newer peer may add
 MAX_UPDATE: Final = 2**31 - 1  # bytes; protobuf's own limit
 MAX_COUNTS: Final = 32 + 10 * MAX_CLASSES**2  # bytes; a varint takes at most 10
+MAX_HEADING: Final = 1024  # bytes at the start of an update that have all but its payload; they take 200
 MAX_FIELD: Final = 64  # bytes in a name, a digest or a nonce
 MAX_ERRORS: Final = 100  # faults of one message that are looked at; listing thousands would cost a hundred MB
 
@@ -210,7 +211,10 @@ def decode_heading(start: bytes) -> Heading | None:
 
     The fields are not checked against the ranges of ``Update``; ``decode_update`` does that with the whole.
     """
-    wire = _parse(pb.Update(), start[: _whole_fields(start)], MAX_UPDATE)
+    end = _whole_fields(start[:MAX_HEADING])
+    if end == 0:
+        return None
+    wire = _parse(pb.Update(), start[:end], MAX_HEADING)
     task = _TASK_NAMES.get(wire.task)
     if task is None or not all(wire.HasField(field) for field in _UPDATE_FIELDS):
         return None

@@ -10,6 +10,7 @@
     |   `-- PayloadTooLarge     the broker would throw this payload away
     |-- FederationError   the broker works, the federation doesn't: no device, a second writer  (exit 6)
     |-- StateError        the state directory can't be read or written                 (exit 7)
+    |-- TrainingError     training went wrong in the numbers: a loss that isn't finite (exit 8)
     `-- WireError         bytes from outside are not what the protocol allows
 
 ``WireError`` is the one error a decoder raises, and it never reaches a user: it becomes a counted rejection.
@@ -72,6 +73,12 @@ class StateError(FedbeatError):
     """The state directory can't be read or written."""
 
     exit_code = 7
+
+
+class TrainingError(FedbeatError):
+    """Training or evaluation went wrong in the numbers: the loss isn't finite."""
+
+    exit_code = 8
 
 
 class Reject(StrEnum):

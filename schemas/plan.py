@@ -81,7 +81,7 @@ class _Part(Message, extra="forbid"):
 class Uniform(_Part):
     """Values drawn evenly between ``-bound`` and ``bound``."""
 
-    kind: Literal["uniform"] = "uniform"
+    kind: Literal["uniform"]
     bound: Annotated[float, Field(gt=0, le=1e3)]
 
     def draw(self, shape: tuple[int, ...], rng: np.random.Generator) -> Flat:
@@ -92,7 +92,7 @@ class Uniform(_Part):
 class Constant(_Part):
     """One value for all."""
 
-    kind: Literal["constant"] = "constant"
+    kind: Literal["constant"]
     value: Annotated[float, Field(ge=-1e6, le=1e6)]
 
     def draw(self, shape: tuple[int, ...], _rng: np.random.Generator) -> Flat:
@@ -103,7 +103,7 @@ class Constant(_Part):
 class Stored(_Part):
     """Values that are in the plan's file."""
 
-    kind: Literal["stored"] = "stored"
+    kind: Literal["stored"]
 
 
 class Parameter(_Part):

@@ -23,7 +23,7 @@ from pydantic_settings import (
 
 from schemas.errors import SettingsError
 from schemas.link.address import BrokerAddress
-from schemas.link.mqtt import MqttSettings
+from schemas.link.mqtt_settings import MqttSettings
 from schemas.messages import Name
 
 _PASSWORD = re.compile(r"(://[^:/@]*:)[^@]*@")  # in a broker's address

@@ -89,10 +89,12 @@ def test_dirichlet_gives_devices_equal_numbers_and_follows_the_prior() -> None:
     assert all(80 <= int((dataset.labels[piece] == 0).sum()) <= 100 for piece in pieces[:-1])
 
 
-def test_shards_leave_a_device_few_classes() -> None:
+def test_shards_leave_a_device_few_classes_dealt_at_random() -> None:
     dataset = labelled([n % 10 for n in range(1000)])
     pieces = by_shards(dataset, 10, 2, seed=0)
-    assert all(len(np.unique(dataset.labels[piece])) <= 2 for piece in pieces)
+    classes = [len(np.unique(dataset.labels[piece])) for piece in pieces]
+    assert max(classes) == 2
+    assert classes.count(2) >= 5
     assert {len(piece) for piece in pieces} == {100}
 
 

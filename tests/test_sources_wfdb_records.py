@@ -148,13 +148,16 @@ def test_paced_records_are_left_out_by_name_and_by_content(tmp_path: Path) -> No
         load(str(tmp_path), "ecg-beats")
 
 
-@pytest.mark.parametrize("damage", ["no signal", "cut signal", "bad header", "bad annotation", "no beats"])
+@pytest.mark.parametrize("damage", ["no signal", "cut signal", "bad header", "bad annotation", "no beats", "too long"])
 def test_a_broken_record_is_a_data_error(tmp_path: Path, damage: str) -> None:
     write_record(tmp_path, "mine", "+++" if damage == "no beats" else "NNNNNN")
     if damage == "no signal":
         (tmp_path / "mine.dat").unlink()
     elif damage == "cut signal":
         (tmp_path / "mine.dat").write_bytes((tmp_path / "mine.dat").read_bytes()[:100])
+    elif damage == "too long":
+        header = (tmp_path / "mine.hea").read_text()
+        (tmp_path / "mine.hea").write_text(header.replace("mine 1 360 2520", "mine 1 360 60000000"))
     elif damage == "bad header":
         (tmp_path / "mine.hea").write_text("mine one two\n")
     elif damage == "bad annotation":

@@ -106,6 +106,8 @@ def test_windows_with_gaps_are_rejected_and_counted(tmp_path: Path) -> None:
         ("label,a\n", "has a header but no window"),
         ("label\nx\n", "no column of values"),
         ("label,a\n,1\n", "line 2 has no label"),
+        ("label,a\nx,1,2\n", "line 2 has more cells than the header"),
+        ("label,a,a\nx,1,2\n", "two columns of the same name"),
         ("label,a\nx,high\n", "line 2: .*must be numbers"),
         ("label,a,b\nx,1\n", "no usable window"),
         ("label,a\nx,nan\n", "no usable window"),

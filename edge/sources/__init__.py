@@ -58,7 +58,7 @@ def open_source(path: str, recipe: str) -> Source:
             return reader.open(path, known.form)
     place = Path(path)
     readable = "; ".join(reader.what for reader in known.readers)
-    if not place.exists() and not place.with_suffix(".hea").exists():
+    if not place.exists():
         raise DataError(f"there is nothing at {path}: give the folder or file of the recordings ({readable})")
     if place.is_dir() and not any(place.iterdir()):
         raise DataError(f"the folder {path} is empty: put recordings there ({readable})")

@@ -8,8 +8,9 @@ EC57), and de Chazal et al. (2004) part the other patients into DS1 to train and
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -69,7 +70,7 @@ DS2 = (
 LEAD = "MLII"
 CLASSES = ("N", "S", "V", "F", "Q")  # AAMI EC57
 FORM = Form("ecg-beats", ((1, 128), (6,)), CLASSES)
-MAX_SAMPLES = 100_000_000  # of one lead: a week at 128 Hz, 800 MB while it is filtered
+MAX_SAMPLES = 50_000_000  # of one lead: a day at 500 Hz; filtering it takes some copies of 400 MB
 
 
 def _records(path: str) -> tuple[Path, ...]:
@@ -116,22 +117,20 @@ def _open(path: str, _form: Form) -> Source:
 
 def _read_record(record: Path, rejected: Counter[str]) -> Dataset:
     """The labelled beats of one record; beats that can't be used are counted in ``rejected``. Raises ``DataError``."""
-    import wfdb  # noqa: PLC0415  - half a second that only a device with WFDB records pays
+    import wfdb  # noqa: PLC0415  - half a second of imports that only a device with WFDB records pays
 
-    from edge import ecg  # noqa: PLC0415  - so does SciPy
+    from edge import ecg  # noqa: PLC0415  - likewise, for SciPy
 
     if not record.with_name(record.name + ".atr").is_file():
         raise DataError(f"has no annotations ({record.name}.atr): annotate its beats first")
-    try:
-        header = wfdb.rdheader(str(record))
-        lead = header.sig_name.index(LEAD) if LEAD in header.sig_name else 0
-        samples = int(header.sig_len)
-        signal = wfdb.rdrecord(str(record), channels=[lead], sampto=min(samples, MAX_SAMPLES)).p_signal[:, 0]
-        annotation = wfdb.rdann(str(record), "atr")
-    except Exception as error:  # wfdb lets through whatever its parsing of a broken file meets
-        raise DataError(f"can't be read as WFDB ({type(error).__name__}: {error}): copy it again") from error
-    if samples > MAX_SAMPLES:
-        raise DataError(f"is {samples} samples long: cut it into records of at most {MAX_SAMPLES}")
+    header = _parsed(wfdb.rdheader, record)
+    if not header.sig_name:
+        raise DataError("has no signals of its own: give the segments of a multi-segment record one by one")
+    if not 0 < (header.sig_len or 0) <= MAX_SAMPLES:
+        raise DataError(f"is {header.sig_len} samples long: cut it into records of at most {MAX_SAMPLES}")
+    lead = header.sig_name.index(LEAD) if LEAD in header.sig_name else 0
+    signal = _parsed(wfdb.rdrecord, record, channels=[lead]).p_signal[:, 0]
+    annotation = _parsed(wfdb.rdann, record, extension="atr")
     if not np.isfinite(signal).all():
         raise DataError("has gaps in its signal: cut it into gapless records")
     symbols = np.array(annotation.symbol)
@@ -146,6 +145,14 @@ def _read_record(record: Path, rejected: Counter[str]) -> Dataset:
         rejected["beats too near an end of their record"] += lost
     labels = np.array([CLASSES.index(name) for name in names], dtype=np.int64)
     return Dataset((cut.signal, cut.rr), labels, np.full(len(labels), record.name), CLASSES)
+
+
+def _parsed(parse: Callable[..., Any], record: Path, **options: object) -> Any:
+    """What one of wfdb's readers makes of a record; ``DataError`` for whatever it lets through on a broken file."""
+    try:
+        return parse(str(record), **options)
+    except Exception as error:
+        raise DataError(f"can't be read as WFDB ({type(error).__name__}: {error}): copy it again") from error
 
 
 def _no_beats() -> Dataset:

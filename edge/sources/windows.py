@@ -150,9 +150,13 @@ def _read_csv(file: Path, form: Form) -> _Table:
                 raise DataError(
                     f"{file} has no column `label` (its header: {', '.join(columns[:8])}): label the windows"
                 )
+            if len(set(columns)) < len(columns):
+                raise DataError(f"{file} has two columns of the same name: rename one")
             values = [column for column in columns if column not in {"label", "owner"}]
             shape = _shape(file, values, form)
             for row in reader:
+                if None in row:
+                    raise DataError(f"{file} line {reader.line_num} has more cells than the header: name every column")
                 if not (label := (row["label"] or "").strip()):
                     raise DataError(f"{file} line {reader.line_num} has no label: label it, or delete the line")
                 rows.append(_values(file, reader.line_num, row, values))

@@ -1,4 +1,4 @@
-"""The link's twin without a network: an in-process broker with the behaviour of a good MQTT broker, and faults on order.
+"""The link's twin without a network: an in-process broker that behaves as a good one, and faults on order.
 
 Nothing here has a thread or a clock. What a verb causes happens before it returns, on the caller's thread, one event
 at a time, so that a whole federation replays exactly; what takes time (a delay, a reconnect) waits for
@@ -13,7 +13,6 @@ import threading
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import partial
-from types import MappingProxyType
 
 from schemas.errors import BrokerUnreachable, PayloadTooLarge
 from schemas.link.backoff import Backoff, Draw
@@ -67,12 +66,13 @@ class MemoryBroker:
         self._due: list[tuple[float, int, Callable[[], None]]] = []
         self._order = 0
         self._running = False
+        self._barred: set[str] = set()
 
     @property
     def retained(self) -> Mapping[str, bytes]:
         """The retained payloads by topic, as they are now."""
         with self.lock:
-            return MappingProxyType({topic: message.payload for topic, message in self._retained.items()})
+            return {topic: message.payload for topic, message in self._retained.items()}
 
     def advance(self, seconds: float) -> None:
         """Move the clock; what falls due happens in its order, each at its own time."""
@@ -83,13 +83,20 @@ class MemoryBroker:
                 self.run()
             self.now_s = until
 
-    def cut(self, client_id: str) -> None:
-        """Break a client's connection without a goodbye, which publishes its last will."""
+    def cut(self, client_id: str, *, bar: bool = False) -> None:
+        """Break a client's connection without a goodbye, which publishes its last will; ``bar`` it until ``mend``."""
         with self.lock:
+            if bar:
+                self._barred.add(client_id)
             session = self._sessions.get(client_id)
             if session is not None and session.link is not None:
                 self._lose(session, session.link, "the connection broke")
             self.run()
+
+    def mend(self, client_id: str) -> None:
+        """Let a barred client in at its next attempt."""
+        with self.lock:
+            self._barred.discard(client_id)
 
     def stop(self, *, forget: bool = False) -> None:
         """Go down, breaking all connections; ``forget`` retained messages and sessions, as a crash may."""
@@ -110,10 +117,14 @@ class MemoryBroker:
 
     # What links call, holding the lock.
 
-    def at(self, seconds: float, action: Callable[[], None]) -> None:
-        """Have ``action`` done in so many seconds."""
+    def at(self, when_s: float, action: Callable[[], None]) -> None:
+        """Have ``action`` done at a time; those of one time in the order of the calls."""
         self._order += 1
-        heapq.heappush(self._due, (self.now_s + seconds, self._order, action))
+        heapq.heappush(self._due, (when_s, self._order, action))
+
+    def soon(self, action: Callable[[], None]) -> None:
+        """Have ``action`` done after what is already due now."""
+        self.at(self.now_s, action)
 
     def run(self) -> None:
         """Do all that is due now, also what that causes; the outermost caller does it, so events never nest."""
@@ -128,7 +139,7 @@ class MemoryBroker:
 
     def connect(self, link: MemoryLink) -> bool | None:
         """Whether a session was kept for it; None: nothing answers."""
-        if not self._up:
+        if not self._up or link.client_id in self._barred:
             return None
         session = self._sessions.get(link.client_id)
         if session is not None and session.link is not None:
@@ -143,8 +154,8 @@ class MemoryBroker:
     def redeliver(self, client_id: str) -> None:
         """Send again what a kept session has not acknowledged."""
         session = self._sessions[client_id]
-        for number in session.unacked:
-            self._send(session, number)
+        for number, message in session.unacked.items():
+            self._send(session, number, message)
 
     def disconnect(self, link: MemoryLink) -> None:
         """A goodbye: no last will."""
@@ -190,36 +201,32 @@ class MemoryBroker:
             self._sessions.pop(session.client_id, None)
         if link.will is not None:
             will = Publication(0, link.will.topic, link.will.payload, retain=True)
-            self.at(0.0, partial(self.accept, will))
+            self.soon(partial(self.accept, will))
         link.broken(why)
 
     def _deliver(self, session: _Session, message: _Message) -> None:
         if self.draw.random() < self._faults.loss:
             return
-        if session.link is None and not message.qos:
-            return
         self._order += 1
         number = self._order
-        session.unacked[number] = message
+        if message.qos:
+            session.unacked[number] = message
         if session.link is not None:
-            self._send(session, number)
+            self._send(session, number, message)
 
-    def _send(self, session: _Session, number: int) -> None:
-        delay = self.draw.random() * self._faults.delay_s
-        session.clear_at_s = max(session.clear_at_s, self.now_s + delay)
-        copies = 2 if self.draw.random() < self._faults.duplicate else 1
+    def _send(self, session: _Session, number: int, message: _Message) -> None:
+        delay_s = self.draw.random() * self._faults.delay_s
+        session.clear_at_s = max(session.clear_at_s, self.now_s + delay_s)
         assert session.link is not None
+        copies = 2 if self.draw.random() < self._faults.duplicate else 1
         for _ in range(copies):
-            self.at(session.clear_at_s - self.now_s, partial(self._arrive, session, number, session.link.connection))
+            self.at(session.clear_at_s, partial(self._arrive, session, number, message, session.link.connection))
 
-    def _arrive(self, session: _Session, number: int, connection: object) -> None:
+    def _arrive(self, session: _Session, number: int, message: _Message, connection: object) -> None:
         """A message reaches its subscriber, if that connection is still the one it was sent over."""
-        message = session.unacked.get(number)
-        if message is None or session.link is None or session.link.connection is not connection:
+        if session.link is None or session.link.connection is not connection:
             return
         duplicate, message.tried = message.tried, True
-        if not message.qos:
-            del session.unacked[number]
         ack = partial(self._ack, session, number, connection)
         session.link.emit(Inbound(message.topic, message.payload, message.retained, duplicate, ack))
 
@@ -261,7 +268,7 @@ class MemoryLink:
     def open(self) -> None:
         """Connect."""
         with self._broker.lock:
-            self._broker.at(0.0, self._connect)
+            self._broker.soon(self._connect)
             self._broker.run()
 
     def publish(self, topic: str, payload: bytes, *, qos: Qos = 1, retain: bool = False, bulk: bool = False) -> int:
@@ -311,7 +318,7 @@ class MemoryLink:
             self._closed = True
             self._broker.disconnect(self)
             self.connection = None
-            self._broker.at(0.0, partial(self.emit, Disconnected()))
+            self._broker.soon(partial(self.emit, Disconnected()))
             self._broker.run()
 
     def broken(self, why: str) -> None:
@@ -340,7 +347,7 @@ class MemoryLink:
         self._failures += 1
         wait_s = self._backoff.wait_s(self._failures, self._broker.draw)
         self._tell(Disconnected(BrokerUnreachable(f"the broker in memory: {why}"), retry_in_s=wait_s))
-        self._broker.at(wait_s, self._connect)
+        self._broker.at(self._broker.now_s + wait_s, self._connect)
 
     def _flush(self) -> None:
         """Hand the broker what may go; it acknowledges each at once."""
@@ -352,4 +359,4 @@ class MemoryLink:
                     self._tell(Sent(token))
 
     def _tell(self, event: Event) -> None:
-        self._broker.at(0.0, partial(self.emit, event))
+        self._broker.soon(partial(self.emit, event))

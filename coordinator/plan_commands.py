@@ -1,0 +1,90 @@
+"""``coordinator plan``, and which plan a run uses. PyTorch is imported only where a module is to be exported."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from pathlib import Path
+
+from coordinator import plan_file
+from coordinator.config import CoordinatorSettings
+from coordinator.plan_file import PlanFile
+from schemas.errors import PlanError, SettingsError
+from schemas.parameters import Parameters
+from schemas.plan import Plan
+
+_INPUT = re.compile(r"^(?:(?P<name>[A-Za-z_]\w*)=)?(?P<shape>[1-9]\d*(?:x[1-9]\d*)*)$")
+
+
+def resolve(settings: CoordinatorSettings) -> tuple[Plan, Parameters]:
+    """The plan the settings ask for, and the parameters a new run starts from."""
+    if settings.plan and settings.model:
+        raise SettingsError("--plan and --model exclude each other: give one of them")
+    if settings.model:
+        file = export_module(
+            settings.model, None, inputs=settings.input, classes=settings.classes, report=None, data=settings.recipe
+        )
+    elif settings.plan:
+        file = plan_file.find(settings.plan)
+    else:
+        raise SettingsError(f"no plan is given: add --plan with a file or one of {', '.join(plan_file.bundled())}")
+    return file.plan, file.initial(settings.seed)
+
+
+def export_plan(source: str, target: Path, **options: object) -> str:
+    """Export the class ``source`` names to the file ``target``; what there is to say of it."""
+    file = export_module(source, **options)  # type: ignore[arg-type]  # the command line's own options
+    plan_file.write(file, target)
+    return f"{target}: {len(file.plan.operations)} operations, {file.plan.manifest().size} parameters"
+
+
+def export_module(
+    source: str,
+    name: str | None,
+    *,
+    inputs: Sequence[str],
+    classes: str,
+    report: str | None = None,
+    data: str = "windows",
+    loss: str = "cross_entropy",
+) -> PlanFile:
+    """The plan of ``FILE.py:CLASS``. Raises ``SettingsError`` for options, ``PlanError`` for the module."""
+    shapes = parse_inputs(inputs)
+    names = parse_classes(classes)
+    export, load_class = _exporter()
+    module = load_class(source)
+    plain = re.sub(r"[^a-z0-9]+", "-", source.rpartition(":")[2].lower()).strip("-")
+    return export(
+        module,
+        name or plain,
+        shapes,
+        loss=loss,
+        classes=names,
+        report=report.split(",") if report else None,
+        data=data,
+    )
+
+
+def parse_inputs(inputs: Sequence[str]) -> dict[str, tuple[int, ...]]:
+    """Names and shapes, without the batch, of ``6x150`` or ``signal=1x128`` each."""
+    if not inputs:
+        raise SettingsError("a model's inputs are needed: add --input 6x150, or --input name=6x150 for each of several")
+    shapes: dict[str, tuple[int, ...]] = {}
+    for number, text in enumerate(inputs):
+        match = _INPUT.match(text)
+        if match is None:
+            raise SettingsError(f"--input {text!r} is not a shape: write it as 6x150, or name=6x150")
+        name = match["name"] or ("input" if len(inputs) == 1 else f"input{number}")
+        if name in shapes:
+            raise SettingsError(f"--input {name!r} is given twice")
+        shapes[name] = tuple(int(size) for size in match["shape"].split("x"))
+    return shapes
+
+
+def parse_classes(classes: str) -> tuple[str, ...]:
+    """Names with commas between, or 0 to n-1 for a number n."""
+    if not classes:
+        raise SettingsError("a model's classes are needed: add --classes 7, or their names with commas between")
+    if classes.isdecimal():
+        return tuple(str(number) for number in range(int(classes)))
+    return tuple(name.strip() for name in classes.split(","))

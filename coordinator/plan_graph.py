@@ -1,0 +1,169 @@
+"""The graph that ``torch.export`` made becomes a plan's steps. Names, arguments and shapes; no values. Needs torch."""
+
+from __future__ import annotations
+
+import operator
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any, Final
+
+import torch
+from torch import fx
+from torch.export import ExportedProgram
+from torch.export.graph_signature import InputKind
+
+from schemas.errors import PlanError
+from schemas.plan import CLASS_WEIGHTS, LABELS, OPERATIONS, REFERENCE, advice
+
+# Arithmetic that torch does on batch-dependent sizes, outside ATen.
+_WHOLE_NUMBERS: Final[Mapping[Callable[..., Any], str]] = {
+    operator.add: "int.add",
+    operator.sub: "int.sub",
+    operator.mul: "int.mul",
+    operator.floordiv: "int.floordiv",
+}
+# Checks that the trace leaves behind; the plan's stated shapes say the same.
+_CHECKS: Final = ("_assert_tensor_metadata", "_assert_scalar", "sym_constrain_range", "sym_constrain_range_for_size")
+_PROBES: Final = (2, 3, 5, 7)  # batch sizes at which a stated size must be k times the batch
+
+
+@dataclass(frozen=True, slots=True)
+class Graph:
+    """A plan's steps, as ``Operation`` takes them, and the names of its outputs."""
+
+    operations: tuple[dict[str, object], ...]
+    loss: str
+    logits: str
+
+
+def steps(program: ExportedProgram, inputs: tuple[str, ...]) -> Graph:
+    """The steps of ``program``, whose inputs are parameters, ``inputs``, labels and class weights, in that order.
+
+    Raises ``PlanError`` naming the layer for anything a plan can't have.
+    """
+    names = _placeholders(program, inputs)
+    taken = set(names.values())
+    operations = []
+    for node in program.graph.nodes:
+        if node.op != "call_function":
+            continue
+        if node.target is operator.getitem:
+            names[node] = _only_result(node, names)
+        elif not (_is_check(node) or not node.users):
+            names[node] = _free(node.name, taken)
+            operations.append(_operation(node, names))
+    output = program.graph.output_node().args[0]
+    loss, logits = (names[node] for node in output)  # type: ignore[union-attr, index]  # fx types arguments loosely
+    return Graph(tuple(operations), loss, logits)
+
+
+def _placeholders(program: ExportedProgram, inputs: tuple[str, ...]) -> dict[fx.Node, str]:
+    """Our names of the graph's inputs."""
+    given = iter((*inputs, LABELS, CLASS_WEIGHTS))
+    nodes = {node.name: node for node in program.graph.nodes if node.op == "placeholder"}
+    names = {}
+    for entry in program.graph_signature.input_specs:
+        if entry.kind == InputKind.PARAMETER:
+            name = str(entry.target).removeprefix("model.")
+        elif entry.kind == InputKind.USER_INPUT:
+            name = next(given)
+        else:
+            raise PlanError(
+                f"the model makes a constant tensor in forward ({entry.target}): a plan has none; use plain numbers, "
+                "or an nn.Parameter"
+            )
+        names[nodes[entry.arg.name]] = name
+    return names
+
+
+def _operation(node: fx.Node, names: Mapping[fx.Node, str]) -> dict[str, object]:
+    kind = _kind(node)
+    layer = _layer(node)
+    if kind not in OPERATIONS:
+        raise PlanError(f"{layer or 'the model'} uses the operation {kind!r}, which no plan may: {advice(kind)}")
+    operation: dict[str, object] = {
+        "out": names[node],
+        "op": kind,
+        "args": tuple(_argument(argument, names) for argument in node.args),
+        "shape": _shape(node, layer),
+    }
+    if node.kwargs:
+        operation["kwargs"] = {key: _argument(value, names) for key, value in node.kwargs.items()}
+    if layer:
+        operation["layer"] = layer
+    return operation
+
+
+def _kind(node: fx.Node) -> str:
+    if node.target in _WHOLE_NUMBERS:
+        return _WHOLE_NUMBERS[node.target]  # type: ignore[index]  # fx allows a string here too
+    if not isinstance(node.target, torch._ops.OpOverload):  # noqa: SLF001  - torch has no public name for it
+        return str(node.target)
+    name = str(node.target).removeprefix("aten.").removesuffix(".default")
+    # The functional form of dropout; its mask, the second result, is for a backward pass we don't write ourselves.
+    return "dropout" if name == "native_dropout" else name
+
+
+def _argument(value: object, names: Mapping[fx.Node, str]) -> object:
+    if isinstance(value, fx.Node):
+        return f"{REFERENCE}{names[value]}"
+    if isinstance(value, list | tuple):
+        return tuple(_argument(item, names) for item in value)
+    if isinstance(value, torch.dtype):
+        return str(value).removeprefix("torch.")
+    return value
+
+
+def _only_result(node: fx.Node, names: Mapping[fx.Node, str]) -> str:
+    source, index = node.args
+    assert isinstance(source, fx.Node)
+    if _kind(source) == "dropout" and index == 0:
+        return names[source]
+    raise PlanError(f"{_layer(node) or 'the model'} uses {_kind(source)!r}, which gives several results: slice instead")
+
+
+def _shape(node: fx.Node, layer: str) -> tuple[int, ...] | None:
+    """The result's shape with -k for k times the batch; None for a whole number."""
+    value = node.meta["val"]
+    if isinstance(value, tuple | list):
+        value = value[0]
+    if not isinstance(value, torch.Tensor):
+        return None
+    return tuple(_dim(dim, layer) for dim in value.shape)
+
+
+def _dim(dim: int | torch.SymInt, layer: str) -> int:
+    if isinstance(dim, int):
+        return dim
+    expression = dim.node.expr
+    symbols = list(expression.free_symbols)
+    if not symbols:
+        return int(expression)
+    if len(symbols) == 1:
+        factors = {expression.subs(symbols[0], probe) / probe for probe in _PROBES}
+        factor = factors.pop()
+        if not factors and factor.is_Integer:
+            return -int(factor)
+    raise PlanError(f"{layer or 'the model'} makes a size of {expression} from the batch: keep examples apart")
+
+
+def _layer(node: fx.Node) -> str:
+    """The source layer of a node, such as ``conv1 (Conv1d)``; empty for the model's own forward and the loss."""
+    stack = list((node.meta.get("nn_module_stack") or {}).values())
+    path, kind = stack[-1] if stack else ("", "")
+    path = path.removeprefix("model").removeprefix(".")
+    if not path or path.startswith("_empty"):  # torch's placeholder for steps it added itself
+        return ""
+    return f"{path} ({getattr(kind, '__name__', None) or str(kind).rpartition('.')[2]})"
+
+
+def _is_check(node: fx.Node) -> bool:
+    return any(name in str(node.target) for name in _CHECKS)
+
+
+def _free(name: str, taken: set[str]) -> str:
+    """``name``, with a number after it where something is called that already."""
+    candidates: Iterable[str] = (name, *(f"{name}_{number}" for number in range(len(taken) + 1)))
+    found = next(candidate for candidate in candidates if candidate not in taken)
+    taken.add(found)
+    return found

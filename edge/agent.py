@@ -1,0 +1,413 @@
+"""One device: it carries out what ``participation`` decides. No decisions here, no arrays, and no blocking call.
+
+Everything comes in through ``handle``, from one thread; the link's and the trainer's threads only ``post``. Nothing
+that imports numpy or torch is imported here: an idle agent stays small, and all training is in the trainer's child.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections import Counter, deque
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final, Protocol, assert_never
+
+from pydantic import ValidationError
+
+from edge import events as ev
+from edge import participation, presence
+from edge.dataspec import DataSpec
+from edge.download import Download, Move
+from edge.events import BlobKind, Effect, Event, Parcel
+from edge.jobs import Describe, Evaluate, Failure, Job, Result, Train
+from edge.outbox import Outbox
+from edge.participation_state import Identity
+from edge.store import Store
+from schemas import codec, parts
+from schemas.errors import LinkError, PayloadTooLarge, Reject, StateError, WireError
+from schemas.link import link as wire
+from schemas.messages import (
+    BlobRef,
+    Command,
+    CoordinatorStatus,
+    DeviceState,
+    DeviceStatus,
+    Health,
+    Join,
+    Message,
+    ModelPointer,
+    Receipt,
+    RoundAnnouncement,
+    RunSettings,
+    Word,
+)
+from schemas.topics import RULES, Address, Kind, Topics, check_name
+
+MAX_PLAN: Final = 2**20  # bytes; the trainer takes no larger one
+MAX_MODEL: Final = 2**30  # bytes
+ENVELOPE: Final = 1024  # bytes around the payload of a part
+
+_FOLLOWED: Final = (Kind.COORDINATOR, Kind.RUN, Kind.MODEL, Kind.ROUND)
+_log = logging.getLogger(__name__)
+
+Happening = wire.Event | ev.JobDone | ev.JobFailed
+MakeLink = Callable[[str, wire.Sink, wire.Will], wire.Link]  # client id, where events go, last will
+
+
+class Trainer(Protocol):
+    """What trains: ``TrainerPool``, or anything that answers as it does. Answers may come on any thread."""
+
+    def submit(self, job: Job, on_result: Callable[[Result | Failure], None]) -> None:
+        """Do ``job`` some time; ``on_result`` hears how it went, once."""
+
+    def cancel(self, key: str) -> None:
+        """The answer to the job of this key is not wanted any more."""
+
+
+@dataclass(frozen=True, slots=True)
+class Device:
+    """What one device is told: its name, its data, where it may write. ``session`` rises with each start."""
+
+    name: str
+    session: int
+    data: DataSpec
+    state: Path
+    heartbeat_s: float = 30.0
+    software: str = ""
+
+
+class _PlanHead(Message):
+    """The one field of a plan that concerns the agent."""
+
+    data: Word
+
+
+class Agent:
+    """One device, on one link. All methods are for one thread, the reactor's."""
+
+    def __init__(
+        self,
+        device: Device,
+        topics: Topics,
+        make_link: MakeLink,
+        trainer: Trainer,
+        post: Callable[[Agent, Happening], None],
+        health: Callable[[], Health] = Health,
+    ) -> None:
+        """``post`` takes what other threads have for us, for ``handle``. Raises ``SettingsError``, ``StateError``."""
+        self.name = check_name(device.name, "device")
+        self.rejected: Counter[Reject] = Counter()
+        self.fatal: LinkError | None = None  # why the broker will never take us
+        self._device = device
+        self._topics = topics
+        self._trainer = trainer
+        self._health = health
+        self._post = post
+        self._store = Store(device.state, self._warn)
+        self._outbox = Outbox(device.state / "outbox", self._warn)
+        self._downloads: dict[BlobKind, tuple[Download, BlobRef | ModelPointer]] = {}
+        self._limit: int | None = None  # bytes of a payload the broker takes
+        self._outage = ""  # how the connection ended, as it was last logged
+        held, contents = self._store.model(), self._outbox.contents()
+        self._state = participation.begin(
+            Identity(device.name, device.session, device.heartbeat_s, device.software),
+            model=None if held is None else held[0],
+            parcels=contents.parcels,
+            settled=contents.settled,
+            last_round=contents.last_round,
+        )
+        gone = presence.status(self._state).model_copy(update={"state": DeviceState.OFFLINE})
+        will = wire.Will(self._topic(Kind.DEVICE), codec.encode(gone))
+        self._link = make_link(device.name, lambda event: post(self, event), will)
+
+    @property
+    def status(self) -> DeviceStatus:
+        """What the device says of itself, now."""
+        return presence.status(self._state)
+
+    @property
+    def connected(self) -> bool:
+        """Whether the broker has us."""
+        return self._state.connected
+
+    def start(self) -> None:
+        """Start connecting."""
+        receipts = self._topics.filter(Kind.RECEIPT, device=self.name)
+        commands = self._topics.filter(Kind.COMMAND, device=self.name)
+        self._link.subscribe(*(self._topics.filter(kind) for kind in _FOLLOWED), receipts, commands)
+        self._link.open()
+
+    def stop(self, timeout_s: float = 5.0) -> None:
+        """Cancel what is being done, say goodbye, disconnect; updates without a receipt wait on disk."""
+        self._step(ev.StopRequested())
+        self._link.close(wire.Will(self._topic(Kind.DEVICE), codec.encode(self.status)), timeout_s)
+
+    def wake_at(self) -> float | None:
+        """When ``tick`` is due if nothing else happens, in monotonic seconds."""
+        return participation.wake_at(self._state)
+
+    def tick(self, now: float) -> None:
+        """It is now ``now``, in monotonic seconds."""
+        self._step(ev.Tick(now))
+
+    def handle(self, happening: Happening, now: float) -> None:
+        """Take in what another thread posted. Never raises for anything that came from outside."""
+        self._step(ev.Tick(now))
+        match happening:
+            case wire.Inbound():
+                self._inbound(happening)
+            case wire.Connected(limit=limit):
+                self._limit, self._outage = limit, ""
+                self._step(ev.Connected())
+            case wire.Disconnected():
+                self._disconnected(happening)
+            case wire.Sent():
+                pass  # a broker's acknowledgement proves no delivery: we wait for the receipt
+            case wire.Refused(error=error):
+                self._warn(str(error))
+            case ev.JobDone() | ev.JobFailed():
+                self._step(happening)
+            case _:
+                assert_never(happening)
+
+    # -- what comes in -------------------------------------------------------------------------------------------------
+
+    def _inbound(self, message: wire.Inbound) -> None:
+        try:
+            for event in self._read(message):
+                self._step(event)
+        except WireError as error:
+            self._reject(error.reason, f"{message.topic}: {error.detail}")
+        finally:
+            message.ack()
+
+    def _read(self, message: wire.Inbound) -> tuple[Event, ...]:
+        address = self._topics.parse(message.topic)
+        if address is None or address.device not in {None, self.name}:
+            raise WireError(Reject.UNEXPECTED, "nothing is published there for this device")
+        if not message.payload and address.rule.retain:
+            return ()  # a retained message that was cleared
+        if address.rule.form == "protobuf":
+            return self._part(address, message.payload)
+        if address.kind not in {*_FOLLOWED, Kind.RECEIPT, Kind.COMMAND}:
+            return ()  # some brokers send what others have asked for
+        return (_event(address, codec.decode(address.kind, message.payload), self.name),)
+
+    def _part(self, address: Address, payload: bytes) -> tuple[Event, ...]:
+        """A part of a blob; those nobody waits for are dropped unread."""
+        kind: BlobKind = "plan" if address.kind is Kind.PLAN_PART else "model"
+        download, wanted = self._downloads.get(kind, (None, None))
+        if download is None or wanted is None or address.part is None or address != _address(wanted, address.part):
+            return ()
+        self._move(wanted, download.take(address.part, codec.decode_part(payload)))
+        if not download.complete:
+            return ()
+        del self._downloads[kind]
+        try:
+            return (self._keep(wanted, download.blob()),)
+        except WireError as error:
+            self._reject(error.reason, error.detail)
+            return (ev.FetchFailed(kind, download.ref.digest, error.detail),)
+
+    def _keep(self, wanted: BlobRef | ModelPointer, blob: bytes) -> Event:
+        try:
+            if isinstance(wanted, ModelPointer):
+                self._store.keep_model(wanted, blob)
+                return ev.ModelReady(wanted)
+            self._store.keep_plan(wanted.digest, blob)
+        except StateError as error:
+            kind: BlobKind = "model" if isinstance(wanted, ModelPointer) else "plan"
+            return ev.FetchFailed(kind, _ref(wanted).digest, str(error), lasting=True)
+        return _plan_ready(wanted, blob)
+
+    def _disconnected(self, event: wire.Disconnected) -> None:
+        text = "" if event.error is None else str(event.error)
+        if event.fatal:
+            self.fatal = event.error
+        elif text and text != self._outage:  # once, not at every attempt
+            self._warn(f"{text}; trying again")
+        self._outage = text
+        self._step(ev.Disconnected())
+
+    def _reject(self, reason: Reject, detail: str) -> None:
+        """Count what was refused, and show each reason's first."""
+        self.rejected[reason] += 1
+        level = logging.WARNING if self.rejected[reason] == 1 else logging.DEBUG
+        _log.log(level, "%s: ignored a message (%s): %.300s", self.name, reason, detail)
+
+    # -- what goes out -------------------------------------------------------------------------------------------------
+
+    def _step(self, event: Event) -> None:
+        waiting = deque([event])
+        while waiting:
+            self._state, effects = participation.step(self._state, waiting.popleft())
+            for effect in effects:
+                try:
+                    waiting.extend(self._perform(effect))
+                except PayloadTooLarge as error:
+                    self._warn(f"{error}; lower the run's part_size below the broker's limit")
+
+    def _perform(self, effect: Effect) -> tuple[Event, ...]:  # noqa: C901, PLR0912 - one line an effect
+        match effect:
+            case ev.FetchPlan(ref):
+                return self._fetch_plan(ref)
+            case ev.FetchModel(pointer):
+                return self._fetch(pointer, "model", MAX_MODEL)
+            case ev.StopFetching(kind):
+                self._stop_fetching(kind)
+            case ev.SendJoin():
+                self._send_join(effect)
+            case ev.StartDescribing(key, recipe):
+                self._submit(Describe(key=key, data=self._device.data, recipe=recipe))
+            case ev.StartTraining() | ev.StartEvaluation():
+                return self._start(effect)
+            case ev.CancelJob(key):
+                self._trainer.cancel(key)
+            case ev.StoreUpdate():
+                return (self._store_update(effect),)
+            case ev.SendParts(parcel, indices):
+                self._send_parts(parcel, indices)
+            case ev.Forget():
+                self._settle(effect)
+            case ev.PublishStatus(status):
+                self._publish(Kind.DEVICE, status.model_copy(update={"health": self._health()}))
+            case ev.Say(text, level):
+                _log.log(level, "%s: %s", self.name, text)
+            case _:
+                assert_never(effect)
+        return ()
+
+    def _fetch_plan(self, ref: BlobRef) -> tuple[Event, ...]:
+        held = self._store.plan(ref.digest)
+        return self._fetch(ref, "plan", MAX_PLAN) if held is None else (_plan_ready(ref, held),)
+
+    def _fetch(self, wanted: BlobRef | ModelPointer, kind: BlobKind, limit: int) -> tuple[Event, ...]:
+        try:
+            download = Download(_ref(wanted), limit)
+        except WireError as error:
+            return (ev.FetchFailed(kind, _ref(wanted).digest, error.detail, lasting=True),)
+        self._downloads[kind] = (download, wanted)
+        self._move(wanted, download.begin())
+        return ()
+
+    def _stop_fetching(self, kind: BlobKind) -> None:
+        if kind in self._downloads:
+            download, wanted = self._downloads.pop(kind)
+            self._move(wanted, download.end())
+
+    def _move(self, wanted: BlobRef | ModelPointer, move: Move) -> None:
+        if move.unsubscribe:
+            self._link.unsubscribe(*(self._topics.topic(_address(wanted, index)) for index in move.unsubscribe))
+        if move.subscribe:
+            self._link.subscribe(*(self._topics.topic(_address(wanted, index)) for index in move.subscribe))
+
+    def _send_join(self, effect: ev.SendJoin) -> None:
+        ticket = effect.ticket
+        join = Join(
+            run=ticket.run,
+            round=ticket.round,
+            task=ticket.task,
+            nonce=ticket.nonce,
+            device=self.name,
+            accepts=effect.accepts,
+            reason=effect.reason,
+            examples=effect.examples,
+        )
+        self._publish(Kind.JOIN, join, ticket.round)
+
+    def _start(self, effect: ev.StartTraining | ev.StartEvaluation) -> tuple[Event, ...]:
+        try:
+            held, plan = self._store.model(), self._store.plan(effect.plan)
+        except StateError as error:
+            return (ev.JobFailed(Failure(key=effect.key, kind="crash", message=str(error))),)
+        if held is None or plan is None:
+            text = "the plan or the model on disk is damaged; it will be fetched again for the next round"
+            return (ev.JobFailed(Failure(key=effect.key, kind="training", message=text)),)
+        about = {"key": effect.key, "plan": plan, "model": held[1], "data": self._device.data}
+        if isinstance(effect, ev.StartTraining):
+            about |= {"settings": effect.settings, "seed": effect.seed, "codec": effect.codec}
+            self._submit(Train.model_validate(about))
+        else:
+            self._submit(Evaluate.model_validate(about))
+        return ()
+
+    def _submit(self, job: Job) -> None:
+        def answer(result: Result | Failure) -> None:
+            self._post(self, ev.JobFailed(result) if isinstance(result, Failure) else ev.JobDone(result))
+
+        self._trainer.submit(job, answer)
+
+    def _store_update(self, effect: ev.StoreUpdate) -> Event:
+        size = effect.part_size if self._limit is None else min(effect.part_size, max(1, self._limit - ENVELOPE))
+        try:
+            blob = codec.encode_update(effect.update)
+            parcel = Parcel(effect.ticket, parts.describe(blob, size))
+            self._outbox.put(parcel, blob)
+        except (StateError, WireError) as error:
+            return ev.StoreFailed(effect.ticket, str(error))
+        return ev.UpdateStored(parcel)
+
+    def _send_parts(self, parcel: Parcel, indices: tuple[int, ...] | None) -> None:
+        blob = self._outbox.blob(parcel.ticket)
+        if blob is None:
+            return  # reported, and not to be had again; the round goes on without it
+        number = parcel.ticket.round
+        for index in range(parcel.ref.parts) if indices is None else indices:
+            topic = self._topics.topic(Address(Kind.UPDATE_PART, number=number, device=self.name, part=index))
+            payload = codec.encode_part(parts.cut(blob, parcel.ref, index))
+            self._link.publish(topic, payload, qos=RULES[Kind.UPDATE_PART].qos, bulk=True)
+
+    def _settle(self, effect: ev.Forget) -> None:
+        try:
+            self._outbox.settle(effect.ticket, effect.outcome)
+        except StateError as error:
+            self._warn(str(error))
+
+    def _publish(self, kind: Kind, message: Message, number: int | None = None) -> None:
+        rule = RULES[kind]
+        self._link.publish(self._topic(kind, number), codec.encode(message), qos=rule.qos, retain=rule.retain)
+
+    def _topic(self, kind: Kind, number: int | None = None) -> str:
+        return self._topics.topic(Address(kind, number=number, device=self.name))
+
+    def _warn(self, text: str) -> None:
+        _log.warning("%s: %s", self.name, text)
+
+
+def _event(address: Address, message: Message, device: str) -> Event:
+    """What a message is to the core. Raises ``WireError`` where it stands on another topic than it names."""
+    match message:
+        case CoordinatorStatus():
+            return ev.CoordinatorSeen(message)
+        case RunSettings():
+            return ev.RunSeen(message)
+        case ModelPointer():
+            return ev.ModelSeen(message)
+        case RoundAnnouncement():
+            return ev.RoundSeen(message)
+        case Receipt() if message.device == device and message.round == address.number:
+            return ev.ReceiptSeen(message)
+        case Command():
+            return ev.CommandSeen(message)
+        case _:
+            raise WireError(Reject.WRONG_SENDER, "the message names another device or round than its topic")
+
+
+def _plan_ready(ref: BlobRef, blob: bytes) -> Event:
+    try:
+        recipe = _PlanHead.model_validate_json(blob).data
+    except ValidationError:
+        text = "the run's plan can't be read: export it anew with `coordinator plan export`"
+        return ev.FetchFailed("plan", ref.digest, text, lasting=True)
+    return ev.PlanReady(ref.digest, recipe)
+
+
+def _ref(wanted: BlobRef | ModelPointer) -> BlobRef:
+    return wanted.blob if isinstance(wanted, ModelPointer) else wanted
+
+
+def _address(wanted: BlobRef | ModelPointer, index: int) -> Address:
+    if isinstance(wanted, ModelPointer):
+        return Address(Kind.MODEL_PART, number=wanted.version, part=index)
+    return Address(Kind.PLAN_PART, digest=wanted.digest, part=index)

@@ -1,0 +1,130 @@
+"""Many devices in one process: each the real agent with its own session, state and share of the data, one trainer.
+
+To try a plan without a fleet, and as the load generator of the benchmarks.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+from pydantic import ValidationError
+
+from edge.agent import Agent, Device, MakeLink, Trainer
+from edge.dataspec import EVALUATOR, DataSpec
+from edge.reactor import Reactor
+from edge.store import claim
+from schemas.errors import LinkError, SettingsError
+from schemas.messages import Health
+from schemas.topics import Topics, check_name
+
+_STOP_S = 30.0
+
+
+@dataclass(frozen=True, slots=True)
+class Fleet:
+    """What a virtual fleet is: ``devices`` that train on shares of ``data``, and one that only evaluates, if any."""
+
+    devices: int
+    data: str  # a path, or the name of a bundled source
+    state: Path
+    partition: str = "auto"
+    held_out: str = "auto"  # as ``DataSpec`` has it
+    seed: int = 0
+    prefix: str = "virtual"
+    heartbeat_s: float = 30.0
+    software: str = ""
+
+    def members(self, session: int) -> tuple[Device, ...]:
+        """Every device. Raises ``SettingsError``.
+
+        Under the recipe's own rule the held-out people belong to nobody who trains, so one more device has them.
+        """
+        check_name(f"{self.prefix}-000", "device")
+        names = {f"{self.prefix}-{index:03d}": index for index in range(self.devices)}
+        if self.held_out == "auto":
+            names[f"{self.prefix}-held-out"] = EVALUATOR
+        return tuple(
+            Device(name, session, self._share(index), self.state / name, self.heartbeat_s, self.software)
+            for name, index in names.items()
+        )
+
+    def _share(self, index: int) -> DataSpec:
+        try:
+            return DataSpec(
+                path=self.data,
+                partition=self.partition,
+                devices=self.devices,
+                index=index,
+                seed=self.seed,
+                held_out=self.held_out,
+            )
+        except ValidationError as error:
+            first = error.errors()[0]
+            where = ".".join(map(str, first["loc"])) or "devices"
+            raise SettingsError(f"{where}: {first['msg'].removeprefix('Value error, ')}") from None
+
+
+class VirtualFleet:
+    """The fleet at work: in this thread with ``run``, or in one of its own for as long as a ``with`` block lasts."""
+
+    def __init__(
+        self,
+        fleet: Fleet,
+        topics: Topics,
+        make_link: MakeLink,
+        trainer: Trainer,
+        health: Callable[[], Health] = Health,
+        reactor: Reactor | None = None,
+    ) -> None:
+        """``trainer`` is shared by all; it stays open. Raises ``SettingsError``, ``StateError``."""
+        self._reactor = reactor or Reactor()
+        self._claim = claim(fleet.state)
+        self._error: LinkError | None = None
+        self._thread = threading.Thread(target=self._run, name="virtual-fleet")
+        session = self._claim.__enter__()
+        try:
+            self.agents = tuple(
+                Agent(member, topics, make_link, trainer, self._reactor.post, health)
+                for member in fleet.members(session)
+            )
+        except BaseException:
+            self._claim.__exit__(None, None, None)
+            raise
+        for agent in self.agents:
+            self._reactor.add(agent)
+
+    def run(self) -> None:
+        """Be the fleet until ``stop``. Raises ``LinkError`` where the broker will never take it."""
+        try:
+            self._reactor.run()
+        finally:
+            self._claim.__exit__(None, None, None)
+
+    def stop(self) -> None:
+        """Have ``run`` return soon; from any thread, or from a signal handler."""
+        self._reactor.stop()
+
+    def __enter__(self) -> Self:
+        """Start."""
+        self._thread.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """Stop; raises what ``run`` would have raised, unless something else is on its way."""
+        self.stop()
+        self._thread.join(_STOP_S)
+        if error is None and self._error is not None:
+            raise self._error
+
+    def _run(self) -> None:
+        try:
+            self.run()
+        except LinkError as error:
+            self._error = error

@@ -1,0 +1,148 @@
+"""A plan runs on this device: its steps over torch's ATen, one table look-up each, with autograd. No code is loaded.
+
+A program is a pure function of its parameters, so that it also works under ``torch.func.vmap``. ``rehearse`` runs the
+steps on tensors without memory first: what doesn't fit together, or would cost too much, is refused before any real
+tensor exists.
+"""
+
+from __future__ import annotations
+
+import operator
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, Final
+
+import torch
+from torch import Tensor
+
+from schemas.errors import PlanError
+from schemas.plan import CLASS_WEIGHTS, LABELS, OPERATIONS, REFERENCE, Argument, Operation, Plan, describe_shape
+from schemas.plan_cost import Cost, Limits, check, resolve
+
+_WHOLE_NUMBERS: Final[dict[str, Callable[..., Any]]] = {
+    "int.add": operator.add,
+    "int.sub": operator.sub,
+    "int.mul": operator.mul,
+    "int.floordiv": operator.floordiv,
+}
+_DTYPES: Final = {"float32": torch.float32, "int64": torch.int64}
+_REHEARSED: Final = 3  # examples: any number shows whether stated shapes hold
+
+
+def _resolve(name: str) -> Callable[..., Any]:
+    if name in _WHOLE_NUMBERS:
+        return _WHOLE_NUMBERS[name]
+    family, _, overload = name.partition(".")
+    return getattr(getattr(torch.ops.aten, family), overload or "default")  # type: ignore[no-any-return]
+
+
+TABLE: Final[dict[str, Callable[..., Any]]] = {name: _resolve(name) for name in OPERATIONS}
+
+
+class _Step:
+    """One operation, ready to run on the list of all values so far."""
+
+    __slots__ = ("args", "finished", "kwargs", "operation", "run")
+
+    def __init__(self, operation: Operation, places: dict[str, int], *, training: bool) -> None:
+        self.operation = operation
+        self.run = TABLE[operation.op]
+        args = list(operation.args)
+        if operation.op == "dropout":
+            args[2:] = [training]
+        self.args = tuple(_bind(argument, places) for argument in args)
+        self.kwargs = {key: _bind(value, places) for key, value in operation.kwargs.items()}
+        self.finished: tuple[int, ...] = ()  # places of values that no later step uses
+
+    def __call__(self, values: list[Any]) -> Any:
+        args = [argument(values) for argument in self.args]
+        if not self.kwargs:
+            return self.run(*args)
+        return self.run(*args, **{key: value(values) for key, value in self.kwargs.items()})
+
+
+class Program:
+    """A plan made ready to run, in training or in evaluation (dropout off).
+
+    Called with the parameters in the plan's order, the inputs (B, *shape), ``labels`` int64 (B,) and
+    ``class_weights`` float32 (C,), it gives ``(loss scalar, logits (B, C))``.
+    """
+
+    def __init__(self, plan: Plan, *, training: bool) -> None:
+        names = [entry.name for entry in (*plan.parameters, *plan.inputs)] + [LABELS, CLASS_WEIGHTS]
+        places = {name: place for place, name in enumerate(names)}
+        self._steps = []
+        last_use: dict[int, _Step] = {}
+        for operation in plan.operations:
+            step = _Step(operation, places, training=training)
+            last_use |= {places[name]: step for name in operation.references()}
+            places[operation.out] = len(places)
+            last_use[places[operation.out]] = step
+            self._steps.append(step)
+        self._outputs = places[plan.loss], places[plan.logits]
+        for place, step in last_use.items():
+            if place not in self._outputs:
+                step.finished += (place,)
+
+    def __call__(
+        self, parameters: Sequence[Tensor], inputs: Sequence[Tensor], labels: Tensor, class_weights: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        values: list[Any] = [*parameters, *inputs, labels, class_weights]
+        for step in self._steps:
+            values.append(step(values))
+            for place in step.finished:
+                values[place] = None  # lets its memory go, where autograd doesn't hold it
+        loss, logits = self._outputs
+        return values[loss], values[logits]
+
+    def trace(self, values: list[Any]) -> Iterator[tuple[Operation, Any]]:
+        """Run step by step on the inputs ``values``, giving each operation and its result. Raises ``PlanError``."""
+        for number, step in enumerate(self._steps, 1):
+            try:
+                result = step(values)
+            except (RuntimeError, ValueError, TypeError, IndexError, ArithmeticError, NotImplementedError) as error:
+                first = str(error).strip().partition("\n")[0]
+                raise PlanError(f"step {number} ({step.operation.op}) of the plan can't run: {first}") from None
+            yield step.operation, result
+            values.append(result)
+
+
+def rehearse(plan: Plan, batch: int, limits: Limits) -> Cost:
+    """What one training step with ``batch`` examples costs, after a run on tensors without memory.
+
+    Raises ``PlanError`` where a step can't run, where its result isn't what the plan states, or over a limit.
+    """
+    found = check(plan, batch, limits)  # on stated shapes, so that the run below is bounded too
+    values = [torch.empty(parameter.shape, device="meta") for parameter in plan.parameters]
+    values += [torch.empty(_REHEARSED, *entry.shape, device="meta") for entry in plan.inputs]
+    values += [torch.empty(_REHEARSED, dtype=torch.int64, device="meta")]
+    values += [torch.empty(len(plan.classes), device="meta")]
+    with torch.no_grad():
+        for operation, result in Program(plan, training=True).trace(values):
+            _compare(operation, result)
+    return found
+
+
+def _compare(operation: Operation, result: Any) -> None:
+    shape = tuple(result.shape) if isinstance(result, Tensor) else None
+    stated = None if operation.shape is None else resolve(operation.shape, _REHEARSED)
+    if shape != stated or not isinstance(result, Tensor | int):
+        raise PlanError(
+            f"the plan states {describe_shape(stated)} for {operation.out!r} at {_REHEARSED} examples, "
+            f"but {operation.op} gives {describe_shape(shape)}: it was not made by `coordinator plan export`"
+        )
+
+
+def _bind(argument: Argument, places: dict[str, int]) -> Callable[[list[Any]], Any]:
+    """How to get an argument's value from the list of values: by its place, or a constant."""
+    if isinstance(argument, tuple):
+        if any(isinstance(item, str) for item in argument):
+            bound = tuple(_bind(item, places) for item in argument)
+            return lambda values: [item(values) for item in bound]
+        constants = list(argument)
+        return lambda _values: constants
+    if isinstance(argument, str):
+        if argument.startswith(REFERENCE):
+            return operator.itemgetter(places[argument[len(REFERENCE) :]])
+        word = _DTYPES.get(argument, argument)
+        return lambda _values: word
+    return lambda _values: argument

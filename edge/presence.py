@@ -1,0 +1,77 @@
+"""What a device says of itself, as far as its state tells. Pure."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from edge.participation_state import Describing, State, Stock, Unusable
+from schemas.messages import DeviceState, DeviceStatus
+
+MAX_TEXT: Final = 500  # characters, as messages.Text allows
+
+_BUSY: Final = frozenset(
+    {DeviceState.IDLE, DeviceState.FETCHING, DeviceState.TRAINING, DeviceState.EVALUATING, DeviceState.SENDING}
+)
+
+
+def status(state: State) -> DeviceStatus:
+    """What the device tells everybody about itself."""
+    shown, detail = _condition(state)
+    stock = state.data if isinstance(state.data, Stock) else None
+    return DeviceStatus(
+        device=state.identity.device,
+        session=state.identity.session,
+        state=shown,
+        examples=stock.examples if stock else 0,
+        held_out=stock.held_out if stock else 0,
+        model_version=state.model.version if state.model else None,
+        last_round=state.last_round,
+        software=state.identity.software,
+        heartbeat_s=state.identity.heartbeat_s,
+        detail=detail[:MAX_TEXT],
+    )
+
+
+def _condition(state: State) -> tuple[DeviceState, str]:
+    if state.stopped:
+        return DeviceState.STOPPED, ""
+    if state.paused is not None:
+        return DeviceState.PAUSED, state.paused
+    if why := trouble(state):
+        return DeviceState.TROUBLE, why
+    if state.run is None:
+        return DeviceState.IDLE, "no run yet"
+    if not isinstance(state.data, Stock):
+        return DeviceState.STARTING, "looking at the data"
+    return _activity(state), ""
+
+
+def _activity(state: State) -> DeviceState:
+    if state.work is not None and state.work.stage in {"running", "storing"}:
+        return DeviceState.TRAINING if state.work.ticket.task == "train" else DeviceState.EVALUATING
+    if any(state.is_current(pending.parcel.ticket) for pending in state.outbox):
+        return DeviceState.SENDING
+    fetching = state.fetching_plan is not None or state.fetching_model is not None
+    return DeviceState.FETCHING if fetching else DeviceState.IDLE
+
+
+def trouble(state: State) -> str:
+    """Why the device can't take part at all; empty where it can."""
+    if state.trouble is not None:
+        return state.trouble.reason
+    match state.data:
+        case Unusable(reason=reason) | Describing(trouble=reason) if reason:
+            return reason
+    if state.unfit is not None and state.run is not None and state.unfit[0] == state.run.plan.blob.digest:
+        return state.unfit[1]
+    return ""
+
+
+def urgent(now: DeviceStatus, shown: DeviceStatus) -> bool:
+    """Whether a coordinator decides by what has changed; what we are busy with is only for people."""
+    return (now.examples, now.held_out, now.detail, now.state in _BUSY) != (
+        shown.examples,
+        shown.held_out,
+        shown.detail,
+        shown.state in _BUSY,
+    )

@@ -1,0 +1,123 @@
+"""``edge run`` and ``edge fleet``: settings in, a running device out. Puts the pieces together, decides nothing."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+import signal
+import socket
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from importlib.metadata import version
+
+from edge.agent import Agent, Device, MakeLink
+from edge.config import EdgeSettings, FleetSettings
+from edge.dataspec import DataSpec
+from edge.fleet import Fleet, VirtualFleet
+from edge.health import Monitor
+from edge.reactor import Reactor
+from edge.store import claim
+from edge.trainer_pool import TrainerPool
+from schemas.errors import SettingsError
+from schemas.link.link import Link, Sink, Will
+from schemas.link.mqtt import MqttLink
+from schemas.link.notify import Notifier
+from schemas.settings import LinkSettings
+from schemas.topics import NAME, Topics, check_name
+
+SOFTWARE = f"fedbeat {version('fedbeat')}"
+MOST_TRAINERS = 4
+
+
+def run_device(settings: EdgeSettings) -> None:
+    """Be one device until SIGINT or SIGTERM. Raises any ``FedbeatError``."""
+    log_to_stderr()
+    name = settings.device or host_name()
+    check_name(name, "device")
+    data = DataSpec(path=needed(settings.data), held_out=settings.held_out)
+    reactor = Reactor(Notifier.from_environment())
+    trainer = TrainerPool(idle_s=settings.idle, threads=settings.threads, nice=settings.nice)
+    try:
+        with claim(settings.state) as session:
+            device = Device(name, session, data, settings.state, settings.heartbeat, SOFTWARE)
+            topics = Topics(settings.federation, settings.root)
+            health = Monitor(settings.state, time.monotonic)
+            reactor.add(Agent(device, topics, links(settings), trainer, reactor.post, health))
+            with stopping_on_signals(reactor.stop):
+                reactor.run()
+    finally:
+        trainer.close()
+
+
+def run_fleet(settings: FleetSettings, *, until_stdin_closes: bool) -> None:
+    """Be many virtual devices until SIGINT or SIGTERM, or until the parent has closed our standard input."""
+    log_to_stderr()
+    fleet = Fleet(
+        devices=settings.devices,
+        data=needed(settings.data),
+        state=settings.state,
+        partition=settings.partition,
+        held_out=settings.held_out,
+        seed=settings.seed,
+        prefix=settings.prefix,
+        heartbeat_s=settings.heartbeat,
+        software=SOFTWARE,
+    )
+    workers = settings.trainers or min(MOST_TRAINERS, os.cpu_count() or 1, settings.devices)
+    trainer = TrainerPool(workers=workers, nice=0)
+    try:
+        virtual = VirtualFleet(fleet, Topics(settings.federation, settings.root), links(settings), trainer)
+        if until_stdin_closes:
+            threading.Thread(target=when_stdin_closes, args=(virtual.stop,), name="parent", daemon=True).start()
+        with stopping_on_signals(virtual.stop):
+            virtual.run()
+    finally:
+        trainer.close()
+
+
+def links(settings: LinkSettings) -> MakeLink:
+    """How an agent of this name connects; its broker keeps no session, since everything it needs is retained."""
+    settings.mqtt("check")  # what is wrong with the settings is said before anything has started
+
+    def make(client_id: str, sink: Sink, will: Will) -> Link:
+        return MqttLink(settings.mqtt(client_id), sink, will)
+
+    return make
+
+
+def needed(data: str) -> str:
+    """``data``, unless it is missing."""
+    if not data:
+        raise SettingsError("no recordings are given: add --data PATH (a folder or file), or data = in the settings")
+    return data
+
+
+def host_name() -> str:
+    """This host's name as a device name."""
+    name = socket.gethostname().split(".")[0].lower().replace("_", "-")
+    if not NAME.match(name):
+        raise SettingsError(f"the host's name {name!r} can't name a device: add --device NAME")
+    return name
+
+
+def log_to_stderr() -> None:
+    """Warnings and what a device decides, one line each; systemd adds the time."""
+    logging.basicConfig(level=logging.INFO, format="%(levelname)s %(message)s", stream=sys.stderr)
+
+
+@contextlib.contextmanager
+def stopping_on_signals(stop: Callable[[], None]) -> Iterator[None]:
+    """SIGINT and SIGTERM call ``stop``."""
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, lambda *_: stop())
+    yield
+
+
+def when_stdin_closes(stop: Callable[[], None]) -> None:
+    """Call ``stop`` once the other end of standard input is gone."""
+    while sys.stdin.buffer.read(4096):
+        pass
+    stop()
