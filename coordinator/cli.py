@@ -70,6 +70,7 @@ def split_weights(_: click.Context, __: click.Parameter, value: str | None) -> o
     "--input", multiple=True, metavar="SHAPE", help="of the --model: 6x150, or name=6x150 each"
 )
 @click.option("--classes", metavar="N|NAMES", help="of the --model: how many, or their names with commas between")
+@click.option("--recipe", metavar="NAME", help="for the --model: how devices prepare recordings (default: windows)")
 @click.option("--devices-min", type=int, metavar="Q", help="quorum: fewer updates abandon the round")
 @click.option("--goal", type=int, metavar="G", help="updates that close a round (default: all selected devices')")
 @click.option("--deadline", type=float, metavar="S", help="seconds a round may take (default: 600)")
@@ -130,10 +131,9 @@ def status(config: Path | None, *, show_config: bool, as_json: bool, **flags: An
 def export(target: Path, config: Path | None, number: int | None, **flags: Any) -> None:
     """Write a global model to TARGET as safetensors."""
     settings, _ = read_settings(config, flags)
-    from coordinator.models import ModelStore  # noqa: PLC0415 - likewise
+    from coordinator.export import export_model  # noqa: PLC0415 - likewise
 
-    version = ModelStore(settings.state / "models").export(target, number)
-    click.echo(f"model {version} written to {target}")
+    click.echo(export_model(settings.state, number, target))
 
 
 @cli.group()
@@ -147,7 +147,7 @@ def plan() -> None:
 @click.option("--input", "inputs", multiple=True, required=True, metavar="SHAPE", help="6x150, or name=6x150 each")
 @click.option("--classes", required=True, metavar="N|NAMES", help="how many, or their names with commas between")
 @click.option("--report", metavar="NAMES", help="classes that macro-F1 is over (default: all)")
-@click.option("--data", default="windows", show_default=True, help="how devices prepare their recordings")
+@click.option("--recipe", default="windows", show_default=True, help="how devices prepare their recordings")
 @click.option("--name", help="of the plan (default: the target's)")
 @click.option("--output", "-o", "target", required=True, type=PATH, help="the .plan file")
 def plan_export(source: str, target: Path, **options: Any) -> None:
@@ -159,11 +159,12 @@ def plan_export(source: str, target: Path, **options: Any) -> None:
 
 @plan.command("show")
 @click.argument("plan_name", metavar="NAME|FILE")
-def plan_show(plan_name: str) -> None:
-    """Print a plan's operations, parameters and costs."""
-    from coordinator.plan_commands import show_plan  # noqa: PLC0415 - likewise
+@click.option("--json", "as_json", is_flag=True, help="the plan itself, as devices get it")
+def plan_show(plan_name: str, *, as_json: bool) -> None:
+    """Print a plan's inputs, operations and parameters."""
+    from coordinator.plan_commands import plan_json, show_plan  # noqa: PLC0415 - likewise
 
-    click.echo(show_plan(plan_name))
+    click.echo(plan_json(plan_name) if as_json else show_plan(plan_name), nl=not as_json)
 
 
 @plan.command("check")

@@ -25,6 +25,7 @@ class CoordinatorSettings(LinkSettings):
     model: str = Field("", description="FILE.py:Class to export as the plan, instead of --plan")
     input: tuple[str, ...] = Field((), description="the model's inputs, as 6x150 or name=6x150")
     classes: str = Field("", description="the model's classes: a number, or their names with commas")
+    recipe: str = Field("windows", description="how devices prepare their recordings for the --model")
     devices_min: Fleet | None = Field(None, description="quorum: fewer updates than this abandon the round")
     goal: Fleet | None = Field(None, description="updates that close the round; all selected devices unless given")
     deadline: Annotated[float, Field(gt=0, le=31_536_000)] = Field(600.0, description="seconds a round may take")

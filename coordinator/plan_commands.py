@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import re
+import subprocess
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 
 from coordinator import plan_file
 from coordinator.config import CoordinatorSettings
 from coordinator.plan_file import PlanFile
-from schemas.errors import PlanError, SettingsError
+from schemas.errors import PlanError, SettingsError, StateError
 from schemas.parameters import Parameters
-from schemas.plan import Plan
+from schemas.plan import Plan, describe_shape
 
+_CHECK_S = 120.0
 _INPUT = re.compile(r"^(?:(?P<name>[A-Za-z_]\w*)=)?(?P<shape>[1-9]\d*(?:x[1-9]\d*)*)$")
 
 
@@ -22,7 +25,7 @@ def resolve(settings: CoordinatorSettings) -> tuple[Plan, Parameters]:
         raise SettingsError("--plan and --model exclude each other: give one of them")
     if settings.model:
         file = export_module(
-            settings.model, None, inputs=settings.input, classes=settings.classes, report=None, data=settings.recipe
+            settings.model, None, inputs=settings.input, classes=settings.classes, recipe=settings.recipe
         )
     elif settings.plan:
         file = plan_file.find(settings.plan)
@@ -45,13 +48,14 @@ def export_module(
     inputs: Sequence[str],
     classes: str,
     report: str | None = None,
-    data: str = "windows",
+    recipe: str = "windows",
     loss: str = "cross_entropy",
 ) -> PlanFile:
     """The plan of ``FILE.py:CLASS``. Raises ``SettingsError`` for options, ``PlanError`` for the module."""
     shapes = parse_inputs(inputs)
     names = parse_classes(classes)
-    export, load_class = _exporter()
+    from coordinator.plan_export import export, load_class  # noqa: PLC0415 - brings PyTorch, which averaging doesn't need
+
     module = load_class(source)
     plain = re.sub(r"[^a-z0-9]+", "-", source.rpartition(":")[2].lower()).strip("-")
     return export(
@@ -61,8 +65,51 @@ def export_module(
         loss=loss,
         classes=names,
         report=report.split(",") if report else None,
-        data=data,
+        data=recipe,
     )
+
+
+def show_plan(name: str) -> str:
+    """A plan's inputs, operations and parameters, for people."""
+    plan = plan_file.find(name).plan
+    size = plan.manifest().size
+    lines = [
+        f"plan {plan.name}, digest {plan.digest[:12]}, {len(plan.to_bytes())} bytes",
+        f"recordings prepared as {plan.data}",
+        *(f"input {each.name}: {'x'.join(map(str, each.shape))}" for each in plan.inputs),
+        f"classes {', '.join(plan.classes)}; macro-F1 over {', '.join(plan.report)}",
+        f"parameters {size} in {len(plan.parameters)} tensors, {4 * size / 1e3:.1f} kB as float32",
+        "",
+    ]
+    width = max(len(operation.out) for operation in plan.operations)
+    for operation in plan.operations:
+        shape = describe_shape(operation.shape)
+        lines.append(f"{operation.out:{width}}  {operation.op:28} {shape:16} {operation.layer}".rstrip())
+    return "\n".join(lines)
+
+
+def plan_json(name: str) -> str:
+    """The plan as devices get it."""
+    return plan_file.find(name).plan.to_bytes().decode()
+
+
+def check_plan(name: str) -> str:
+    """Have the device's own code check the plan, in a process of its own. Raises ``PlanError`` with its words."""
+    plan = plan_file.find(name).plan
+    try:
+        child = subprocess.run(
+            [sys.executable, "-m", "edge", "check-plan"],
+            input=plan.to_bytes(),
+            capture_output=True,
+            timeout=_CHECK_S,
+            check=False,
+        )
+    except (OSError, subprocess.TimeoutExpired) as error:
+        raise StateError(f"can't run the device's check: {error}") from None
+    if child.returncode:
+        words = child.stderr.decode(errors="replace").strip().splitlines()
+        raise PlanError(words[-1].removeprefix("error: ") if words else f"the check ended with {child.returncode}")
+    return child.stdout.decode().strip()
 
 
 def parse_inputs(inputs: Sequence[str]) -> dict[str, tuple[int, ...]]:

@@ -334,8 +334,9 @@ def _measured(state: State, metrics: Metrics) -> Step:
         return state, ()
     evaluated = seen.ModelEvaluated(state.round, state.model.number, len(stage.collected.received), metrics)
     summary = with_evaluation(state.summary, summarise(state, stage.collected), metrics)
+    ended = (Summarise(summary), evaluated, announce(state, Phase.COMMITTED))
     state, more = _next_round(state)
-    return state, (Summarise(summary), evaluated, *more)
+    return state, (*ended, *more)
 
 
 def _next_round(state: State) -> Step:
@@ -360,9 +361,9 @@ def _abandon(state: State, reason: str) -> Step:
     summary = summarise(state, collected, reason)
     forget: tuple[Effect, ...] = () if collected is None else (Abandon(collected.ticket, summary),)
     if state.task == "evaluate":
-        failed = seen.EvaluationFailed(state.round, reason)
+        failed = (*forget, seen.EvaluationFailed(state.round, reason), announce(state, Phase.ABANDONED))
         state, more = _next_round(state)
-        return state, (*forget, failed, *more)
+        return state, (*failed, *more)
     ended = (*forget, Summarise(summary), seen.RoundClosed(summary), announce(state, Phase.ABANDONED))
     failures, attempt = state.failures + 1, state.attempt + (collected is not None)
     state = replace(state, said={**state.said, **summary.declined}, failures=failures, attempt=attempt, rejected={})

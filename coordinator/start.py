@@ -84,7 +84,7 @@ def with_defaults(settings: CoordinatorSettings) -> CoordinatorSettings:
     if not settings.plan and not settings.model:
         changes["plan"] = "watch"
     if not settings.data:
-        plan = settings.plan or ("" if settings.model else "watch")
+        plan = settings.recipe if settings.model else (settings.plan or "watch")
         if plan not in BUNDLED_DATA:
             raise SettingsError("virtual devices need recordings: add --data PATH (a folder or file)")
         changes["data"] = BUNDLED_DATA[plan]
@@ -113,10 +113,10 @@ def stopping_on_signals(service: CoordinatorService) -> Iterator[None]:
         signal.signal(number, previous[number])
         service.stop()
 
-    for number in (signal.SIGINT, signal.SIGTERM):
-        previous[number] = signal.signal(number, stop)
+    for each in (signal.SIGINT, signal.SIGTERM):
+        previous[each] = signal.signal(each, stop)
     try:
         yield
     finally:
-        for number, handler in previous.items():
-            signal.signal(number, handler)
+        for one, handler in previous.items():
+            signal.signal(one, handler)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, BinaryIO, TypeVar
 
 import click
 from pydantic_settings import BaseSettings
@@ -13,6 +13,7 @@ from schemas.command_line import GROUP, PATH, broker_options, given, run
 from schemas.settings import load, table
 
 S = TypeVar("S", bound=BaseSettings)
+MAX_PLAN = 2**20  # bytes; no larger one is taken from the broker either
 
 
 def main() -> None:
@@ -90,6 +91,16 @@ def show_data(path: str, recipe: str | None, *, as_json: bool) -> None:
 
     report = describe(path, recipe)
     click.echo(report.model_dump_json(indent=2) if as_json else report.text())
+
+
+@cli.command("check-plan")
+@click.option("--batch-size", type=click.IntRange(1, 65_536), default=32, show_default=True, help="examples in a step")
+@click.argument("file", type=click.File("rb"), default="-")
+def check_plan(file: BinaryIO, batch_size: int) -> None:
+    """Say whether this device would train with the plan in FILE, the JSON that `coordinator plan show --json` prints."""
+    from edge.plan_check import check  # noqa: PLC0415 - likewise
+
+    click.echo(check(file.read(MAX_PLAN), batch_size))
 
 
 if __name__ == "__main__":

@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 import time
 from abc import ABC, abstractmethod
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import TypeVar
@@ -20,6 +21,7 @@ from tests.link_proxy import Proxy
 
 E = TypeVar("E", Connected, Disconnected, Inbound, Refused, Sent)
 LIMIT_S = 10.0
+NUDGE_S = 0.25
 QUICK = Backoff(first_s=0.02, longest_s=0.2)
 
 
@@ -49,10 +51,14 @@ class Ear:
         """What came so far, on one topic or all."""
         return [event.payload for event in self.all(Inbound) if topic in {None, event.topic}]
 
-    def until(self, condition: Callable[[], bool], what: str) -> None:
-        """Wait until ``condition``; the test fails where it doesn't come true."""
+    def until(self, condition: Callable[[], bool], what: str, nudge: Callable[[], None] | None = None) -> None:
+        """Wait until ``condition``, nudging now and then; the test fails where it doesn't come true."""
         deadline = time.monotonic() + LIMIT_S
+        nudged = 0.0
         while not condition():
+            if nudge is not None and time.monotonic() - nudged >= NUDGE_S:
+                nudged = time.monotonic()
+                nudge()
             if self._move is not None:
                 self._move()
             with self._heard:
@@ -60,9 +66,10 @@ class Ear:
                     self._heard.wait(0.05)
             assert time.monotonic() < deadline, f"still waiting for {what}; so far: {self.events[-20:]}"
 
-    def until_heard(self, *payloads: bytes) -> None:
-        """Wait until each of ``payloads`` came."""
-        self.until(lambda: set(payloads) <= set(self.payloads()), f"{payloads}")
+    def until_heard(self, *payloads: bytes, nudge: Callable[[], None] | None = None) -> None:
+        """Wait until each of ``payloads`` came, as often as it stands there."""
+        wanted = Counter(payloads)
+        self.until(lambda: wanted <= Counter(self.payloads()), f"{payloads}", nudge)
 
     def until_connected(self, times: int = 1) -> None:
         """Wait until the link has connected so many times."""

@@ -171,6 +171,4 @@ class ScriptedDevice:
         if asked.task == "train":
             return training
         counts = counts_of(self.name, examples)
-        return training.model_copy(
-            update={"task": "evaluate", "payload": b"", "counts": counts, "train_loss": None}
-        )
+        return training.model_copy(update={"task": "evaluate", "payload": b"", "counts": counts, "train_loss": None})

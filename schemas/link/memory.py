@@ -277,7 +277,7 @@ class MemoryLink:
         with self._broker.lock:
             limit = self._broker.limit if self.connection else None
             if limit is not None and len(payload) > limit:
-                raise PayloadTooLarge(f"{len(payload)} bytes for {topic}: the broker takes up to {limit}")
+                raise PayloadTooLarge(f"{len(payload)} bytes for {topic}, the broker takes {limit}: lower part_size")
             self._token += 1
             if not self._closed:
                 self._outbound.put(Publication(self._token, topic, payload, qos, retain, bulk))

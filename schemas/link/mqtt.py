@@ -93,7 +93,9 @@ class MqttLink:
         if farewell is not None:
             self.publish(farewell.topic, farewell.payload, retain=True)
         self._mailbox.close(timeout_s)
-        if self._thread.ident is not None:
+        if self._thread.ident is None:
+            self._mailbox.end()
+        else:
             # Past its limit the thread may still be in a look-up or a handshake; those end by themselves.
             self._thread.join(timeout_s + 2 * _GOODBYE_S)
 

@@ -1,0 +1,243 @@
+"""The trainer child: everything with arrays and torch happens here, away from the agent and from the network.
+
+``python -m edge.trainer ADDRESS THREADS NICE`` connects to the agent's socket, answers its jobs one after the other,
+and ends when the agent does, or hangs up. torch is imported by the first job that needs it.
+"""
+
+from __future__ import annotations
+
+import importlib
+import logging
+import os
+import queue
+import sys
+import threading
+import time
+from collections import OrderedDict
+from multiprocessing.connection import Client, Connection
+
+import numpy as np
+
+from edge.dataset import Dataset
+from edge.dataspec import DataSpec
+from edge.jobs import (
+    Cancel,
+    Describe,
+    Described,
+    Evaluate,
+    Evaluated,
+    Failure,
+    Job,
+    Ready,
+    Result,
+    Train,
+    Trained,
+    Warm,
+    read_job,
+)
+from edge.plan_fit import fit
+from edge.sources import Prepared, prepare
+from schemas import compression
+from schemas.errors import DataError, FedbeatError, PlanError, TrainingError, WireError
+from schemas.plan import Plan
+from schemas.plan_cost import Limits
+
+MAX_CACHED = 512 * 2**20  # bytes of prepared recordings kept between jobs
+MAX_MESSAGE = 500  # characters of a failure's message
+EVALUATION_BATCHES = (256, 64, 16, 4, 1)  # the largest that fits in memory is used
+LIMITS = Limits()
+
+log = logging.getLogger(__name__)
+
+
+class Cancelled(Exception):  # noqa: N818  - not an error: the agent has changed its mind
+    """The running job's result is no longer wanted."""
+
+
+class Inbox:
+    """Jobs as they come, read on a thread of its own, so that a cancel and a hang-up are noticed during a job."""
+
+    def __init__(self, connection: Connection) -> None:
+        self._connection = connection
+        self._jobs: queue.SimpleQueue[Job] = queue.SimpleQueue()
+        self._cancelled: set[str] = set()
+        threading.Thread(target=self._read, name="inbox", daemon=True).start()
+
+    def next(self) -> Job:
+        """The next job; blocks."""
+        return self._jobs.get()
+
+    def check(self, key: str) -> None:
+        """Raise ``Cancelled`` where the job ``key`` is no longer wanted."""
+        if key in self._cancelled:
+            raise Cancelled
+
+    def done(self, key: str) -> None:
+        """The job has been answered; its key may come again."""
+        self._cancelled.discard(key)
+
+    def _read(self) -> None:
+        try:
+            while True:
+                message = read_job(self._connection.recv_bytes)
+                if isinstance(message, Cancel):
+                    self._cancelled.add(message.key)
+                else:
+                    self._jobs.put(message)
+        except (EOFError, OSError):
+            os._exit(0)  # the agent is gone: nobody wants what the main thread is doing
+        except WireError:
+            log.exception("the agent sent what is no job")
+            os._exit(1)
+
+
+class Recordings:
+    """Prepared recordings, the most recently used up to ``MAX_CACHED`` bytes."""
+
+    def __init__(self) -> None:
+        self._kept: OrderedDict[tuple[str, DataSpec], Prepared] = OrderedDict()
+
+    def get(self, spec: DataSpec, recipe: str) -> Prepared:
+        """The recordings of one device. Raises ``DataError``."""
+        key = recipe, spec
+        prepared = self._kept.pop(key, None) or prepare(spec, recipe)
+        self._kept[key] = prepared
+        while len(self._kept) > 1 and sum(map(_size, self._kept.values())) > MAX_CACHED:
+            self._kept.popitem(last=False)
+        return prepared
+
+
+class Trainer:
+    """Does jobs. ``check`` raises ``Cancelled`` where the job's result is no longer wanted."""
+
+    def __init__(self, inbox: Inbox, threads: int) -> None:
+        self._inbox = inbox
+        self._threads = threads
+        self._recordings = Recordings()
+        self._plans: dict[bytes, Plan] = {}
+
+    def answer(self, job: Job) -> Result | Failure:
+        """Do a job; what is wrong with its plan, data or numbers becomes a ``Failure``. Raises ``Cancelled``."""
+        try:
+            return self._do(job)
+        except PlanError as error:
+            return _failure(job.key, "plan", error)
+        except WireError as error:
+            return _failure(job.key, "plan", error)  # the model's bytes are not of this plan
+        except TrainingError as error:
+            return _failure(job.key, "training", error)
+        except FedbeatError as error:
+            return _failure(job.key, "data", error)
+        except MemoryError:
+            return _failure(job.key, "plan", "there isn't memory enough for this plan: use a smaller batch or model")
+
+    def _do(self, job: Job) -> Result:
+        match job:
+            case Describe():
+                return self._describe(job)
+            case Warm():
+                self._import_torch()
+                return Ready(key=job.key)
+            case Train():
+                return self._train(job)
+            case Evaluate():
+                return self._evaluate(job)
+
+    def _describe(self, job: Describe) -> Described:
+        prepared = self._recordings.get(job.data, job.recipe)
+        return Described(
+            key=job.key,
+            examples=len(prepared.train),
+            held_out=len(prepared.held_out),
+            class_counts=prepared.train.class_counts(),
+            notes=prepared.notes,
+            rejected=dict(prepared.rejected),
+        )
+
+    def _train(self, job: Train) -> Trained:
+        self._import_torch()
+        from edge.plan_runtime import rehearse  # noqa: PLC0415  - with torch, only once there is work
+        from edge.training import train  # noqa: PLC0415  - likewise
+
+        plan = self._plan(job.plan)
+        rehearse(plan, job.settings.batch_size, LIMITS)
+        data = fit(self._recordings.get(job.data, plan.data).train, plan)
+        model = compression.decode(job.model, plan.manifest())
+        training, rounding = np.random.default_rng(job.seed).spawn(2)
+        started = time.perf_counter()
+        done = train(model, data, plan, job.settings, training, lambda _event: self._inbox.check(job.key))
+        seconds = time.perf_counter() - started
+        payload = compression.encode(job.codec, done.delta, rounding)
+        return Trained(
+            key=job.key, payload=payload, examples=done.examples, train_loss=done.metrics.loss, seconds=seconds
+        )
+
+    def _evaluate(self, job: Evaluate) -> Evaluated:
+        self._import_torch()
+        from edge.evaluation import evaluate  # noqa: PLC0415  - with torch, only once there is work
+
+        plan = self._plan(job.plan)
+        batch = _evaluation_batch(plan)
+        data = fit(self._recordings.get(job.data, plan.data).held_out, plan)
+        model = compression.decode(job.model, plan.manifest())
+        started = time.perf_counter()
+        counts = evaluate(model, data, plan, batch, lambda: self._inbox.check(job.key))
+        return Evaluated(key=job.key, counts=counts, seconds=time.perf_counter() - started)
+
+    def _plan(self, payload: bytes) -> Plan:
+        """The plan in ``payload``; the newest is kept, since a run has one."""
+        if payload not in self._plans:
+            self._plans = {payload: Plan.from_bytes(payload)}
+        return self._plans[payload]
+
+    def _import_torch(self) -> None:
+        torch = importlib.import_module("torch")
+        torch.set_num_threads(self._threads)
+        importlib.import_module("edge.training")
+
+
+def _evaluation_batch(plan: Plan) -> int:
+    from edge.plan_runtime import rehearse  # noqa: PLC0415  - with torch, only once there is work
+
+    for batch in EVALUATION_BATCHES[:-1]:
+        try:
+            rehearse(plan, batch, LIMITS)
+        except PlanError:
+            continue
+        return batch
+    rehearse(plan, EVALUATION_BATCHES[-1], LIMITS)  # says what is wrong, where it is more than the size
+    return EVALUATION_BATCHES[-1]
+
+
+def _failure(key: str, kind: str, error: FedbeatError | str) -> Failure:
+    return Failure.model_validate({"key": key, "kind": kind, "message": str(error)[:MAX_MESSAGE]})
+
+
+def _size(prepared: Prepared) -> int:
+    return sum(_bytes(part) for part in (prepared.train, prepared.held_out))
+
+
+def _bytes(data: Dataset) -> int:
+    return sum(array.nbytes for array in data.inputs) + data.labels.nbytes + data.owners.nbytes
+
+
+def main(address: str, threads: int, nice: int) -> None:
+    """Answer the jobs that come over the socket at ``address`` until it closes."""
+    os.nice(nice)
+    with Client(address, "AF_UNIX") as connection:
+        inbox = Inbox(connection)
+        trainer = Trainer(inbox, threads)
+        while True:
+            job = inbox.next()
+            try:
+                frames = trainer.answer(job).frames()
+            except Cancelled:
+                frames = _failure(job.key, "cancelled", "the agent cancelled it").frames()
+            inbox.done(job.key)
+            for frame in frames:
+                connection.send_bytes(frame)
+
+
+if __name__ == "__main__":
+    logging.basicConfig(format="trainer: %(message)s")
+    main(sys.argv[1], int(sys.argv[2]), int(sys.argv[3]))

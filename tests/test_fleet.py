@@ -1,0 +1,125 @@
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from coordinator.fleet import PATIENCE, Fleet
+from schemas.messages import DeviceState, DeviceStatus
+
+
+def status(
+    device: str = "dev-1",
+    state: DeviceState = DeviceState.IDLE,
+    *,
+    session: int = 1,
+    examples: int = 10,
+    held_out: int = 0,
+    detail: str = "",
+) -> DeviceStatus:
+    return DeviceStatus(
+        device=device,
+        session=session,
+        state=state,
+        examples=examples,
+        held_out=held_out,
+        heartbeat_s=10.0,
+        detail=detail,
+    )
+
+
+def after(*statuses: DeviceStatus, limit: int = 100) -> Fleet:
+    fleet = Fleet(limit=limit)
+    for now, each in enumerate(statuses):
+        fleet = fleet.hear(each, float(now)) or fleet
+    return fleet
+
+
+@pytest.mark.parametrize("state", DeviceState)
+def test_a_device_is_ready_unless_it_is_away_paused_or_in_trouble(state: DeviceState) -> None:
+    away = {DeviceState.OFFLINE, DeviceState.STOPPED, DeviceState.PAUSED, DeviceState.TROUBLE}
+    assert after(status(state=state)).view(0.0).ready == (frozenset() if state in away else {"dev-1"})
+
+
+def test_a_device_is_asked_for_what_it_has_examples_for() -> None:
+    view = after(
+        status("trains", examples=5, held_out=0),
+        status("evaluates", examples=0, held_out=5),
+        status("has-nothing", examples=0, held_out=0),
+    ).view(0.0)
+    assert view.ready == {"trains", "evaluates", "has-nothing"}
+    assert (view.trainers, view.evaluators) == ({"trains"}, {"evaluates"})
+
+
+def test_a_device_that_misses_its_heartbeats_is_not_ready_until_it_is_heard_again() -> None:
+    fleet = after(status())
+    silent = PATIENCE * 10.0 + 0.001
+    assert fleet.view(PATIENCE * 10.0).ready == {"dev-1"}
+    assert fleet.view(silent).ready == frozenset()
+    heard = fleet.hear(status(), silent)
+    assert heard is not None
+    assert heard.view(silent).ready == {"dev-1"}
+
+
+def test_a_status_repeated_by_the_broker_is_no_sign_of_life() -> None:
+    repeated = after(status()).hear(status(), 30.0, retained=True)
+    assert repeated is not None
+    assert repeated.view(30.0).ready == frozenset()
+
+
+def test_the_will_of_an_older_session_changes_nothing() -> None:
+    fleet = after(status(session=2))
+    assert fleet.hear(status(state=DeviceState.OFFLINE, session=1), 1.0) is fleet
+
+
+def test_the_will_of_the_session_there_is_takes_the_device_away() -> None:
+    fleet = after(status(session=2), status(state=DeviceState.OFFLINE, session=2))
+    assert fleet.view(1.0).ready == frozenset()
+
+
+def test_a_device_whose_sessions_begin_again_is_heard() -> None:
+    """A Pi with a new SD card counts from one."""
+    assert after(status(session=9, examples=1), status(session=1, examples=7)).members["dev-1"].examples == 7
+
+
+def test_devices_in_trouble_are_quoted() -> None:
+    view = after(
+        status(state=DeviceState.TROUBLE, detail="no recordings in /data"),
+        status("dev-2", state=DeviceState.TROUBLE),
+        status("dev-3"),
+    ).view(0.0)
+    assert view.complaints["dev-1"] == "no recordings in /data"
+    assert view.complaints.keys() == {"dev-1", "dev-2"}
+
+
+def test_a_full_fleet_turns_newcomers_away_while_all_are_ready() -> None:
+    fleet = after(status("dev-1"), status("dev-2"), limit=2)
+    assert fleet.hear(status("dev-3"), 2.0) is None
+    assert fleet.hear(status("dev-2", examples=99), 2.0) is not None
+
+
+def test_in_a_full_fleet_a_newcomer_takes_the_place_of_one_that_is_not_ready() -> None:
+    fleet = after(status("dev-1"), status("dev-2", DeviceState.STOPPED), status("dev-3"), limit=3)
+    full = fleet.hear(status("dev-4"), 3.0)
+    assert full is not None
+    assert full.members.keys() == {"dev-1", "dev-3", "dev-4"}
+
+
+def test_a_cleared_status_forgets_the_device() -> None:
+    assert after(status("dev-1"), status("dev-2")).forget("dev-1").members.keys() == {"dev-2"}
+
+
+@given(
+    st.lists(st.tuples(st.integers(0, 9), st.sampled_from(DeviceState), st.integers(0, 3), st.booleans()), max_size=60)
+)
+def test_whatever_is_heard_the_fleet_keeps_its_bound_and_views_agree(
+    heard: list[tuple[int, DeviceState, int, bool]],
+) -> None:
+    fleet, now = Fleet(limit=4), 0.0
+    for number, state, session, retained in heard:
+        now += 7.0
+        fleet = fleet.hear(status(f"dev-{number}", state, session=session), now, retained=retained) or fleet
+        view = fleet.view(now)
+        assert len(fleet.members) <= 4
+        assert view.trainers | view.evaluators <= view.ready <= fleet.members.keys()
+        assert not view.ready & view.complaints.keys()
