@@ -14,10 +14,10 @@ import sys
 import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, TypeGuard
 
-from coordinator.plan_graph import steps
 from coordinator.plan_file import PlanFile
+from coordinator.plan_graph import steps
 from schemas.errors import PlanError
 from schemas.messages import StrategySettings, TrainSettings
 from schemas.plan import Plan, advice
@@ -52,15 +52,12 @@ def load_class(source: str) -> nn.Module:
     sys.modules[spec.name] = module
     try:
         spec.loader.exec_module(module)
-        found = getattr(module, name, None)
-        if not (inspect.isclass(found) and issubclass(found, nn.Module)):
-            raise PlanError(f"{file} has no nn.Module called {name!r}; it has: {', '.join(_classes(module)) or 'none'}")
-        made = found()
-    except PlanError:
-        raise
-    except Exception as error:  # any exception of the operator's own code  # noqa: BLE001
+        classes = {key: value for key, value in vars(module).items() if _is_module_class(value)}
+        made = classes[name]() if name in classes else None
+    except Exception as error:  # it is the operator's own code, which may raise anything
         raise PlanError(f"{source} can't be loaded: {type(error).__name__}: {error}") from error
-    assert isinstance(made, nn.Module)
+    if made is None:
+        raise PlanError(f"{file} has no nn.Module called {name!r}; it has: {', '.join(classes) or 'none'}")
     return made
 
 
@@ -89,7 +86,7 @@ def export(
     _check_module(module)
     parameters = {key: value.detach() for key, value in module.named_parameters()}
     graph = steps(_trace(module, inputs, loss, len(classes)), tuple(inputs))
-    init = _seeds(module) if seeded else dict.fromkeys(parameters, {"kind": "stored"})
+    init = _seeds(module) if seeded else {key: {"kind": "stored"} for key in parameters}
     optional = {"train": train, "strategy": strategy}
     plan = Plan.build(
         name=name,
@@ -133,7 +130,7 @@ def _trace(module: nn.Module, inputs: Mapping[str, Sequence[int]], loss: str, cl
             step(*arguments)  # what is wrong with the shapes reads better from an ordinary call
             program = torch.export.export(step, arguments, dynamic_shapes=shapes)
             return program.run_decompositions({})  # nothing decomposed: only writes in place become ordinary steps
-    except Exception as error:  # noqa: BLE001  - the operator's own code, and torch.export has no error base class
+    except Exception as error:  # the operator's own code again, and torch.export has no error base class
         first = next((line for line in str(error).splitlines() if line.strip()), "no message")
         given = ", ".join(f"{key}={'x'.join(map(str, shape))}" for key, shape in inputs.items())
         raise PlanError(
@@ -179,5 +176,5 @@ def _seeds(module: nn.Module) -> dict[str, dict[str, object]]:
     return {key.removeprefix("."): value for key, value in found.items()}
 
 
-def _classes(module: Any) -> list[str]:
-    return [key for key, value in vars(module).items() if inspect.isclass(value) and issubclass(value, nn.Module)]
+def _is_module_class(value: object) -> TypeGuard[type[nn.Module]]:
+    return inspect.isclass(value) and issubclass(value, nn.Module)

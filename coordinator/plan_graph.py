@@ -53,7 +53,7 @@ def steps(program: ExportedProgram, inputs: tuple[str, ...]) -> Graph:
             names[node] = _free(node.name, taken)
             operations.append(_operation(node, names))
     output = program.graph.output_node().args[0]
-    loss, logits = (names[node] for node in output)  # type: ignore[union-attr, index]  # fx types arguments loosely
+    loss, logits = (names[node] for node in output)
     return Graph(tuple(operations), loss, logits)
 
 

@@ -87,10 +87,9 @@ def data() -> None:
 @click.option("--json", "as_json", is_flag=True, help="as one JSON object")
 def show_data(path: str, recipe: str | None, *, as_json: bool) -> None:
     """Show what would be trained on: windows, counts per class and owner, rejected pieces."""
-    from edge.sources.report import describe  # noqa: PLC0415 - likewise
+    from edge.data_show import show  # noqa: PLC0415 - likewise
 
-    report = describe(path, recipe)
-    click.echo(report.model_dump_json(indent=2) if as_json else report.text())
+    click.echo(show(path, recipe, as_json=as_json))
 
 
 @cli.command("check-plan")

@@ -72,6 +72,18 @@ class Evaluate(_Framed):
     data: DataSpec
 
 
+class Warm(_Framed):
+    """Get ready for training, so that the next job starts at once. Between pool and child only."""
+
+    job: Literal["warm"] = "warm"
+
+
+class Cancel(_Framed):
+    """Stop the running job of this key. Between pool and child only."""
+
+    job: Literal["cancel"] = "cancel"
+
+
 class Described(_Framed):
     """What a device has."""
 
@@ -103,6 +115,12 @@ class Evaluated(_Framed):
     seconds: Seconds
 
 
+class Done(_Framed):
+    """A job ended that has nothing to report: warmed up, or cancelled. Between pool and child only."""
+
+    job: Literal["done"] = "done"
+
+
 class Failure(_Framed):
     """A job that has no result.
 
@@ -117,19 +135,23 @@ class Failure(_Framed):
 
 Job = Describe | Train | Evaluate
 Result = Described | Trained | Evaluated
+Request = Job | Warm | Cancel
+Answer = Result | Failure | Done
 
-_JOBS: TypeAdapter[Job] = TypeAdapter(Annotated[Job, Field(discriminator="job")])
-_ANSWERS: TypeAdapter[Result | Failure] = TypeAdapter(Annotated[Result | Failure, Field(discriminator="job")])
-
-
-def read_job(receive: Callable[[int], bytes]) -> Job:
-    """Read a job from ``receive(max_bytes)``, which gives one frame a call. Raises ``WireError``."""
-    return _read(_JOBS, receive)
+_REQUESTS: TypeAdapter[Request] = TypeAdapter(Annotated[Request, Field(discriminator="job")])
+_ANSWERS: TypeAdapter[Answer] = TypeAdapter(Annotated[Answer, Field(discriminator="job")])
 
 
-def read_answer(receive: Callable[[int], bytes]) -> Result | Failure:
-    """Read a result or failure from ``receive(max_bytes)``. Raises ``WireError``."""
-    return _read(_ANSWERS, receive)
+def read_request(receive: Callable[[int], bytes]) -> Request:
+    """Read what the pool asks from ``receive(max_bytes)``, which gives one frame a call. Raises ``WireError``."""
+    request: Request = _read(_REQUESTS, receive)
+    return request
+
+
+def read_answer(receive: Callable[[int], bytes]) -> Answer:
+    """Read what the child answers from ``receive(max_bytes)``. Raises ``WireError``."""
+    answer: Answer = _read(_ANSWERS, receive)
+    return answer
 
 
 def _read(adapter: TypeAdapter[Any], receive: Callable[[int], bytes]) -> Any:

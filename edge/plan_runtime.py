@@ -68,7 +68,7 @@ class Program:
     """
 
     def __init__(self, plan: Plan, *, training: bool) -> None:
-        names = [entry.name for entry in (*plan.parameters, *plan.inputs)] + [LABELS, CLASS_WEIGHTS]
+        names = [*(p.name for p in plan.parameters), *(entry.name for entry in plan.inputs), LABELS, CLASS_WEIGHTS]
         places = {name: place for place, name in enumerate(names)}
         self._steps = []
         last_use: dict[int, _Step] = {}
@@ -86,6 +86,7 @@ class Program:
     def __call__(
         self, parameters: Sequence[Tensor], inputs: Sequence[Tensor], labels: Tensor, class_weights: Tensor
     ) -> tuple[Tensor, Tensor]:
+        """Run all steps."""
         values: list[Any] = [*parameters, *inputs, labels, class_weights]
         for step in self._steps:
             values.append(step(values))

@@ -21,24 +21,24 @@ import numpy as np
 from edge.dataset import Dataset
 from edge.dataspec import DataSpec
 from edge.jobs import (
+    Answer,
     Cancel,
     Describe,
     Described,
+    Done,
     Evaluate,
     Evaluated,
     Failure,
     Job,
-    Ready,
-    Result,
     Train,
     Trained,
     Warm,
-    read_job,
+    read_request,
 )
 from edge.plan_fit import fit
 from edge.sources import Prepared, prepare
 from schemas import compression
-from schemas.errors import DataError, FedbeatError, PlanError, TrainingError, WireError
+from schemas.errors import FedbeatError, PlanError, TrainingError, WireError
 from schemas.plan import Plan
 from schemas.plan_cost import Limits
 
@@ -50,7 +50,7 @@ LIMITS = Limits()
 log = logging.getLogger(__name__)
 
 
-class Cancelled(Exception):  # noqa: N818  - not an error: the agent has changed its mind
+class Cancelled(Exception):
     """The running job's result is no longer wanted."""
 
 
@@ -59,11 +59,11 @@ class Inbox:
 
     def __init__(self, connection: Connection) -> None:
         self._connection = connection
-        self._jobs: queue.SimpleQueue[Job] = queue.SimpleQueue()
+        self._jobs: queue.SimpleQueue[Job | Warm] = queue.SimpleQueue()
         self._cancelled: set[str] = set()
         threading.Thread(target=self._read, name="inbox", daemon=True).start()
 
-    def next(self) -> Job:
+    def next(self) -> Job | Warm:
         """The next job; blocks."""
         return self._jobs.get()
 
@@ -72,17 +72,14 @@ class Inbox:
         if key in self._cancelled:
             raise Cancelled
 
-    def done(self, key: str) -> None:
-        """The job has been answered; its key may come again."""
-        self._cancelled.discard(key)
-
     def _read(self) -> None:
         try:
             while True:
-                message = read_job(self._connection.recv_bytes)
+                message = read_request(self._connection.recv_bytes)
                 if isinstance(message, Cancel):
                     self._cancelled.add(message.key)
                 else:
+                    self._cancelled.discard(message.key)  # a cancel that came too late for an earlier job of this key
                     self._jobs.put(message)
         except (EOFError, OSError):
             os._exit(0)  # the agent is gone: nobody wants what the main thread is doing
@@ -108,7 +105,7 @@ class Recordings:
 
 
 class Trainer:
-    """Does jobs. ``check`` raises ``Cancelled`` where the job's result is no longer wanted."""
+    """Does jobs, one at a time; ``inbox`` says when a job's result is no longer wanted."""
 
     def __init__(self, inbox: Inbox, threads: int) -> None:
         self._inbox = inbox
@@ -116,32 +113,32 @@ class Trainer:
         self._recordings = Recordings()
         self._plans: dict[bytes, Plan] = {}
 
-    def answer(self, job: Job) -> Result | Failure:
-        """Do a job; what is wrong with its plan, data or numbers becomes a ``Failure``. Raises ``Cancelled``."""
+    def answer(self, job: Job | Warm) -> Answer:
+        """Do a job; what is wrong with its plan, data or numbers becomes a ``Failure``."""
         try:
             return self._do(job)
+        except Cancelled:
+            return Done(key=job.key)
         except PlanError as error:
             return _failure(job.key, "plan", error)
-        except WireError as error:
-            return _failure(job.key, "plan", error)  # the model's bytes are not of this plan
-        except TrainingError as error:
+        except (TrainingError, WireError) as error:  # a WireError: model or delta that the codec can't have
             return _failure(job.key, "training", error)
         except FedbeatError as error:
             return _failure(job.key, "data", error)
         except MemoryError:
-            return _failure(job.key, "plan", "there isn't memory enough for this plan: use a smaller batch or model")
+            return _failure(job.key, "training", "memory ran out: use a smaller batch, model or max_examples")
 
-    def _do(self, job: Job) -> Result:
+    def _do(self, job: Job | Warm) -> Answer:
         match job:
             case Describe():
                 return self._describe(job)
-            case Warm():
-                self._import_torch()
-                return Ready(key=job.key)
             case Train():
                 return self._train(job)
             case Evaluate():
                 return self._evaluate(job)
+            case Warm():
+                self._import_torch()
+                return Done(key=job.key)
 
     def _describe(self, job: Describe) -> Described:
         prepared = self._recordings.get(job.data, job.recipe)
@@ -228,13 +225,7 @@ def main(address: str, threads: int, nice: int) -> None:
         inbox = Inbox(connection)
         trainer = Trainer(inbox, threads)
         while True:
-            job = inbox.next()
-            try:
-                frames = trainer.answer(job).frames()
-            except Cancelled:
-                frames = _failure(job.key, "cancelled", "the agent cancelled it").frames()
-            inbox.done(job.key)
-            for frame in frames:
+            for frame in trainer.answer(inbox.next()).frames():
                 connection.send_bytes(frame)
 
 

@@ -86,9 +86,7 @@ def train(
         for step, batch in enumerate(batches(len(chosen), settings.batch_size, steps, rng), 1):
             epoch = (step - 1) // per_epoch
             model.gradient.zero_()
-            loss, _ = program(
-                model.leaves, tuple(array[batch] for array in inputs), labels[batch], weights
-            )
+            loss, _ = program(model.leaves, tuple(array[batch] for array in inputs), labels[batch], weights)
             loss.backward()  # type: ignore[no-untyped-call]  # torch's typing
             losses.add(_finite(loss, step), len(batch))
             if settings.proximal:  # FedProx (Li et al. 2020): the gradient of mu/2 |w - w_start|^2
@@ -118,8 +116,8 @@ def batches(examples: int, size: int, steps: int, rng: np.random.Generator) -> I
     done = 0
     while done < steps:
         order = torch.from_numpy(rng.permutation(examples))
-        for batch in order.split(size)[: steps - done]:
-            yield batch
+        for start in range(0, examples, size)[: steps - done]:
+            yield order[start : start + size]
             done += 1
 
 

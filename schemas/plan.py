@@ -19,7 +19,16 @@ from collections.abc import Iterator
 from typing import Annotated, Final, Literal, Self
 
 import numpy as np
-from pydantic import Field, FiniteFloat, StrictBool, StrictFloat, StrictInt, StringConstraints, ValidationError, model_validator
+from pydantic import (
+    Field,
+    FiniteFloat,
+    StrictBool,
+    StrictFloat,
+    StrictInt,
+    StringConstraints,
+    ValidationError,
+    model_validator,
+)
 
 from schemas.errors import PlanError
 from schemas.messages import MAX_CLASSES, Message, StrategySettings, TrainSettings, Word
@@ -27,37 +36,90 @@ from schemas.parameters import Flat, Manifest, TensorSpec
 
 FORMAT: Final = 1
 MAX_BYTES: Final = 2**20  # of a plan's JSON; a net of 40 layers takes about 10 kB
-MAX_OPERATIONS: Final = 2000
-MAX_TENSORS: Final = 1000  # parameters
-MAX_INPUTS: Final = 8
-MAX_ARGUMENTS: Final = 16
-MAX_LIST: Final = 64  # entries of one list among the arguments
-MAX_RANK: Final = 6
-MAX_DIM: Final = 2**24
-MAX_ELEMENTS: Final = 2**27  # of all parameters together: 512 MiB of float32
-MAX_NUMBER: Final = 2**63 - 1  # what a slice to the end is written with
-
-LABELS: Final = "labels"
-CLASS_WEIGHTS: Final = "class_weights"
-REFERENCE: Final = "%"
-
-# Every operation a plan may use, by ATen's own name and overload (".default" left out). Each gives one tensor, or one
-# whole number (the last group); none writes in place, makes values out of nothing, or reaches outside its arguments.
-OPERATIONS: Final[frozenset[str]] = frozenset(
-    """
-    conv1d conv1d.padding conv2d conv2d.padding linear addmm matmul mm bmm
-    relu leaky_relu elu gelu silu tanh sigmoid hardtanh hardswish hardsigmoid softplus glu
-    exp log sqrt rsqrt abs neg reciprocal pow.Tensor_Scalar clamp
-    max_pool1d max_pool2d avg_pool1d avg_pool2d adaptive_avg_pool1d adaptive_avg_pool2d
-    group_norm layer_norm dropout
-    flatten.using_ints view reshape permute transpose.int t unsqueeze squeeze.dim squeeze.dims expand contiguous clone
-    cat stack slice.Tensor select.int
-    add.Tensor sub.Tensor mul.Tensor div.Tensor rsub.Scalar maximum minimum
-    mean.dim sum.dim_IntList amax amin
-    pad constant_pad_nd softmax.int log_softmax.int _softmax _log_softmax to.dtype
-    cross_entropy_loss nll_loss nll_loss_nd
-    sym_size.int int.add int.sub int.mul int.floordiv
-    """.split()
+MAX_OPERATIONS: Final[frozenset[str]] = frozenset(
+    [
+        "conv1d",
+        "conv1d.padding",
+        "conv2d",
+        "conv2d.padding",
+        "linear",
+        "addmm",
+        "matmul",
+        "mm",
+        "bmm",
+        "relu",
+        "leaky_relu",
+        "elu",
+        "gelu",
+        "silu",
+        "tanh",
+        "sigmoid",
+        "hardtanh",
+        "hardswish",
+        "hardsigmoid",
+        "softplus",
+        "glu",
+        "exp",
+        "log",
+        "sqrt",
+        "rsqrt",
+        "abs",
+        "neg",
+        "reciprocal",
+        "pow.Tensor_Scalar",
+        "clamp",
+        "max_pool1d",
+        "max_pool2d",
+        "avg_pool1d",
+        "avg_pool2d",
+        "adaptive_avg_pool1d",
+        "adaptive_avg_pool2d",
+        "group_norm",
+        "layer_norm",
+        "dropout",
+        "flatten.using_ints",
+        "view",
+        "reshape",
+        "permute",
+        "transpose.int",
+        "t",
+        "unsqueeze",
+        "squeeze.dim",
+        "squeeze.dims",
+        "expand",
+        "contiguous",
+        "clone",
+        "cat",
+        "stack",
+        "slice.Tensor",
+        "select.int",
+        "add.Tensor",
+        "sub.Tensor",
+        "mul.Tensor",
+        "div.Tensor",
+        "rsub.Scalar",
+        "maximum",
+        "minimum",
+        "mean.dim",
+        "sum.dim_IntList",
+        "amax",
+        "amin",
+        "pad",
+        "constant_pad_nd",
+        "softmax.int",
+        "log_softmax.int",
+        "_softmax",
+        "_log_softmax",
+        "to.dtype",
+        "cross_entropy_loss",
+        "nll_loss",
+        "nll_loss_nd",
+        "sym_size.int",
+        "int.add",
+        "int.sub",
+        "int.mul",
+        "int.floordiv",
+    ]
 )
 WORDS: Final[frozenset[str]] = frozenset(  # data types, and modes of gelu, padding and pad
     {"float32", "int64", "none", "tanh", "same", "valid", "constant", "reflect", "replicate"}
@@ -229,7 +291,7 @@ class Plan(_Part):
 
     def _check_operations(self) -> dict[str, BatchShape | None]:
         """Shapes of all results, by name; ``PlanError`` for a step that isn't allowed."""
-        known = {LABELS, CLASS_WEIGHTS} | {entry.name for entry in (*self.inputs, *self.parameters)}
+        known = {LABELS, CLASS_WEIGHTS, *(entry.name for entry in self.inputs), *(p.name for p in self.parameters)}
         if len(known) != len(self.inputs) + len(self.parameters) + 2:
             raise PlanError(f"inputs and parameters need names of their own, other than {LABELS} and {CLASS_WEIGHTS}")
         shapes: dict[str, BatchShape | None] = {}

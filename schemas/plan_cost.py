@@ -20,8 +20,19 @@ FORWARD_AND_BACKWARD = 2
 COPIES_OF_PARAMETERS = 5
 # Results that share their argument's memory.
 VIEWS = frozenset(
-    "flatten.using_ints view permute transpose.int t unsqueeze squeeze.dim squeeze.dims expand slice.Tensor "
-    "select.int".split()
+    [
+        "flatten.using_ints",
+        "view",
+        "permute",
+        "transpose.int",
+        "t",
+        "unsqueeze",
+        "squeeze.dim",
+        "squeeze.dims",
+        "expand",
+        "slice.Tensor",
+        "select.int",
+    ]
 )
 
 

@@ -127,7 +127,9 @@ class InstantTrainer:
     examples: int = 100
     held_out: int = 0
     hold: bool = False  # keep the jobs, to be answered with ``release``
-    payload: Callable[[Train], bytes] = field(default=lambda job: hashlib.sha256(job.model + bytes([job.seed % 256])).digest())
+    payload: Callable[[Train], bytes] = field(
+        default=lambda job: hashlib.sha256(job.model + bytes([job.seed % 256])).digest()
+    )
     jobs: list[Job] = field(default_factory=list)
     cancelled: list[str] = field(default_factory=list)
     held: list[tuple[Job, Callable[[Result | Failure], None]]] = field(default_factory=list)

@@ -140,9 +140,7 @@ class MemoryBench(Bench):
 
     def _make(self, client_id: str, ear: Ear, will: Will | None, *, keep_session: bool) -> Client:
         link = MemoryLink(self.broker, client_id, ear, will, keep_session=keep_session)
-        return Client(
-            link, ear, lambda: self.broker.cut(client_id, bar=True), lambda: self.broker.mend(client_id)
-        )
+        return Client(link, ear, lambda: self.broker.cut(client_id, bar=True), lambda: self.broker.mend(client_id))
 
     def restart(self) -> None:
         """Stop the broker, and start it again where it was."""

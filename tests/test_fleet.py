@@ -48,7 +48,8 @@ def test_a_device_is_asked_for_what_it_has_examples_for() -> None:
         status("has-nothing", examples=0, held_out=0),
     ).view(0.0)
     assert view.ready == {"trains", "evaluates", "has-nothing"}
-    assert (view.trainers, view.evaluators) == ({"trains"}, {"evaluates"})
+    assert view.trainers == {"trains"}
+    assert view.evaluators == {"evaluates"}
 
 
 def test_a_device_that_misses_its_heartbeats_is_not_ready_until_it_is_heard_again() -> None:

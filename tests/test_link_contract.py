@@ -420,7 +420,7 @@ def test_amqtt_differs_in_that_it_keeps_retained_messages_in_memory_only(amqtt: 
     assert subscriber(amqtt, "t/kept").ear.payloads("t/kept") == []
 
 
-def test_amqtt_differs_in_that_it_has_a_limit_it_does_not_tell(amqtt: AmqttBench) -> None:
+def test_amqtt_differs_in_that_if_it_has_a_limit_it_does_not_tell(amqtt: AmqttBench) -> None:
     assert amqtt.client("writer").open().ear.all(Connected) == [Connected(session_present=False, limit=None)]
 
 

@@ -1,7 +1,7 @@
 from __future__ import annotations
 
-import hashlib
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
+from typing import TypeVar
 
 import pytest
 from hypothesis import settings
@@ -31,6 +31,7 @@ from tests.edge_scripts import (
     trained,
 )
 
+E = TypeVar("E")
 IDENTITY = Identity(DEVICE, session=5, heartbeat_s=30.0)
 
 
@@ -70,5 +71,592 @@ class Bench:
         return presence.status(self.state)
 
 
-def only[E](effects: list[Effect], kind: type[E]) -> list[E]:
+def only(effects: list[Effect], kind: type[E]) -> list[E]:
     return [effect for effect in effects if isinstance(effect, kind)]
+
+
+def parcel(ticket: Ticket, size: int = 3000) -> Parcel:
+    return Parcel(ticket, parts.describe(bytes(size), 1024))
+
+
+# -- the way through a round -------------------------------------------------------------------------------------------
+
+
+def test_a_device_that_meets_a_run_fetches_the_plan_and_the_model_and_looks_at_its_data() -> None:
+    bench = Bench()
+    effects = bench(ev.Connected(), ev.CoordinatorSeen(coordinator()), ev.ModelSeen(pointer(4)), ev.RunSeen(run()))
+    assert only(effects, ev.FetchPlan) == [ev.FetchPlan(PLAN_REF)]
+    assert only(effects, ev.FetchModel) == [ev.FetchModel(pointer(4))]
+    assert bench.shown().state is DeviceState.STARTING
+    assert only(bench(ev.PlanReady(PLAN_REF.digest, "watch")), ev.StartDescribing)
+    bench(ev.JobDone(described(f"{DEVICE}/data/watch", 70, 9)), ev.ModelReady(pointer(4)))
+    shown = bench.shown()
+    assert (shown.state, shown.examples, shown.held_out, shown.model_version) == (DeviceState.IDLE, 70, 9, 4)
+
+
+def test_a_round_is_joined_trained_stored_and_only_then_sent() -> None:
+    bench = Bench().settle()
+    effects = bench(ev.RoundSeen(announcement(1)))
+    assert [join.accepts for join in only(effects, ev.SendJoin)] == [True]
+    (start,) = only(effects, ev.StartTraining)
+    assert (start.codec, start.plan) == ("int8", PLAN_REF.digest)
+    effects = bench(ev.JobDone(trained(start.key)))
+    (store,) = only(effects, ev.StoreUpdate)
+    assert not only(effects, ev.SendParts)
+    assert (store.update.model_version, store.update.model_digest) == (0, digest(f"{RUN}/0"))
+    stored = parcel(store.ticket)
+    assert only(bench(ev.UpdateStored(stored)), ev.SendParts) == [ev.SendParts(stored, None)]
+
+
+def test_a_receipt_settles_the_update() -> None:
+    bench = Bench().settle()
+    ticket, _ = bench.train()
+    bench(ev.UpdateStored(parcel(ticket)))
+    effects = bench(ev.ReceiptSeen(receipt(announcement(1))))
+    assert only(effects, ev.Forget) == [ev.Forget(ticket, "accepted")]
+    assert bench.shown().last_round == 1
+    assert not bench.state.outbox
+
+
+def test_an_evaluation_carries_counts_and_starts_from_the_new_model() -> None:
+    bench = Bench().settle(held_out=3)
+    bench(ev.ModelSeen(pointer(1)), ev.ModelReady(pointer(1)))
+    (start,) = only(bench(ev.RoundSeen(announcement(1, task="evaluate"))), ev.StartEvaluation)
+    (store,) = only(bench(ev.JobDone(evaluated(start.key))), ev.StoreUpdate)
+    assert store.update.counts is not None
+    assert (store.update.task, store.update.model_version, store.update.examples) == ("evaluate", 1, 3)
+
+
+def test_training_waits_for_the_model_it_starts_from() -> None:
+    bench = Bench().settle()
+    effects = bench(ev.RoundSeen(announcement(2, version=1)))
+    assert [join.accepts for join in only(effects, ev.SendJoin)] == [True]
+    assert not only(effects, ev.StartTraining)
+    assert not only(bench(ev.ModelSeen(pointer(1))), ev.StartTraining)
+    assert only(bench(ev.ModelReady(pointer(1))), ev.StartTraining)
+
+
+def test_messages_may_come_in_any_order() -> None:
+    bench = Bench()
+    bench(ev.RoundSeen(announcement(1)), ev.ModelSeen(pointer(0)), ev.Connected(), ev.RunSeen(run()))
+    bench(ev.ModelReady(pointer(0)), ev.PlanReady(PLAN_REF.digest, "watch"))
+    bench(ev.JobDone(described(f"{DEVICE}/data/watch")))
+    assert not only(bench.effects, ev.StartTraining)
+    assert only(bench(ev.CoordinatorSeen(coordinator())), ev.StartTraining)
+
+
+def test_the_seed_replays_and_differs_by_round_and_device() -> None:
+    assert participation.seed(run(), 1, DEVICE) == participation.seed(run(), 1, DEVICE)
+    others = [participation.seed(run(), 2, DEVICE), participation.seed(run(), 1, "dev-two")]
+    others += [participation.seed(run("run-two"), 1, DEVICE), participation.seed(run(seed=8), 1, DEVICE)]
+    assert len({participation.seed(run(), 1, DEVICE), *others}) == 5
+    assert all(0 <= seed < 2**53 for seed in others)
+
+
+# -- who takes part ----------------------------------------------------------------------------------------------------
+
+
+def test_must_13_a_device_that_is_not_drawn_stays_silent() -> None:
+    bench = Bench().settle()
+    drawn = cohort.draw(announcement(1).nonce, DEVICE)
+    assert not only(bench(ev.RoundSeen(announcement(1, cohort=drawn))), ev.SendJoin)
+    assert only(bench(ev.RoundSeen(announcement(1, cohort=drawn + 1e-9))), ev.SendJoin)
+
+
+@pytest.mark.parametrize(
+    "message",
+    [
+        announcement(1, run="run-two"),
+        announcement(1, phase=Phase.SELECTING),
+        announcement(1, phase=Phase.AGGREGATING),
+        announcement(1, remaining_s=0.0),
+    ],
+)
+def test_must_15_another_run_another_phase_and_an_expired_round_are_not_answered(message: object) -> None:
+    bench = Bench().settle()
+    effects = bench(ev.RoundSeen(message))  # type: ignore[arg-type]  # the parameters' common type is wider
+    assert not only(effects, ev.SendJoin)
+    assert not only(effects, ev.StartTraining)
+
+
+def test_without_a_coordinator_no_round_is_taken_up() -> None:
+    bench = Bench().settle()
+    bench(ev.CoordinatorSeen(coordinator(state=CoordinatorState.OFFLINE)))
+    assert not only(bench(ev.RoundSeen(announcement(1))), ev.StartTraining)
+    assert only(bench(ev.CoordinatorSeen(coordinator(session=2))), ev.StartTraining)
+
+
+def test_must_11_a_stale_will_of_an_earlier_coordinator_is_ignored() -> None:
+    bench = Bench().settle()
+    bench(ev.CoordinatorSeen(coordinator(session=3)))
+    bench(ev.CoordinatorSeen(coordinator(session=2, state=CoordinatorState.OFFLINE)))
+    assert only(bench(ev.RoundSeen(announcement(1))), ev.StartTraining)
+
+
+def test_must_14_a_device_without_examples_declines_and_says_why() -> None:
+    bench = Bench().settle(examples=0)
+    (join,) = only(bench(ev.RoundSeen(announcement(1))), ev.SendJoin)
+    assert not join.accepts
+    assert "no examples" in join.reason
+
+
+@pytest.mark.parametrize(("task", "examples", "held_out"), [("train", 0, 9), ("evaluate", 9, 0), ("evaluate", 0, 0)])
+def test_a_device_with_nothing_for_this_task_stays_silent(task: Task, examples: int, held_out: int) -> None:
+    bench = Bench().settle(examples, held_out)
+    assert not only(bench(ev.RoundSeen(announcement(1, task=task, version=0))), ev.SendJoin)
+
+
+def test_data_that_cannot_be_used_is_trouble_and_is_looked_at_again() -> None:
+    bench = Bench().settle()
+    bench(ev.RunSeen(run("run-two")), ev.PlanReady(PLAN_REF.digest, "ecg-beats"))
+    bench(ev.JobFailed(Failure(key=f"{DEVICE}/data/ecg-beats", kind="data", message="no record here")))
+    assert (bench.shown().state, bench.shown().detail) == (DeviceState.TROUBLE, "no record here")
+    (join,) = only(bench(ev.RoundSeen(announcement(1, run="run-two"))), ev.SendJoin)
+    assert (join.accepts, join.reason) == (False, "no record here")
+    due = participation.wake_at(bench.state)
+    assert due is not None
+    assert only(bench.at(1.0 + participation.RETRY_S), ev.StartDescribing)
+    assert bench.shown().state is DeviceState.TROUBLE  # until it is known to be over
+
+
+def test_a_plan_that_does_not_fit_is_declined_now_and_in_later_rounds() -> None:
+    bench = Bench().settle()
+    (start,) = only(bench(ev.RoundSeen(announcement(1))), ev.StartTraining)
+    effects = bench(ev.JobFailed(Failure(key=start.key, kind="plan", message="the plan doesn't fit: 6x150, not 6x128")))
+    assert [(join.accepts, join.reason) for join in only(effects, ev.SendJoin)] == [
+        (False, "the plan doesn't fit: 6x150, not 6x128")
+    ]
+    assert bench.shown().state is DeviceState.TROUBLE
+    bench(ev.ModelSeen(pointer(1)), ev.ModelReady(pointer(1)))
+    effects = bench(ev.RoundSeen(announcement(2)))
+    assert [join.accepts for join in only(effects, ev.SendJoin)] == [False]
+    assert not only(effects, ev.StartTraining)
+
+
+def test_a_crashed_trainer_is_tried_again_and_then_given_up_for_this_round() -> None:
+    bench = Bench().settle()
+    (start,) = only(bench(ev.RoundSeen(announcement(1))), ev.StartTraining)
+    crash = ev.JobFailed(Failure(key=start.key, kind="crash", message="killed"))
+    for _ in range(participation.CRASHES - 1):
+        assert only(bench(crash), ev.StartTraining) == [start]
+    effects = bench(crash)
+    assert not only(effects, ev.StartTraining)
+    assert [join.accepts for join in only(effects, ev.SendJoin)] == [False]
+    assert bench.shown().state is DeviceState.IDLE
+
+
+# -- the same round again, and other rounds ----------------------------------------------------------------------------
+
+
+def test_must_16_a_ticket_is_trained_once_however_often_it_is_announced() -> None:
+    bench = Bench().settle()
+    ticket, _ = bench.train()
+    again = [ev.RoundSeen(announcement(1)), ev.RoundSeen(announcement(1))]
+    assert not only(bench(*again), ev.StartTraining)
+    bench(ev.UpdateStored(parcel(ticket)))
+    assert not only(bench(*again), ev.StartTraining)
+    bench(ev.ReceiptSeen(receipt(announcement(1))))
+    assert not only(bench(*again), ev.StartTraining)
+
+
+def test_another_attempt_cancels_the_job_and_starts_over() -> None:
+    bench = Bench().settle()
+    (first,) = only(bench(ev.RoundSeen(announcement(1))), ev.StartTraining)
+    effects = bench(ev.RoundSeen(announcement(1, attempt=1)))
+    (second,) = only(effects, ev.StartTraining)
+    assert only(effects, ev.CancelJob) == [ev.CancelJob(first.key)]
+    assert (second.key != first.key, second.seed == first.seed) == (True, True)
+    assert not only(bench(ev.JobDone(trained(first.key))), ev.StoreUpdate)
+
+
+def test_another_attempt_replaces_an_update_that_was_not_settled() -> None:
+    bench = Bench().settle()
+    ticket, _ = bench.train()
+    bench(ev.UpdateStored(parcel(ticket)))
+    effects = bench(ev.RoundSeen(announcement(1, attempt=1)))
+    assert only(effects, ev.Forget) == [ev.Forget(ticket, "superseded")]
+    assert only(effects, ev.StartTraining)
+
+
+@pytest.mark.parametrize("phase", [Phase.AGGREGATING, Phase.COMMITTED, Phase.ABANDONED])
+def test_training_is_cancelled_when_the_round_is_over(phase: Phase) -> None:
+    bench = Bench().settle()
+    (start,) = only(bench(ev.RoundSeen(announcement(1))), ev.StartTraining)
+    assert only(bench(ev.RoundSeen(announcement(1, phase=phase))), ev.CancelJob) == [ev.CancelJob(start.key)]
+
+
+def test_must_22_training_is_cancelled_at_the_deadline_by_the_monotonic_clock() -> None:
+    bench = Bench().settle()
+    (start,) = only(bench(ev.RoundSeen(announcement(1, remaining_s=20.0))), ev.StartTraining)
+    assert not only(bench.at(20.9), ev.CancelJob)
+    assert only(bench.at(21.0), ev.CancelJob) == [ev.CancelJob(start.key)]
+
+
+def test_an_earlier_announcement_of_the_same_coordinator_is_ignored() -> None:
+    bench = Bench().settle()
+    bench(ev.ModelSeen(pointer(1)), ev.ModelReady(pointer(1)), ev.RoundSeen(announcement(2)))
+    effects = bench(ev.RoundSeen(announcement(1, version=1)))
+    assert not only(effects, ev.CancelJob)
+    assert not only(effects, ev.StartTraining)
+
+
+def test_a_coordinator_that_was_restarted_may_go_back() -> None:
+    bench = Bench().settle()
+    bench(ev.RoundSeen(announcement(1, attempt=2)), ev.CoordinatorSeen(coordinator(session=2)))
+    assert only(bench(ev.RoundSeen(announcement(1, attempt=1))), ev.StartTraining)
+
+
+def test_must_15_an_older_model_of_the_run_is_never_taken() -> None:
+    bench = Bench().settle()
+    bench(ev.ModelSeen(pointer(3)), ev.ModelReady(pointer(3)))
+    effects = bench(ev.ModelSeen(pointer(2)), ev.RoundSeen(announcement(3)))
+    assert not only(effects, ev.FetchModel)
+    assert not only(effects, ev.StartTraining)
+    assert not only(effects, ev.SendJoin)
+
+
+def test_another_model_under_a_version_that_is_held_is_refused() -> None:
+    bench = Bench().settle()
+    other = pointer(0).model_copy(update={"digest": digest("another")})
+    assert not only(bench(ev.ModelSeen(other)), ev.FetchModel)
+    message = announcement(1).model_copy(update={"model_digest": digest("another")})
+    assert [join.accepts for join in only(bench(ev.RoundSeen(message)), ev.SendJoin)] == [True, False]
+
+
+def test_metrics_on_the_pointer_are_no_new_model() -> None:
+    bench = Bench().settle()
+    assert not only(bench(ev.ModelSeen(pointer(0))), ev.FetchModel)
+
+
+def test_another_run_brings_another_model_also_a_lower_version() -> None:
+    bench = Bench().settle()
+    bench(ev.ModelSeen(pointer(3)), ev.ModelReady(pointer(3)))
+    effects = bench(ev.ModelSeen(pointer(0, "run-two")), ev.RunSeen(run("run-two")))
+    assert only(effects, ev.FetchModel) == [ev.FetchModel(pointer(0, "run-two"))]
+
+
+def test_a_newer_pointer_replaces_a_fetch_that_is_under_way() -> None:
+    bench = Bench().settle()
+    bench(ev.ModelSeen(pointer(1)))
+    effects = bench(ev.ModelSeen(pointer(2)))
+    assert only(effects, ev.StopFetching) == [ev.StopFetching("model")]
+    assert only(effects, ev.FetchModel) == [ev.FetchModel(pointer(2))]
+
+
+def test_a_failed_fetch_is_tried_again_later() -> None:
+    bench = Bench().settle()
+    bench(ev.ModelSeen(pointer(1)))
+    failed = ev.FetchFailed("model", pointer(1).blob.digest, "wrong digest")
+    assert not only(bench(failed), ev.FetchModel)
+    assert only(bench.at(1.0 + participation.SOON_S), ev.FetchModel)
+
+
+# -- until the receipt -------------------------------------------------------------------------------------------------
+
+
+def stored(bench: Bench) -> Parcel:
+    ticket, _ = bench.train()
+    bench(ev.UpdateStored(parcel(ticket)))
+    return parcel(ticket)
+
+
+def test_must_26_without_a_receipt_a_part_goes_again_after_30_seconds_then_twice_as_long() -> None:
+    bench = Bench().settle()
+    kept = stored(bench)
+    times = []
+    for now in range(1, 400):
+        times += [now for _ in only(bench.at(float(now)), ev.SendParts)]
+    assert times == [31, 91, 211]
+    assert only(bench.effects, ev.SendParts)[1:] == [ev.SendParts(kept, (0,))] * 3
+
+
+def test_must_26_a_reconnect_and_a_new_coordinator_hear_of_the_update_at_once() -> None:
+    bench = Bench().settle()
+    kept = stored(bench)
+    assert only(bench(ev.Disconnected(), ev.Connected()), ev.SendParts) == [ev.SendParts(kept, (0,))]
+    assert only(bench(ev.CoordinatorSeen(coordinator(session=2))), ev.SendParts) == [ev.SendParts(kept, (0,))]
+    assert not only(bench(ev.CoordinatorSeen(coordinator(session=2))), ev.SendParts)
+
+
+def test_a_new_coordinator_hears_the_join_again() -> None:
+    bench = Bench().settle()
+    bench(ev.RoundSeen(announcement(1)))
+    assert [join.accepts for join in only(bench(ev.CoordinatorSeen(coordinator(2))), ev.SendJoin)] == [True]
+
+
+def test_an_update_made_offline_goes_whole_once_the_broker_is_back() -> None:
+    bench = Bench().settle()
+    (start,) = only(bench(ev.RoundSeen(announcement(1))), ev.StartTraining)
+    bench(ev.Disconnected())
+    (store,) = only(bench(ev.JobDone(trained(start.key))), ev.StoreUpdate)
+    assert not only(bench(ev.UpdateStored(parcel(store.ticket))), ev.SendParts)
+    assert only(bench(ev.Connected()), ev.SendParts) == [ev.SendParts(parcel(store.ticket), None)]
+
+
+def test_the_missing_parts_of_an_incomplete_update_go_again() -> None:
+    bench = Bench().settle()
+    kept = stored(bench)
+    asked = receipt(announcement(1), Outcome.INCOMPLETE, missing=(1, 2, 99))
+    assert only(bench(ev.ReceiptSeen(asked)), ev.SendParts) == [ev.SendParts(kept, (1, 2))]
+
+
+@pytest.mark.parametrize("outcome", [Outcome.LATE, Outcome.REJECTED, Outcome.DUPLICATE])
+def test_every_final_receipt_ends_the_resending(outcome: Outcome) -> None:
+    bench = Bench().settle()
+    kept = stored(bench)
+    assert only(bench(ev.ReceiptSeen(receipt(announcement(1), outcome))), ev.Forget) == [
+        ev.Forget(kept.ticket, outcome.value)
+    ]
+    assert not only(bench.at(10_000.0), ev.SendParts)
+    assert bench.shown().last_round == (1 if outcome is Outcome.DUPLICATE else None)
+
+
+def test_must_17_a_receipt_with_another_nonce_settles_nothing() -> None:
+    bench = Bench().settle()
+    stored(bench)
+    assert not only(bench(ev.ReceiptSeen(receipt(announcement(1, tag=99)))), ev.Forget)
+    assert bench.state.outbox
+
+
+def test_a_final_receipt_ends_work_in_hand() -> None:
+    bench = Bench().settle()
+    (start,) = only(bench(ev.RoundSeen(announcement(1))), ev.StartTraining)
+    effects = bench(ev.ReceiptSeen(receipt(announcement(1), Outcome.NOTED, reason="not drawn for this round")))
+    assert only(effects, ev.CancelJob) == [ev.CancelJob(start.key)]
+    assert not only(bench(ev.RoundSeen(announcement(1))), ev.StartTraining)
+
+
+def test_must_16_after_a_restart_the_kept_update_is_announced_again_and_not_trained_again() -> None:
+    kept = parcel(Ticket.of(announcement(1)))
+    bench = Bench(participation.begin(IDENTITY, model=pointer(0), parcels=(kept,))).settle()
+    assert only(bench.effects, ev.SendParts) == [ev.SendParts(kept, (0,))]
+    assert not only(bench(ev.RoundSeen(announcement(1))), ev.StartTraining)
+
+
+def test_must_16_after_a_restart_a_settled_round_is_not_trained_again() -> None:
+    settled = (Ticket.of(announcement(1)),)
+    bench = Bench(participation.begin(IDENTITY, model=pointer(0), settled=settled, last_round=1)).settle()
+    assert not only(bench(ev.RoundSeen(announcement(1))), ev.StartTraining)
+    assert bench.shown().last_round == 1
+
+
+def test_updates_of_another_run_wait_for_it() -> None:
+    kept = parcel(Ticket.of(announcement(1, run="run-two")))
+    bench = Bench(participation.begin(IDENTITY, parcels=(kept,))).settle()
+    assert not only(bench.at(5000.0), ev.SendParts)
+    assert only(bench(ev.RunSeen(run("run-two"))), ev.SendParts) == [ev.SendParts(kept, (0,))]
+
+
+def test_invariant_11_the_oldest_updates_are_dropped_beyond_the_bound() -> None:
+    kept = tuple(parcel(Ticket("run-old", number, "train", nonce(number))) for number in range(participation.OUTBOX))
+    bench = Bench(participation.begin(IDENTITY, parcels=kept)).settle()
+    ticket, _ = bench.train()
+    assert only(bench(ev.UpdateStored(parcel(ticket))), ev.Forget) == [ev.Forget(kept[0].ticket, "dropped")]
+
+
+def test_invariant_11_a_full_disk_skips_the_round_and_says_so() -> None:
+    bench = Bench().settle()
+    ticket, _ = bench.train()
+    effects = bench(ev.StoreFailed(ticket, "no space left"))
+    assert [(join.accepts, join.reason) for join in only(effects, ev.SendJoin)] == [(False, "no space left")]
+    assert (bench.shown().state, bench.shown().detail) == (DeviceState.TROUBLE, "no space left")
+    bench.at(1.0 + participation.RETRY_S)
+    assert bench.shown().state is DeviceState.IDLE
+    bench(ev.ModelSeen(pointer(1)), ev.ModelReady(pointer(1)))
+    assert only(bench(ev.RoundSeen(announcement(2))), ev.StartTraining)
+
+
+# -- what the operator and the owner want ------------------------------------------------------------------------------
+
+
+def test_pause_cancels_and_resume_takes_the_round_up_again() -> None:
+    bench = Bench().settle()
+    (start,) = only(bench(ev.RoundSeen(announcement(1))), ev.StartTraining)
+    effects = bench(ev.CommandSeen(Command(command="pause", reason="maintenance")))
+    assert only(effects, ev.CancelJob) == [ev.CancelJob(start.key)]
+    assert (bench.shown().state, bench.shown().detail) == (
+        DeviceState.PAUSED,
+        "paused by the operator: maintenance",
+    )
+    assert not only(bench(ev.RoundSeen(announcement(1))), ev.StartTraining)
+    assert only(bench(ev.CommandSeen(Command(command="resume"))), ev.StartTraining) == [start]
+
+
+def test_evict_also_drops_what_was_not_settled() -> None:
+    bench = Bench().settle()
+    kept = stored(bench)
+    effects = bench(ev.CommandSeen(Command(command="evict")))
+    assert only(effects, ev.Forget) == [ev.Forget(kept.ticket, "evicted")]
+    assert bench.shown().state is DeviceState.PAUSED
+
+
+def test_query_publishes_the_status_at_once() -> None:
+    bench = Bench().settle()
+    bench.at(2.5)
+    assert only(bench(ev.CommandSeen(Command(command="query"))), ev.PublishStatus)
+
+
+def test_a_stopped_device_cancels_and_does_nothing_more() -> None:
+    bench = Bench().settle()
+    (start,) = only(bench(ev.RoundSeen(announcement(1))), ev.StartTraining)
+    assert bench(ev.StopRequested()) == [ev.CancelJob(start.key)]
+    assert bench(ev.RoundSeen(announcement(2)), ev.Tick(99.0)) == []
+    assert bench.shown().state is DeviceState.STOPPED
+
+
+# -- presence ----------------------------------------------------------------------------------------------------------
+
+
+def test_must_10_a_status_goes_out_at_every_connect_and_every_heartbeat() -> None:
+    bench = Bench()
+    assert only(bench(ev.Tick(1.0), ev.Connected()), ev.PublishStatus)
+    assert not only(bench.at(30.9), ev.PublishStatus)
+    assert only(bench.at(31.0), ev.PublishStatus)
+    assert only(bench(ev.Disconnected(), ev.Connected()), ev.PublishStatus)
+
+
+def test_a_burst_of_activity_is_told_once_a_second_but_new_examples_at_once() -> None:
+    bench = Bench().settle()
+    assert only(bench.effects, ev.PublishStatus)[-1].status.examples == 100
+    bench.at(10.0)
+    bench.effects.clear()
+    bench.train()
+    assert not only(bench.effects, ev.PublishStatus)
+    assert participation.wake_at(bench.state) == 11.0
+    assert [effect.status.state for effect in only(bench.at(11.0), ev.PublishStatus)] == [DeviceState.TRAINING]
+
+
+# -- all of it at random -----------------------------------------------------------------------------------------------
+
+ROUNDS = st.integers(1, 3)
+ATTEMPTS = st.integers(0, 1)
+TASKS = st.sampled_from(["train", "evaluate"])
+
+
+class Participation(RuleBasedStateMachine):
+    """A coordinator that says anything in any order, a trainer and a disk that fail, against what always holds."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.bench = Bench()
+        self.running: set[str] = set()
+        self.finished: set[str] = set()
+        self.disk: dict[Ticket, Parcel] = {}
+        self.settled: list[Ticket] = []
+        self.model = -1
+        self.version = 0
+
+    def feed(self, *events: Event) -> None:
+        for effect in self.bench(*events):
+            self.check(effect)
+
+    def check(self, effect: Effect) -> None:
+        match effect:
+            case ev.StartTraining(key=key) | ev.StartEvaluation(key=key):
+                assert not self.running, "two jobs at once"
+                assert key not in self.finished, "trained twice"
+                self.running.add(key)
+            case ev.CancelJob(key):
+                self.running.discard(key)
+            case ev.FetchModel(offered):
+                assert offered.version > self.model, "an older model"
+            case ev.SendParts(sent, indices):
+                assert self.disk[sent.ticket] == sent, "sent what is not on disk"
+                assert indices is None or all(index < sent.ref.parts for index in indices)
+            case ev.Forget(ticket):
+                del self.disk[ticket]
+                self.settled.append(ticket)
+            case _:
+                pass
+
+    @initialize(examples=st.integers(0, 2), held_out=st.integers(0, 2))
+    def start(self, examples: int, held_out: int) -> None:
+        self.feed(ev.Tick(1.0), ev.RunSeen(run()), ev.PlanReady(PLAN_REF.digest, "watch"))
+        self.feed(ev.JobDone(described(f"{DEVICE}/data/watch", examples, held_out)))
+
+    @rule(seconds=st.floats(0, 100))
+    def time_passes(self, seconds: float) -> None:
+        self.feed(ev.Tick(self.bench.state.now + seconds))
+
+    @rule(up=st.booleans())
+    def link(self, up: bool) -> None:  # noqa: FBT001 - drawn by hypothesis
+        self.feed(ev.Connected() if up else ev.Disconnected())
+
+    @rule(session=st.integers(1, 3), state=st.sampled_from(CoordinatorState))
+    def coordinator(self, session: int, state: CoordinatorState) -> None:
+        self.feed(ev.CoordinatorSeen(coordinator(session, state)))
+
+    @rule(version=st.integers(0, 3))
+    def offer(self, version: int) -> None:
+        self.feed(ev.ModelSeen(pointer(version)))
+
+    @precondition(lambda self: self.bench.state.fetching_model is not None)
+    @rule()
+    def fetched(self) -> None:
+        fetching = self.bench.state.fetching_model
+        assert fetching is not None
+        self.model = fetching.version
+        self.feed(ev.ModelReady(fetching))
+
+    @rule(number=ROUNDS, attempt=ATTEMPTS, task=TASKS, phase=st.sampled_from(Phase))
+    def announce(self, number: int, attempt: int, task: Task, phase: Phase) -> None:
+        self.feed(ev.RoundSeen(announcement(number, attempt=attempt, task=task, phase=phase)))
+
+    @precondition(lambda self: self.running)
+    @rule(full=st.booleans())
+    def trained(self, full: bool) -> None:  # noqa: FBT001 - drawn by hypothesis
+        key = self.running.pop()
+        result = evaluated(key) if "/evaluate/" in key else trained(key)
+        effects = self.bench(ev.JobDone(result))
+        for effect in effects:
+            self.check(effect)
+        for store in only(effects, ev.StoreUpdate):
+            ticket = store.ticket
+            if full:
+                self.feed(ev.StoreFailed(ticket, "full"))
+            else:
+                self.disk = {
+                    t: p for t, p in self.disk.items() if (t.round, t.task) != (store.ticket.round, store.ticket.task)
+                }
+                self.disk[store.ticket] = parcel(store.ticket)
+                self.feed(ev.UpdateStored(parcel(store.ticket)))
+
+    @precondition(lambda self: self.running)
+    @rule(kind=st.sampled_from(["crash", "training"]))
+    def failed(self, kind: str) -> None:
+        key = self.running.pop()
+        self.feed(ev.JobFailed(Failure.model_validate({"key": key, "kind": kind, "message": "no"})))
+
+    @rule(number=ROUNDS, attempt=ATTEMPTS, outcome=st.sampled_from(Outcome), task=TASKS)
+    def receipt(self, number: int, attempt: int, outcome: Outcome, task: Task) -> None:
+        self.feed(ev.ReceiptSeen(receipt(announcement(number, attempt=attempt, task=task), outcome, missing=(0, 7))))
+
+    @rule(command=st.sampled_from(["pause", "resume", "evict", "query"]))
+    def operator(self, command: str) -> None:
+        self.feed(ev.CommandSeen(Command.model_validate({"command": command})))
+
+    @rule()
+    def power_cut(self) -> None:
+        """All that was on disk comes back, and nothing else."""
+        held = pointer(self.model) if self.model >= 0 else None
+        settled = tuple(self.settled[-participation.SETTLED :])
+        self.running.clear()
+        self.bench = Bench(
+            participation.begin(IDENTITY, model=held, parcels=tuple(self.disk.values()), settled=settled)
+        )
+        self.start(2, 2)
+
+    @invariant()
+    def the_outbox_is_what_is_on_disk(self) -> None:
+        assert {pending.parcel.ticket for pending in self.bench.state.outbox} == set(self.disk)
+
+    @invariant()
+    def the_clock_is_never_behind(self) -> None:
+        """A wake-up that is due already would make the reactor spin."""
+        self.feed(ev.Tick(self.bench.state.now))
+        due = participation.wake_at(self.bench.state)
+        assert due is None or due > self.bench.state.now
+
+
+TestParticipation = Participation.TestCase
+TestParticipation.settings = settings(max_examples=150, stateful_step_count=40, deadline=None)

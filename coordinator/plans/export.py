@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-
 from coordinator.plan_export import export
 from coordinator.plan_file import BUNDLED, ENDING, PlanFile, write
 from coordinator.plans.digits import Digits

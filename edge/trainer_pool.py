@@ -1,0 +1,253 @@
+"""The agent's side of training: child processes that exist only while there is work, and a queue of jobs for them.
+
+No numpy here: what the agent's process imports, it keeps in memory all day. A child talks over a Unix socket in a
+directory that only this user can enter, and is checked to be the process that was started.
+"""
+
+from __future__ import annotations
+
+import itertools
+import logging
+import os
+import socket
+import struct
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from multiprocessing.connection import Connection
+from pathlib import Path
+from typing import Self
+
+from edge.jobs import Answer, Cancel, Done, Failure, Job, Result, Warm, read_answer
+from schemas.errors import WireError
+
+START_S = 60.0  # for a child to start Python and connect, on a slow card
+CANCEL_S = 5.0  # for a child to stop a cancelled job between two batches, before it is killed
+_POLL_S = 0.1
+
+log = logging.getLogger(__name__)
+OnResult = Callable[[Result | Failure], None]
+
+
+class ChildDied(Exception):
+    """The child ended, or said what no child says; becomes a ``Failure``."""
+
+
+@dataclass(eq=False, slots=True)
+class _Task:
+    """A job on its way. Its answer is given to ``on_result`` unless it was cancelled."""
+
+    job: Job | Warm
+    on_result: OnResult | None
+    cancelled: threading.Event = field(default_factory=threading.Event)
+
+
+class TrainerPool:
+    """Runs jobs in ``workers`` child processes; each starts with its first job and ends after ``idle_s`` without one.
+
+    ``threads`` and ``nice`` are each child's. ``on_result`` is called on a thread of the pool, once for each job that
+    was not cancelled, and must not raise. Usable as a context manager.
+    """
+
+    def __init__(self, workers: int = 1, idle_s: float = 30.0, threads: int = 1, nice: int = 10) -> None:
+        self._idle_s = idle_s
+        self._threads = threads
+        self._nice = nice
+        self._waiting: deque[_Task] = deque()
+        self._running: set[_Task] = set()
+        self._change = threading.Condition()
+        self._closed = False
+        self._serial = itertools.count()
+        self._workers = [
+            threading.Thread(target=self._work, name=f"trainer-{number}", daemon=True) for number in range(workers)
+        ]
+        for worker in self._workers:
+            worker.start()
+
+    def submit(self, job: Job, on_result: OnResult) -> None:
+        """Do ``job`` when a child is free, in order of submission; after ``close`` it is dropped."""
+        self._put(_Task(job, on_result))
+
+    def warm(self) -> None:
+        """Start a child and import torch where none is at work, so that a job that is expected starts at once."""
+        with self._change:
+            if not self._waiting and not self._running:
+                self._put(_Task(Warm(key=f"warm-{next(self._serial)}"), None))
+
+    def cancel(self, key: str) -> None:
+        """Drop the job of this key: ``on_result`` won't be called for it, unless that is happening now."""
+        with self._change:
+            self._waiting = deque(task for task in self._waiting if task.job.key != key)
+            for task in self._running:
+                if task.job.key == key:
+                    task.cancelled.set()
+
+    def close(self) -> None:
+        """End all children and drop all jobs. Returns when they have ended."""
+        with self._change:
+            self._closed = True
+            self._waiting.clear()
+            for task in self._running:
+                task.cancelled.set()
+            self._change.notify_all()
+        for worker in self._workers:
+            if worker is not threading.current_thread():
+                worker.join()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def _put(self, task: _Task) -> None:
+        with self._change:
+            if not self._closed:
+                self._waiting.append(task)
+                self._change.notify()
+
+    def _work(self) -> None:
+        """One worker's life: take a task, have a child do it, and let the child go when nothing comes."""
+        child: _Child | None = None
+        try:
+            while not self._closed:
+                task = self._take(self._idle_s if child else None)
+                if child and (task is None or child.ended()):
+                    child.end()
+                    child = None
+                if task is None:
+                    continue
+                try:
+                    child = child or _Child(self._threads, self._nice)
+                    answer: Answer = child.do(task, lambda: self._closed)
+                except ChildDied as error:
+                    if child:
+                        child.end()
+                    child = None
+                    answer = Failure(key=task.job.key, kind="crash", message=f"the trainer process ended: {error}")
+                self._finish(task, answer)
+        finally:
+            if child:
+                child.end()
+
+    def _take(self, limit_s: float | None) -> _Task | None:
+        """The next task, now running; None where none comes within ``limit_s``, or the pool is closed."""
+        with self._change:
+            self._change.wait_for(lambda: self._waiting or self._closed, limit_s)
+            if self._closed or not self._waiting:
+                return None
+            task = self._waiting.popleft()
+            self._running.add(task)
+            return task
+
+    def _finish(self, task: _Task, answer: Answer) -> None:
+        with self._change:
+            self._running.discard(task)
+            wanted = not task.cancelled.is_set() and not self._closed
+        if wanted and task.on_result is not None and not isinstance(answer, Done):
+            task.on_result(answer)
+        elif isinstance(answer, Failure) and not task.cancelled.is_set():
+            log.warning("%s", answer.message)
+
+
+class _Child:
+    """One trainer process and the connection to it. Used by one thread. Raises ``ChildDied``."""
+
+    def __init__(self, threads: int, nice: int) -> None:
+        try:
+            with tempfile.TemporaryDirectory(prefix="fedbeat-") as folder:  # 0700: nobody else can connect
+                address = str(Path(folder) / "trainer")
+                with socket.socket(socket.AF_UNIX) as server:
+                    server.bind(address)
+                    server.listen(1)
+                    server.settimeout(_POLL_S)
+                    self._process = _start(address, threads, nice)
+                    self._connection = self._accept(server)
+        except OSError as error:
+            raise ChildDied(f"it can't be started: {error}") from error
+
+    def do(self, task: _Task, hopeless: Callable[[], bool]) -> Answer:
+        """The child's answer to a task. Where it is cancelled the child is told; it is killed if it doesn't listen."""
+        try:
+            self._send(*task.job.frames())
+            deadline: float | None = None
+            while not self._connection.poll(_POLL_S):
+                if deadline is None and task.cancelled.is_set():
+                    self._send(*Cancel(key=task.job.key).frames())
+                    deadline = time.monotonic() + CANCEL_S
+                if hopeless() or (deadline is not None and time.monotonic() > deadline):
+                    raise ChildDied("it was stopped")
+            answer = read_answer(self._connection.recv_bytes)
+        except (EOFError, OSError) as error:
+            raise ChildDied(self._how(error)) from error
+        except WireError as error:
+            raise ChildDied(f"it said something else than an answer ({error})") from error
+        if answer.key != task.job.key:
+            raise ChildDied(f"it answered {answer.key!r} instead of {task.job.key!r}")
+        return answer
+
+    def ended(self) -> bool:
+        """Whether the process is gone, killed for memory perhaps while it had nothing to do."""
+        return self._process.poll() is not None
+
+    def end(self) -> None:
+        """Hang up, and see that the child ends."""
+        self._connection.close()
+        self._stop()
+
+    def _accept(self, server: socket.socket) -> Connection:
+        deadline = time.monotonic() + START_S
+        while self._process.poll() is None and time.monotonic() < deadline:
+            try:
+                peer, _ = server.accept()
+            except TimeoutError:
+                continue
+            credentials = peer.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, struct.calcsize("3i"))
+            if struct.unpack("3i", credentials)[0] == self._process.pid:
+                peer.setblocking(True)
+                return Connection(peer.detach())
+            peer.close()
+        reason = self._how("it did not connect")
+        self._stop()
+        raise ChildDied(reason)
+
+    def _send(self, *frames: bytes) -> None:
+        for frame in frames:
+            self._connection.send_bytes(frame)
+
+    def _how(self, otherwise: object) -> str:
+        """How the process ended, where it has."""
+        try:
+            code = self._process.wait(1)
+        except subprocess.TimeoutExpired:
+            return str(otherwise)
+        return f"signal {-code}" if code < 0 else f"exit code {code}"
+
+    def _stop(self) -> None:
+        self._process.kill()  # it keeps nothing that a hard end could damage
+        self._process.wait()
+
+
+def _start(address: str, threads: int, nice: int) -> subprocess.Popen[bytes]:
+    return subprocess.Popen(  # noqa: S603  - our own module, no shell
+        [sys.executable, "-m", "edge.trainer", address, str(threads), str(nice)],
+        env={**os.environ, **_environment(threads)},
+        stdin=subprocess.DEVNULL,
+        start_new_session=True,  # a Ctrl-C is the agent's to handle; what it prints comes out with the agent's
+    )
+
+
+def _environment(threads: int) -> dict[str, str]:
+    """What a child's libraries read when they start. Memory goes back to the system soon; threads are bounded."""
+    return {
+        "OMP_NUM_THREADS": str(threads),
+        "OPENBLAS_NUM_THREADS": str(threads),
+        "MKL_NUM_THREADS": str(threads),
+        "MALLOC_ARENA_MAX": "2",
+        "MALLOC_TRIM_THRESHOLD_": "1048576",
+    }

@@ -1,0 +1,617 @@
+from __future__ import annotations
+
+import dataclasses
+import random
+from collections.abc import Iterable
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
+
+from coordinator import observers as seen
+from coordinator.events import (
+    Abandon,
+    Announce,
+    Committed,
+    Conclude,
+    Effect,
+    Event,
+    Finish,
+    FleetChanged,
+    Fold,
+    Header,
+    JoinReceived,
+    Keep,
+    Measured,
+    Open,
+    Rejected,
+    Reply,
+    StopRequested,
+    Summarise,
+    Tick,
+    Ticket,
+    UpdateReceived,
+    UpdateRestored,
+    UpdateSeen,
+    UpdateStalled,
+    Version,
+)
+from coordinator.fleet import View
+from coordinator.round import ATTEMPTS, NEWS_S, PATIENCE_S, SETTLE_S, begin, refusal, step, wake_at
+from coordinator.round_state import Aggregating, Collecting, Over, Resting, Rules, Selecting, State
+from schemas import cohort
+from schemas.errors import Reject
+from schemas.messages import Join, Metrics, Outcome, Phase, Task
+
+START = Version(0, "0" * 64)
+METRICS = Metrics(examples=4, loss=0.5, accuracy=0.75, macro_f1=0.5)
+
+
+def names(count: int) -> list[str]:
+    return [f"dev-{number}" for number in range(count)]
+
+
+def view(trainers: Iterable[str], evaluators: Iterable[str] = (), complaints: dict[str, str] | None = None) -> View:
+    trainers, evaluators = frozenset(trainers), frozenset(evaluators)
+    return View(trainers | evaluators, trainers, evaluators, complaints or {})
+
+
+class Run:
+    """The machine and all it has asked for, with a shell that does what it is asked at once."""
+
+    def __init__(self, rules: Rules, *, obedient: bool = True) -> None:
+        self.obedient = obedient
+        self.effects: list[Effect] = []
+        self.state, effects = begin(State(rules, START, 1, Selecting(0.0), 0.0))
+        self._take(effects)
+
+    def do(self, *events: Event) -> list[Effect]:
+        """Step through events; what came of them, and of the shell's answers."""
+        before = len(self.effects)
+        for event in events:
+            self.state, effects = step(self.state, event)
+            self._take(effects)
+        return self.effects[before:]
+
+    def _take(self, effects: tuple[Effect, ...]) -> None:
+        self.effects.extend(effects)
+        for effect in effects if self.obedient else ():
+            if isinstance(effect, Conclude) and effect.ticket.task == "train":
+                number = self.state.model.number + 1
+                self.do(Committed(Version(number, f"{number:064x}")))
+            elif isinstance(effect, Conclude):
+                self.do(Measured(METRICS))
+
+    @property
+    def open(self) -> Collecting:
+        assert isinstance(self.state.stage, Collecting)
+        return self.state.stage
+
+    def of(self, kind: type[Effect]) -> list[Effect]:
+        return [effect for effect in self.effects if isinstance(effect, kind)]
+
+    def opened(self, devices: Iterable[str], evaluators: Iterable[str] = ()) -> Run:
+        """Wait until the round is open to ``devices``."""
+        self.do(FleetChanged(view(devices, evaluators)), Tick(self.state.now + SETTLE_S))
+        return self
+
+    def join(
+        self, device: str, *, accepts: bool = True, reason: str = "", ticket: Ticket | None = None
+    ) -> list[Effect]:
+        ticket = ticket or self.open.ticket
+        join = Join(
+            run="run-1",
+            round=ticket.round,
+            task=ticket.task,
+            nonce=ticket.nonce,
+            device=device,
+            accepts=accepts,
+            reason=reason,
+        )
+        return self.do(JoinReceived(join), Tick(self.state.now))
+
+    def update(self, device: str, **changes: object) -> list[Effect]:
+        return self.do(UpdateReceived(self.header(device, **changes)), Tick(self.state.now))
+
+    def header(self, device: str, **changes: object) -> Header:
+        if "ticket" in changes:
+            ticket = changes.pop("ticket")
+            assert isinstance(ticket, Ticket)
+        else:
+            ticket = self.open.ticket
+        header = Header(
+            device=device,
+            round=ticket.round,
+            task=ticket.task,
+            nonce=ticket.nonce,
+            model=self.state.model,
+            examples=10,
+            train_loss=0.5,
+            digest=f"{device}/{ticket.nonce}",
+            size=100,
+        )
+        return dataclasses.replace(header, **changes)  # type: ignore[arg-type]  # a test's changes are right by sight
+
+
+def rules(**changes: object) -> Rules:
+    fields: dict[str, object] = {"run": "run-1", "rounds": 3, "deadline_s": 60.0, "evaluate": False, **changes}
+    return Rules(**fields)  # type: ignore[arg-type]  # likewise
+
+
+def outcomes(effects: Iterable[Effect]) -> list[Outcome]:
+    return [effect.outcome for effect in effects if isinstance(effect, Reply)]
+
+
+# -- selecting ---------------------------------------------------------------------------------------------------------
+
+
+def test_a_round_opens_once_the_quorum_is_there_and_nobody_new_comes() -> None:
+    run = Run(rules(quorum=2))
+    run.do(FleetChanged(view(names(1))), Tick(SETTLE_S * 2))
+    assert isinstance(run.state.stage, Selecting)
+    run.do(FleetChanged(view(names(2))), Tick(SETTLE_S * 3 - 0.01))
+    assert isinstance(run.state.stage, Selecting)
+    run.do(Tick(SETTLE_S * 3))
+    assert run.open.selected == set(names(2))
+
+
+def test_a_round_opens_at_once_when_the_goal_is_there() -> None:
+    run = Run(rules(goal=2))
+    run.do(FleetChanged(view(names(2))))
+    assert isinstance(run.state.stage, Collecting)
+
+
+def test_devices_that_keep_coming_hold_up_the_opening_for_a_while_only() -> None:
+    run, now = Run(rules()), 0.0
+    for count in range(1, 100):
+        now += SETTLE_S / 2
+        run.do(Tick(now), FleetChanged(view(names(count))))
+        if isinstance(run.state.stage, Collecting):
+            break
+    assert now == pytest.approx(PATIENCE_S)
+
+
+def test_a_later_round_opens_at_once_since_its_devices_are_there() -> None:
+    run = Run(rules()).opened(names(2))
+    run.update("dev-0")
+    run.update("dev-1")
+    assert run.state.round == 2
+    assert isinstance(run.state.stage, Collecting)
+
+
+def test_without_any_device_the_first_deadline_ends_the_run_with_advice() -> None:
+    run = Run(rules())
+    run.do(Tick(59.9))
+    assert not run.of(Finish)
+    run.do(Tick(60.0))
+    (finish,) = run.of(Finish)
+    assert isinstance(finish, Finish)
+    assert finish.error is not None
+    assert "no device came within 60 s" in finish.error
+
+
+def test_devices_in_trouble_are_quoted_when_no_other_came() -> None:
+    run = Run(rules())
+    run.do(FleetChanged(view((), (), {"dev-1": "no recordings in /data"})), Tick(60.0))
+    assert "dev-1: no recordings in /data" in str(run.of(Finish))
+
+
+def test_over_selection_draws_a_third_more_than_the_goal() -> None:
+    run = Run(rules(goal=10)).opened(names(100))
+    assert len(run.open.selected) == 13
+    assert run.open.selected == {d for d in names(100) if cohort.draw(run.open.ticket.nonce, d) < run.open.cohort}
+
+
+def test_the_attempt_is_journalled_before_it_is_announced() -> None:
+    run = Run(rules()).opened(names(1))
+    kinds = [type(effect) for effect in run.effects]
+    announced = run.effects.index(next(e for e in run.effects if isinstance(e, Announce) and e.phase == "collecting"))
+    assert kinds.index(Open) < announced
+
+
+def test_a_nonce_is_the_same_for_the_same_attempt_and_for_no_other() -> None:
+    first, again = rules(seed=1), rules(seed=1)
+    tasks: tuple[Task, ...] = ("train", "evaluate")
+    tickets = [first.ticket(number, task, attempt) for number in range(3) for task in tasks for attempt in range(3)]
+    assert len({ticket.nonce for ticket in tickets}) == len(tickets)
+    assert again.ticket(2, "train", 1) == first.ticket(2, "train", 1)
+    assert rules(seed=2).ticket(2, "train", 1).nonce != first.ticket(2, "train", 1).nonce
+
+
+# -- collecting --------------------------------------------------------------------------------------------------------
+
+
+def test_an_update_is_kept_before_it_is_folded_and_receipted() -> None:
+    run = Run(rules()).opened(names(2))
+    kinds = [type(effect) for effect in run.update("dev-0")]
+    assert kinds == [Keep, Fold, Reply, seen.UpdateAccepted]
+
+
+def test_a_round_closes_when_every_selected_device_has_answered() -> None:
+    run = Run(rules()).opened(names(3))
+    run.update("dev-0")
+    run.join("dev-1", accepts=False, reason="on battery")
+    assert run.state.round == 1
+    run.update("dev-2")
+    (summary,) = run.of(Summarise)
+    assert isinstance(summary, Summarise)
+    assert summary.summary.devices == ("dev-0", "dev-2")
+    assert summary.summary.declined == {"dev-1": "on battery"}
+    assert summary.summary.examples == 20
+    assert summary.summary.model_version == 1
+    assert run.state.model.number == 1
+
+
+def test_a_device_that_goes_offline_is_not_waited_for() -> None:
+    run = Run(rules()).opened(names(2))
+    run.update("dev-0")
+    assert run.state.round == 1
+    run.do(FleetChanged(view(["dev-0"])))
+    assert run.state.round == 2
+
+
+def test_a_round_closes_at_its_goal_and_the_rest_are_late() -> None:
+    run = Run(rules(goal=2, rounds=2)).opened(names(3))
+    ticket = run.open.ticket
+    one, two, three = sorted(names(3), key=lambda device: cohort.draw(ticket.nonce, device))
+    run.update(one)
+    run.update(two)
+    assert run.state.round == 2
+    assert outcomes(run.update(three, ticket=ticket, model=START)) == [Outcome.LATE]
+
+
+def test_a_silent_device_holds_a_round_up_to_its_deadline_and_no_longer() -> None:
+    run = Run(rules()).opened(names(2))
+    run.update("dev-0")
+    run.do(Tick(SETTLE_S + 59.9))
+    assert run.state.round == 1
+    run.do(Tick(SETTLE_S + 60.0))
+    assert run.state.round == 2
+    assert run.state.model.number == 1
+
+
+def test_a_newcomer_is_let_in_while_everybody_is_and_waited_for_once_it_joins() -> None:
+    run = Run(rules()).opened(["dev-0"])
+    run.do(FleetChanged(view(names(2))))
+    run.join("dev-1")
+    run.update("dev-0")
+    assert run.state.round == 1
+    assert outcomes(run.update("dev-1")) == [Outcome.ACCEPTED]
+    assert run.state.round == 2
+
+
+def test_below_quorum_the_deadline_abandons_the_round_and_another_attempt_follows_with_a_new_nonce() -> None:
+    run = Run(rules(quorum=2)).opened(names(2))
+    ticket = run.open.ticket
+    run.update("dev-0")
+    run.do(Tick(61.0))
+    assert isinstance(run.state.stage, Resting)
+    (abandon,) = run.of(Abandon)
+    assert isinstance(abandon, Abandon)
+    assert abandon.ticket == ticket
+    assert "1 of at least 2 updates" in abandon.summary.reason
+    run.do(Tick(run.state.stage.until))
+    assert (run.state.round, run.open.ticket.attempt, run.state.model) == (1, 1, START)
+    assert run.open.ticket.nonce != ticket.nonce
+    assert outcomes(run.update("dev-1", ticket=ticket)) == [Outcome.LATE]
+
+
+def test_so_many_declines_that_the_quorum_cannot_come_abandon_the_round_at_once() -> None:
+    run = Run(rules(quorum=2)).opened(names(2))
+    run.join("dev-0", accepts=False, reason="the plan doesn't fit the data: 6 channels")
+    assert isinstance(run.state.stage, Resting)
+
+
+def test_three_failed_attempts_in_a_row_end_the_run_naming_what_devices_said() -> None:
+    run = Run(rules()).opened(names(2))
+    for attempt in range(ATTEMPTS):
+        for device in names(2):
+            run.join(device, accepts=False, reason=f"the plan doesn't fit the data: {attempt}")
+        if isinstance(run.state.stage, Resting):
+            run.do(Tick(run.state.stage.until))
+    (finish,) = run.of(Finish)
+    assert isinstance(finish, Finish)
+    assert finish.error is not None
+    assert "failed 3 times in a row" in finish.error
+    assert "dev-0: the plan doesn't fit the data: 2; dev-1: the plan doesn't fit the data: 2" in finish.error
+
+
+def test_pauses_between_attempts_grow() -> None:
+    run = Run(rules(quorum=2)).opened(names(2))
+    pauses = []
+    for _ in range(ATTEMPTS - 1):
+        run.join("dev-0", accepts=False, reason="hot")
+        assert isinstance(run.state.stage, Resting)
+        pauses.append(run.state.stage.until - run.state.now)
+        run.do(Tick(run.state.stage.until))
+    assert pauses[1] == 2 * pauses[0]
+
+
+def test_a_commit_forgives_earlier_failures() -> None:
+    run = Run(rules(rounds=9)).opened(["dev-0"])
+    for _ in range(ATTEMPTS + 1):
+        run.join("dev-0", accepts=False, reason="hot")
+        assert isinstance(run.state.stage, Resting)
+        run.do(Tick(run.state.stage.until))
+        run.update("dev-0")
+    assert not run.of(Finish)
+    assert run.state.model.number == ATTEMPTS + 1
+
+
+def test_a_second_update_of_a_device_is_a_duplicate_and_changes_nothing() -> None:
+    """Invariant 1: one update counts per run, round, task and device; the first wins."""
+    run = Run(rules()).opened(names(2))
+    run.update("dev-0")
+    before = run.state
+    assert outcomes(run.update("dev-0", digest="another", examples=99)) == [Outcome.DUPLICATE]
+    assert run.state == before
+
+
+def test_parts_of_an_update_that_counts_are_answered_as_a_duplicate() -> None:
+    run = Run(rules()).opened(names(2))
+    header = run.header("dev-0")
+    assert outcomes(run.do(UpdateSeen(header))) == [Outcome.DUPLICATE]
+
+
+@pytest.mark.parametrize(
+    ("changes", "reason"),
+    [
+        ({"nonce": "f" * 32}, Reject.WRONG_RUN),
+        ({"round": 7}, Reject.WRONG_RUN),
+        ({"model": Version(3, "3" * 64)}, Reject.WRONG_RUN),
+        ({"model": Version(0, "3" * 64)}, Reject.WRONG_RUN),
+    ],
+)
+def test_an_update_that_answers_another_question_is_rejected_and_counted(
+    changes: dict[str, object], reason: Reject
+) -> None:
+    run = Run(rules()).opened(names(2))
+    received = run.open.received
+    effects = run.update("dev-0", **changes)
+    assert outcomes(effects) == [Outcome.REJECTED]
+    assert run.open.received == received
+    assert run.state.rejected == {reason.value: 1}
+
+
+def test_a_device_that_was_not_drawn_is_rejected() -> None:
+    run = Run(rules(goal=2)).opened(names(50))
+    outsider = next(device for device in names(50) if device not in run.open.selected)
+    assert outcomes(run.update(outsider)) == [Outcome.REJECTED]
+    assert not run.open.received
+    assert outcomes(run.join(outsider)) == [Outcome.NOTED]
+    assert not run.open.joined
+
+
+def test_a_device_whose_update_is_rejected_is_not_waited_for_but_may_do_better() -> None:
+    run = Run(rules()).opened(names(3))
+    run.update("dev-0")
+    run.do(Rejected(Reject.NOT_FINITE, "NaN", "topic", "dev-1", 1, run.header("dev-1")))
+    assert outcomes(run.effects[-3:]) == [Outcome.REJECTED]
+    assert "not-finite" in run.open.declined["dev-1"]
+    assert outcomes(run.update("dev-1")) == [Outcome.ACCEPTED]
+    run.do(Rejected(Reject.WRONG_DIGEST, "flipped", "topic", "dev-2", 1), Tick(run.state.now))
+    assert run.state.round == 2
+
+
+def test_a_bad_message_that_is_no_update_is_counted_and_not_answered() -> None:
+    run = Run(rules()).opened(names(2))
+    effects = run.do(Rejected(Reject.MALFORMED, "no JSON", "topic", "dev-0"))
+    assert effects == [seen.MessageRejected("malformed", "no JSON", "topic", "dev-0")]
+    assert run.state.rejected == {"malformed": 1}
+
+
+def test_missing_parts_are_named_to_a_device_that_has_not_finished() -> None:
+    run = Run(rules()).opened(names(2))
+    (reply,) = run.do(UpdateStalled("dev-0", (1, 4)))
+    assert isinstance(reply, Reply)
+    assert (reply.outcome, reply.missing, reply.nonce) == (Outcome.INCOMPLETE, (1, 4), run.open.ticket.nonce)
+
+
+def test_a_device_that_declines_is_told_when_to_come_back() -> None:
+    run = Run(rules()).opened(names(2))
+    run.do(Tick(SETTLE_S + 20.0))
+    effects = run.join("dev-0", accepts=False, reason="hot")
+    (reply,) = [effect for effect in effects if isinstance(effect, Reply)]
+    assert (reply.outcome, reply.come_back_after_s) == (Outcome.NOTED, 40.0)
+
+
+def test_counts_are_announced_at_a_bounded_rate() -> None:
+    run = Run(rules()).opened(names(100))
+    before = len(run.of(Announce))
+    for number, device in enumerate(names(100)[:-1]):
+        run.do(Tick(SETTLE_S + number * 0.01))
+        run.update(device)
+    assert len(run.of(Announce)) - before == int(0.98 / NEWS_S)
+    wake = wake_at(run.state)
+    assert wake is not None
+    run.do(Tick(wake))
+    last = run.of(Announce)[-1]
+    assert isinstance(last, Announce)
+    assert (last.joined, last.received) == (99, 99)
+
+
+def test_what_was_accepted_before_a_restart_counts_even_if_the_draw_is_another_now() -> None:
+    """Invariant 2: an update whose receipt says accepted is in the committed set."""
+    run = Run(rules(goal=2)).opened(names(50))
+    outsider = next(device for device in names(50) if device not in run.open.selected)
+    effects = run.do(UpdateRestored(run.header(outsider)))
+    assert [type(effect) for effect in effects] == [Fold, Reply, seen.UpdateAccepted]
+    assert run.open.received.keys() == {outsider}
+
+
+# -- evaluating, ending ------------------------------------------------------------------------------------------------
+
+
+def test_a_new_version_is_evaluated_by_devices_with_held_out_data_then_the_next_round_begins() -> None:
+    run = Run(rules(evaluate=True, quorum=2)).opened(names(2), ["dev-9"])
+    run.update("dev-0")
+    run.update("dev-1")
+    assert (run.state.round, run.state.task) == (1, "evaluate")
+    assert run.open.selected == {"dev-9"}
+    run.update("dev-9", examples=4)
+    assert (run.state.round, run.state.task) == (2, "train")
+    summaries = [effect.summary for effect in run.effects if isinstance(effect, Summarise)]
+    assert [summary.metrics for summary in summaries] == [None, METRICS]
+    assert summaries[-1].uplink_bytes == 300
+
+
+def test_an_evaluation_that_fails_is_not_tried_again() -> None:
+    run = Run(rules(evaluate=True)).opened(["dev-0"], ["dev-9"])
+    run.update("dev-0")
+    run.join("dev-9", accepts=False, reason="hot")
+    assert (run.state.round, run.state.task) == (2, "train")
+    assert run.of(seen.EvaluationFailed)
+    assert run.state.failures == 0
+
+
+def test_without_held_out_data_there_is_no_evaluation() -> None:
+    run = Run(rules(evaluate=True)).opened(["dev-0"])
+    run.update("dev-0")
+    assert (run.state.round, run.state.task) == (2, "train")
+
+
+def test_after_the_last_round_the_run_is_over_and_nothing_happens_any_more() -> None:
+    run = Run(rules(rounds=1)).opened(["dev-0"])
+    ticket = run.open.ticket
+    run.update("dev-0")
+    assert run.of(Finish) == [Finish()]
+    assert isinstance(run.state.stage, Over)
+    assert run.update("dev-0", ticket=ticket) == []
+    assert wake_at(run.state) is None
+
+
+def test_a_run_that_has_done_all_its_rounds_is_over_at_once() -> None:
+    state, effects = begin(State(rules(rounds=2), START, 3, Selecting(0.0), 0.0))
+    assert effects == (Finish(),)
+    assert isinstance(state.stage, Over)
+
+
+def test_a_stop_ends_the_run_without_closing_the_round() -> None:
+    run = Run(rules()).opened(names(2))
+    run.update("dev-0")
+    assert run.do(StopRequested()) == [Finish(stopped=True)]
+    assert not run.of(Conclude)
+    assert not run.of(Abandon)
+
+
+def test_while_the_shell_makes_a_model_updates_are_late_and_time_changes_nothing() -> None:
+    run = Run(rules(), obedient=False).opened(["dev-0"])
+    ticket = run.open.ticket
+    run.update("dev-0")
+    assert isinstance(run.state.stage, Aggregating)
+    assert outcomes(run.do(UpdateReceived(run.header("dev-1", ticket=ticket)))) == [Outcome.LATE]
+    assert run.do(Tick(1e9)) == []
+    phases = [effect.phase for effect in run.effects if isinstance(effect, Announce)]
+    assert phases == [Phase.SELECTING, Phase.COLLECTING, Phase.AGGREGATING]
+
+
+@given(st.randoms(use_true_random=False), st.integers(2, 8))
+@settings(max_examples=40, deadline=None)
+def test_the_order_in_which_the_same_updates_arrive_does_not_matter(shuffle: random.Random, count: int) -> None:
+    run, other = Run(rules()).opened(names(count)), Run(rules()).opened(names(count))
+    shuffled = names(count)
+    shuffle.shuffle(shuffled)
+    for device in names(count):
+        run.update(device)
+    for device in shuffled:
+        other.update(device)
+    assert run.of(Summarise) == other.of(Summarise)
+    assert run.state == other.state
+
+
+# -- any sequence of events --------------------------------------------------------------------------------------------
+
+
+class AnyRun(RuleBasedStateMachine):
+    """Devices that come, go, join, decline, send, resend and lie, in any order; the shell obeys at once."""
+
+    @initialize(
+        goal=st.none() | st.integers(1, 4),
+        quorum=st.integers(1, 3),
+        evaluate=st.booleans(),
+    )
+    def begin(self, goal: int | None, quorum: int, evaluate: bool) -> None:  # noqa: FBT001  - hypothesis draws it
+        quorum = min(quorum, goal or quorum)
+        self.run = Run(rules(goal=goal, quorum=quorum, evaluate=evaluate, rounds=4))
+        self.tickets: list[Ticket] = []
+        self.kept: dict[tuple[int, Task, str, str], int] = {}
+        self.opened_at: dict[str, float] = {}
+        self.looked_at = 0
+
+    device = st.sampled_from(names(6))
+
+    @rule(seconds=st.sampled_from([0.0, 0.3, 1.0, 7.0, 61.0]))
+    def wait(self, seconds: float) -> None:
+        self.run.do(Tick(self.run.state.now + seconds))
+
+    @rule(trainers=st.frozensets(device), evaluators=st.frozensets(device))
+    def fleet_changes(self, trainers: frozenset[str], evaluators: frozenset[str]) -> None:
+        self.run.do(FleetChanged(view(trainers, evaluators)))
+
+    @precondition(lambda self: self.tickets)
+    @rule(device=device, accepts=st.booleans(), back=st.integers(1, 3))
+    def joins(self, device: str, accepts: bool, back: int) -> None:  # noqa: FBT001  - likewise
+        self.run.join(device, accepts=accepts, reason="hot", ticket=self.tickets[-min(back, len(self.tickets))])
+
+    @precondition(lambda self: self.tickets)
+    @rule(device=device, back=st.integers(1, 3), lie=st.booleans())
+    def sends(self, device: str, back: int, lie: bool) -> None:  # noqa: FBT001  - likewise
+        ticket = self.tickets[-min(back, len(self.tickets))]
+        model = Version(self.run.state.model.number, "f" * 64) if lie else self.run.state.model
+        header = self.run.header(device, ticket=ticket, model=model)
+        expected = refusal(self.run.state, header)
+        effects = self.run.do(UpdateReceived(header))
+        if not isinstance(self.run.state.stage, Over) and not any(isinstance(e, Finish) for e in effects):
+            first = next(effect for effect in effects if isinstance(effect, Reply))
+            assert first.outcome == (Outcome.ACCEPTED if expected is None else expected[0])
+        self.run.do(Tick(self.run.state.now))
+
+    @rule(device=device)
+    def sends_rubbish(self, device: str) -> None:
+        self.run.do(Rejected(Reject.WRONG_DIGEST, "flipped", "topic", device, self.run.state.round))
+
+    @invariant()
+    def what_must_hold_holds(self) -> None:
+        for effect in self.run.effects[self.looked_at :]:
+            match effect:
+                case Open(Announce(ticket=ticket)):
+                    assert ticket.nonce not in {other.nonce for other in self.tickets}
+                    self.tickets.append(ticket)
+                    self.opened_at[ticket.nonce] = effect.announcement.opened_at
+                case Keep(header):
+                    key = (header.round, header.task, header.nonce, header.device)
+                    self.kept[key] = self.kept.get(key, 0) + 1
+                case _:
+                    pass
+        self.looked_at = len(self.run.effects)
+        self._no_update_counts_twice()
+        self._versions_rise_by_one()
+        self._no_round_outlives_its_deadline()
+
+    def _no_update_counts_twice(self) -> None:
+        assert all(count == 1 for count in self.kept.values())
+        for effect in self.run.of(Conclude):
+            assert isinstance(effect, Conclude)
+            accepted = {key[3] for key in self.kept if key[2] == effect.ticket.nonce}
+            assert set(effect.summary.devices) == accepted
+
+    def _versions_rise_by_one(self) -> None:
+        committed = [
+            e.ticket.round for e in self.run.of(Conclude) if isinstance(e, Conclude) and e.ticket.task == "train"
+        ]
+        assert committed == list(range(1, len(committed) + 1))
+        assert self.run.state.model.number == len(committed)
+
+    def _no_round_outlives_its_deadline(self) -> None:
+        stage, now = self.run.state.stage, self.run.state.now
+        if isinstance(stage, Collecting):
+            assert now <= stage.opened_at + self.run.state.rules.deadline_s
+            assert not stage.received.keys() & stage.declined.keys()
+            assert len(stage.received) < (stage.goal or 7)
+        wake = wake_at(self.run.state)
+        assert (wake is None) == isinstance(stage, Over | Aggregating)
+
+
+AnyRun.TestCase.settings = settings(max_examples=60, stateful_step_count=40, deadline=None)
+TestAnyRun = AnyRun.TestCase
