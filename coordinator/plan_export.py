@@ -20,7 +20,8 @@ from coordinator.plan_file import PlanFile
 from coordinator.plan_graph import steps
 from schemas.errors import PlanError
 from schemas.messages import StrategySettings, TrainSettings
-from schemas.plan import Plan, advice
+from schemas.plan import Plan
+from schemas.plan_operations import advice
 
 try:
     import torch

@@ -13,7 +13,8 @@ from torch.export import ExportedProgram
 from torch.export.graph_signature import InputKind
 
 from schemas.errors import PlanError
-from schemas.plan import CLASS_WEIGHTS, LABELS, OPERATIONS, REFERENCE, advice
+from schemas.plan import CLASS_WEIGHTS, LABELS, REFERENCE
+from schemas.plan_operations import OPERATIONS, advice
 
 # Arithmetic that torch does on batch-dependent sizes, outside ATen.
 _WHOLE_NUMBERS: Final[Mapping[Callable[..., Any], str]] = {

@@ -50,7 +50,7 @@ def write(path: Path, header: Mapping[str, Any], payload: bytes = b"", *, durabl
     beside = path.with_name(f"{path.name}.new")
     try:
         with beside.open("wb") as file:
-            file.write(_digest(line, payload) + b"\n" + line)
+            file.write(_digest(line, payload) + line)
             file.write(payload)
             if durable:
                 file.flush()
@@ -79,7 +79,7 @@ def read(path: Path) -> Record | None:
         raise StateError(f"can't read {path}: {error.strerror}; see to its permissions and to the disk") from None
     end = raw.find(b"\n", _DIGEST + 1, _DIGEST + 1 + _LONGEST_HEADER)
     line, payload = raw[_DIGEST + 1 : end + 1], raw[end + 1 :]
-    if end < 0 or raw[:_DIGEST] != _digest(line, payload):
+    if end < 0 or raw[: _DIGEST + 1] != _digest(line, payload):
         raise Damaged(f"{path} is damaged")
     return Record(json.loads(line), payload)
 
@@ -105,7 +105,7 @@ def remove(path: Path) -> None:
 def _digest(line: bytes, payload: bytes) -> bytes:
     hasher = hashlib.sha256(line)
     hasher.update(payload)
-    return hasher.hexdigest().encode()
+    return hasher.hexdigest().encode() + b"\n"
 
 
 def _sync_directory(path: Path) -> None:

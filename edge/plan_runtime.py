@@ -15,8 +15,9 @@ import torch
 from torch import Tensor
 
 from schemas.errors import PlanError
-from schemas.plan import CLASS_WEIGHTS, LABELS, OPERATIONS, REFERENCE, Argument, Operation, Plan, describe_shape
+from schemas.plan import CLASS_WEIGHTS, LABELS, REFERENCE, Argument, Operation, Plan, describe_shape
 from schemas.plan_cost import Cost, Limits, check, resolve
+from schemas.plan_operations import OPERATIONS
 
 _WHOLE_NUMBERS: Final[dict[str, Callable[..., Any]]] = {
     "int.add": operator.add,

@@ -2,7 +2,7 @@
 
 A plan is one graph. Its inputs are the model's parameters, the data's inputs, ``labels`` (int64 [B]) and
 ``class_weights`` (float32 [C]); its outputs are the loss (a scalar: the mean over the batch, weighted by class) and
-the logits ([B, C]). An operation is a name from ``OPERATIONS`` (an ATen operation and overload), arguments, and the
+the logits ([B, C]). An operation is a name from ``plan_operations``, arguments, and the
 shape of its result. A plan runs nothing that isn't in that table, so a device can take one from anybody who may
 publish to it: the worst it can do is bounded by ``schemas.plan_cost`` before the first real tensor exists.
 
@@ -33,97 +33,23 @@ from pydantic import (
 from schemas.errors import PlanError
 from schemas.messages import MAX_CLASSES, Message, StrategySettings, TrainSettings, Word
 from schemas.parameters import Flat, Manifest, TensorSpec
+from schemas.plan_operations import OPERATIONS, WORDS, advice
 
 FORMAT: Final = 1
 MAX_BYTES: Final = 2**20  # of a plan's JSON; a net of 40 layers takes about 10 kB
-MAX_OPERATIONS: Final[frozenset[str]] = frozenset(
-    [
-        "conv1d",
-        "conv1d.padding",
-        "conv2d",
-        "conv2d.padding",
-        "linear",
-        "addmm",
-        "matmul",
-        "mm",
-        "bmm",
-        "relu",
-        "leaky_relu",
-        "elu",
-        "gelu",
-        "silu",
-        "tanh",
-        "sigmoid",
-        "hardtanh",
-        "hardswish",
-        "hardsigmoid",
-        "softplus",
-        "glu",
-        "exp",
-        "log",
-        "sqrt",
-        "rsqrt",
-        "abs",
-        "neg",
-        "reciprocal",
-        "pow.Tensor_Scalar",
-        "clamp",
-        "max_pool1d",
-        "max_pool2d",
-        "avg_pool1d",
-        "avg_pool2d",
-        "adaptive_avg_pool1d",
-        "adaptive_avg_pool2d",
-        "group_norm",
-        "layer_norm",
-        "dropout",
-        "flatten.using_ints",
-        "view",
-        "reshape",
-        "permute",
-        "transpose.int",
-        "t",
-        "unsqueeze",
-        "squeeze.dim",
-        "squeeze.dims",
-        "expand",
-        "contiguous",
-        "clone",
-        "cat",
-        "stack",
-        "slice.Tensor",
-        "select.int",
-        "add.Tensor",
-        "sub.Tensor",
-        "mul.Tensor",
-        "div.Tensor",
-        "rsub.Scalar",
-        "maximum",
-        "minimum",
-        "mean.dim",
-        "sum.dim_IntList",
-        "amax",
-        "amin",
-        "pad",
-        "constant_pad_nd",
-        "softmax.int",
-        "log_softmax.int",
-        "_softmax",
-        "_log_softmax",
-        "to.dtype",
-        "cross_entropy_loss",
-        "nll_loss",
-        "nll_loss_nd",
-        "sym_size.int",
-        "int.add",
-        "int.sub",
-        "int.mul",
-        "int.floordiv",
-    ]
-)
-WORDS: Final[frozenset[str]] = frozenset(  # data types, and modes of gelu, padding and pad
-    {"float32", "int64", "none", "tanh", "same", "valid", "constant", "reflect", "replicate"}
-)
+MAX_OPERATIONS: Final = 2000
+MAX_TENSORS: Final = 1000  # parameters
+MAX_INPUTS: Final = 8
+MAX_ARGUMENTS: Final = 16
+MAX_LIST: Final = 64  # entries of one list among the arguments
+MAX_RANK: Final = 6
+MAX_DIM: Final = 2**24
+MAX_ELEMENTS: Final = 2**27  # of all parameters together: 512 MiB of float32
+MAX_NUMBER: Final = 2**63 - 1  # what a slice to the end is written with
+
+LABELS: Final = "labels"
+CLASS_WEIGHTS: Final = "class_weights"
+REFERENCE: Final = "%"
 
 Label = Annotated[str, StringConstraints(pattern=r"^[A-Za-z_][A-Za-z0-9_.]{0,127}$")]
 Dim = Annotated[int, Field(strict=True, ge=1, le=MAX_DIM)]
@@ -312,17 +238,6 @@ class Plan(_Part):
             known.add(operation.out)
             shapes[operation.out] = operation.shape
         return shapes
-
-
-def advice(operation: str) -> str:
-    """What to do instead of an operation that isn't allowed."""
-    if "batch_norm" in operation:
-        return "use GroupNorm instead of BatchNorm: devices have small, uneven batches and share no running averages"
-    if "lstm" in operation or "gru" in operation or "rnn" in operation:
-        return "use 1-D convolutions instead of recurrent layers"
-    if operation.startswith("rand") or "bernoulli" in operation:
-        return "use nn.Dropout for randomness"
-    return "build the model from convolutions, linear layers, pooling, GroupNorm, LayerNorm and elementwise functions"
 
 
 def describe_shape(shape: BatchShape | None) -> str:

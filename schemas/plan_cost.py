@@ -12,28 +12,13 @@ from dataclasses import dataclass
 
 from schemas.errors import PlanError
 from schemas.plan import CLASS_WEIGHTS, LABELS, BatchShape, Operation, Plan
+from schemas.plan_operations import VIEWS
 
 FLOAT_BYTES = 4
 # A training step holds every result until the backward pass, and its gradient beside it.
 FORWARD_AND_BACKWARD = 2
 # Parameters, the round's start, their gradient, and up to two moments of the optimiser.
 COPIES_OF_PARAMETERS = 5
-# Results that share their argument's memory.
-VIEWS = frozenset(
-    [
-        "flatten.using_ints",
-        "view",
-        "permute",
-        "transpose.int",
-        "t",
-        "unsqueeze",
-        "squeeze.dim",
-        "squeeze.dims",
-        "expand",
-        "slice.Tensor",
-        "select.int",
-    ]
-)
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,5 +98,5 @@ def _work(operation: Operation, shapes: Mapping[str, tuple[int, ...]]) -> int:
         return 2 * out * used[1][-1]
     if family in {"max_pool1d", "max_pool2d", "avg_pool1d", "avg_pool2d"} and len(operation.args) > 1:
         window = operation.args[1] if isinstance(operation.args[1], tuple) else (operation.args[1],)
-        return out * math.prod(size for size in window if isinstance(size, int))
+        return out * math.prod(int(size) for size in window if isinstance(size, int))
     return max((math.prod(shape) for shape in (shapes[operation.out], *used)), default=0)

@@ -97,7 +97,7 @@ def judge(cause: int | OSError, broker: str) -> Verdict:
         text = f"the certificate of {broker} can't be trusted: {cause.verify_message}; {advice}"
         return Verdict(BrokerRefused(text), fatal=not clock)
     if isinstance(cause, ssl.SSLError) and not isinstance(cause, ssl.SSLEOFError | ssl.SSLZeroReturnError):
-        text = f"no TLS with {broker}: {cause.reason or cause}; check the port, and whether it wants our certificate"
+        text = f"no TLS with {broker}: {cause}; check the port, and whether it wants our certificate"
         return Verdict(BrokerRefused(text), fatal=True)
     if isinstance(cause, socket.gaierror):
         return Verdict(BrokerUnreachable(f"the broker's name in {broker} can't be looked up: check it"), fatal=False)

@@ -1,0 +1,137 @@
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from edge.events import Parcel, Ticket
+from edge.outbox import REMEMBERED, Outbox
+from schemas import parts
+from schemas.errors import StateError
+from schemas.messages import Task
+from tests.edge_scripts import nonce
+from tests.test_files import largest_file
+
+
+def ticket(number: int = 1, task: Task = "train", attempt: int = 0) -> Ticket:
+    return Ticket("run-one", number, task, nonce(number * 10 + attempt))
+
+
+def put(outbox: Outbox, about: Ticket, blob: bytes = b"update") -> Parcel:
+    parcel = Parcel(about, parts.describe(blob, 1024))
+    outbox.put(parcel, blob)
+    return parcel
+
+
+@pytest.fixture
+def reopen(tmp_path: Path) -> Callable[[], tuple[Outbox, list[str]]]:
+    """The outbox as a restarted agent opens it, and what it has to report."""
+
+    def opened() -> tuple[Outbox, list[str]]:
+        reports: list[str] = []
+        return Outbox(tmp_path / "outbox", reports.append), reports
+
+    return opened
+
+
+Reopen = Callable[[], tuple[Outbox, list[str]]]
+
+
+def test_must_16_invariant_8_the_same_bytes_are_there_after_a_restart(reopen: Reopen) -> None:
+    blob = os.urandom(5000)
+    parcel = put(reopen()[0], ticket(), blob)
+    outbox, reports = reopen()
+    assert outbox.contents().parcels == (parcel,)
+    assert outbox.blob(ticket()) == blob
+    assert reports == []
+
+
+def test_a_settled_update_leaves_its_ticket_and_not_its_bytes(reopen: Reopen, tmp_path: Path) -> None:
+    outbox, _ = reopen()
+    put(outbox, ticket(), bytes(50_000))
+    outbox.settle(ticket(), "accepted")
+    contents = reopen()[0].contents()
+    assert (contents.parcels, contents.settled, contents.last_round) == ((), (ticket(),), 1)
+    assert sum(path.stat().st_size for path in (tmp_path / "outbox").iterdir()) < 1000
+    assert outbox.blob(ticket()) is None
+
+
+def test_only_accepted_training_counts_as_the_last_round(reopen: Reopen) -> None:
+    outbox, _ = reopen()
+    for number, task, outcome in [(1, "train", "accepted"), (2, "evaluate", "accepted"), (3, "train", "late")]:
+        about = Ticket("run-one", number, "train" if task == "train" else "evaluate", nonce(number))
+        put(outbox, about)
+        outbox.settle(about, outcome)
+    assert reopen()[0].contents().last_round == 1
+
+
+def test_another_attempt_at_a_task_takes_the_place_of_the_earlier(reopen: Reopen) -> None:
+    outbox, _ = reopen()
+    put(outbox, ticket(attempt=0), b"old")
+    parcel = put(outbox, ticket(attempt=1), b"new")
+    outbox.settle(ticket(attempt=0), "late")
+    assert reopen()[0].contents().parcels == (parcel,)
+    assert outbox.blob(ticket(attempt=0)) is None
+    assert outbox.blob(ticket(attempt=1)) == b"new"
+
+
+def test_the_order_is_that_of_putting_whatever_the_clock_did(reopen: Reopen, tmp_path: Path) -> None:
+    outbox, _ = reopen()
+    for number in (3, 1, 2):
+        put(outbox, ticket(number))
+    for path in (tmp_path / "outbox").iterdir():
+        os.utime(path, (0, 0))
+    assert [parcel.ticket.round for parcel in reopen()[0].contents().parcels] == [3, 1, 2]
+
+
+@pytest.mark.parametrize("harm", [lambda raw: raw[:-1], lambda raw: raw[:-1] + b"\0", lambda _: b"", lambda _: b"{}"])
+def test_a_damaged_update_is_set_aside_with_a_message_and_the_rest_goes_on(
+    reopen: Reopen, tmp_path: Path, harm: Callable[[bytes], bytes]
+) -> None:
+    outbox, _ = reopen()
+    put(outbox, ticket(1))
+    whole = put(outbox, ticket(2))
+    path = next((tmp_path / "outbox").glob("run-one.1.*"))
+    path.write_bytes(harm(path.read_bytes()))
+    again, reports = reopen()
+    assert again.contents().parcels == (whole,)
+    assert len(reports) == 1
+    assert "damaged" in reports[0]
+
+
+def test_an_update_that_rots_while_we_run_is_not_sent(reopen: Reopen, tmp_path: Path) -> None:
+    outbox, reports = reopen()
+    put(outbox, ticket())
+    path = next((tmp_path / "outbox").iterdir())
+    path.write_bytes(path.read_bytes()[:-1] + b"?")
+    assert outbox.blob(ticket()) is None
+    assert len(reports) == 1
+
+
+def test_invariant_11_a_full_disk_refuses_the_update_and_keeps_the_others(reopen: Reopen) -> None:
+    outbox, _ = reopen()
+    kept = put(outbox, ticket(1))
+    with largest_file(2000), pytest.raises(StateError, match="free some space"):
+        put(outbox, ticket(2), bytes(10_000))
+    assert outbox.contents().parcels == (kept,)
+    assert reopen()[0].contents().parcels == (kept,)
+
+
+def test_invariant_11_only_the_newest_settled_tickets_are_remembered(reopen: Reopen, tmp_path: Path) -> None:
+    outbox, _ = reopen()
+    for number in range(REMEMBERED + 5):
+        put(outbox, ticket(number))
+        outbox.settle(ticket(number), "accepted")
+    assert [one.round for one in reopen()[0].contents().settled] == list(range(5, REMEMBERED + 5))
+    assert len(list((tmp_path / "outbox").iterdir())) == REMEMBERED
+
+
+def test_an_update_costs_two_fsyncs_and_its_receipt_none(reopen: Reopen, monkeypatch: pytest.MonkeyPatch) -> None:
+    synced: list[int] = []
+    monkeypatch.setattr(os, "fsync", synced.append)
+    outbox, _ = reopen()
+    put(outbox, ticket())
+    outbox.settle(ticket(), "accepted")
+    assert len(synced) == 2

@@ -1,0 +1,53 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from edge.store import Store, claim
+from schemas.errors import StateError
+from tests.edge_scripts import model_blob, pointer
+
+
+def test_the_model_and_the_plan_are_there_after_a_restart(tmp_path: Path) -> None:
+    store = Store(tmp_path, print)
+    store.keep_model(pointer(2), model_blob(2))
+    store.keep_plan("a" * 64, b"plan")
+    again = Store(tmp_path, print)
+    assert again.model() == (pointer(2), model_blob(2))
+    assert again.plan("a" * 64) == b"plan"
+    assert again.plan("b" * 64) is None
+
+
+@pytest.mark.parametrize("name", ["model", "plan"])
+def test_a_damaged_file_is_set_aside_and_not_used(tmp_path: Path, name: str) -> None:
+    reports: list[str] = []
+    store = Store(tmp_path, reports.append)
+    store.keep_model(pointer(2), model_blob(2))
+    store.keep_plan("a" * 64, b"plan")
+    path = tmp_path / name
+    path.write_bytes(path.read_bytes()[:-1])
+    assert (store.model() if name == "model" else store.plan("a" * 64)) is None
+    assert len(reports) == 1
+    assert "damaged" in reports[0]
+
+
+def test_must_10_sessions_rise_also_where_the_clock_jumps_back_or_the_directory_was_lost(tmp_path: Path) -> None:
+    sessions = []
+    for clock, name in [(1000.0, "a"), (5.0, "a"), (1001.9, "a"), (2000.0, "b")]:
+        with claim(tmp_path / name, iter([clock]).__next__) as session:
+            sessions.append(session)
+    assert sessions == [1000, 1001, 1002, 2000]
+
+
+def test_a_damaged_session_number_does_no_harm(tmp_path: Path) -> None:
+    (tmp_path / "session").write_bytes(b"?")
+    with claim(tmp_path, lambda: 77.0) as session:
+        assert session == 77
+
+
+def test_two_processes_cannot_work_in_one_directory(tmp_path: Path) -> None:
+    with claim(tmp_path), pytest.raises(StateError, match="another process"), claim(tmp_path):
+        pass
+    with claim(tmp_path):
+        pass
