@@ -68,6 +68,9 @@ class ReadyTrainer:
         else:
             on_result(Failure(key=job.key, kind="data", message="nothing is held out"))
 
+    def warm(self) -> None:
+        """It always is."""
+
     def cancel(self, key: str) -> None:
         """Every answer has already been given."""
 

@@ -64,6 +64,9 @@ class Trainer(Protocol):
     def cancel(self, key: str) -> None:
         """The answer to the job of this key is not wanted any more."""
 
+    def warm(self) -> None:
+        """Get ready, if idle: a job is expected."""
+
 
 @dataclass(frozen=True, slots=True)
 class Device:
@@ -262,6 +265,8 @@ class Agent:
                 self._submit(Describe(key=key, data=self._device.data, recipe=recipe))
             case ev.StartTraining() | ev.StartEvaluation():
                 return self._start(effect)
+            case ev.WarmUp():
+                self._trainer.warm()
             case ev.CancelJob(key):
                 self._trainer.cancel(key)
             case ev.StoreUpdate():

@@ -250,6 +250,11 @@ class StartEvaluation:
 
 
 @dataclass(frozen=True, slots=True)
+class WarmUp:
+    """Training is expected soon: the trainer may get ready for it."""
+
+
+@dataclass(frozen=True, slots=True)
 class CancelJob:
     """The job's result is not wanted any more; none may come, or a late one."""
 
@@ -304,6 +309,7 @@ Effect = (
     | StartDescribing
     | StartTraining
     | StartEvaluation
+    | WarmUp
     | CancelJob
     | StoreUpdate
     | SendParts

@@ -211,7 +211,10 @@ def _round_seen(state: State, message: RoundAnnouncement) -> Step:
     comparable = known is not None and known.session == session and known.message.run == message.run
     if known is not None and comparable and Announced.rank(message) < Announced.rank(known.message):
         return state, ()
-    return replace(state, announced=Announced(message, state.now + message.remaining_s, session)), ()
+    state = replace(state, announced=Announced(message, state.now + message.remaining_s, session))
+    ready = isinstance(state.data, Stock) and state.data.examples > 0 and state.paused is None
+    soon = message.phase is Phase.SELECTING and ready and state.served and state.is_current(Ticket.of(message))
+    return state, (ev.WarmUp(),) if soon else ()
 
 
 def _receipt_seen(state: State, receipt: Receipt) -> Step:
@@ -273,7 +276,8 @@ def _job_done(state: State, result: Described | Trained | Evaluated) -> Step:
             return state, ()
         stock = Stock(state.data.recipe, result.examples, result.held_out)
         notes = [f"{stock.examples} examples to train on, {stock.held_out} held out", *result.notes]
-        return replace(state, data=stock), tuple(ev.Say(f"data: {note}") for note in notes)
+        said: tuple[Effect, ...] = tuple(ev.Say(f"data: {note}") for note in notes)
+        return replace(state, data=stock), (*said, ev.WarmUp()) if stock.examples else said
     work, run = state.work, state.run
     if work is None or run is None or work.stage != "running" or result.key != state.key(work.ticket):
         return state, ()

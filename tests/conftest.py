@@ -18,7 +18,5 @@ def mosquitto(tmp_path: Path) -> Iterator[Mosquitto]:
     """
     directory = tmp_path / "mosquitto"
     directory.mkdir()
-    broker = Mosquitto(directory)
-    broker.start()
-    yield broker
-    broker.kill()
+    with Mosquitto(directory) as broker:
+        yield broker

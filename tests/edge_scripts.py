@@ -127,11 +127,10 @@ class InstantTrainer:
     examples: int = 100
     held_out: int = 0
     hold: bool = False  # keep the jobs, to be answered with ``release``
-    payload: Callable[[Train], bytes] = field(
-        default=lambda job: hashlib.sha256(job.model + bytes([job.seed % 256])).digest()
-    )
+    payload: Callable[[Train], bytes] = lambda job: f"{job.seed}".encode() + job.model
     jobs: list[Job] = field(default_factory=list)
     cancelled: list[str] = field(default_factory=list)
+    warmed: int = 0
     held: list[tuple[Job, Callable[[Result | Failure], None]]] = field(default_factory=list)
 
     def submit(self, job: Job, on_result: Callable[[Result | Failure], None]) -> None:
@@ -144,6 +143,9 @@ class InstantTrainer:
     def cancel(self, key: str) -> None:
         self.cancelled.append(key)
         self.held = [one for one in self.held if one[0].key != key]
+
+    def warm(self) -> None:
+        self.warmed += 1
 
     def release(self) -> None:
         held, self.held = self.held, []

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
+import random
 import re
 import shutil
 import signal
@@ -10,6 +12,7 @@ import socket
 import subprocess
 import time
 from pathlib import Path
+from typing import Self
 
 import pytest
 
@@ -26,11 +29,12 @@ def program(name: str) -> str:
 
 
 def free_port() -> int:
-    """A loopback port that nobody listens on now."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
+    """A loopback port that nobody listens on now, and that no outgoing connection is given while nobody does."""
+    while True:
+        port = random.randrange(15_000, 30_000)  # noqa: S311 - below what Linux and macOS hand out themselves
+        with socket.socket() as probe, contextlib.suppress(OSError):
+            probe.bind(("127.0.0.1", port))
+            return port
 
 
 def accepts(port: int) -> bool:
@@ -60,6 +64,15 @@ class Mosquitto:
         # Started by root, mosquitto would become a user who can't write to our directory.
         self._config.write_text(f"{text}\nuser {'root' if os.geteuid() == 0 else ''}\n".replace("\nuser \n", "\n"))
         self._process: subprocess.Popen[bytes] | None = None
+
+    def __enter__(self) -> Self:
+        """Start it."""
+        self.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """End it."""
+        self.kill()
 
     @property
     def address(self) -> str:

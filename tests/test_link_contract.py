@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Iterator
+from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
@@ -38,16 +39,13 @@ def having(ability: str) -> pytest.MarkDecorator:
 
 @pytest.fixture(params=BROKERS)
 def bench(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Bench]:
-    if request.param == "mosquitto":
-        broker = Mosquitto(tmp_path)
-        broker.start()
-        made: Bench = MosquittoBench(broker)
-    else:
-        made = MemoryBench() if request.param == "memory" else AmqttBench()
-    yield made
-    made.close()
-    if isinstance(made, MosquittoBench):
-        made.broker.kill()
+    with ExitStack() as stack:
+        if request.param == "mosquitto":
+            made: Bench = MosquittoBench(stack.enter_context(Mosquitto(tmp_path)))
+        else:
+            made = MemoryBench() if request.param == "memory" else AmqttBench()
+        stack.callback(made.close)
+        yield made
 
 
 @pytest.fixture

@@ -82,10 +82,8 @@ def test_the_limits_fit_the_part_size_and_are_those_the_tests_run_with() -> None
 @pytest.fixture(scope="module")
 def broker(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Mosquitto]:
     directory = tmp_path_factory.mktemp("mosquitto")
-    started = Mosquitto(directory, with_passwords(CONF, directory))
-    started.start()
-    yield started
-    started.kill()
+    with Mosquitto(directory, with_passwords(CONF, directory)) as started:
+        yield started
 
 
 def with_passwords(conf: str, directory: Path) -> str:
@@ -229,60 +227,66 @@ def test_without_the_right_password_nobody_gets_in(
 def test_nobody_can_take_anothers_connection_by_its_client_id(
     fleet: Fleet, dial: Callable[[str, str, str], Ear]
 ) -> None:
-    before = fleet.ears["dev-one"].all(Disconnected)
-    thief = dial("nobody", "nobody", "dev-one")
-    thief.until(lambda: bool(thief.events), "an answer")
-    fleet.settle()
-    assert fleet.ears["dev-one"].all(Disconnected) == before
+    thief = dial("dev-two", "dev-two", "dev-one")
+    thief.until_connected()
+    fleet.ears["dev-two"].until(
+        lambda: bool(fleet.ears["dev-two"].all(Disconnected)), "the end of its other connection"
+    )
+    fleet.publish("dev-one", TOPICS.topic(address(Kind.DEVICE)), b"still here")
+    assert fleet.ears["dev-one"].all(Disconnected) == []
+
+
+def test_on_every_listener_a_connection_is_known_by_its_user_name() -> None:
+    listeners = re.split(r"^#?listener ", CONF, flags=re.MULTILINE)[1:]
+    assert len(listeners) == 3
+    for listener in listeners:
+        assert re.search(r"^#?use_username_as_clientid true$", listener, re.MULTILINE)
 
 
 def test_retained_messages_and_sessions_outlive_a_restart(tmp_path: Path) -> None:
-    broker = Mosquitto(tmp_path, with_passwords(CONF, tmp_path))
-    broker.start()
     topic = TOPICS.topic(address(Kind.MODEL))
-    login = BrokerAddress("127.0.0.1", broker.port).with_login("coordinator", "coordinator")
     ear = Ear()
-    link = MqttLink(MqttSettings(login, "coordinator", session_expiry_s=600, backoff=QUICK), ear)
-    link.open()
-    ear.until_sent(link.publish(topic, b"kept", retain=True))
-    broker.restart()
-    ear.until_connected(2)
-    assert ear.all(Connected)[-1].session_present
-    link.subscribe(topic)
-    ear.until_heard(b"kept")
-    assert [message.retained for message in ear.all(Inbound)] == [True]
-    link.close()
-    broker.kill()
+    with Mosquitto(tmp_path, with_passwords(CONF, tmp_path)) as broker:
+        login = BrokerAddress("127.0.0.1", broker.port).with_login("coordinator", "coordinator")
+        link = MqttLink(MqttSettings(login, "coordinator", session_expiry_s=600, backoff=QUICK), ear)
+        link.open()
+        ear.until_sent(link.publish(topic, b"kept", retain=True))
+        broker.restart()
+        ear.until_connected(2)
+        assert ear.all(Connected)[-1].session_present
+        link.subscribe(topic)
+        ear.until_heard(b"kept")
+        assert [message.retained for message in ear.all(Inbound)] == [True]
+        link.close()
 
 
 def test_the_switches_for_tls_and_websockets_work_when_switched_on(tmp_path: Path) -> None:
     tls, web = free_port(), free_port()
     conf = re.sub(r"^#(?=[a-z])", "", CONF, flags=re.MULTILINE)
-    conf = conf.replace("listener 8883", f"listener {tls} 127.0.0.1").replace("listener 9001", f"listener {web} ::1")
-    conf = conf.replace(f"listener {web} ::1", f"listener {web} 127.0.0.1")
-    certs = tmp_path / "certs"
-    certs.mkdir()
-    make_certificates(certs)
-    broker = Mosquitto(tmp_path, with_passwords(conf.replace("/etc/mosquitto/certs", str(certs)), tmp_path))
-    broker.start()
+    conf = conf.replace("listener 8883", f"listener {tls} 127.0.0.1").replace(
+        "listener 9001", f"listener {web} 127.0.0.1"
+    )
+    make_certificates(tmp_path)
+    conf = with_passwords(conf.replace("/etc/mosquitto/certs", str(tmp_path)), tmp_path)
     settings = MqttSettings(
         BrokerAddress("localhost", tls, tls=True),
-        "dev-one",
-        ca=certs / "ca.crt",
-        cert=certs / "dev-one.crt",
-        key=certs / "dev-one.key",
+        "any-id",
+        ca=tmp_path / "ca.crt",
+        cert=tmp_path / "dev-one.crt",
+        key=tmp_path / "dev-one.key",
     )
     ear = Ear()
-    link = MqttLink(settings, ear)
-    link.open()
-    ear.until_connected()
-    ear.until_sent(link.publish(TOPICS.topic(address(Kind.DEVICE)), b"by certificate"))
-    link.close()
-    with socket.create_connection(("127.0.0.1", web), timeout=5.0) as browser:
-        browser.sendall(
-            b"GET /mqtt HTTP/1.1\r\nHost: localhost\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
-            b"Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: 13\r\n"
-            b"Sec-WebSocket-Protocol: mqtt\r\n\r\n"
-        )
-        assert browser.recv(100).startswith(b"HTTP/1.1 101")
-    broker.kill()
+    with Mosquitto(tmp_path, conf) as broker:
+        link = MqttLink(settings, ear)
+        link.open()
+        ear.until_connected()
+        ear.until_sent(link.publish(TOPICS.topic(address(Kind.DEVICE)), b"by certificate"))
+        link.close()
+        assert "as dev-one (p5" in broker.log
+        with socket.create_connection(("127.0.0.1", web), timeout=5.0) as browser:
+            browser.sendall(
+                b"GET /mqtt HTTP/1.1\r\nHost: localhost\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
+                b"Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: 13\r\n"
+                b"Sec-WebSocket-Protocol: mqtt\r\n\r\n"
+            )
+            assert browser.recv(100).startswith(b"HTTP/1.1 101")

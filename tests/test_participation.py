@@ -136,6 +136,13 @@ def test_training_waits_for_the_model_it_starts_from() -> None:
     assert only(bench(ev.ModelReady(pointer(1))), ev.StartTraining)
 
 
+def test_the_trainer_is_warmed_while_the_coordinator_selects() -> None:
+    bench = Bench().settle()
+    assert only(bench.effects, ev.WarmUp)
+    assert only(bench(ev.RoundSeen(announcement(1, phase=Phase.SELECTING))), ev.WarmUp)
+    assert not only(Bench().settle(examples=0, held_out=3).effects, ev.WarmUp)
+
+
 def test_messages_may_come_in_any_order() -> None:
     bench = Bench()
     bench(ev.RoundSeen(announcement(1)), ev.ModelSeen(pointer(0)), ev.Connected(), ev.RunSeen(run()))
