@@ -1,10 +1,10 @@
-"""Bytes from the broker to events, or ``Rejected``; bad bytes raise nothing and change nothing. No I/O, no rules.
+"""Bytes from the broker to events, or ``Rejected``; bad bytes raise nothing and change nothing. No rules here.
 
 What an update is worth is ``round.refusal``'s decision, asked as soon as its first part tells what it answers, so that
 a late or uninvited one costs a dictionary look-up a part and is never decoded. A whole update is decoded and checked
 (digest, sender, shape, range, no NaN) before it becomes an event: what is accepted later can always be averaged.
 
-Memory is bounded. An update's whole size is set aside when its first part comes; where there is no room, updates
+Room is bounded. An update's whole size is set aside when its first part comes; where there is no room, updates
 that have stalled give theirs up, and if none has, the newcomer is turned away and told later to send its parts again.
 So updates under way always finish, however many devices send at once.
 """
@@ -12,7 +12,7 @@ So updates under way always finish, however many devices send at once.
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Final, TypeVar
 
@@ -35,12 +35,12 @@ from schemas.codec import Heading
 from schemas.errors import Reject, WireError
 from schemas.messages import BlobRef, DeviceStatus, Join, Part, Update
 from schemas.parameters import Manifest, Parameters
-from schemas.parts import Assembly
+from schemas.parts import Assembly, Memory, Store
 from schemas.topics import Address, Kind, Topics
 
 STALL_S: Final = 5.0  # without a new part, after which a device is told what is missing
 STALLS: Final = 3  # such reminders in vain, after which an update's parts are forgotten
-ROOM: Final = 64 * 2**20  # bytes that all unfinished updates together may take
+ROOM: Final = 256 * 2**20  # bytes that all unfinished updates together may take, in a spool on disk
 PER_DEVICE: Final = 2  # unfinished updates: one that trains, one that evaluates
 REMEMBERED: Final = 4096  # digests of updates that were accepted, and of those refused
 TURNED_AWAY: Final = 4096  # devices waiting for room
@@ -74,21 +74,33 @@ class _Unfinished:
     device: str
     round: int
     assembly: Assembly
+    store: Store
     fed_at: float
     reminders: int = 0
     header: Header | None = None  # once part 0 is here
 
 
 class Inbox:
-    """What has arrived in parts. ``manifest`` and ``classes`` are the plan's; ``room`` is in bytes."""
+    """What has arrived in parts. ``manifest`` and ``classes`` are the plan's; ``room`` is in bytes.
 
-    def __init__(self, topics: Topics, run: str, manifest: Manifest, classes: int, room: int = ROOM) -> None:
+    ``store`` makes the places where updates of several parts wait for the rest; in memory unless given.
+    """
+
+    def __init__(
+        self,
+        topics: Topics,
+        run: str,
+        manifest: Manifest,
+        classes: int,
+        room: int = ROOM,
+        store: Callable[[BlobRef], Store] | None = None,
+    ) -> None:
         self._topics = topics
         self._run = run
         self._manifest = manifest
         self._classes = classes
-        # Uncompressed float32 and its frame, or counts of every pair of classes.
-        self._limit = max(4 * manifest.size + manifest.size // 8, 10 * classes**2) + 65_536
+        self._store = store
+        self._limit = largest_update(manifest, classes)
         self._room = max(room, self._limit)
         self._unfinished: OrderedDict[tuple[str, str], _Unfinished] = OrderedDict()  # longest unfed first
         self._turned_away: OrderedDict[str, BlobRef] = OrderedDict()
@@ -194,8 +206,9 @@ class Inbox:
         entry.header = header or entry.header
         if not entry.assembly.complete:
             return None
+        arrival = self._complete(address, entry, topic, state)
         self._drop(entry)
-        return self._complete(address, entry, topic, state)
+        return arrival
 
     def _heading(self, address: Address, device: str, part: Part) -> Header | None:
         heading = codec.decode_heading(part.payload)
@@ -209,7 +222,7 @@ class Inbox:
         entry = self._unfinished.get((device, ref.digest))
         if entry is not None:
             return entry
-        assembly = Assembly(ref, self._limit)
+        Assembly(ref, self._limit)  # refuses what no update can be, before anything gives way to it
         mine = self._by_device.get(device, ())
         if len(mine) >= PER_DEVICE:
             self._drop(mine[0])
@@ -219,7 +232,8 @@ class Inbox:
                 _note(self._turned_away, device, ref, TURNED_AWAY)
                 return None
             self._drop(oldest)
-        entry = _Unfinished(device, number, assembly, now)
+        store = self._store(ref) if self._store is not None and ref.parts > 1 else Memory()
+        entry = _Unfinished(device, number, Assembly(ref, self._limit, store), store, now)
         self._unfinished[device, ref.digest] = entry
         self._by_device[device] = (*self._by_device.get(device, ()), entry)
         self._buffered += ref.size
@@ -272,6 +286,7 @@ class Inbox:
 
     def _drop(self, entry: _Unfinished) -> None:
         ref = entry.assembly.ref
+        entry.store.clear()
         del self._unfinished[entry.device, ref.digest]
         self._buffered -= ref.size
         mine = tuple(other for other in self._by_device[entry.device] if other is not entry)
@@ -279,6 +294,11 @@ class Inbox:
             self._by_device[entry.device] = mine
         else:
             del self._by_device[entry.device]
+
+
+def largest_update(manifest: Manifest, classes: int) -> int:
+    """Bytes that no update is longer than: uncompressed float32 in its frame, or counts of every pair of classes."""
+    return max(4 * manifest.size + manifest.size // 8, 10 * classes**2) + 65_536
 
 
 def _status(device: str, payload: bytes) -> StatusReceived | StatusCleared:

@@ -13,7 +13,8 @@ from coordinator.config import CoordinatorSettings
 from coordinator.plan_file import PlanFile
 from schemas.errors import PlanError, SettingsError, StateError
 from schemas.parameters import Parameters
-from schemas.plan import Plan, describe_shape
+from schemas.plan import Plan
+from schemas.plan_shapes import outline
 
 _CHECK_S = 120.0
 _INPUT = re.compile(r"^(?:(?P<name>[A-Za-z_]\w*)=)?(?P<shape>[1-9]\d*(?:x[1-9]\d*)*)$")
@@ -82,9 +83,10 @@ def show_plan(name: str) -> str:
         "",
     ]
     width = max(len(operation.out) for operation in plan.operations)
-    for operation in plan.operations:
-        shape = describe_shape(operation.shape)
-        lines.append(f"{operation.out:{width}}  {operation.op:28} {shape:16} {operation.layer}".rstrip())
+    shapes = outline(plan)
+    lines += [
+        f"{step.out:{width}}  {step.op:20} {shapes[step.out]:20} {step.layer}".rstrip() for step in plan.operations
+    ]
     return "\n".join(lines)
 
 

@@ -20,8 +20,8 @@ from coordinator.plan_file import PlanFile
 from coordinator.plan_graph import steps
 from schemas.errors import PlanError
 from schemas.messages import StrategySettings, TrainSettings
-from schemas.plan import Plan
-from schemas.plan_operations import advice
+from schemas.plan import Plan, advice
+from schemas.plan_shapes import infer
 
 try:
     import torch
@@ -101,6 +101,7 @@ def export(
         logits=graph.logits,
         **{key: value.model_dump(exclude_unset=True) for key, value in optional.items() if value is not None},
     )
+    infer(plan, 1)  # a plan that a device would refuse at the smallest batch is refused here
     stored = {} if seeded else {k: v.to(torch.float32).contiguous().numpy().copy() for k, v in parameters.items()}
     return PlanFile(plan, stored)
 

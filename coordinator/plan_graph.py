@@ -13,8 +13,8 @@ from torch.export import ExportedProgram
 from torch.export.graph_signature import InputKind
 
 from schemas.errors import PlanError
-from schemas.plan import CLASS_WEIGHTS, LABELS, REFERENCE
-from schemas.plan_operations import OPERATIONS, advice
+from schemas.plan import CLASS_WEIGHTS, LABELS, REFERENCE, advice
+from schemas.plan_rules import OPERATIONS
 
 # Arithmetic that torch does on batch-dependent sizes, outside ATen.
 _WHOLE_NUMBERS: Final[Mapping[Callable[..., Any], str]] = {
@@ -23,9 +23,8 @@ _WHOLE_NUMBERS: Final[Mapping[Callable[..., Any], str]] = {
     operator.mul: "int.mul",
     operator.floordiv: "int.floordiv",
 }
-# Checks that the trace leaves behind; the plan's stated shapes say the same.
+# Checks that the trace leaves behind; the plan's own dry run says the same.
 _CHECKS: Final = ("_assert_tensor_metadata", "_assert_scalar", "sym_constrain_range", "sym_constrain_range_for_size")
-_PROBES: Final = (2, 3, 5, 7)  # batch sizes at which a stated size must be k times the batch
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,7 +85,6 @@ def _operation(node: fx.Node, names: Mapping[fx.Node, str]) -> dict[str, object]
         "out": names[node],
         "op": kind,
         "args": tuple(_argument(argument, names) for argument in node.args),
-        "shape": _shape(node, layer),
     }
     if node.kwargs:
         operation["kwargs"] = {key: _argument(value, names) for key, value in node.kwargs.items()}
@@ -121,31 +119,6 @@ def _only_result(node: fx.Node, names: Mapping[fx.Node, str]) -> str:
     if _kind(source) == "dropout" and index == 0:
         return names[source]
     raise PlanError(f"{_layer(node) or 'the model'} uses {_kind(source)!r}, which gives several results: slice instead")
-
-
-def _shape(node: fx.Node, layer: str) -> tuple[int, ...] | None:
-    """The result's shape with -k for k times the batch; None for a whole number."""
-    value = node.meta["val"]
-    if isinstance(value, tuple | list):
-        value = value[0]
-    if not isinstance(value, torch.Tensor):
-        return None
-    return tuple(_dim(dim, layer) for dim in value.shape)
-
-
-def _dim(dim: int | torch.SymInt, layer: str) -> int:
-    if isinstance(dim, int):
-        return dim
-    expression = dim.node.expr
-    symbols = list(expression.free_symbols)
-    if not symbols:
-        return int(expression)
-    if len(symbols) == 1:
-        factors = {expression.subs(symbols[0], probe) / probe for probe in _PROBES}
-        factor = factors.pop()
-        if not factors and factor.is_Integer:
-            return -int(factor)
-    raise PlanError(f"{layer or 'the model'} makes a size of {expression} from the batch: keep examples apart")
 
 
 def _layer(node: fx.Node) -> str:

@@ -127,9 +127,9 @@ class Reactor:
         self._ever_connected = False
         self._failure: FedbeatError | None = None
 
-    def run(self, state: State) -> Finish:
+    def run(self, state: State, reopened: float | None) -> Finish:
         """Turn until the run is over. Raises what ``Stop`` carries, and ``LinkError`` where the broker is unusable."""
-        self._state, effects = begin(state)
+        self._state, effects = begin(state, reopened)
         self._pending.extend(effects)
         self._flush()
         while self._performer.finish is None:

@@ -46,7 +46,25 @@ def with_evaluation(training: RoundSummary, evaluation: RoundSummary, metrics: M
     )
 
 
-def with_complaints(state: State, error: str) -> str:
+def nobody_came(state: State) -> str:
+    """The error of a run that no device ever came to."""
+    return _quoting_devices(
+        state,
+        f"no device came within {state.rules.deadline_s:g} s: start `edge run` on one against this broker and this "
+        "federation, and compare what it prints",
+    )
+
+
+def failed_often(state: State, reason: str) -> str:
+    """The error of a run whose round was abandoned once too often, the last time for ``reason``."""
+    return _quoting_devices(
+        state,
+        f"round {state.round} failed {state.failures} times in a row, the last time because {reason}: see to the "
+        "devices, start more of them, or lower --devices-min",
+    )
+
+
+def _quoting_devices(state: State, error: str) -> str:
     """``error`` and why devices say that they didn't take part, in their own words."""
     said = {**state.view.complaints, **state.said}
     if not said:
@@ -61,8 +79,9 @@ def announce(state: State, phase: Phase) -> Announce:
     if isinstance(stage, Aggregating):
         stage = stage.collected
     if not isinstance(stage, Collecting):
-        ticket = rules.ticket(state.round, state.task, state.attempt)
-        return Announce(ticket, phase, state.model, state.now, rules.deadline_s, 0.0, rules.goal or 0, rules.quorum)
+        return Announce(
+            state.ticket, phase, state.model, state.now, rules.deadline_s, 0.0, state.goal or 0, state.quorum
+        )
     asked = len(stage.selected | stage.joined)
     return Announce(
         ticket=stage.ticket,

@@ -12,7 +12,8 @@
 * Collecting closes at the goal; once every selected or joined device has answered, declined or gone and the quorum is
   met; at the deadline with the quorum. It is abandoned at the deadline below the quorum, or at once where too many
   have declined for it ever to be met. So no device, dead, slow or lying, holds it up longer than the deadline.
-* An attempt has a nonce of its own, from the run's seed: the same after a restart, never the same for another attempt.
+* An attempt has a nonce of its own, from the run's seed. After a restart the open attempt goes on under it, with all it
+  had accepted and a new deadline; for ``RETURN_S`` devices may come back before their absence counts.
 * One update counts per (run, round, task, device); the first wins. What comes for anything but the open attempt is
   late where the coordinator ever asked for it, else rejected. Both are answered, and change nothing.
 * ``ATTEMPTS`` failed attempts in a row end the run with an error that names what the devices said.
@@ -51,7 +52,7 @@ from coordinator.events import (
     Version,
 )
 from coordinator.fleet import View
-from coordinator.reports import announce, receipt, reply, summarise, with_complaints, with_evaluation
+from coordinator.reports import announce, failed_often, nobody_came, receipt, reply, summarise, with_evaluation
 from coordinator.round_state import Aggregating, Collecting, Over, Resting, Selecting, State
 from schemas import cohort
 from schemas.errors import Reject
@@ -60,6 +61,7 @@ from schemas.messages import Join, Metrics, Outcome, Phase
 OVERSELECT: Final = 1.3
 SETTLE_S: Final = 1.0
 PATIENCE_S: Final = 10.0
+RETURN_S: Final = 5.0
 ATTEMPTS: Final = 3
 PAUSE_S: Final = 1.0  # after a first abandoned attempt, or this share of the deadline; twice that after the second
 PAUSE_SHARE: Final = 0.05
@@ -69,8 +71,13 @@ MAX_TEXT: Final = 500  # characters, as messages.Text allows
 Step = tuple[State, tuple[Effect, ...]]
 
 
-def begin(state: State) -> Step:
-    """A run's first step, from where ``state`` (selecting) says that it stands."""
+def begin(state: State, reopened: float | None = None) -> Step:
+    """A run's first step, from where ``state`` (selecting) says that it stands.
+
+    ``reopened`` is the cohort bound of the attempt that was open before a restart: that one goes on.
+    """
+    if reopened is not None:
+        return _collect(state, reopened, frozenset(), state.now + RETURN_S)
     if state.round > state.rules.rounds:
         return replace(state, stage=Over()), (Finish(),)
     return _select(state)
@@ -109,12 +116,14 @@ def wake_at(state: State) -> float | None:
     """When the next ``Tick`` matters, if nothing else happens; None where none does."""
     match state.stage:
         case Selecting(since):
-            if len(_eligible(state)) < _quorum(state):
+            if len(state.eligible) < state.quorum:
                 return since + state.rules.deadline_s
             return min(since + PATIENCE_S, state.newcomer_at + SETTLE_S)
         case Collecting() as stage:
-            deadline = stage.opened_at + state.rules.deadline_s
-            return min(deadline, stage.told_at + NEWS_S) if _news(stage) != stage.told else deadline
+            times = [stage.opened_at + state.rules.deadline_s]
+            times += [stage.told_at + NEWS_S] if stage.news != stage.told else []
+            times += [stage.gathers_until] if state.now < stage.gathers_until else []
+            return min(times)
         case Resting(until):
             return until
         case _:
@@ -157,7 +166,12 @@ def _fleet_changed(state: State, view: View) -> Step:
     newcomers = (view.trainers | view.evaluators) - state.view.trainers - state.view.evaluators
     newcomer_at = state.now if newcomers else state.newcomer_at
     met_anyone = state.met_anyone or bool(view.ready)
-    return _advance(replace(state, view=view, newcomer_at=newcomer_at, met_anyone=met_anyone))
+    state = replace(state, view=view, newcomer_at=newcomer_at, met_anyone=met_anyone)
+    stage = state.stage
+    if isinstance(stage, Collecting) and state.now < stage.gathers_until:
+        back = _drawn(state, stage.ticket.nonce, stage.cohort)
+        state = replace(state, stage=replace(stage, selected=stage.selected | back))
+    return _advance(state)
 
 
 def _select(state: State) -> Step:
@@ -166,43 +180,43 @@ def _select(state: State) -> Step:
     if not isinstance(after.stage, Selecting):
         return after, effects
     rules = state.rules
-    waiting = seen.Selecting(state.round, state.attempt, _quorum(state), rules.deadline_s)
+    waiting = seen.Selecting(state.round, state.attempt, state.quorum, rules.deadline_s)
     return after, (announce(state, Phase.SELECTING), waiting, *effects)
 
 
 def _try_open(state: State, stage: Selecting) -> Step:
-    rules, ready, quorum = state.rules, len(_eligible(state)), _quorum(state)
+    rules, ready, quorum = state.rules, len(state.eligible), state.quorum
     if ready >= quorum:
         settled = state.now >= min(state.newcomer_at + SETTLE_S, stage.since + PATIENCE_S)
         if settled or (rules.goal is not None and ready >= rules.goal):
             return _open(state)
     elif state.now >= stage.since + rules.deadline_s:
         if not state.met_anyone:
-            error = (
-                f"no device came within {rules.deadline_s:g} s: start `edge run` on one against this broker and this "
-                f"federation, and compare what it prints"
-            )
-            return replace(state, stage=Over()), (Finish(error=with_complaints(state, error)),)
+            return replace(state, stage=Over()), (Finish(error=nobody_came(state)),)
         return _abandon(state, f"{ready} of at least {quorum} devices were there by the deadline")
     return state, ()
 
 
 def _open(state: State) -> Step:
-    rules, eligible = state.rules, _eligible(state)
-    ticket = rules.ticket(state.round, state.task, state.attempt)
-    goal = rules.goal if state.task == "train" else None
-    bound = 1.0 if goal is None else cohort.bound(ticket.nonce, eligible, math.ceil(goal * OVERSELECT))
+    nonce, goal = state.ticket.nonce, state.goal
+    bound = 1.0 if goal is None else cohort.bound(nonce, state.eligible, math.ceil(goal * OVERSELECT))
+    return _collect(state, bound, _drawn(state, nonce, bound), state.now)
+
+
+def _collect(state: State, bound: float, selected: frozenset[str], gathers_until: float) -> Step:
+    ticket, rules = state.ticket, state.rules
     stage = Collecting(
         ticket=ticket,
         opened_at=state.now,
         cohort=bound,
-        goal=goal,
-        quorum=_quorum(state),
-        selected=frozenset(device for device in eligible if cohort.draw(ticket.nonce, device) < bound),
+        goal=state.goal,
+        quorum=state.quorum,
+        selected=selected,
+        gathers_until=gathers_until,
         told_at=state.now,
     )
     opened = seen.RoundOpened(
-        state.round, state.task, state.attempt, len(stage.selected), goal, stage.quorum, rules.deadline_s
+        state.round, state.task, state.attempt, len(selected), stage.goal, stage.quorum, rules.deadline_s
     )
     state = replace(state, stage=stage)
     announcement = announce(state, Phase.COLLECTING)
@@ -216,15 +230,16 @@ def _try_close(state: State, stage: Collecting) -> Step:
     received, expired = len(stage.received), state.now >= stage.opened_at + state.rules.deadline_s
     asked = stage.selected | stage.joined
     awaited = (asked & state.view.ready) - stage.received.keys() - stage.declined.keys()
-    if received >= stage.quorum and (expired or not awaited):
+    gathering = state.now < stage.gathers_until
+    if received >= stage.quorum and (expired or not (awaited or gathering)):
         return _conclude(state, stage)
     if expired:
         return _abandon(state, f"{received} of at least {stage.quorum} updates came by the deadline")
-    newcomers = _eligible(state) if stage.cohort == 1.0 else frozenset[str]()
-    if len((asked | newcomers | stage.received.keys()) - stage.declined.keys()) < stage.quorum:
+    newcomers = state.eligible if stage.cohort == 1.0 else frozenset[str]()
+    if not gathering and len((asked | newcomers | stage.received.keys()) - stage.declined.keys()) < stage.quorum:
         return _abandon(state, f"so many devices declined that {stage.quorum} updates can't come")
-    if _news(stage) != stage.told and state.now >= stage.told_at + NEWS_S:
-        state = replace(state, stage=replace(stage, told=_news(stage), told_at=state.now))
+    if stage.news != stage.told and state.now >= stage.told_at + NEWS_S:
+        state = replace(state, stage=replace(stage, told=stage.news, told_at=state.now))
         return state, (announce(state, Phase.COLLECTING),)
     return state, ()
 
@@ -368,12 +383,7 @@ def _abandon(state: State, reason: str) -> Step:
     failures, attempt = state.failures + 1, state.attempt + (collected is not None)
     state = replace(state, said={**state.said, **summary.declined}, failures=failures, attempt=attempt, rejected={})
     if failures >= ATTEMPTS:
-        error = with_complaints(
-            state,
-            f"round {state.round} failed {ATTEMPTS} times in a row, the last time because {reason}: "
-            f"see to the devices, start more of them, or lower --devices-min",
-        )
-        return replace(state, stage=Over()), (*ended, Finish(error=error))
+        return replace(state, stage=Over()), (*ended, Finish(error=failed_often(state, reason)))
     pause = max(PAUSE_S, PAUSE_SHARE * state.rules.deadline_s) * 2 ** (failures - 1)
     return replace(state, stage=Resting(state.now + pause)), ended
 
@@ -390,13 +400,5 @@ def _was_asked(state: State, answer: Header | Join) -> bool:
     return answer.round <= state.round and any(_answers(answer, ticket) for ticket in tickets)
 
 
-def _news(stage: Collecting) -> tuple[int, int]:
-    return len(stage.joined), len(stage.received)
-
-
-def _eligible(state: State) -> frozenset[str]:
-    return state.view.trainers if state.task == "train" else state.view.evaluators
-
-
-def _quorum(state: State) -> int:
-    return state.rules.quorum if state.task == "train" else 1
+def _drawn(state: State, nonce: str, bound: float) -> frozenset[str]:
+    return frozenset(device for device in state.eligible if cohort.draw(nonce, device) < bound)

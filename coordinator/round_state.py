@@ -63,8 +63,14 @@ class Collecting:
     joined: frozenset[str] = frozenset()
     declined: Mapping[str, str] = field(default_factory=dict)
     received: Mapping[str, Header] = field(default_factory=dict)
+    gathers_until: float = -math.inf  # till then, after a restart, those who come back are selected
     told: tuple[int, int] = (0, 0)  # joined and received, as announced
     told_at: float = 0.0
+
+    @property
+    def news(self) -> tuple[int, int]:
+        """What there is to tell: how many joined, and how many updates were received."""
+        return len(self.joined), len(self.received)
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,3 +113,23 @@ class State:
     said: Mapping[str, str] = field(default_factory=dict)  # why devices didn't take part since the last commit
     rejected: Mapping[str, int] = field(default_factory=dict)  # messages by reason, of this round
     summary: RoundSummary | None = None  # of this round's new version, until its evaluation
+
+    @property
+    def eligible(self) -> frozenset[str]:
+        """Devices that could do the task now."""
+        return self.view.trainers if self.task == "train" else self.view.evaluators
+
+    @property
+    def ticket(self) -> Ticket:
+        """Of the attempt that is open, or comes next."""
+        return self.rules.ticket(self.round, self.task, self.attempt)
+
+    @property
+    def goal(self) -> int | None:
+        """Updates that close the task; an evaluation waits for all it asked."""
+        return self.rules.goal if self.task == "train" else None
+
+    @property
+    def quorum(self) -> int:
+        """Updates without which the task fails; any evaluation is better than none."""
+        return self.rules.quorum if self.task == "train" else 1

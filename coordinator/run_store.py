@@ -21,7 +21,7 @@ from coordinator.journal import Journal, ModelVersion, Resume, StoredUpdate
 from coordinator.models import Checkpoint, ModelStore
 from coordinator.round_state import Rules, Selecting, State
 from schemas.errors import FederationError, SettingsError
-from schemas.messages import Counts, DeviceStatus, Message, Metrics, RoundAnnouncement, RoundSummary, RunSettings
+from schemas.messages import Counts, DeviceStatus, Message, Metrics, RoundAnnouncement, RoundSummary, RunSettings, Task
 from schemas.parameters import Parameters
 from schemas.plan import Plan
 
@@ -68,16 +68,17 @@ class RunStore:
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
         self._opened.close()
 
-    def state(self, now: float) -> State:
-        """Where the run stands: at its open attempt, or before the next round."""
-        rules, run = Rules.of(self.settings), self.settings.run
-        if self._found is not None and (announced := self._found.round) is not None:
+    def standing(self, now: float) -> tuple[State, float | None]:
+        """Where the run stands, and the cohort bound of its open attempt where it has one."""
+        run, announced = self.settings.run, None if self._found is None else self._found.round
+        number = (self._found.committed if self._found else 0) + 1
+        task: Task = "train"
+        attempt = self.journal.attempts(run, number, "train")
+        if announced is not None:
             number, task, attempt = announced.round, announced.task, announced.attempt
-        else:
-            number, task = (self._found.committed if self._found else 0) + 1, "train"
-            attempt = self.journal.attempts(run, number, "train")
         summary = self.summaries()[-1] if task == "evaluate" else None
-        return State(rules, self.version, number, Selecting(now), now, task=task, attempt=attempt, summary=summary)
+        rules, cohort = Rules.of(self.settings), None if announced is None else announced.cohort
+        return State(rules, self.version, number, Selecting(now), now, task, attempt, summary=summary), cohort
 
     def summaries(self) -> tuple[RoundSummary, ...]:
         """How the run's rounds ended so far, oldest first, the last word on each."""

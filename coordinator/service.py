@@ -10,11 +10,12 @@ from typing import Final
 
 from coordinator import observers as seen
 from coordinator.events import Finish
-from coordinator.inbox import Inbox
+from coordinator.inbox import Inbox, largest_update
 from coordinator.performer import Performer
 from coordinator.publisher import Publisher
 from coordinator.reactor import Clock, Events, Reactor, Stop
 from coordinator.run_store import RunStore, Wall, utc
+from coordinator.spool import Spool
 from schemas import codec
 from schemas.errors import FedbeatError, FederationError, SettingsError
 from schemas.link.link import Link, Sink, Will
@@ -119,14 +120,19 @@ class CoordinatorService:
             return RunResult(store.settings.run, store.version.number, store.version.digest, store.summaries(), stopped)
 
     def _serve(self, store: RunStore, link: Link, status: CoordinatorStatus) -> Finish:
+        manifest, classes = self._plan.manifest(), len(self._plan.classes)
+        with Spool(self._directory, largest_update(manifest, classes)) as spool:
+            inbox = Inbox(self._topics, store.settings.run, manifest, classes, store=spool.slot)
+            return self._react(store, link, status, inbox)
+
+    def _react(self, store: RunStore, link: Link, status: CoordinatorStatus, inbox: Inbox) -> Finish:
         clock = Clock(self._clock)
-        inbox = Inbox(self._topics, store.settings.run, self._plan.manifest(), len(self._plan.classes))
         publisher = Publisher(self._topics, link)
         performer = Performer(store, publisher, inbox, self._observe, status, now=clock.now, wall=self._wall)
         reactor = Reactor(
             self._events, clock, inbox, publisher, performer, self._observe, self._alive, store.settings.part_size
         )
-        state = store.state(clock.now())
+        state, reopened = store.standing(clock.now())
         self._observe(
             seen.Started(
                 store.settings.run,
@@ -140,7 +146,7 @@ class CoordinatorService:
         performer.publish_run()
         link.subscribe(*(self._topics.filter(kind) for kind in (Kind.DEVICE, Kind.JOIN, Kind.UPDATE_PART)))
         link.open()
-        finish = reactor.run(state)
+        finish = reactor.run(state, reopened)
         if finish.error is not None:
             raise FederationError(finish.error)
         if not finish.stopped:

@@ -78,6 +78,7 @@ class Device:
     state: Path
     heartbeat_s: float = 30.0
     software: str = ""
+    durable: bool = True  # an update survives a power cut
 
 
 class _PlanHead(Message):
@@ -108,8 +109,9 @@ class Agent:
         self._health = health
         self._post = post
         self._store = Store(device.state, self._warn)
-        self._outbox = Outbox(device.state / "outbox", self._warn)
+        self._outbox = Outbox(device.state / "outbox", self._warn, durable=device.durable)
         self._downloads: dict[BlobKind, tuple[Download, BlobRef | ModelPointer]] = {}
+        self._now = 0.0
         self._limit: int | None = None  # bytes of a payload the broker takes
         self._outage = ""  # how the connection ended, as it was last logged
         held, contents = self._store.model(), self._outbox.contents()
@@ -152,11 +154,12 @@ class Agent:
 
     def tick(self, now: float) -> None:
         """It is now ``now``, in monotonic seconds."""
-        self._step(ev.Tick(now))
+        self._now = now
+        self._step()
 
     def handle(self, happening: Happening, now: float) -> None:
         """Take in what another thread posted. Never raises for anything that came from outside."""
-        self._step(ev.Tick(now))
+        self._now = now
         match happening:
             case wire.Inbound():
                 self._inbound(happening)
@@ -241,8 +244,8 @@ class Agent:
 
     # -- what goes out -------------------------------------------------------------------------------------------------
 
-    def _step(self, event: Event) -> None:
-        waiting = deque([event])
+    def _step(self, *events: Event) -> None:
+        waiting: deque[Event] = deque((ev.Tick(self._now), *events))
         while waiting:
             self._state, effects = participation.step(self._state, waiting.popleft())
             for effect in effects:

@@ -1,8 +1,8 @@
 """Files that are wholly there or not at all, whenever the power goes: how a device keeps what it must not lose.
 
-A file is a line with a SHA-256, a line of JSON (the header), and raw bytes (the payload); the digest covers both. It is
-written beside its place and renamed into it. ``durable`` also waits for the disk, twice: for the bytes, and for the
-name. Without it a power cut may bring back the file of before, or a torn one, which the digest tells.
+A file is a line of two SHA-256 (of the header, of the payload), a line of JSON (the header), and raw bytes (the
+payload). It is written beside its place and renamed into it. ``durable`` also waits for the disk, twice: for the bytes,
+and for the name. Without it a power cut may bring back the file of before, or a torn one, which the digests tell.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from typing import Any, Final
 
 from schemas.errors import StateError
 
-_DIGEST: Final = 64  # characters
+_DIGESTS: Final = 2 * 64 + 1  # characters, and the end of their line
 _LONGEST_HEADER: Final = 64 * 1024  # bytes
 
 
@@ -44,13 +44,18 @@ def make_directory(path: Path) -> None:
         ) from None
 
 
-def write(path: Path, header: Mapping[str, Any], payload: bytes = b"", *, durable: bool) -> None:
-    """Replace ``path``. Raises ``StateError`` where the disk is full or refuses; then the file of before stays."""
+def write(
+    path: Path, header: Mapping[str, Any], payload: bytes = b"", *, durable: bool, digest: str | None = None
+) -> None:
+    """Replace ``path``; ``digest`` is the payload's SHA-256 where it is known already.
+
+    Raises ``StateError`` where the disk is full or refuses; then the file of before stays.
+    """
     line = json.dumps(header, separators=(",", ":")).encode() + b"\n"
     beside = path.with_name(f"{path.name}.new")
     try:
         with beside.open("wb") as file:
-            file.write(_digest(line, payload) + line)
+            file.write(f"{_digest(line)}{digest or _digest(payload)}\n".encode() + line)
             file.write(payload)
             if durable:
                 file.flush()
@@ -72,14 +77,13 @@ def read(path: Path) -> Record | None:
     Raises ``Damaged`` where it is not whole, ``StateError`` where it can't be read.
     """
     try:
-        raw = path.read_bytes()
+        with path.open("rb") as file:
+            digests, line, payload = file.readline(_DIGESTS), file.readline(_LONGEST_HEADER), file.read()
     except FileNotFoundError:
         return None
     except OSError as error:
         raise StateError(f"can't read {path}: {error.strerror}; see to its permissions and to the disk") from None
-    end = raw.find(b"\n", _DIGEST + 1, _DIGEST + 1 + _LONGEST_HEADER)
-    line, payload = raw[_DIGEST + 1 : end + 1], raw[end + 1 :]
-    if end < 0 or raw[: _DIGEST + 1] != _digest(line, payload):
+    if digests != f"{_digest(line)}{_digest(payload)}\n".encode():
         raise Damaged(f"{path} is damaged")
     return Record(json.loads(line), payload)
 
@@ -102,10 +106,8 @@ def remove(path: Path) -> None:
         raise StateError(f"can't remove {path}: {error.strerror}; see to the permissions of its directory") from None
 
 
-def _digest(line: bytes, payload: bytes) -> bytes:
-    hasher = hashlib.sha256(line)
-    hasher.update(payload)
-    return hasher.hexdigest().encode() + b"\n"
+def _digest(raw: bytes) -> str:
+    return hashlib.sha256(raw).hexdigest()
 
 
 def _sync_directory(path: Path) -> None:

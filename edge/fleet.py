@@ -49,7 +49,7 @@ class Fleet:
         if self.held_out == "auto":
             names[f"{self.prefix}-held-out"] = EVALUATOR
         return tuple(
-            Device(name, session, self._share(index), self.state / name, self.heartbeat_s, self.software)
+            Device(name, session, self._share(index), self.state / name, self.heartbeat_s, self.software, durable=False)
             for name, index in names.items()
         )
 

@@ -1,23 +1,20 @@
 """A plan runs on this device: its steps over torch's ATen, one table look-up each, with autograd. No code is loaded.
 
-A program is a pure function of its parameters, so that it also works under ``torch.func.vmap``. ``rehearse`` runs the
-steps on tensors without memory first: what doesn't fit together, or would cost too much, is refused before any real
-tensor exists.
+A program is a pure function of its parameters, so that it also works under ``torch.func.vmap``. Check the plan with
+``schemas.plan_cost.check`` first: what doesn't fit together, or would cost too much, is refused there.
 """
 
 from __future__ import annotations
 
 import operator
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, Final
 
 import torch
 from torch import Tensor
 
-from schemas.errors import PlanError
-from schemas.plan import CLASS_WEIGHTS, LABELS, REFERENCE, Argument, Operation, Plan, describe_shape
-from schemas.plan_cost import Cost, Limits, check, resolve
-from schemas.plan_operations import OPERATIONS
+from schemas.plan import CLASS_WEIGHTS, LABELS, REFERENCE, Argument, Operation, Plan
+from schemas.plan_rules import OPERATIONS
 
 _WHOLE_NUMBERS: Final[dict[str, Callable[..., Any]]] = {
     "int.add": operator.add,
@@ -26,7 +23,6 @@ _WHOLE_NUMBERS: Final[dict[str, Callable[..., Any]]] = {
     "int.floordiv": operator.floordiv,
 }
 _DTYPES: Final = {"float32": torch.float32, "int64": torch.int64}
-_REHEARSED: Final = 3  # examples: any number shows whether stated shapes hold
 
 
 def _resolve(name: str) -> Callable[..., Any]:
@@ -95,43 +91,6 @@ class Program:
                 values[place] = None  # lets its memory go, where autograd doesn't hold it
         loss, logits = self._outputs
         return values[loss], values[logits]
-
-    def trace(self, values: list[Any]) -> Iterator[tuple[Operation, Any]]:
-        """Run step by step on the inputs ``values``, giving each operation and its result. Raises ``PlanError``."""
-        for number, step in enumerate(self._steps, 1):
-            try:
-                result = step(values)
-            except (RuntimeError, ValueError, TypeError, IndexError, ArithmeticError, NotImplementedError) as error:
-                first = str(error).strip().partition("\n")[0]
-                raise PlanError(f"step {number} ({step.operation.op}) of the plan can't run: {first}") from None
-            yield step.operation, result
-            values.append(result)
-
-
-def rehearse(plan: Plan, batch: int, limits: Limits) -> Cost:
-    """What one training step with ``batch`` examples costs, after a run on tensors without memory.
-
-    Raises ``PlanError`` where a step can't run, where its result isn't what the plan states, or over a limit.
-    """
-    found = check(plan, batch, limits)  # on stated shapes, so that the run below is bounded too
-    values = [torch.empty(parameter.shape, device="meta") for parameter in plan.parameters]
-    values += [torch.empty(_REHEARSED, *entry.shape, device="meta") for entry in plan.inputs]
-    values += [torch.empty(_REHEARSED, dtype=torch.int64, device="meta")]
-    values += [torch.empty(len(plan.classes), device="meta")]
-    with torch.no_grad():
-        for operation, result in Program(plan, training=True).trace(values):
-            _compare(operation, result)
-    return found
-
-
-def _compare(operation: Operation, result: Any) -> None:
-    shape = tuple(result.shape) if isinstance(result, Tensor) else None
-    stated = None if operation.shape is None else resolve(operation.shape, _REHEARSED)
-    if shape != stated or not isinstance(result, Tensor | int):
-        raise PlanError(
-            f"the plan states {describe_shape(stated)} for {operation.out!r} at {_REHEARSED} examples, "
-            f"but {operation.op} gives {describe_shape(shape)}: it was not made by `coordinator plan export`"
-        )
 
 
 def _bind(argument: Argument, places: dict[str, int]) -> Callable[[list[Any]], Any]:

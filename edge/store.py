@@ -58,8 +58,8 @@ class Store:
         return record.payload if record is not None and record.header.get("digest") == digest else None
 
     def keep_plan(self, digest: str, blob: bytes) -> None:
-        """Keep a plan instead of the one there is. Raises ``StateError``."""
-        files.write(self._plan, {"digest": digest}, blob, durable=False)
+        """Keep a plan, whose SHA-256 this is, instead of the one there is. Raises ``StateError``."""
+        files.write(self._plan, {"digest": digest}, blob, durable=False, digest=digest)
 
     def model(self) -> tuple[ModelPointer, bytes] | None:
         """The model there is: what it is, and its blob."""
@@ -74,7 +74,7 @@ class Store:
 
     def keep_model(self, pointer: ModelPointer, blob: bytes) -> None:
         """Keep a model instead of the one there is. Raises ``StateError``, and then keeps that one."""
-        files.write(self._model, pointer.model_dump(mode="json"), blob, durable=False)
+        files.write(self._model, pointer.model_dump(mode="json"), blob, durable=False, digest=pointer.blob.digest)
 
     def _read(self, path: Path) -> files.Record | None:
         try:

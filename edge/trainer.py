@@ -40,7 +40,7 @@ from edge.sources import Prepared, prepare
 from schemas import compression
 from schemas.errors import FedbeatError, PlanError, TrainingError, WireError
 from schemas.plan import Plan
-from schemas.plan_cost import Limits
+from schemas.plan_cost import Limits, check
 
 MAX_CACHED = 512 * 2**20  # bytes of prepared recordings kept between jobs
 MAX_MESSAGE = 500  # characters of a failure's message
@@ -94,14 +94,22 @@ class Recordings:
     def __init__(self) -> None:
         self._kept: OrderedDict[tuple[str, DataSpec], Prepared] = OrderedDict()
 
-    def get(self, spec: DataSpec, recipe: str) -> Prepared:
-        """The recordings of one device. Raises ``DataError``."""
+    def read(self, spec: DataSpec, recipe: str) -> Prepared:
+        """The recordings of one device as they are now. Raises ``DataError``."""
         key = recipe, spec
-        prepared = self._kept.pop(key, None) or prepare(spec, recipe)
-        self._kept[key] = prepared
+        self._kept.pop(key, None)
+        self._kept[key] = prepared = prepare(spec, recipe)
         while len(self._kept) > 1 and sum(map(_size, self._kept.values())) > MAX_CACHED:
             self._kept.popitem(last=False)
         return prepared
+
+    def get(self, spec: DataSpec, recipe: str) -> Prepared:
+        """The recordings of one device, as they were read last. Raises ``DataError``."""
+        key = recipe, spec
+        if key not in self._kept:
+            return self.read(spec, recipe)
+        self._kept.move_to_end(key)
+        return self._kept[key]
 
 
 class Trainer:
@@ -125,8 +133,9 @@ class Trainer:
             return _failure(job.key, "training", error)
         except FedbeatError as error:
             return _failure(job.key, "data", error)
-        except MemoryError:
-            return _failure(job.key, "training", "memory ran out: use a smaller batch, model or max_examples")
+        except (RuntimeError, MemoryError) as error:  # torch's own: what the dry run can't see
+            reason = str(error).partition("\n")[0] or "memory ran out"
+            return _failure(job.key, "training", f"torch can't run the plan here: {reason}")
 
     def _do(self, job: Job | Warm) -> Answer:
         match job:
@@ -141,7 +150,7 @@ class Trainer:
                 return Done(key=job.key)
 
     def _describe(self, job: Describe) -> Described:
-        prepared = self._recordings.get(job.data, job.recipe)
+        prepared = self._recordings.read(job.data, job.recipe)
         return Described(
             key=job.key,
             examples=len(prepared.train),
@@ -152,14 +161,13 @@ class Trainer:
         )
 
     def _train(self, job: Train) -> Trained:
-        self._import_torch()
-        from edge.plan_runtime import rehearse  # noqa: PLC0415  - with torch, only once there is work
-        from edge.training import train  # noqa: PLC0415  - likewise
-
         plan = self._plan(job.plan)
-        rehearse(plan, job.settings.batch_size, LIMITS)
+        check(plan, job.settings.batch_size, LIMITS)
         data = fit(self._recordings.get(job.data, plan.data).train, plan)
         model = compression.decode(job.model, plan.manifest())
+        self._import_torch()
+        from edge.training import train  # noqa: PLC0415 - torch comes with it
+
         training, rounding = np.random.default_rng(job.seed).spawn(2)
         started = time.perf_counter()
         done = train(model, data, plan, job.settings, training, lambda _event: self._inbox.check(job.key))
@@ -170,13 +178,13 @@ class Trainer:
         )
 
     def _evaluate(self, job: Evaluate) -> Evaluated:
-        self._import_torch()
-        from edge.evaluation import evaluate  # noqa: PLC0415  - with torch, only once there is work
-
         plan = self._plan(job.plan)
         batch = _evaluation_batch(plan)
         data = fit(self._recordings.get(job.data, plan.data).held_out, plan)
         model = compression.decode(job.model, plan.manifest())
+        self._import_torch()
+        from edge.evaluation import evaluate  # noqa: PLC0415 - torch comes with it
+
         started = time.perf_counter()
         counts = evaluate(model, data, plan, batch, lambda: self._inbox.check(job.key))
         return Evaluated(key=job.key, counts=counts, seconds=time.perf_counter() - started)
@@ -194,15 +202,13 @@ class Trainer:
 
 
 def _evaluation_batch(plan: Plan) -> int:
-    from edge.plan_runtime import rehearse  # noqa: PLC0415  - with torch, only once there is work
-
     for batch in EVALUATION_BATCHES[:-1]:
         try:
-            rehearse(plan, batch, LIMITS)
+            check(plan, batch, LIMITS)
         except PlanError:
             continue
         return batch
-    rehearse(plan, EVALUATION_BATCHES[-1], LIMITS)  # says what is wrong, where it is more than the size
+    check(plan, EVALUATION_BATCHES[-1], LIMITS)  # says what is wrong, where it is more than the size
     return EVALUATION_BATCHES[-1]
 
 

@@ -7,6 +7,7 @@ keeps the parts it is given, without copying, and joins them once.
 from __future__ import annotations
 
 import hashlib
+from typing import Protocol
 
 from schemas.errors import Reject, WireError
 from schemas.messages import MAX_PARTS, BlobRef, Part
@@ -33,17 +34,53 @@ def cut(blob: bytes, ref: BlobRef, index: int) -> Part:
     return Part(blob=ref, index=index, payload=blob[index * stride : (index + 1) * stride])
 
 
+class Store(Protocol):
+    """Where an assembly keeps the parts it has."""
+
+    def put(self, offset: int, payload: bytes) -> None:
+        """Keep the bytes that belong at ``offset`` of the blob."""
+
+    def join(self) -> bytes:
+        """The whole blob, once every part was put."""
+
+    def clear(self) -> None:
+        """Forget all; the store is not used again before the next ``put``."""
+
+
+class Memory:
+    """Parts as they came, joined once."""
+
+    def __init__(self) -> None:
+        self._parts: dict[int, bytes] = {}
+
+    def put(self, offset: int, payload: bytes) -> None:
+        """Keep the bytes that belong at ``offset`` of the blob."""
+        self._parts[offset] = payload
+
+    def join(self) -> bytes:
+        """The whole blob, once every part was put."""
+        return b"".join(self._parts[offset] for offset in sorted(self._parts))
+
+    def clear(self) -> None:
+        """Forget all."""
+        self._parts.clear()
+
+
 class Assembly:
     """One blob being put together. Holds at most ``ref.size`` bytes, and for an instant twice that when joining."""
 
-    def __init__(self, ref: BlobRef, limit: int) -> None:
-        """``limit``: the largest blob the caller takes, in bytes. ``WireError`` where ``ref`` is over it or absurd."""
+    def __init__(self, ref: BlobRef, limit: int, store: Store | None = None) -> None:
+        """``limit``: the largest blob the caller takes, in bytes. ``WireError`` where ``ref`` is over it or absurd.
+
+        Parts are kept in ``store``, or in memory.
+        """
         if ref.size > limit:
             raise WireError(Reject.TOO_LARGE, f"a blob of {ref.size} bytes; at most {limit}")
         if ref.parts != -(-ref.size // _stride(ref)):
             raise WireError(Reject.MALFORMED, f"{ref.size} bytes don't make {ref.parts} equal parts")
         self.ref = ref
-        self._parts: dict[int, bytes] = {}
+        self._store = store or Memory()
+        self._have: set[int] = set()
         self._blob: bytes | None = None
 
     def add(self, part: Part) -> bool:
@@ -57,21 +94,22 @@ class Assembly:
         if len(part.payload) != expected:
             reason = Reject.TRUNCATED if len(part.payload) < expected else Reject.TOO_LARGE
             raise WireError(reason, f"part {part.index} has {len(part.payload)} bytes, not {expected}")
-        if self._blob is not None or part.index in self._parts:
+        if self._blob is not None or part.index in self._have:
             return False
-        self._parts[part.index] = part.payload
+        self._store.put(part.index * stride, part.payload)
+        self._have.add(part.index)
         return True
 
     def missing(self) -> tuple[int, ...]:
         """The indices still to come, rising."""
         if self.complete:
             return ()
-        return tuple(index for index in range(self.ref.parts) if index not in self._parts)
+        return tuple(index for index in range(self.ref.parts) if index not in self._have)
 
     @property
     def complete(self) -> bool:
         """Whether every part has come."""
-        return self._blob is not None or len(self._parts) == self.ref.parts
+        return self._blob is not None or len(self._have) == self.ref.parts
 
     def blob(self) -> bytes:
         """The whole blob. ``WireError`` where parts are missing or the digest is wrong.
@@ -81,9 +119,10 @@ class Assembly:
         if self._blob is not None:
             return self._blob
         if not self.complete:
-            raise WireError(Reject.TRUNCATED, f"{len(self._parts)} of {self.ref.parts} parts have come")
-        blob = b"".join(self._parts[index] for index in range(self.ref.parts))
-        self._parts.clear()
+            raise WireError(Reject.TRUNCATED, f"{len(self._have)} of {self.ref.parts} parts have come")
+        blob = self._store.join()
+        self._store.clear()
+        self._have.clear()
         if hashlib.sha256(blob).hexdigest() != self.ref.digest:
             raise WireError(Reject.WRONG_DIGEST, f"the parts don't add up to blob {self.ref.digest}")
         self._blob = blob

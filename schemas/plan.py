@@ -2,12 +2,12 @@
 
 A plan is one graph. Its inputs are the model's parameters, the data's inputs, ``labels`` (int64 [B]) and
 ``class_weights`` (float32 [C]); its outputs are the loss (a scalar: the mean over the batch, weighted by class) and
-the logits ([B, C]). An operation is a name from ``plan_operations``, arguments, and the
-shape of its result. A plan runs nothing that isn't in that table, so a device can take one from anybody who may
-publish to it: the worst it can do is bounded by ``schemas.plan_cost`` before the first real tensor exists.
+the logits ([B, C]). An operation is a name from ``plan_rules`` and its arguments. A plan runs nothing that isn't in
+that table, so a device can take one from anybody who may publish to it: the worst it can do is bounded by
+``plan_cost`` before the first real tensor exists.
 
 Travels as canonical JSON (sorted keys, no spaces, fields left out where unset). In arguments, ``"%name"`` refers to a
-value defined before; other strings are data types and modes. In shapes, ``-k`` stands for ``k`` times the batch size.
+value defined before; other strings are data types and modes.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ from pydantic import (
 from schemas.errors import PlanError
 from schemas.messages import MAX_CLASSES, Message, StrategySettings, TrainSettings, Word
 from schemas.parameters import Flat, Manifest, TensorSpec
-from schemas.plan_operations import OPERATIONS, WORDS, advice
+from schemas.plan_rules import OPERATIONS
 
 FORMAT: Final = 1
 MAX_BYTES: Final = 2**20  # of a plan's JSON; a net of 40 layers takes about 10 kB
@@ -50,12 +50,12 @@ MAX_NUMBER: Final = 2**63 - 1  # what a slice to the end is written with
 LABELS: Final = "labels"
 CLASS_WEIGHTS: Final = "class_weights"
 REFERENCE: Final = "%"
+# Other strings among arguments: data types, and modes of gelu, convolution and pad.
+WORDS: Final = frozenset({"float32", "int64", "none", "tanh", "same", "valid", "constant", "reflect", "replicate"})
 
 Label = Annotated[str, StringConstraints(pattern=r"^[A-Za-z_][A-Za-z0-9_.]{0,127}$")]
 Dim = Annotated[int, Field(strict=True, ge=1, le=MAX_DIM)]
 Shape = Annotated[tuple[Dim, ...], Field(max_length=MAX_RANK)]
-BatchDim = Annotated[int, Field(strict=True, ge=-MAX_DIM, le=MAX_DIM)]  # k, or -k for k times the batch
-BatchShape = Annotated[tuple[BatchDim, ...], Field(max_length=MAX_RANK)]
 Number = Annotated[StrictInt, Field(ge=-MAX_NUMBER, le=MAX_NUMBER)]
 Name = Annotated[str, StringConstraints(min_length=1, max_length=129)]
 Scalar = StrictBool | Number | Annotated[StrictFloat, FiniteFloat] | Name | None
@@ -116,7 +116,6 @@ class Operation(_Part):
     op: str
     args: Annotated[tuple[Argument, ...], Field(max_length=MAX_ARGUMENTS)]
     kwargs: Annotated[dict[Label, Argument], Field(max_length=MAX_ARGUMENTS)] = Field(default_factory=dict)
-    shape: BatchShape | None  # None for a whole number
     layer: Annotated[str, StringConstraints(max_length=200)] = ""  # of the source module, for people
 
     def references(self) -> Iterator[str]:
@@ -205,22 +204,13 @@ class Plan(_Part):
         elements = sum(math.prod(parameter.shape) for parameter in self.parameters)
         if elements > MAX_ELEMENTS:
             raise PlanError(f"the plan's model has {elements} values; at most {MAX_ELEMENTS} are allowed")
-        shapes = self._check_operations()
-        if shapes.get(self.loss) != ():
-            raise PlanError(f"the loss {self.loss!r} must be a scalar that the plan computes")
-        if shapes.get(self.logits) != (-1, len(self.classes)):
-            raise PlanError(
-                f"the logits {self.logits!r} must be one row an example with {len(self.classes)} columns, "
-                f"one a class; they are {describe_shape(shapes.get(self.logits))}"
-            )
+        self._check_operations()
         return self
 
-    def _check_operations(self) -> dict[str, BatchShape | None]:
-        """Shapes of all results, by name; ``PlanError`` for a step that isn't allowed."""
+    def _check_operations(self) -> None:
         known = {LABELS, CLASS_WEIGHTS, *(entry.name for entry in self.inputs), *(p.name for p in self.parameters)}
         if len(known) != len(self.inputs) + len(self.parameters) + 2:
             raise PlanError(f"inputs and parameters need names of their own, other than {LABELS} and {CLASS_WEIGHTS}")
-        shapes: dict[str, BatchShape | None] = {}
         for step, operation in enumerate(self.operations, 1):
             where = f"step {step} ({operation.op}{f' in layer {operation.layer}' if operation.layer else ''})"
             if operation.op not in OPERATIONS:
@@ -233,19 +223,21 @@ class Plan(_Part):
                     raise PlanError(f"{where} has the argument {word!r}, which no operation here takes")
             if operation.out in known:
                 raise PlanError(f"{where} defines {operation.out!r} a second time")
-            if operation.shape is not None and 0 in operation.shape:
-                raise PlanError(f"{where} gives an empty result")
             known.add(operation.out)
-            shapes[operation.out] = operation.shape
-        return shapes
+        results = {operation.out for operation in self.operations}
+        if not {self.loss, self.logits} <= results:
+            raise PlanError(f"the plan doesn't compute its loss {self.loss!r} and its logits {self.logits!r}")
 
 
-def describe_shape(shape: BatchShape | None) -> str:
-    """A shape for people: ``Bx16x64``; ``int`` for a whole number."""
-    if shape is None:
-        return "int"
-    dims = (str(d) if d > 0 else "B" if d == -1 else f"{-d}B" for d in shape)
-    return "x".join(dims) or "scalar"
+def advice(operation: str) -> str:
+    """What to do instead of an operation that isn't allowed."""
+    if "batch_norm" in operation:
+        return "use GroupNorm instead of BatchNorm: devices have small, uneven batches and share no running averages"
+    if "lstm" in operation or "gru" in operation or "rnn" in operation:
+        return "use 1-D convolutions instead of recurrent layers"
+    if operation.startswith("rand") or "bernoulli" in operation:
+        return "use nn.Dropout for randomness"
+    return "build the model from convolutions, linear layers, pooling, GroupNorm, LayerNorm and elementwise functions"
 
 
 def _explain(error: ValidationError) -> str:

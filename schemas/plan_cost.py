@@ -1,7 +1,6 @@
-"""What a plan costs, from the shapes it states, and the caps a device sets on that before it runs anything.
+"""What a plan costs, and the caps a device sets on that before it runs anything. Both ends use it.
 
-Both ends use it: ``coordinator plan check`` to warn the operator, a device to refuse. A device first verifies the
-stated shapes (``edge.plan_runtime.rehearse``), so a plan can't lie about its cost.
+``coordinator plan check`` refuses what a device with the default limits refuses.
 """
 
 from __future__ import annotations
@@ -11,14 +10,31 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from schemas.errors import PlanError
-from schemas.plan import CLASS_WEIGHTS, LABELS, BatchShape, Operation, Plan
-from schemas.plan_operations import VIEWS
+from schemas.plan import Operation, Plan
+from schemas.plan_rules import Shape, Value
+from schemas.plan_shapes import infer
 
 FLOAT_BYTES = 4
 # A training step holds every result until the backward pass, and its gradient beside it.
 FORWARD_AND_BACKWARD = 2
 # Parameters, the round's start, their gradient, and up to two moments of the optimiser.
 COPIES_OF_PARAMETERS = 5
+# Operations whose result shares its argument's memory.
+VIEWS = frozenset(
+    {
+        "flatten.using_ints",
+        "view",
+        "permute",
+        "transpose.int",
+        "t",
+        "unsqueeze",
+        "squeeze.dim",
+        "squeeze.dims",
+        "expand",
+        "slice.Tensor",
+        "select.int",
+    }
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,18 +54,13 @@ class Limits:
 
 
 def cost(plan: Plan, batch: int) -> Cost:
-    """The cost of one training step with ``batch`` examples, from the plan's stated shapes."""
-    shapes = value_shapes(plan, batch)
-    held = sum(
-        math.prod(shapes[operation.out])
-        for operation in plan.operations
-        if operation.shape is not None and operation.op not in VIEWS
-    )
+    """The cost of one training step with ``batch`` examples, by a dry run. Raises ``PlanError`` as ``infer`` does."""
+    values = infer(plan, batch)
+    held = sum(_elements(values[operation.out]) for operation in plan.operations if operation.op not in VIEWS)
     inputs = batch * sum(math.prod(entry.shape) for entry in plan.inputs)
-    parameters = plan.manifest().size
-    work = sum(_work(operation, shapes) for operation in plan.operations if operation.shape is not None)
+    work = sum(_work(operation, values) for operation in plan.operations)
     return Cost(
-        memory=FLOAT_BYTES * (FORWARD_AND_BACKWARD * held + inputs + COPIES_OF_PARAMETERS * parameters),
+        memory=FLOAT_BYTES * (FORWARD_AND_BACKWARD * held + inputs + COPIES_OF_PARAMETERS * plan.manifest().size),
         operations=3 * work,  # the backward pass does about twice the forward's work
     )
 
@@ -70,33 +81,22 @@ def check(plan: Plan, batch: int, limits: Limits) -> Cost:
     return found
 
 
-def resolve(shape: BatchShape, batch: int) -> tuple[int, ...]:
-    """A stated shape at a batch size."""
-    return tuple(dim if dim > 0 else -dim * batch for dim in shape)
+def _elements(value: Value) -> int:
+    return math.prod(value) if isinstance(value, Shape) else 1
 
 
-def value_shapes(plan: Plan, batch: int) -> dict[str, tuple[int, ...]]:
-    """The shape of every tensor in the plan at a batch size, by name; a whole number counts as a scalar."""
-    shapes: dict[str, tuple[int, ...]] = {LABELS: (batch,), CLASS_WEIGHTS: (len(plan.classes),)}
-    shapes |= {parameter.name: parameter.shape for parameter in plan.parameters}
-    shapes |= {entry.name: (batch, *entry.shape) for entry in plan.inputs}
-    shapes |= {operation.out: resolve(operation.shape or (), batch) for operation in plan.operations}
-    return shapes
-
-
-def _work(operation: Operation, shapes: Mapping[str, tuple[int, ...]]) -> int:
+def _work(operation: Operation, values: Mapping[str, Value]) -> int:
     """Operations of one step: two for each multiply-add, one an element of the larger side for everything else."""
-    out = math.prod(shapes[operation.out])
-    used = [shapes[name] for name in operation.references()]
+    out = _elements(values[operation.out])
+    used = [value for value in (values[name] for name in operation.references()) if isinstance(value, Shape)]
     family = operation.op.partition(".")[0]
-    if family in {"conv1d", "conv2d", "linear"} and len(used) > 1:
-        weight = used[1]
-        return 2 * out * math.prod(weight[1:])
-    if family in {"matmul", "mm", "bmm"} and used and used[0]:
+    if family in {"conv1d", "conv2d", "linear"}:
+        return 2 * out * math.prod(used[1][1:])
+    if family in {"matmul", "mm", "bmm"}:
         return 2 * out * used[0][-1]
-    if family == "addmm" and len(used) > 1 and used[1]:
+    if family == "addmm":
         return 2 * out * used[1][-1]
-    if family in {"max_pool1d", "max_pool2d", "avg_pool1d", "avg_pool2d"} and len(operation.args) > 1:
+    if family in {"max_pool1d", "max_pool2d", "avg_pool1d", "avg_pool2d"}:
         window = operation.args[1] if isinstance(operation.args[1], tuple) else (operation.args[1],)
         return out * math.prod(int(size) for size in window if isinstance(size, int))
-    return max((math.prod(shape) for shape in (shapes[operation.out], *used)), default=0)
+    return max(out, *map(_elements, used))

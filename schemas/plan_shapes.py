@@ -8,23 +8,13 @@ use them: ``coordinator plan check`` refuses exactly what a device refuses.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
 from typing import Any, Final
 
 from schemas.errors import PlanError
 from schemas.plan import CLASS_WEIGHTS, LABELS, REFERENCE, Argument, Operation, Plan
+from schemas.plan_rules import RULES, Shape, Value, describe
 
 MAX_VALUES: Final = 2**40  # of one result: above all memory, below any trouble with large numbers
-
-
-class Shape(tuple[int, ...]):
-    """A tensor's shape; a class of its own, so that a list of numbers isn't taken for one."""
-
-    __slots__ = ()
-
-
-Value = Shape | int  # what a step gives: a tensor or a whole number
-Rule = Callable[..., Value]
 
 
 def infer(plan: Plan, batch: int) -> dict[str, Value]:
@@ -53,11 +43,25 @@ def infer(plan: Plan, batch: int) -> dict[str, Value]:
     return values
 
 
-def describe(value: Value) -> str:
-    """For people: ``32x16x64``."""
-    if isinstance(value, Shape):
-        return "x".join(map(str, value)) or "one number"
-    return f"the whole number {value}"
+def outline(plan: Plan) -> dict[str, str]:
+    """What every value in the plan looks like for any batch size B, for people: ``Bx16x64``, ``2B``, ``one number``."""
+    two, three = infer(plan, 2), infer(plan, 3)
+    return {name: _outline(two[name], three[name]) for name in two}
+
+
+def _outline(two: Value, three: Value) -> str:
+    """A value at any batch size, from two of them."""
+    if isinstance(two, Shape) and isinstance(three, Shape):
+        return "x".join(_line(a, b) for a, b in zip(two, three, strict=True)) or describe(two)
+    return f"the whole number {_line(int(two), int(three))}"  # type: ignore[arg-type]  # both are numbers then
+
+
+def _line(two: int, three: int) -> str:
+    slope = three - two
+    base = two - 2 * slope
+    terms = [str(base)] if base or not slope else []
+    terms += [f"{slope if slope != 1 else ''}B"] if slope else []
+    return "+".join(terms)
 
 
 def _apply(operation: Operation, values: dict[str, Value]) -> Value:
@@ -74,335 +78,3 @@ def _value(argument: Argument, values: dict[str, Value]) -> Any:
     if isinstance(argument, str) and argument.startswith(REFERENCE):
         return values[argument[len(REFERENCE) :]]
     return argument
-
-
-# Rules take what the ATen operation takes, with shapes for tensors. What doesn't fit raises ValueError or TypeError.
-
-
-def _same(x: Shape, *_: object, **__: object) -> Shape:
-    return _tensor(x)
-
-
-def _tensor(value: object, rank: int | None = None) -> Shape:
-    if not isinstance(value, Shape):
-        raise TypeError(f"it needs a tensor, not {value!r}")
-    if rank is not None and len(value) != rank:
-        raise ValueError(f"it needs {rank} dimensions, not {describe(value)}")
-    return value
-
-
-def _require(whether: object, text: str) -> None:
-    if not whether:
-        raise ValueError(text)
-
-
-def _axis(x: Shape, dim: int, extra: int = 0) -> int:
-    """``dim`` counted from the front."""
-    rank = len(x) + extra
-    _require(-rank <= dim < rank, f"there is no dimension {dim} in {describe(x)}")
-    return dim % rank
-
-
-def _each(value: Sequence[int] | int, count: int) -> list[int]:
-    """A setting of a convolution or pooling for each of its dimensions."""
-    items = list(value) if isinstance(value, Sequence) else [value]
-    items = items * count if len(items) == 1 else items
-    _require(len(items) == count and all(isinstance(item, int) for item in items), f"{value!r} for {count} dimensions")
-    return items
-
-
-def _broadcast(x: object, y: object, *_: object, **__: object) -> Shape:
-    a, b = (value if isinstance(value, Shape) else Shape() for value in (x, y))
-    size = max(len(a), len(b))
-    pairs = list(zip((1,) * (size - len(a)) + a, (1,) * (size - len(b)) + b, strict=True))
-    _require(all(1 in pair or pair[0] == pair[1] for pair in pairs), f"{describe(a)} and {describe(b)} don't fit")
-    return Shape(max(pair) for pair in pairs)
-
-
-def _convolution(rank: int) -> Rule:
-    def rule(  # noqa: PLR0917  - the arguments are ATen's
-        x: Shape,
-        weight: Shape,
-        bias: Shape | None = None,
-        stride: Sequence[int] = (1,),
-        padding: Sequence[int] | str = (0,),
-        dilation: Sequence[int] = (1,),
-        groups: int = 1,
-    ) -> Shape:
-        x, weight = _tensor(x, rank + 2), _tensor(weight, rank + 2)
-        _require(groups >= 1 and weight[0] % groups == 0, f"{weight[0]} channels can't be cut into {groups} groups")
-        _require(x[1] == weight[1] * groups, f"it takes {weight[1] * groups} channels and gets {describe(x)}")
-        _require(bias is None or bias == weight[:1], f"the bias must have {weight[0]} values")
-        strides, dilations = _each(stride, rank), _each(dilation, rank)
-        spans = [d * (k - 1) + 1 for k, d in zip(weight[2:], dilations, strict=True)]
-        _require(min(strides + dilations) >= 1, "stride and dilation must be positive")
-        if isinstance(padding, str):
-            _require(padding == "valid" or max(strides) == 1, "padding 'same' needs stride 1")
-            pads = [span - 1 if padding == "same" else 0 for span in spans]
-        else:
-            pads = [2 * pad for pad in _each(padding, rank)]
-        _require(min(pads) >= 0, "padding can't be negative")
-        dims = zip(x[2:], pads, spans, strides, strict=True)
-        return Shape((x[0], weight[0], *((size + pad - span) // step + 1 for size, pad, span, step in dims)))
-
-    return rule
-
-
-def _pooling(rank: int, *, dilated: bool) -> Rule:
-    def rule(  # noqa: PLR0917  - the arguments are ATen's
-        x: Shape,
-        kernel: Sequence[int],
-        stride: Sequence[int] = (),
-        padding: Sequence[int] = (0,),
-        dilation: Sequence[int] | bool = (1,),
-        ceil_mode: bool = False,  # noqa: FBT001, FBT002  - likewise
-        *_: object,
-    ) -> Shape:
-        if not dilated:  # average pooling has no dilation: what stands there is ceil_mode
-            dilation, ceil_mode = (1,), dilation is True
-        _require(rank + 1 <= len(_tensor(x)) <= rank + 2, f"it can't pool {describe(x)}")
-        sizes, pads, dilations = _each(kernel, rank), _each(padding, rank), _each(dilation, rank)
-        strides = _each(stride or kernel, rank)
-        _require(min(sizes + strides + dilations) >= 1, "window, stride and dilation must be positive")
-        _require(all(0 <= 2 * pad <= size for pad, size in zip(pads, sizes, strict=True)), "padding is over half a window")
-        dims = zip(x[-rank:], sizes, strides, pads, dilations, strict=True)
-        return Shape((*x[:-rank], *(_pooled(*dim, ceil_mode=ceil_mode) for dim in dims)))
-
-    return rule
-
-
-def _pooled(size: int, kernel: int, stride: int, pad: int, dilation: int, *, ceil_mode: bool) -> int:
-    room = size + 2 * pad - dilation * (kernel - 1) - 1
-    _require(room >= 0, f"a window of {kernel} is larger than {size} values")
-    if not ceil_mode:
-        return room // stride + 1
-    windows = -(-room // stride) + 1
-    return windows - ((windows - 1) * stride >= size + pad)  # the last window must start inside the values
-
-
-def _adaptive(rank: int) -> Rule:
-    def rule(x: Shape, size: Sequence[int]) -> Shape:
-        _require(rank + 1 <= len(_tensor(x)) <= rank + 2, f"it can't pool {describe(x)}")
-        return Shape((*x[:-rank], *_each(size, rank)))
-
-    return rule
-
-
-def _linear(x: Shape, weight: Shape, bias: Shape | None = None) -> Shape:
-    x, weight = _tensor(x), _tensor(weight, 2)
-    _require(x[-1] == weight[1], f"it takes {weight[1]} values and gets {describe(x)}")
-    _require(bias is None or bias == weight[:1], f"the bias must have {weight[0]} values")
-    return Shape((*x[:-1], weight[0]))
-
-
-def _matmul(x: Shape, y: Shape) -> Shape:
-    x, y = _tensor(x), _tensor(y)
-    _require(min(len(x), len(y)) >= 2, "it needs matrices")  # noqa: PLR2004  - rows and columns
-    _require(x[-1] == y[-2], f"{describe(x)} and {describe(y)} can't be multiplied")
-    return Shape((*_broadcast(Shape(x[:-2]), Shape(y[:-2])), x[-2], y[-1]))
-
-
-def _stacked_matmul(rank: int) -> Rule:
-    def rule(x: Shape, y: Shape) -> Shape:
-        _require(_tensor(x, rank)[:-2] == _tensor(y, rank)[:-2], f"{describe(x)} and {describe(y)} don't fit")
-        return _matmul(x, y)
-
-    return rule
-
-
-def _addmm(bias: Shape, x: Shape, y: Shape, **_: object) -> Shape:
-    product = _matmul(_tensor(x, 2), _tensor(y, 2))
-    _require(_broadcast(_tensor(bias), product) == product, f"{describe(bias)} can't be added to {describe(product)}")
-    return product
-
-
-def _group_norm(x: Shape, groups: int, weight: Shape | None = None, bias: Shape | None = None, *_: object) -> Shape:
-    x = _tensor(x)
-    _require(len(x) > 1 and groups >= 1 and x[1] % groups == 0, f"{describe(x)} can't be cut into {groups} groups")
-    _require(all(v is None or v == x[1:2] for v in (weight, bias)), f"weight and bias must have {x[1]} values")
-    return x
-
-
-def _layer_norm(
-    x: Shape, over: Sequence[int], weight: Shape | None = None, bias: Shape | None = None, *_: object
-) -> Shape:
-    x = _tensor(x)
-    _require(over and x[-len(over) :] == tuple(over), f"it normalises over {over} and gets {describe(x)}")
-    _require(all(v is None or v == tuple(over) for v in (weight, bias)), f"weight and bias must be {over}")
-    return x
-
-
-def _reduce(x: Shape, dims: Sequence[int] | None = None, keepdim: bool = False, **_: object) -> Shape:  # noqa: FBT001, FBT002  - ATen's
-    x = _tensor(x)
-    gone = {_axis(x, dim) for dim in dims or range(len(x))}
-    if keepdim:
-        return Shape(1 if axis in gone else size for axis, size in enumerate(x))
-    return Shape(size for axis, size in enumerate(x) if axis not in gone)
-
-
-def _flatten(x: Shape, first: int = 0, last: int = -1) -> Shape:
-    start, end = _axis(_tensor(x), first), _axis(x, last)
-    _require(start <= end, f"it can't flatten from {first} to {last}")
-    return Shape((*x[:start], math.prod(x[start : end + 1]), *x[end + 1 :]))
-
-
-def _view(x: Shape, sizes: Sequence[int]) -> Shape:
-    known = math.prod(size for size in sizes if size != -1)
-    total = math.prod(_tensor(x))
-    if list(sizes).count(-1) == 1 and known > 0 and total % known == 0:
-        return Shape(total // known if size == -1 else size for size in sizes)
-    _require(known == total and -1 not in sizes, f"{describe(x)} can't become {sizes}")
-    return Shape(sizes)
-
-
-def _permute(x: Shape, dims: Sequence[int]) -> Shape:
-    order = [_axis(_tensor(x), dim) for dim in dims]
-    _require(sorted(order) == list(range(len(x))), f"{dims} doesn't order the dimensions of {describe(x)}")
-    return Shape(x[axis] for axis in order)
-
-
-def _transpose(x: Shape, first: int, second: int) -> Shape:
-    sizes = list(_tensor(x))
-    a, b = _axis(x, first), _axis(x, second)
-    sizes[a], sizes[b] = sizes[b], sizes[a]
-    return Shape(sizes)
-
-
-def _unsqueeze(x: Shape, dim: int) -> Shape:
-    place = _axis(_tensor(x), dim, extra=1)
-    return Shape((*x[:place], 1, *x[place:]))
-
-
-def _squeeze(x: Shape, dims: Sequence[int] | int) -> Shape:
-    gone = {_axis(_tensor(x), dim) for dim in (dims if isinstance(dims, Sequence) else [dims])}
-    return Shape(size for axis, size in enumerate(x) if not (axis in gone and size == 1))
-
-
-def _expand(x: Shape, sizes: Sequence[int], **_: object) -> Shape:
-    new = len(sizes) - len(_tensor(x))
-    _require(new >= 0, f"{describe(x)} can't be expanded to {sizes}")
-    old = (1,) * new + x
-    _require(
-        all(size in {-1, now} or now == 1 for size, now in zip(sizes, old, strict=True)) and -1 not in sizes[:new],
-        f"{describe(x)} can't be expanded to {sizes}",
-    )
-    return Shape(now if size == -1 else size for size, now in zip(sizes, old, strict=True))
-
-
-def _slice(x: Shape, dim: int = 0, start: int | None = None, end: int | None = None, step: int = 1) -> Shape:
-    axis = _axis(_tensor(x), dim)
-    _require(step >= 1, "a slice's step must be positive")
-    return Shape((*x[:axis], len(range(x[axis])[start:end:step]), *x[axis + 1 :]))
-
-
-def _select(x: Shape, dim: int, index: int) -> Shape:
-    axis = _axis(_tensor(x), dim)
-    _axis(Shape((1,) * x[axis]) if x[axis] <= 1 else Shape(x), 0)
-    _require(-x[axis] <= index < x[axis], f"there is no index {index} among {x[axis]}")
-    return Shape((*x[:axis], *x[axis + 1 :]))
-
-
-def _cat(items: Sequence[Shape], dim: int = 0) -> Shape:
-    first = _tensor(items[0])
-    axis = _axis(first, dim)
-    for item in items:
-        rest = _tensor(item, len(first))
-        _require(
-            rest[:axis] + rest[axis + 1 :] == first[:axis] + first[axis + 1 :],
-            f"{describe(first)} and {describe(rest)} can't be joined",
-        )
-    return Shape((*first[:axis], sum(item[axis] for item in items), *first[axis + 1 :]))
-
-
-def _stack(items: Sequence[Shape], dim: int = 0) -> Shape:
-    return _cat([_unsqueeze(item, _axis(_tensor(items[0]), dim, extra=1)) for item in items], _axis(items[0], dim, extra=1))
-
-
-def _pad(x: Shape, pads: Sequence[int], mode: str = "constant", *_: object) -> Shape:
-    sizes = list(_tensor(x))
-    _require(len(pads) % 2 == 0 and len(pads) // 2 <= len(x), f"{pads} can't pad {describe(x)}")
-    for number, (before, after) in enumerate(zip(pads[::2], pads[1::2], strict=True), 1):
-        _require(mode != "reflect" or max(before, after) < sizes[-number], "reflected padding is longer than the values")
-        sizes[-number] += before + after
-    return Shape(sizes)
-
-
-def _constant_pad(x: Shape, pads: Sequence[int], *_: object) -> Shape:
-    return _pad(x, pads)
-
-
-def _glu(x: Shape, dim: int = -1) -> Shape:
-    axis = _axis(_tensor(x), dim)
-    _require(x[axis] % 2 == 0, f"{describe(x)} can't be halved")
-    return Shape((*x[:axis], x[axis] // 2, *x[axis + 1 :]))
-
-
-def _loss(logits: Shape, labels: Shape, weight: Shape | None = None, reduction: int = 1, *_: object) -> Shape:
-    batch, classes = _tensor(logits, 2)
-    _require(labels == (batch,), f"{describe(_tensor(labels))} labels for {batch} examples")
-    _require(weight is None or weight == (classes,), f"the class weights must be {classes} numbers")
-    return Shape(() if reduction else (batch,))
-
-
-def _size(x: Shape, dim: int) -> int:
-    return _tensor(x)[_axis(x, dim)]
-
-
-def _whole(compute: Callable[[int, int], int]) -> Rule:
-    def rule(x: int, y: int) -> int:
-        _require(isinstance(x, int) and isinstance(y, int), "it needs whole numbers")
-        result = compute(x, y)
-        _require(abs(result) <= MAX_VALUES, f"{result} is too large")
-        return result
-
-    return rule
-
-
-_SAME: Final = (
-    "relu leaky_relu elu gelu silu tanh sigmoid hardtanh hardswish hardsigmoid softplus exp log sqrt rsqrt abs neg "
-    "reciprocal pow.Tensor_Scalar clamp rsub.Scalar dropout to.dtype clone contiguous "
-    "softmax.int log_softmax.int _softmax _log_softmax"
-)
-_BROADCAST: Final = "add.Tensor sub.Tensor mul.Tensor div.Tensor maximum minimum"
-
-RULES: Final[dict[str, Rule]] = {
-    **dict.fromkeys(_SAME.split(), _same),
-    **dict.fromkeys(_BROADCAST.split(), _broadcast),
-    **dict.fromkeys(("conv1d", "conv1d.padding"), _convolution(1)),
-    **dict.fromkeys(("conv2d", "conv2d.padding"), _convolution(2)),
-    **dict.fromkeys(("mean.dim", "sum.dim_IntList", "amax", "amin"), _reduce),
-    **dict.fromkeys(("view", "reshape"), _view),
-    **dict.fromkeys(("squeeze.dim", "squeeze.dims"), _squeeze),
-    **dict.fromkeys(("cross_entropy_loss", "nll_loss", "nll_loss_nd"), _loss),
-    "max_pool1d": _pooling(1, dilated=True),
-    "max_pool2d": _pooling(2, dilated=True),
-    "avg_pool1d": _pooling(1, dilated=False),
-    "avg_pool2d": _pooling(2, dilated=False),
-    "adaptive_avg_pool1d": _adaptive(1),
-    "adaptive_avg_pool2d": _adaptive(2),
-    "linear": _linear,
-    "addmm": _addmm,
-    "matmul": _matmul,
-    "mm": _stacked_matmul(2),
-    "bmm": _stacked_matmul(3),
-    "group_norm": _group_norm,
-    "layer_norm": _layer_norm,
-    "glu": _glu,
-    "flatten.using_ints": _flatten,
-    "permute": _permute,
-    "transpose.int": _transpose,
-    "t": lambda x: _transpose(_tensor(x, 2), 0, 1),
-    "unsqueeze": _unsqueeze,
-    "expand": _expand,
-    "slice.Tensor": _slice,
-    "select.int": _select,
-    "cat": _cat,
-    "stack": _stack,
-    "pad": _pad,
-    "constant_pad_nd": _constant_pad,
-    "sym_size.int": _size,
-    "int.add": _whole(lambda x, y: x + y),
-    "int.sub": _whole(lambda x, y: x - y),
-    "int.mul": _whole(lambda x, y: x * y),
-    "int.floordiv": _whole(lambda x, y: x // y),
-}

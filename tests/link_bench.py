@@ -51,7 +51,7 @@ class Ear:
         """What came so far, on one topic or all."""
         return [event.payload for event in self.all(Inbound) if topic in {None, event.topic}]
 
-    def until(self, condition: Callable[[], bool], what: str, nudge: Callable[[], None] | None = None) -> None:
+    def until(self, condition: Callable[[], bool], what: str, nudge: Callable[[], object] | None = None) -> None:
         """Wait until ``condition``, nudging now and then; the test fails where it doesn't come true."""
         deadline = time.monotonic() + LIMIT_S
         nudged = 0.0
@@ -66,7 +66,7 @@ class Ear:
                     self._heard.wait(0.05)
             assert time.monotonic() < deadline, f"still waiting for {what}; so far: {self.events[-20:]}"
 
-    def until_heard(self, *payloads: bytes, nudge: Callable[[], None] | None = None) -> None:
+    def until_heard(self, *payloads: bytes, nudge: Callable[[], object] | None = None) -> None:
         """Wait until each of ``payloads`` came, as often as it stands there."""
         wanted = Counter(payloads)
         self.until(lambda: wanted <= Counter(self.payloads()), f"{payloads}", nudge)

@@ -76,8 +76,8 @@ class Proxy:
     def _shovel(self, client: socket.socket, broker: socket.socket) -> None:
         other = {client: broker, broker: client}
         with selectors.DefaultSelector() as selector:
-            for sock in other:
-                selector.register(sock, selectors.EVENT_READ, other[sock])
+            for sock, way_on in other.items():
+                selector.register(sock, selectors.EVENT_READ, way_on)
             while True:
                 for key, _ in selector.select():
                     assert isinstance(key.fileobj, socket.socket)

@@ -14,11 +14,11 @@ from schemas.link.address import BrokerAddress
         ("mqtt://broker", BrokerAddress("broker", 1883)),
         ("mqtts://broker", BrokerAddress("broker", 8883, tls=True)),
         ("mqtt://pi.local:2883/", BrokerAddress("pi.local", 2883)),
-        ("mqtt://user:secret@broker", BrokerAddress("broker", 1883, username="user", password="secret")),
+        ("mqtt://user:secret@broker", BrokerAddress("broker", 1883, False, "user", "secret")),
         ("mqtts://user@broker", BrokerAddress("broker", 8883, tls=True, username="user")),
         ("mqtt://[::1]:99", BrokerAddress("::1", 99)),
         ("mqtt://[fe80::1%25eth0]", BrokerAddress("fe80::1%25eth0", 1883)),
-        ("mqtt://u%40x:p%2F%3A@10.0.0.1", BrokerAddress("10.0.0.1", 1883, username="u@x", password="p/:")),
+        ("mqtt://u%40x:p%2F%3A@10.0.0.1", BrokerAddress("10.0.0.1", 1883, False, "u@x", "p/:")),
     ],
 )
 def test_an_address_is_read_with_its_default_port_and_login(text: str, expected: BrokerAddress) -> None:

@@ -64,7 +64,7 @@ def test_a_newer_retained_publication_stands_for_the_older_ones_at_the_end_of_th
     outbound = filled(3, retain=True)
     outbound.put(Publication(7, "t/0", b"new", retain=True))
     outbound.put(Publication(8, "t/0", b"newest", retain=True))
-    publications = [publication for publication in iter(lambda: outbound.take(bulk=False), None)]
+    publications = list(iter(lambda: outbound.take(bulk=False), None))
     assert [p.token for p in publications] == [1, 2, 8]
     assert publications[-1].payload == b"newest"
     assert publications[-1].tokens == (0, 7, 8)

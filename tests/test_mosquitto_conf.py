@@ -14,6 +14,7 @@ from schemas.errors import BrokerRefused
 from schemas.link.address import BrokerAddress
 from schemas.link.link import Connected, Disconnected, Inbound, Refused, Sent
 from schemas.link.mqtt import MqttLink, MqttSettings
+from schemas.messages import RunSettings
 from schemas.topics import RULES, Address, Kind, Topics
 from tests.link_bench import QUICK, Ear
 from tests.link_certificates import make_certificates
@@ -68,12 +69,12 @@ def test_the_acl_has_exactly_the_lines_the_topic_tree_asks_for() -> None:
 
 def test_the_limits_fit_the_part_size_and_are_those_the_tests_run_with() -> None:
     tests = (ROOT / "mosquitto" / "test.conf").read_text(encoding="utf-8")
-    for option in ("max_packet_size", "message_size_limit", "max_inflight_messages", "max_queued_messages"):
+    for option in ("max_packet_size", "max_inflight_messages", "max_queued_messages", "max_queued_bytes"):
         [value] = re.findall(rf"^{option} (\d+)$", CONF, re.MULTILINE)
         assert re.findall(rf"^{option} (\d+)$", tests, re.MULTILINE) == [value]
     [packet] = re.findall(r"^max_packet_size (\d+)$", CONF, re.MULTILINE)
-    [payload] = re.findall(r"^message_size_limit (\d+)$", CONF, re.MULTILINE)
-    assert 120_000 * 2 < int(packet) <= int(payload)
+    part_size = RunSettings.model_fields["part_size"].default
+    assert int(packet) > 2 * part_size
 
 
 # The files in a real mosquitto
@@ -122,23 +123,25 @@ class Fleet:
             link.publish(TOPICS.prefix + topic, b"%d" % self._marks)
         mark = b"%d" % self._marks
         for user in USERS[2:]:
-            self.ears["coordinator"].until(
-                lambda user=user: mark in self.ears["coordinator"].payloads(f"{TOPICS.prefix}devices/{user}"), "marks"
-            )
+            self._until_heard("coordinator", f"devices/{user}", mark)
         self.links["coordinator"].publish(TOPICS.prefix + "run", mark)
-        for user, ear in self.ears.items():
-            ear.until(lambda ear=ear: mark in ear.payloads(TOPICS.prefix + "run"), f"{user}'s mark")
+        for user in USERS:
+            self._until_heard(user, "run", mark)
+
+    def _until_heard(self, user: str, below: str, mark: bytes) -> None:
+        ear = self.ears[user]
+        ear.until(lambda: mark in ear.payloads(TOPICS.prefix + below), f"{user} to hear {mark!r} on {below}")
 
     def publish(self, user: str, topic: str, payload: bytes) -> bool:
         """Publish, and say whether the broker let it through."""
         ear = self.ears[user]
         token = self.links[user].publish(topic, payload)
 
-        def answered() -> set[int | None]:
-            return {event.token for event in (*ear.all(Sent), *ear.all(Refused))}
+        def tokens(kind: type[Sent | Refused]) -> set[int | None]:
+            return {event.token for event in ear.events if isinstance(event, kind)}
 
-        ear.until(lambda: token in answered(), "an answer")
-        return token in {event.token for event in ear.all(Sent)}
+        ear.until(lambda: token in tokens(Sent) | tokens(Refused), "an answer")
+        return token in tokens(Sent)
 
     def readers(self, topic: str, payload: bytes) -> set[str]:
         """Who got it."""
@@ -191,7 +194,7 @@ def test_only_the_coordinator_reads_what_the_broker_says_of_itself(fleet: Fleet)
 def test_the_broker_says_how_much_it_takes(fleet: Fleet) -> None:
     [connected] = fleet.ears["dev-one"].all(Connected)
     assert connected.limit is not None
-    assert 120_000 * 2 < connected.limit < 2**20
+    assert 2 * RunSettings.model_fields["part_size"].default < connected.limit < 2**20
 
 
 @pytest.fixture

@@ -104,10 +104,19 @@ def test_a_damaged_update_is_set_aside_with_a_message_and_the_rest_goes_on(
 def test_an_update_that_rots_while_we_run_is_not_sent(reopen: Reopen, tmp_path: Path) -> None:
     outbox, reports = reopen()
     put(outbox, ticket())
+    assert outbox.blob(ticket()) == b"update"
     path = next((tmp_path / "outbox").iterdir())
     path.write_bytes(path.read_bytes()[:-1] + b"?")
     assert outbox.blob(ticket()) is None
     assert len(reports) == 1
+
+
+def test_virtual_devices_keep_updates_without_waiting_for_the_disk(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(os, "fsync", lambda _: pytest.fail("waited for the disk"))
+    parcel = put(Outbox(tmp_path, print, durable=False), ticket())
+    assert Outbox(tmp_path, print).contents().parcels == (parcel,)
 
 
 def test_invariant_11_a_full_disk_refuses_the_update_and_keeps_the_others(reopen: Reopen) -> None:

@@ -51,8 +51,8 @@ PLAN = Plan.build(
         {"name": "bias", "shape": (300,), "init": {"kind": "constant", "value": 0.0}},
     ),
     operations=(
-        {"out": "logits", "op": "linear", "args": ("%x", "%weight", "%bias"), "shape": (-1, 2)},
-        {"out": "loss", "op": "mean.dim", "args": ("%logits",), "shape": ()},
+        {"out": "logits", "op": "linear", "args": ("%x", "%weight", "%bias")},
+        {"out": "loss", "op": "mean.dim", "args": ("%logits",)},
     ),
     loss="loss",
     logits="logits",

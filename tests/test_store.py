@@ -6,16 +6,16 @@ import pytest
 
 from edge.store import Store, claim
 from schemas.errors import StateError
-from tests.edge_scripts import model_blob, pointer
+from tests.edge_scripts import PLAN, PLAN_REF, model_blob, pointer
 
 
 def test_the_model_and_the_plan_are_there_after_a_restart(tmp_path: Path) -> None:
     store = Store(tmp_path, print)
     store.keep_model(pointer(2), model_blob(2))
-    store.keep_plan("a" * 64, b"plan")
+    store.keep_plan(PLAN_REF.digest, PLAN)
     again = Store(tmp_path, print)
     assert again.model() == (pointer(2), model_blob(2))
-    assert again.plan("a" * 64) == b"plan"
+    assert again.plan(PLAN_REF.digest) == PLAN
     assert again.plan("b" * 64) is None
 
 
@@ -24,10 +24,10 @@ def test_a_damaged_file_is_set_aside_and_not_used(tmp_path: Path, name: str) -> 
     reports: list[str] = []
     store = Store(tmp_path, reports.append)
     store.keep_model(pointer(2), model_blob(2))
-    store.keep_plan("a" * 64, b"plan")
+    store.keep_plan(PLAN_REF.digest, PLAN)
     path = tmp_path / name
     path.write_bytes(path.read_bytes()[:-1])
-    assert (store.model() if name == "model" else store.plan("a" * 64)) is None
+    assert (store.model() if name == "model" else store.plan(PLAN_REF.digest)) is None
     assert len(reports) == 1
     assert "damaged" in reports[0]
 

@@ -58,7 +58,7 @@ _FATAL: Final = {
     0x8A: "we are banned",
     0x8C: "it wants another way of authentication",
     0x90: "it does not take the topic of our last will: check its acl",
-    0x95: "it takes no packet as large as our greeting",
+    0x95: "it takes no packet as large as one of ours: lower part_size",
     0x9A: "it keeps no retained messages, which a federation rests on: switch them on, or use another broker",
     0x9B: "it offers no QoS 1, which a federation rests on: use another broker",
     0x9C: "it wants us to use another server",

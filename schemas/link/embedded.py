@@ -33,6 +33,11 @@ class EmbeddedBroker:
         """What ``--broker`` would be given."""
         return f"mqtt://127.0.0.1:{self.port}"
 
+    @property
+    def pid(self) -> int | None:
+        """The child's process id, once started."""
+        return None if self._child is None else self._child.pid
+
     def __enter__(self) -> Self:
         """Start it and wait until it accepts connections; ``LinkError`` where it can't start."""
         if importlib.util.find_spec("amqtt") is None:
@@ -62,12 +67,6 @@ class EmbeddedBroker:
     ) -> None:
         """End it."""
         self._end()
-
-    def kill(self) -> None:
-        """End it at once, as a crash would."""
-        if self._child is not None:
-            self._child.kill()
-            self._child.wait()
 
     def _end(self) -> str:
         """Close its input and wait; its last words."""

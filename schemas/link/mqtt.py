@@ -215,9 +215,9 @@ class _Connection:
             _prefer_urgent(sock)
             self._deadline = time.monotonic() + patience_s
             self._loop(sock)
-        except Exception as error:  # noqa: BLE001  - a broker's malformed packet surfaces as any of a dozen
-            _log.exception("the connection to %s ends by an error of its client", self._address)
-            return Verdict(LinkError(f"what the broker at {self._address} sent can't be read: {error!r}"), fatal=False)
+        except Exception as error:  # noqa: BLE001  - a mistake in a sink, or of paho's, must not end the link for good
+            _log.exception("the connection to %s ends by a mistake in this program", self._address)
+            return Verdict(LinkError(f"a mistake of our own ended {self._address}: {error!r}; report it"), fatal=False)
         finally:
             sock.close()
         return self._judge_end()

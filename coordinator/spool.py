@@ -1,0 +1,85 @@
+"""Unfinished updates on disk: the coordinator's memory stays flat however many devices send at once.
+
+One file without a name, gone with the process, in slots of equal size that are used again. Nothing is synced: what is
+in it has not been acknowledged as received, and devices still have it.
+"""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from pathlib import Path
+from typing import Self
+
+from schemas.errors import StateError
+from schemas.messages import BlobRef
+
+
+class Spool:
+    """Slots for blobs of at most ``slot_size`` bytes in ``directory``; a context manager."""
+
+    def __init__(self, directory: Path, slot_size: int) -> None:
+        self._slot_size = slot_size
+        self._free: list[int] = []
+        self._slots = 0
+        try:
+            self._file = tempfile.TemporaryFile(dir=directory)
+        except OSError as error:
+            raise StateError(
+                f"can't write to {directory}: {error.strerror}. Check its owner and permissions"
+            ) from error
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._file.close()
+
+    def slot(self, ref: BlobRef) -> Slot:
+        """Room for one blob, until it is cleared."""
+        if not self._free:
+            self._free.append(self._slots)
+            self._slots += 1
+        return Slot(self, self._free.pop(), ref.size)
+
+    def write(self, slot: int, offset: int, payload: bytes) -> None:
+        """Write into a slot."""
+        try:
+            os.pwrite(self._file.fileno(), payload, slot * self._slot_size + offset)
+        except OSError as error:
+            raise StateError(
+                f"can't keep updates on disk: {error.strerror}. Free some space, then start again"
+            ) from error
+
+    def read(self, slot: int, size: int) -> bytes:
+        """The first ``size`` bytes of a slot."""
+        return os.pread(self._file.fileno(), size, slot * self._slot_size)
+
+    def release(self, slot: int) -> None:
+        """Let another blob have the slot."""
+        self._free.append(slot)
+
+
+class Slot:
+    """One blob's place in a spool; a ``schemas.parts.Store``."""
+
+    def __init__(self, spool: Spool, number: int, size: int) -> None:
+        self._spool = spool
+        self._number: int | None = number
+        self._size = size
+
+    def put(self, offset: int, payload: bytes) -> None:
+        """Keep the bytes that belong at ``offset`` of the blob."""
+        assert self._number is not None
+        self._spool.write(self._number, offset, payload)
+
+    def join(self) -> bytes:
+        """The whole blob, once every part was put."""
+        assert self._number is not None
+        return self._spool.read(self._number, self._size)
+
+    def clear(self) -> None:
+        """Give the place back; the second time nothing happens."""
+        if self._number is not None:
+            self._spool.release(self._number)
+            self._number = None

@@ -1,0 +1,239 @@
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from coordinator.service import CoordinatorService, RunResult
+from edge.fleet import Fleet, VirtualFleet
+from edge.jobs import Describe, Described, Evaluate, Evaluated, Failure, Job, Result, Train, Trained
+from schemas import codec, compression
+from schemas.errors import BrokerRefused, LinkError, SettingsError, StateError
+from schemas.link.address import BrokerAddress
+from schemas.link.link import Disconnected, Event, Inbound, Link, Sink, Will
+from schemas.link.memory import MemoryBroker, MemoryLink
+from schemas.link.mqtt import MqttLink
+from schemas.link.mqtt_settings import MqttSettings
+from schemas.messages import Counts, DeviceState, DeviceStatus, PlanRef, RunSettings
+from schemas.parameters import Parameters
+from schemas.parts import describe
+from schemas.plan import Plan
+from schemas.topics import Kind, Topics
+from tests.edge_scripts import InstantTrainer
+from tests.link_mosquitto import Mosquitto
+
+TOPICS = Topics("home")
+PLAN = Plan.build(
+    name="tiny",
+    data="windows",
+    inputs=({"name": "x", "shape": (4,)},),
+    classes=("calm", "brisk"),
+    report=("calm", "brisk"),
+    parameters=({"name": "weight", "shape": (2, 4), "init": {"kind": "constant", "value": 0.0}},),
+    operations=(
+        {"out": "logits", "op": "linear", "args": ("%x", "%weight")},
+        {"out": "loss", "op": "cross_entropy_loss", "args": ("%logits", "%labels", "%class_weights")},
+    ),
+    loss="loss",
+    logits="logits",
+)
+MODEL = Parameters(PLAN.manifest(), np.zeros(8, np.float32))
+LIMIT_S = 30.0
+
+
+class Steps:
+    """A trainer that moves each model by one, and counts its own index as examples, so that the mean is known."""
+
+    def submit(self, job: Job, on_result: Callable[[Result | Failure], None]) -> None:
+        on_result(self.answer(job))
+
+    def cancel(self, key: str) -> None:
+        """Every answer has already been given."""
+
+    def warm(self) -> None:
+        """It always is."""
+
+    def answer(self, job: Job) -> Result:
+        weight = job.data.index + 1
+        if isinstance(job, Describe):
+            held_out = 0 if weight else 7
+            return Described(key=job.key, examples=weight, held_out=held_out, class_counts={})
+        if isinstance(job, Evaluate):
+            return Evaluated(
+                key=job.key, counts=Counts(examples=7, loss_sum=7.0, confusion=((3, 1), (0, 3))), seconds=0
+            )
+        return Trained(key=job.key, payload=self.delta(job, weight), examples=weight, train_loss=0.5, seconds=0)
+
+    def delta(self, job: Train, weight: int) -> bytes:
+        manifest = Plan.from_bytes(job.plan).manifest()
+        compression.decode(job.model, manifest)  # it is the global model, whole
+        step = Parameters(manifest, np.full(manifest.size, weight, np.float32))
+        return compression.encode(job.codec, step, np.random.default_rng(job.seed))
+
+
+def memory_links(broker: MemoryBroker) -> Callable[[str, Sink, Will], Link]:
+    return lambda name, sink, will: MemoryLink(broker, name, sink, will)
+
+
+def mqtt_links(broker: Mosquitto) -> Callable[[str, Sink, Will], Link]:
+    address = BrokerAddress.parse(broker.address)
+    return lambda name, sink, will: MqttLink(MqttSettings(address, name), sink, will)
+
+
+def run_settings(rounds: int = 2) -> RunSettings:
+    plan = PlanRef(name="tiny", blob=describe(PLAN.to_bytes(), 1024))
+    return RunSettings(run="run-one", rounds=rounds, plan=plan, quorum=3, deadline_s=LIMIT_S, part_size=1024)
+
+
+def federate(links: Callable[[str, Sink, Will], Link], state: Path) -> RunResult:
+    """Two rounds of a real coordinator and three virtual devices."""
+    service = CoordinatorService(
+        lambda sink, will: links("coordinator", sink, will), TOPICS, run_settings(), PLAN, MODEL, state / "coordinator"
+    )
+    with VirtualFleet(Fleet(devices=3, data="none", state=state / "fleet"), TOPICS, links, Steps()):
+        return service.run()
+
+
+def wait_for(condition: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + LIMIT_S
+    while not condition():
+        assert time.monotonic() < deadline, "it did not happen"
+        time.sleep(0.005)
+
+
+def statuses(broker: MemoryBroker) -> dict[str, DeviceStatus]:
+    found = {}
+    for topic, payload in broker.retained.items():
+        message = codec.decode(Kind.DEVICE, payload) if "/devices/" in topic else None
+        if isinstance(message, DeviceStatus):
+            found[message.device] = message
+    return found
+
+
+@pytest.mark.parametrize("over", ["memory", "mosquitto"])
+def test_two_rounds_of_a_real_coordinator_end_in_the_weighted_mean(
+    over: str, tmp_path: Path, request: pytest.FixtureRequest
+) -> None:
+    links = memory_links(MemoryBroker()) if over == "memory" else mqtt_links(request.getfixturevalue("mosquitto"))
+    result = federate(links, tmp_path)
+    assert (result.version, [summary.outcome for summary in result.summaries]) == (2, ["committed"] * 2)
+    assert all(summary.devices == ("virtual-000", "virtual-001", "virtual-002") for summary in result.summaries)
+    steps = np.float32((1 * 1 + 2 * 2 + 3 * 3) / (1 + 2 + 3))
+    expected = Parameters(MODEL.manifest, np.full(8, steps + steps, np.float32))
+    assert result.digest == expected.digest()
+    assert result.metrics is not None
+    assert (result.metrics.examples, result.metrics.accuracy) == (7, 6 / 7)
+
+
+class Slow(InstantTrainer):
+    """A trainer that answers nothing until it is released."""
+
+    def submit(self, job: Job, on_result: Callable[[Result | Failure], None]) -> None:
+        self.held.append((job, on_result))
+
+
+def test_births_come_before_anything_is_known_of_the_data(tmp_path: Path) -> None:
+    broker, trainer = MemoryBroker(), Slow()
+    service = CoordinatorService(
+        lambda sink, will: MemoryLink(broker, "coordinator", sink, will),
+        TOPICS,
+        run_settings(1),
+        PLAN,
+        MODEL,
+        tmp_path / "coordinator",
+    )
+    running = threading.Thread(target=service.run)
+    with VirtualFleet(Fleet(devices=5, data="none", state=tmp_path), TOPICS, memory_links(broker), trainer) as fleet:
+        running.start()
+        wait_for(lambda: len(trainer.held) == 6)
+        assert {status.state for status in statuses(broker).values()} == {DeviceState.STARTING}
+        trainer.release()
+        wait_for(lambda: all(agent.status.examples or agent.status.held_out for agent in fleet.agents))
+        service.stop()
+        running.join()
+
+
+def test_every_device_has_its_own_session_state_and_share(tmp_path: Path) -> None:
+    fleet = Fleet(devices=3, data="watch", state=tmp_path, partition="even", seed=4, heartbeat_s=9.0)
+    members = fleet.members(session=77)
+    assert [member.name for member in members] == ["virtual-000", "virtual-001", "virtual-002", "virtual-held-out"]
+    assert [member.data.index for member in members] == [0, 1, 2, -1]
+    assert len({member.state for member in members}) == 4
+    assert {(member.session, member.data.seed, member.data.devices) for member in members} == {(77, 4, 3)}
+
+
+@pytest.mark.parametrize("held_out", ["none", "0.25"])
+def test_without_held_out_people_there_is_no_evaluator(tmp_path: Path, held_out: str) -> None:
+    members = Fleet(devices=2, data="watch", state=tmp_path, held_out=held_out).members(1)
+    assert [member.data.held_out for member in members] == [held_out] * 2
+
+
+@pytest.mark.parametrize(
+    ("changes", "what"),
+    [({"partition": "by-moon"}, "partition"), ({"held_out": "2"}, "held_out"), ({"prefix": "V"}, "V")],
+)
+def test_settings_that_make_no_fleet_say_which(tmp_path: Path, changes: dict[str, str], what: str) -> None:
+    fields = {"partition": "auto", "held_out": "auto", "prefix": "virtual", **changes}
+    fleet = Fleet(
+        devices=2,
+        data="watch",
+        state=tmp_path,
+        partition=fields["partition"],
+        held_out=fields["held_out"],
+        prefix=fields["prefix"],
+    )
+    with pytest.raises(SettingsError, match=what):
+        VirtualFleet(fleet, TOPICS, memory_links(MemoryBroker()), InstantTrainer())
+    with pytest.raises(SettingsError):  # and the directory was let go of
+        VirtualFleet(fleet, TOPICS, memory_links(MemoryBroker()), InstantTrainer())
+
+
+def test_a_stopped_fleet_says_so_and_frees_its_directory(tmp_path: Path) -> None:
+    broker = MemoryBroker()
+    fleet = Fleet(devices=2, data="watch", state=tmp_path)
+    with VirtualFleet(fleet, TOPICS, memory_links(broker), InstantTrainer()):
+        wait_for(lambda: len(statuses(broker)) == 3)
+        with pytest.raises(StateError, match="another process"):
+            VirtualFleet(fleet, TOPICS, memory_links(broker), InstantTrainer())
+    assert {status.state for status in statuses(broker).values()} == {DeviceState.STOPPED}
+    first = statuses(broker)["virtual-000"].session
+    with VirtualFleet(fleet, TOPICS, memory_links(broker), InstantTrainer()):
+        wait_for(lambda: statuses(broker)["virtual-000"].state is DeviceState.IDLE)
+    assert statuses(broker)["virtual-000"].session > first
+
+
+def test_a_broker_that_refuses_us_ends_the_fleet_with_its_error(tmp_path: Path) -> None:
+    class Refused(MemoryLink):
+        def open(self) -> None:
+            self.emit(Disconnected(BrokerRefused("bad password"), fatal=True))
+
+    broker = MemoryBroker()
+    fleet = VirtualFleet(
+        Fleet(devices=1, data="watch", state=tmp_path),
+        TOPICS,
+        lambda name, sink, will: Refused(broker, name, sink, will),
+        InstantTrainer(),
+    )
+    with pytest.raises(LinkError, match=r"virtual-000: bad password"):
+        fleet.run()
+
+
+def test_heartbeats_come_by_the_clock_alone(tmp_path: Path) -> None:
+    broker = MemoryBroker()
+    heard: list[str] = []
+
+    def hear(event: Event) -> None:
+        if isinstance(event, Inbound) and not event.retained:
+            heard.append(event.topic)
+
+    listener = MemoryLink(broker, "listener", hear)
+    listener.subscribe(TOPICS.filter(Kind.DEVICE))
+    listener.open()
+    fleet = Fleet(devices=2, data="watch", state=tmp_path, held_out="none", heartbeat_s=0.05)
+    with VirtualFleet(fleet, TOPICS, memory_links(broker), InstantTrainer()):
+        wait_for(lambda: all(heard.count(TOPICS.prefix + f"devices/virtual-00{index}") >= 5 for index in range(2)))
+    assert len(set(heard)) == 2
