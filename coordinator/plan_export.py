@@ -86,7 +86,9 @@ def export(
         raise PlanError(f"loss {loss!r} is not known: use one of {', '.join(LOSSES)}")
     _check_module(module)
     parameters = {key: value.detach() for key, value in module.named_parameters()}
-    graph = steps(_trace(module, inputs, loss, len(classes)), tuple(inputs))
+    first = {id(value): key for key, value in module.named_parameters()}
+    names = {f"model.{key}": first[id(value)] for key, value in module.named_parameters(remove_duplicate=False)}
+    graph = steps(_trace(module, inputs, loss, len(classes)), tuple(inputs), names)
     init = _seeds(module) if seeded else {key: {"kind": "stored"} for key in parameters}
     optional = {"train": train, "strategy": strategy}
     plan = Plan.build(

@@ -36,12 +36,12 @@ class Graph:
     logits: str
 
 
-def steps(program: ExportedProgram, inputs: tuple[str, ...]) -> Graph:
+def steps(program: ExportedProgram, inputs: tuple[str, ...], parameters: Mapping[str, str]) -> Graph:
     """The steps of ``program``, whose inputs are parameters, ``inputs``, labels and class weights, in that order.
 
-    Raises ``PlanError`` naming the layer for anything a plan can't have.
+    ``parameters``: the name in the plan of each of the program's parameters; tied ones share theirs. Raises ``PlanError`` naming the layer for anything a plan can't have.
     """
-    names = _placeholders(program, inputs)
+    names = _placeholders(program, inputs, parameters)
     taken = set(names.values())
     operations = []
     for node in program.graph.nodes:
@@ -57,14 +57,16 @@ def steps(program: ExportedProgram, inputs: tuple[str, ...]) -> Graph:
     return Graph(tuple(operations), loss, logits)
 
 
-def _placeholders(program: ExportedProgram, inputs: tuple[str, ...]) -> dict[fx.Node, str]:
+def _placeholders(
+    program: ExportedProgram, inputs: tuple[str, ...], parameters: Mapping[str, str]
+) -> dict[fx.Node, str]:
     """Our names of the graph's inputs."""
     given = iter((*inputs, LABELS, CLASS_WEIGHTS))
     nodes = {node.name: node for node in program.graph.nodes if node.op == "placeholder"}
     names = {}
     for entry in program.graph_signature.input_specs:
         if entry.kind == InputKind.PARAMETER:
-            name = str(entry.target).removeprefix("model.")
+            name = parameters[str(entry.target)]
         elif entry.kind == InputKind.USER_INPUT:
             name = next(given)
         else:

@@ -23,10 +23,10 @@ class Spool:
         self._free: list[int] = []
         self._slots = 0
         try:
-            self._file = tempfile.TemporaryFile(dir=directory)
+            self._file = tempfile.TemporaryFile(dir=directory)  # noqa: SIM115  - ``__exit__`` closes it
         except OSError as error:
             raise StateError(
-                f"can't write to {directory}: {error.strerror}. Check its owner and permissions"
+                f"{directory}: {error.strerror}. Check the directory, its owner and permissions"
             ) from error
 
     def __enter__(self) -> Self:
@@ -47,9 +47,7 @@ class Spool:
         try:
             os.pwrite(self._file.fileno(), payload, slot * self._slot_size + offset)
         except OSError as error:
-            raise StateError(
-                f"can't keep updates on disk: {error.strerror}. Free some space, then start again"
-            ) from error
+            raise StateError(f"can't keep updates on disk: {error.strerror}. Free some space there") from error
 
     def read(self, slot: int, size: int) -> bytes:
         """The first ``size`` bytes of a slot."""

@@ -13,13 +13,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, Protocol, assert_never
 
-from pydantic import ValidationError
-
 from edge import events as ev
 from edge import participation, presence
 from edge.dataspec import DataSpec
-from edge.download import Download, Move
-from edge.events import BlobKind, Effect, Event, Parcel
+from edge.events import Effect, Event, Parcel
+from edge.fetcher import Fetcher
 from edge.jobs import Describe, Evaluate, Failure, Job, Result, Train
 from edge.outbox import Outbox
 from edge.participation_state import Identity
@@ -28,7 +26,6 @@ from schemas import codec, parts
 from schemas.errors import LinkError, PayloadTooLarge, Reject, StateError, WireError
 from schemas.link import link as wire
 from schemas.messages import (
-    BlobRef,
     Command,
     CoordinatorStatus,
     DeviceState,
@@ -40,12 +37,9 @@ from schemas.messages import (
     Receipt,
     RoundAnnouncement,
     RunSettings,
-    Word,
 )
 from schemas.topics import RULES, Address, Kind, Topics, check_name
 
-MAX_PLAN: Final = 2**20  # bytes; the trainer takes no larger one
-MAX_MODEL: Final = 2**30  # bytes
 ENVELOPE: Final = 1024  # bytes around the payload of a part
 
 _FOLLOWED: Final = (Kind.COORDINATOR, Kind.RUN, Kind.MODEL, Kind.ROUND)
@@ -81,12 +75,6 @@ class Device:
     durable: bool = True  # an update survives a power cut
 
 
-class _PlanHead(Message):
-    """The one field of a plan that concerns the agent."""
-
-    data: Word
-
-
 class Agent:
     """One device, on one link. All methods are for one thread, the reactor's."""
 
@@ -110,7 +98,6 @@ class Agent:
         self._post = post
         self._store = Store(device.state, self._warn)
         self._outbox = Outbox(device.state / "outbox", self._warn, durable=device.durable)
-        self._downloads: dict[BlobKind, tuple[Download, BlobRef | ModelPointer]] = {}
         self._now = 0.0
         self._limit: int | None = None  # bytes of a payload the broker takes
         self._outage = ""  # how the connection ended, as it was last logged
@@ -125,6 +112,7 @@ class Agent:
         gone = presence.status(self._state).model_copy(update={"state": DeviceState.OFFLINE})
         will = wire.Will(self._topic(Kind.DEVICE), codec.encode(gone))
         self._link = make_link(device.name, lambda event: post(self, event), will)
+        self._fetcher = Fetcher(self._link, topics, self._store)
 
     @property
     def status(self) -> DeviceStatus:
@@ -195,37 +183,10 @@ class Agent:
         if not message.payload and address.rule.retain:
             return ()  # a retained message that was cleared
         if address.rule.form == "protobuf":
-            return self._part(address, message.payload)
+            return self._fetcher.take(address, message.payload)
         if address.kind not in {*_FOLLOWED, Kind.RECEIPT, Kind.COMMAND}:
             return ()  # some brokers send what others have asked for
         return (_event(address, codec.decode(address.kind, message.payload), self.name),)
-
-    def _part(self, address: Address, payload: bytes) -> tuple[Event, ...]:
-        """A part of a blob; those nobody waits for are dropped unread."""
-        kind: BlobKind = "plan" if address.kind is Kind.PLAN_PART else "model"
-        download, wanted = self._downloads.get(kind, (None, None))
-        if download is None or wanted is None or address.part is None or address != _address(wanted, address.part):
-            return ()
-        self._move(wanted, download.take(address.part, codec.decode_part(payload)))
-        if not download.complete:
-            return ()
-        del self._downloads[kind]
-        try:
-            return (self._keep(wanted, download.blob()),)
-        except WireError as error:
-            self._reject(error.reason, error.detail)
-            return (ev.FetchFailed(kind, download.ref.digest, error.detail),)
-
-    def _keep(self, wanted: BlobRef | ModelPointer, blob: bytes) -> Event:
-        try:
-            if isinstance(wanted, ModelPointer):
-                self._store.keep_model(wanted, blob)
-                return ev.ModelReady(wanted)
-            self._store.keep_plan(wanted.digest, blob)
-        except StateError as error:
-            kind: BlobKind = "model" if isinstance(wanted, ModelPointer) else "plan"
-            return ev.FetchFailed(kind, _ref(wanted).digest, str(error), lasting=True)
-        return _plan_ready(wanted, blob)
 
     def _disconnected(self, event: wire.Disconnected) -> None:
         text = "" if event.error is None else str(event.error)
@@ -247,7 +208,10 @@ class Agent:
     def _step(self, *events: Event) -> None:
         waiting: deque[Event] = deque((ev.Tick(self._now), *events))
         while waiting:
-            self._state, effects = participation.step(self._state, waiting.popleft())
+            event = waiting.popleft()
+            if isinstance(event, ev.FetchFailed) and event.rejected is not None:
+                self._reject(event.rejected, event.reason)
+            self._state, effects = participation.step(self._state, event)
             for effect in effects:
                 try:
                     waiting.extend(self._perform(effect))
@@ -257,11 +221,11 @@ class Agent:
     def _perform(self, effect: Effect) -> tuple[Event, ...]:  # noqa: C901, PLR0912 - one line an effect
         match effect:
             case ev.FetchPlan(ref):
-                return self._fetch_plan(ref)
+                return self._fetcher.plan(ref)
             case ev.FetchModel(pointer):
-                return self._fetch(pointer, "model", MAX_MODEL)
+                return self._fetcher.model(pointer)
             case ev.StopFetching(kind):
-                self._stop_fetching(kind)
+                self._fetcher.stop(kind)
             case ev.SendJoin():
                 self._send_join(effect)
             case ev.StartDescribing(key, recipe):
@@ -286,30 +250,6 @@ class Agent:
                 assert_never(effect)
         return ()
 
-    def _fetch_plan(self, ref: BlobRef) -> tuple[Event, ...]:
-        held = self._store.plan(ref.digest)
-        return self._fetch(ref, "plan", MAX_PLAN) if held is None else (_plan_ready(ref, held),)
-
-    def _fetch(self, wanted: BlobRef | ModelPointer, kind: BlobKind, limit: int) -> tuple[Event, ...]:
-        try:
-            download = Download(_ref(wanted), limit)
-        except WireError as error:
-            return (ev.FetchFailed(kind, _ref(wanted).digest, error.detail, lasting=True),)
-        self._downloads[kind] = (download, wanted)
-        self._move(wanted, download.begin())
-        return ()
-
-    def _stop_fetching(self, kind: BlobKind) -> None:
-        if kind in self._downloads:
-            download, wanted = self._downloads.pop(kind)
-            self._move(wanted, download.end())
-
-    def _move(self, wanted: BlobRef | ModelPointer, move: Move) -> None:
-        if move.unsubscribe:
-            self._link.unsubscribe(*(self._topics.topic(_address(wanted, index)) for index in move.unsubscribe))
-        if move.subscribe:
-            self._link.subscribe(*(self._topics.topic(_address(wanted, index)) for index in move.subscribe))
-
     def _send_join(self, effect: ev.SendJoin) -> None:
         ticket = effect.ticket
         join = Join(
@@ -325,10 +265,7 @@ class Agent:
         self._publish(Kind.JOIN, join, ticket.round)
 
     def _start(self, effect: ev.StartTraining | ev.StartEvaluation) -> tuple[Event, ...]:
-        try:
-            held, plan = self._store.model(), self._store.plan(effect.plan)
-        except StateError as error:
-            return (ev.JobFailed(Failure(key=effect.key, kind="crash", message=str(error))),)
+        held, plan = self._store.model(), self._store.plan(effect.plan)
         if held is None or plan is None:
             text = "the plan or the model on disk is damaged; it will be fetched again for the next round"
             return (ev.JobFailed(Failure(key=effect.key, kind="training", message=text)),)
@@ -400,22 +337,3 @@ def _event(address: Address, message: Message, device: str) -> Event:
             return ev.CommandSeen(message)
         case _:
             raise WireError(Reject.WRONG_SENDER, "the message names another device or round than its topic")
-
-
-def _plan_ready(ref: BlobRef, blob: bytes) -> Event:
-    try:
-        recipe = _PlanHead.model_validate_json(blob).data
-    except ValidationError:
-        text = "the run's plan can't be read: export it anew with `coordinator plan export`"
-        return ev.FetchFailed("plan", ref.digest, text, lasting=True)
-    return ev.PlanReady(ref.digest, recipe)
-
-
-def _ref(wanted: BlobRef | ModelPointer) -> BlobRef:
-    return wanted.blob if isinstance(wanted, ModelPointer) else wanted
-
-
-def _address(wanted: BlobRef | ModelPointer, index: int) -> Address:
-    if isinstance(wanted, ModelPointer):
-        return Address(Kind.MODEL_PART, number=wanted.version, part=index)
-    return Address(Kind.PLAN_PART, digest=wanted.digest, part=index)

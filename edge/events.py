@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Literal, Self
 
 from edge.jobs import Described, Evaluated, Failure, Trained
+from schemas.errors import Reject
 from schemas.messages import (
     BlobRef,
     Command,
@@ -126,12 +127,16 @@ class ModelReady:
 
 @dataclass(frozen=True, slots=True)
 class FetchFailed:
-    """A blob could not be had. ``lasting``: asking again at once won't help; its owner should know."""
+    """A blob could not be had. ``lasting``: asking again at once won't help; its owner should know.
+
+    ``rejected`` is given where what came was at fault, so that the shell counts it.
+    """
 
     kind: BlobKind
     digest: str
     reason: str
     lasting: bool = False
+    rejected: Reject | None = None
 
 
 @dataclass(frozen=True, slots=True)

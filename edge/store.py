@@ -81,4 +81,6 @@ class Store:
             return files.read(path)
         except files.Damaged:
             self._report(files.set_aside(path))
-            return None
+        except StateError as error:
+            self._report(str(error))
+        return None

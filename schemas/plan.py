@@ -53,7 +53,7 @@ REFERENCE: Final = "%"
 # Other strings among arguments: data types, and modes of gelu, convolution and pad.
 WORDS: Final = frozenset({"float32", "int64", "none", "tanh", "same", "valid", "constant", "reflect", "replicate"})
 
-Label = Annotated[str, StringConstraints(pattern=r"^[A-Za-z_][A-Za-z0-9_.]{0,127}$")]
+Label = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9_][A-Za-z0-9_.]{0,127}$")]
 Dim = Annotated[int, Field(strict=True, ge=1, le=MAX_DIM)]
 Shape = Annotated[tuple[Dim, ...], Field(max_length=MAX_RANK)]
 Number = Annotated[StrictInt, Field(ge=-MAX_NUMBER, le=MAX_NUMBER)]
@@ -243,4 +243,4 @@ def advice(operation: str) -> str:
 def _explain(error: ValidationError) -> str:
     first = error.errors()[0]
     where = ".".join(map(str, first["loc"])) or "the plan"
-    return f"not a training plan: {where}: {first['msg'].lower()}"
+    return f"not a training plan: {where}: {first['msg']}"

@@ -143,11 +143,11 @@ def _average_pool(rank: int) -> Rule:
 
 def _pooled(size: int, kernel: int, stride: int, pad: int, dilation: int, *, ceil_mode: bool) -> int:
     room = size + 2 * pad - dilation * (kernel - 1) - 1
-    _require(room >= 0, f"a window of {kernel} is larger than {size} values")
-    if not ceil_mode:
-        return room // stride + 1
-    windows = -(-room // stride) + 1
-    return windows - ((windows - 1) * stride >= size + pad)  # the last window must start inside the values
+    windows = (-(-room // stride) if ceil_mode else room // stride) + 1
+    if ceil_mode and (windows - 1) * stride >= size + pad:  # the last window must start inside the values
+        windows -= 1
+    _require(windows >= 1, f"a window of {kernel} is larger than {size} values")
+    return windows
 
 
 def _adaptive(rank: int) -> Rule:

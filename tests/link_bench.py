@@ -151,6 +151,8 @@ class MemoryBench(Bench):
 class MqttBench(Bench):
     """A broker behind a socket; each client has a cable of its own to it."""
 
+    mqtt5: bool | None = None
+
     def __init__(self) -> None:
         super().__init__()
         self._proxies: list[Proxy] = []
@@ -164,7 +166,11 @@ class MqttBench(Bench):
         proxy = Proxy(self.port)
         self._proxies.append(proxy)
         settings = MqttSettings(
-            BrokerAddress("127.0.0.1", proxy.port), client_id, session_expiry_s=600 * keep_session, backoff=QUICK
+            BrokerAddress("127.0.0.1", proxy.port),
+            client_id,
+            session_expiry_s=600 * keep_session,
+            mqtt5=self.mqtt5,
+            backoff=QUICK,
         )
         return Client(MqttLink(settings, ear, will), ear, lambda: proxy.cut(bar=True), proxy.mend)
 
@@ -207,9 +213,10 @@ class MosquittoBench(MqttBench):
 
     name = "mosquitto"
 
-    def __init__(self, broker: Mosquitto) -> None:
+    def __init__(self, broker: Mosquitto, *, mqtt5: bool | None = None) -> None:
         super().__init__()
         self.broker = broker
+        self.mqtt5 = mqtt5
 
     @property
     def port(self) -> int:

@@ -51,3 +51,10 @@ def test_two_processes_cannot_work_in_one_directory(tmp_path: Path) -> None:
         pass
     with claim(tmp_path):
         pass
+
+
+def test_a_file_that_cannot_be_read_is_reported_and_not_used(tmp_path: Path) -> None:
+    reports: list[str] = []
+    (tmp_path / "model").mkdir()
+    assert Store(tmp_path, reports.append).model() is None
+    assert "can't read" in reports[0]

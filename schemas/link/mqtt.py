@@ -68,7 +68,7 @@ class MqttLink:
         self._will = will
         self._draw = draw or random.Random()  # noqa: S311 - jitter, not a secret
         self._tls = settings.tls_context()
-        self._mqtt5: bool | None = None  # what the broker speaks, once we know
+        self._mqtt5 = settings.mqtt5  # what the broker speaks, once we know
         self._mailbox = Mailbox(settings.bulk_window)
         self._thread = threading.Thread(target=self._run, name=f"mqtt-{settings.client_id}", daemon=True)
 
@@ -128,7 +128,7 @@ class MqttLink:
         if connection.accepted:
             self._mqtt5 = connection.mqtt5
         elif connection.refusal == UNSUPPORTED_VERSION:
-            self._mqtt5 = None
+            self._mqtt5 = self._settings.mqtt5
         return verdict
 
     def _connection(self, *, mqtt5: bool) -> _Connection:
@@ -156,6 +156,7 @@ class _Connection:
         self._sink = sink
         self._farewell: int | None = None  # the reason code of the broker's DISCONNECT
         self._tokens: dict[int, int] = {}  # by packet id
+        self._unacknowledged = 0  # messages at QoS 1 that our caller still works on
         self._reached = False
         self._leaving = False  # we have said goodbye
         self._deadline = math.inf  # monotonic; the connection ends then
@@ -203,6 +204,7 @@ class _Connection:
             properties = Properties(PacketTypes.CONNECT)  # type: ignore[no-untyped-call]  # paho's own gap
             properties.SessionExpiryInterval = settings.session_expiry_s
             properties.MaximumPacketSize = _LARGEST_INBOUND
+            properties.ReceiveMaximum = settings.inbound_window
             greeting = {"clean_start": not settings.session_expiry_s, "properties": properties}
         try:
             client.connect(settings.address.host, settings.address.port, settings.keepalive_s, **greeting)
@@ -244,7 +246,7 @@ class _Connection:
                 self._send()
                 if client.socket() is None or (mailbox.done and not self.accepted):
                     return
-                selector.modify(sock, selectors.EVENT_READ | (selectors.EVENT_WRITE if client.want_write() else 0))
+                self._watch(selector, sock)
                 limit_s = _HURRY_S if mailbox.closing.is_set() else tick_s
                 for key, ready in selector.select(max(0.0, min(limit_s, self._deadline - now))):
                     if key.fileobj is mailbox.wake:
@@ -256,6 +258,21 @@ class _Connection:
                     client.loop_misc()
                 if client.socket() is None:
                     return
+
+    def _watch(self, selector: selectors.BaseSelector, sock: socket.socket) -> None:
+        """Wait for what we want of the socket, which is not reading while too much waits for its acknowledgement.
+
+        MQTT 5's receive maximum should see to that, but mosquitto 2.0.11 sends up to all of it at each ack in order.
+        """
+        full = self._unacknowledged >= self._settings.inbound_window
+        events = (0 if full else selectors.EVENT_READ) | (selectors.EVENT_WRITE if self._client.want_write() else 0)
+        if sock in selector.get_map():
+            if events:
+                selector.modify(sock, events)
+            else:
+                selector.unregister(sock)
+        elif events:
+            selector.register(sock, events)
 
     def _send(self) -> None:
         """Do what callers ordered, and write as much as may and can be written."""
@@ -279,6 +296,7 @@ class _Connection:
         match order:
             case Ack(connection, mid):
                 if connection is self:
+                    self._unacknowledged -= 1
                     self._client.ack(mid, 1)
             case Subscribe(filters):
                 self._subscribe(filters)
@@ -343,6 +361,7 @@ class _Connection:
 
     def _on_message(self, _client: paho.Client, _data: object, message: paho.MQTTMessage) -> None:
         ack = partial(self._mailbox.ack, self, message.mid) if message.qos else _nothing_to_ack
+        self._unacknowledged += message.qos > 0
         try:
             topic = message.topic
         except UnicodeDecodeError:  # no topic of ours, and never will be

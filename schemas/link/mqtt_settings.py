@@ -23,6 +23,8 @@ class MqttSettings:
     keepalive_s: int = 30
     session_expiry_s: int = 0  # how long the broker keeps our session (3.1.1: as long as it likes); 0: not at all
     bulk_window: int = 8  # bulk publications in flight
+    mqtt5: bool | None = None  # whether to speak MQTT 5 rather than 3.1.1; None: find out
+    inbound_window: int = 64  # messages a broker sends us ahead of our acks (MQTT 5); bounds what waits in memory
     connect_timeout_s: float = 10.0
     backoff: Backoff = field(default_factory=Backoff)
 

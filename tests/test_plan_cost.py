@@ -1,0 +1,51 @@
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from schemas.errors import PlanError
+from schemas.plan_cost import Limits, check, cost
+from tests.plan_examples import fields, tiny
+
+
+def test_memory_counts_results_inputs_and_copies_of_the_parameters() -> None:
+    """By hand for one window: results 32 + 32 + 4 + 3 + 1 with gradients, 16 of input, 43 parameters five times."""
+    assert cost(tiny(), 1).memory == 4 * (2 * 72 + 16 + 5 * 43)
+
+
+def test_operations_count_multiply_adds_twice_and_the_backward_pass_as_two_more() -> None:
+    """By hand: convolution 2*32*6, relu 32, mean 32, linear 2*3*4, loss 3."""
+    assert cost(tiny(), 1).operations == 3 * (384 + 32 + 32 + 24 + 3)
+
+
+@given(st.integers(1, 1000))
+def test_cost_rises_with_the_batch(batch: int) -> None:
+    smaller, larger = cost(tiny(), batch), cost(tiny(), batch + 1)
+    assert smaller.memory < larger.memory
+    assert smaller.operations < larger.operations
+
+
+def test_over_the_memory_limit_the_plan_is_refused_with_both_sizes() -> None:
+    check(tiny(), 32, Limits())
+    with pytest.raises(PlanError, match=r"about 36 MiB; this device allows 1 MiB: use a smaller batch"):
+        check(tiny(), 60_000, Limits(memory=2**20))
+
+
+def test_over_the_operation_limit_the_plan_is_refused() -> None:
+    with pytest.raises(PlanError, match="billion operations"):
+        check(tiny(), 32, Limits(operations=1000))
+
+
+def test_a_bomb_is_refused_before_it_goes_off() -> None:
+    """Twenty steps, each of which doubles the last one's result."""
+    steps = [{"out": "wide0", "op": "cat", "args": (("%window", "%window"), 2)}]
+    steps += [{"out": f"wide{n}", "op": "cat", "args": ((f"%wide{n - 1}",) * 2, 2)} for n in range(1, 20)]
+    with pytest.raises(PlanError, match="MiB"):
+        check(tiny(operations=(*steps, *fields()["operations"])), 32, Limits())
+
+
+def test_a_wide_window_costs_what_it_computes() -> None:
+    pool = {"out": "pool", "op": "avg_pool1d", "args": ("%window", (8,), (1,))}
+    plain = cost(tiny(), 1).operations
+    assert cost(tiny(operations=(pool, *fields()["operations"])), 1).operations == plain + 3 * 2 * 8

@@ -1,0 +1,228 @@
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from coordinator.plan_export import export, load_class
+from coordinator.plan_file import PlanFile
+from edge.plan_runtime import Program
+from schemas.errors import PlanError
+from schemas.plan import Stored
+from schemas.plan_shapes import outline
+
+CLASSES = ("a", "b", "c")
+torch.set_num_threads(1)
+
+
+class Mixed(nn.Module):
+    """Two inputs, writes in place, a residual, a shape that depends on the batch, and all the usual layers."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(1, 4, 3, padding="same")
+        self.norm = nn.GroupNorm(2, 4)
+        self.act = nn.ReLU(inplace=True)
+        self.pool = nn.AdaptiveAvgPool2d((2, 1))
+        self.drop = nn.Dropout(0.5)
+        self.mix = nn.Linear(8, 8)
+        self.ln = nn.LayerNorm(8)
+        self.out = nn.Linear(11, 3)
+        self.scale = nn.Parameter(torch.ones(8))
+
+    def forward(self, image: Tensor, extra: Tensor) -> Tensor:
+        hidden = self.pool(self.act(self.norm(self.conv(image))))
+        rows = hidden.view(image.shape[0], -1)
+        rows = rows + functional.gelu(self.mix(self.drop(rows)), approximate="tanh")
+        rows = self.ln(rows) * self.scale * 0.5
+        rows += 1
+        return self.out(torch.cat([rows, extra[:, 1:]], dim=1))  # type: ignore[no-any-return]  # torch's typing
+
+
+@pytest.fixture(scope="module")
+def mixed() -> tuple[nn.Module, PlanFile]:
+    torch.manual_seed(0)
+    module = Mixed()
+    return module, export(module, "mixed", {"image": (1, 6, 5), "extra": (4,)}, classes=CLASSES, report=("a",))
+
+
+def run(file: PlanFile, *, training: bool, inputs: tuple[Tensor, ...], labels: Tensor) -> tuple[Tensor, Tensor]:
+    values = [torch.from_numpy(array.copy()) for array in file.initial(0).arrays().values()]
+    return Program(file.plan, training=training)(values, inputs, labels, torch.tensor([1.0, 2.0, 3.0]))
+
+
+@pytest.mark.parametrize("batch", [1, 2, 7])
+@pytest.mark.parametrize("training", [True, False])
+def test_the_plan_computes_exactly_what_the_module_does(
+    mixed: tuple[nn.Module, PlanFile], batch: int, *, training: bool
+) -> None:
+    """In training too: with the same generator state the same values drop out."""
+    module, file = mixed
+    inputs = torch.randn(batch, 1, 6, 5), torch.randn(batch, 4)
+    labels = torch.arange(batch) % 3
+    torch.manual_seed(1)
+    loss, logits = run(file, training=training, inputs=inputs, labels=labels)
+    torch.manual_seed(1)
+    expected = module.train(training)(*inputs)
+    assert torch.equal(logits, expected)
+    assert torch.equal(loss, functional.cross_entropy(expected, labels, torch.tensor([1.0, 2.0, 3.0])))
+
+
+def test_the_plan_says_what_the_export_was_told(mixed: tuple[nn.Module, PlanFile]) -> None:
+    plan = mixed[1].plan
+    assert [entry.name for entry in plan.inputs] == ["image", "extra"]
+    assert (plan.classes, plan.report, plan.data) == (CLASSES, ("a",), "windows")
+    assert [p.name for p in plan.parameters] == [name for name, _ in mixed[0].named_parameters()]
+    assert all(isinstance(p.init, Stored) for p in plan.parameters)
+    assert "conv (Conv2d)" in {operation.layer for operation in plan.operations}
+    assert outline(plan)[plan.logits] == "Bx3"
+
+
+def test_exporting_leaves_the_module_and_the_generator_as_they_were(mixed: tuple[nn.Module, PlanFile]) -> None:
+    module = nn.Sequential(nn.Dropout(0.5), nn.Linear(4, 3)).eval()
+    before = torch.random.get_rng_state()
+    export(module, "net", {"x": (4,)}, classes=CLASSES)
+    assert not module.training
+    assert torch.equal(before, torch.random.get_rng_state())
+
+
+def test_log_probabilities_take_the_nll_loss() -> None:
+    module = nn.Sequential(nn.Linear(4, 3), nn.LogSoftmax(dim=1))
+    file = export(module, "net", {"x": (4,)}, classes=CLASSES, loss="nll")
+    x, labels = torch.randn(5, 4), torch.tensor([0, 1, 2, 0, 1])
+    loss, _ = run(file, training=True, inputs=(x,), labels=labels)
+    assert torch.equal(loss, functional.nll_loss(module(x), labels, torch.tensor([1.0, 2.0, 3.0])))
+
+
+def test_tied_weights_are_one_parameter() -> None:
+    class Tied(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.first = nn.Linear(4, 4)
+            self.second = nn.Linear(4, 4)
+            self.second.weight = self.first.weight
+            self.out = nn.Linear(4, 3)
+
+        def forward(self, x: Tensor) -> Tensor:
+            return self.out(self.second(self.first(x)))  # type: ignore[no-any-return]  # torch's typing
+
+    module = Tied()
+    file = export(module, "tied", {"x": (4,)}, classes=CLASSES)
+    x = torch.randn(2, 4)
+    assert [p.name for p in file.plan.parameters] == ["first.weight", "first.bias", "second.bias", "out.weight", "out.bias"]
+    assert torch.equal(run(file, training=False, inputs=(x,), labels=torch.zeros(2, dtype=torch.int64))[1], module(x))
+
+
+def test_seeded_values_start_as_torch_documents_it() -> None:
+    module = nn.Sequential(nn.Linear(100, 3), nn.LayerNorm(3))
+    file = export(module, "net", {"x": (100,)}, classes=CLASSES, seeded=True)
+    arrays = file.initial(0).arrays()
+    assert not file.stored
+    assert 0.09 < abs(arrays["0.weight"]).max() <= 0.1
+    assert arrays["1.weight"].tolist() == [1, 1, 1]
+    assert arrays["1.bias"].tolist() == [0, 0, 0]
+
+
+class Own(nn.Module):
+    """One parameter, and whatever a test has it do."""
+
+    def __init__(self, forward: Any = None) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.ones(4, 3))
+        self.then = forward
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x @ self.weight if self.then is None else self.then(x @ self.weight)  # type: ignore[no-any-return]
+
+
+def frozen() -> nn.Module:
+    module = nn.Linear(4, 3)
+    module.bias.requires_grad_(False)
+    return module
+
+
+def buffered() -> nn.Module:
+    module = nn.Linear(4, 3)
+    module.register_buffer("mean", torch.zeros(3))
+    return module
+
+
+@pytest.mark.parametrize(
+    ("module", "says"),
+    [
+        (nn.Sequential(nn.Linear(4, 3), nn.BatchNorm1d(3)), "layer 1 is a BatchNorm1d: use GroupNorm"),
+        (nn.Sequential(nn.LSTM(4, 3)), "layer 0 is a LSTM: use 1-D convolutions"),
+        (nn.Sequential(nn.Linear(4, 3), nn.Threshold(0.1, 0)), r"1 \(Threshold\) uses the operation 'threshold'"),
+        (Own(lambda x: torch.randn_like(x) + x), "'randn_like', which no plan may: use nn.Dropout"),
+        (Own(lambda x: x.sort(dim=1)[0]), "uses the operation 'sort"),
+        (Own(lambda x: torch.cat(x.chunk(3, dim=1), dim=1)), "uses the operation 'chunk'|'split"),
+        (Own(lambda x: x + torch.tensor([1.0, 2.0, 3.0])), "a constant tensor"),
+        (Own(lambda x: x if x.sum() > 0 else -x), "can't be exported"),
+        (Own(lambda x: x[:, :2]), "can't be exported with the inputs x=4 and 3 classes"),
+        (nn.Linear(5, 3), "can't be exported with the inputs x=4 and 3 classes: mat1 and mat2"),
+        (nn.Linear(4, 3).double(), "float64: a plan's parameters are float32"),
+        (buffered(), "mean is a buffer"),
+        (frozen(), "bias is frozen"),
+    ],
+)
+def test_a_module_that_makes_no_plan_is_refused_with_the_layer_and_the_reason(module: nn.Module, says: str) -> None:
+    with pytest.raises(PlanError, match=says):
+        export(module, "net", {"x": (4,)}, classes=CLASSES)
+
+
+def test_a_layer_whose_start_no_seed_gives_is_refused_only_where_a_seed_is_asked_for() -> None:
+    with pytest.raises(PlanError, match=r"layer itself \(Own\) has 12 values that no seed gives"):
+        export(Own(), "net", {"x": (4,)}, classes=CLASSES, seeded=True)
+    assert set(export(Own(), "net", {"x": (4,)}, classes=CLASSES).stored) == {"weight"}
+
+
+def test_an_unknown_loss_is_refused_with_those_there_are() -> None:
+    with pytest.raises(PlanError, match="use one of cross_entropy, nll"):
+        export(nn.Linear(4, 3), "net", {"x": (4,)}, classes=CLASSES, loss="huber")
+
+
+SOURCE = """
+from torch import nn
+
+class Net(nn.Sequential):
+    def __init__(self):
+        super().__init__(nn.Linear(4, 3))
+
+class Needy(nn.Linear):
+    pass
+
+answer = 42
+"""
+
+
+def test_a_class_is_loaded_from_the_operators_file(tmp_path: Path) -> None:
+    file = tmp_path / "my_models.py"
+    file.write_text(SOURCE)
+    assert isinstance(load_class(f"{file}:Net"), nn.Sequential)
+
+
+@pytest.mark.parametrize(
+    ("source", "says"),
+    [
+        ("my_models.py", "write it as models.py:Net"),
+        ("gone.py:Net", "a file that exists"),
+        ("my_models.py:Gone", "no nn.Module called 'Gone'; it has: Net, Needy"),
+        ("my_models.py:answer", "no nn.Module called 'answer'"),
+        ("my_models.py:Needy", "can't be loaded: TypeError"),
+        ("broken.py:Net", "can't be loaded: SyntaxError"),
+        ("notes.txt:Net", "not a Python file"),
+    ],
+)
+def test_what_can_not_be_loaded_is_refused_saying_why(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, source: str, says: str
+) -> None:
+    (tmp_path / "my_models.py").write_text(SOURCE)
+    (tmp_path / "broken.py").write_text("class Net(")
+    (tmp_path / "notes.txt").write_text("")
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(PlanError, match=says):
+        load_class(source)
