@@ -1,7 +1,4 @@
-"""The ``coordinator`` command. Options and words only: what they start lives beside this file.
-
-Exit codes: 0 done or stopped by its operator, 1 a bug, 2 settings, 3 data, 4 plan, 5 broker, 6 federation, 7 state.
-"""
+"""The ``coordinator`` command. Options and words only: what they start lives beside this file."""
 
 from __future__ import annotations
 
@@ -11,7 +8,7 @@ from typing import Any
 import click
 
 from coordinator.config import CoordinatorSettings
-from schemas.command_line import GROUP, PATH, broker_options, given, run
+from schemas.command_line import EXIT_CODES, GROUP, PATH, broker_options, given, run
 from schemas.settings import Origin, load, table
 
 TABLES = {  # flags that are entries of a table in the settings file
@@ -33,7 +30,7 @@ def main() -> None:
     run(cli)
 
 
-@click.group(context_settings=GROUP)
+@click.group(context_settings=GROUP, epilog=EXIT_CODES)
 @click.version_option(package_name="fedbeat")
 def cli() -> None:
     """Run a federation: offer rounds to devices, average what they send, publish the model."""

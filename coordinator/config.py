@@ -9,6 +9,7 @@ from typing import Annotated, Any, TypeVar
 
 from pydantic import BaseModel, Field, ValidationError
 
+from schemas import compression
 from schemas.errors import SettingsError
 from schemas.messages import PlanRef, RunSettings, StrategySettings, TrainSettings
 from schemas.settings import LinkSettings
@@ -64,12 +65,15 @@ def run_settings(
         )
     if settings.train.get("epochs") and settings.train.get("local_steps"):
         raise SettingsError("train.epochs and train.local_steps exclude each other: give one of them")
+    if settings.codec not in compression.NAMES:
+        raise SettingsError(f"there is no codec {settings.codec!r}: choose one of {', '.join(compression.NAMES)}")
+    whole_epochs = settings.train.get("epochs") and train.local_steps is not None  # the plan's own limit gives way
     return RunSettings(
         run=run,
         rounds=settings.rounds,
         plan=plan,
         codec=settings.codec,
-        train=over(train, settings.train, "train"),
+        train=over(train.model_copy(update={"local_steps": None}) if whole_epochs else train, settings.train, "train"),
         strategy=over(strategy, settings.strategy, "strategy"),
         evaluate=settings.evaluate,
         goal=settings.goal,
@@ -90,4 +94,5 @@ def over(base: M, entries: Mapping[str, Any], table: str) -> M:
         return type(base).model_validate({**base.model_dump(), **entries})
     except ValidationError as error:
         first = error.errors()[0]
-        raise SettingsError(f"{table}.{first['loc'][0]}: {first['msg'].lower()}") from None
+        entry = ".".join(map(str, (table, *first["loc"][:1])))
+        raise SettingsError(f"{entry} = {entries.get(str(first['loc'][0]))!r}: {first['msg'].lower()}") from None

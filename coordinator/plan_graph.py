@@ -39,7 +39,8 @@ class Graph:
 def steps(program: ExportedProgram, inputs: tuple[str, ...], parameters: Mapping[str, str]) -> Graph:
     """The steps of ``program``, whose inputs are parameters, ``inputs``, labels and class weights, in that order.
 
-    ``parameters``: the name in the plan of each of the program's parameters; tied ones share theirs. Raises ``PlanError`` naming the layer for anything a plan can't have.
+    ``parameters``: the name in the plan of each of the program's parameters; tied ones share theirs.
+    Raises ``PlanError`` naming the layer for anything a plan can't have.
     """
     names = _placeholders(program, inputs, parameters)
     taken = set(names.values())

@@ -83,8 +83,7 @@ class Publisher:
     def connected(self) -> None:
         """Publish everything again."""
         self._connected = True
-        self._in_flight.clear()
-        self._next_part = 0
+        self._restart()
         self._queue = deque(self._tree)
         self._pump()
 
@@ -99,14 +98,21 @@ class Publisher:
             self._pump()
 
     def _enqueue(self, key: Address | Kind) -> None:
-        if key in self._queue:
+        if key not in self._queue:
+            self._queue.append(key)
+        elif isinstance(key, Kind):  # a blob keeps its place, before the pointer to the one it replaces
             if key == self._queue[0]:
-                self._next_part = 0
-                self._in_flight.clear()
+                self._restart()
+        else:
             self._queue.remove(key)
-        self._queue.append(key)
+            self._queue.append(key)
         if self._connected:
             self._pump()
+
+    def _restart(self) -> None:
+        """Begin the blob at the queue's head anew."""
+        self._next_part = 0
+        self._in_flight.clear()
 
     def _pump(self) -> None:
         while self._queue:
@@ -119,7 +125,7 @@ class Publisher:
                 assert isinstance(key, Address)
                 self._send_document(key, entry)
             self._queue.popleft()
-            self._next_part = 0
+            self._restart()
 
     def _send_document(self, address: Address, render: Render) -> None:
         payload = render()

@@ -4,19 +4,16 @@ from __future__ import annotations
 
 import os
 import shutil
-import signal
-from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack
 from importlib.metadata import version
 from pathlib import Path
-from types import FrameType
-from typing import Any
 
 from coordinator.config import CoordinatorSettings, run_settings
 from coordinator.display import choose
 from coordinator.plan_commands import resolve
 from coordinator.service import CoordinatorService
 from coordinator.virtual import VirtualFleet
+from schemas.command_line import stopping_on_signals
 from schemas.errors import SettingsError, StateError
 from schemas.link.embedded import EmbeddedBroker
 from schemas.link.link import Link, Sink, Will
@@ -27,6 +24,8 @@ from schemas.parts import describe
 from schemas.topics import Topics
 
 BUNDLED_DATA = {"watch": "watch", "digits": "sklearn-digits"}  # what virtual devices train on unless told
+
+SESSION_S = 3600  # how long the broker keeps updates for a coordinator that is away
 
 
 def start(settings: CoordinatorSettings, *, fresh: bool) -> int:
@@ -49,7 +48,7 @@ def start(settings: CoordinatorSettings, *, fresh: bool) -> int:
     with ExitStack() as stack:
         display = stack.enter_context(choose(json_lines=settings.json_lines))
         broker = settings.broker or f"mqtt://127.0.0.1:{stack.enter_context(EmbeddedBroker()).port}"
-        mqtt = settings.mqtt(f"{settings.federation}-coordinator", broker)
+        mqtt = settings.mqtt(f"{settings.federation}-coordinator", broker, session_expiry_s=SESSION_S)
 
         def link(sink: Sink, will: Will) -> Link:
             return MqttLink(mqtt, sink, will)
@@ -66,7 +65,7 @@ def start(settings: CoordinatorSettings, *, fresh: bool) -> int:
             software=f"fedbeat {version('fedbeat')}",
             alive=notifier.alive,
         )
-        stack.enter_context(stopping_on_signals(service))
+        stack.enter_context(stopping_on_signals(service.stop))
         if settings.virtual:
             stack.enter_context(VirtualFleet(settings, broker, on_exit=service.stop))
         notifier.ready()
@@ -102,21 +101,3 @@ def set_aside(state: Path) -> None:
         shutil.move(state, target)
     except OSError as error:
         raise StateError(f"can't set {state} aside as {target}: {error.strerror}") from None
-
-
-@contextmanager
-def stopping_on_signals(service: CoordinatorService) -> Iterator[None]:
-    """SIGINT and SIGTERM stop the service in good order; a second one ends the process at once."""
-    previous: dict[int, Any] = {}
-
-    def stop(number: int, _: FrameType | None) -> None:
-        signal.signal(number, previous[number])
-        service.stop()
-
-    for each in (signal.SIGINT, signal.SIGTERM):
-        previous[each] = signal.signal(each, stop)
-    try:
-        yield
-    finally:
-        for one, handler in previous.items():
-            signal.signal(one, handler)

@@ -9,7 +9,7 @@ import click
 from pydantic_settings import BaseSettings
 
 from edge.config import EdgeSettings, FleetSettings
-from schemas.command_line import GROUP, PATH, broker_options, given, run
+from schemas.command_line import EXIT_CODES, GROUP, PATH, broker_options, given, run
 from schemas.settings import load, table
 
 S = TypeVar("S", bound=BaseSettings)
@@ -21,7 +21,7 @@ def main() -> None:
     run(cli)
 
 
-@click.group(context_settings=GROUP)
+@click.group(context_settings=GROUP, epilog=EXIT_CODES)
 @click.version_option(package_name="fedbeat")
 def cli() -> None:
     """Take part in a federation as a device; the recordings stay here."""
@@ -96,7 +96,7 @@ def show_data(path: str, recipe: str | None, *, as_json: bool) -> None:
 @click.option("--batch-size", type=click.IntRange(1, 65_536), default=32, show_default=True, help="examples in a step")
 @click.argument("file", type=click.File("rb"), default="-")
 def check_plan(file: BinaryIO, batch_size: int) -> None:
-    """Say whether this device would train with the plan in FILE, the JSON that `coordinator plan show --json` prints."""
+    """Say whether this device would train with the plan in FILE, as `coordinator plan show --json` prints it."""
     from edge.plan_check import check  # noqa: PLC0415 - likewise
 
     click.echo(check(file.read(MAX_PLAN), batch_size))

@@ -16,9 +16,10 @@ from pydantic import ValidationError
 
 from edge.agent import Agent, Device, MakeLink, Trainer
 from edge.dataspec import EVALUATOR, DataSpec
+from edge.jobs import Describe, Failure, Job, Result
 from edge.reactor import Reactor
 from edge.store import claim
-from schemas.errors import LinkError, SettingsError
+from schemas.errors import DataError, FedbeatError, SettingsError
 from schemas.messages import Health
 from schemas.topics import Topics, check_name
 
@@ -69,6 +70,46 @@ class Fleet:
             raise SettingsError(f"{where}: {first['msg'].removeprefix('Value error, ')}") from None
 
 
+class SharedRecordings:
+    """The fleet's trainer, as its devices see it; it notices when no device that trains can use the recordings.
+
+    One device may be without; where all are, what is given as ``--data`` is not what the plan is about.
+    """
+
+    def __init__(self, trainer: Trainer, devices: int, on_useless: Callable[[DataError], None]) -> None:
+        """``on_useless`` is called on a thread of the trainer's."""
+        self._trainer = trainer
+        self._devices = devices
+        self._on_useless = on_useless
+        self._failed: set[int] = set()
+
+    def submit(self, job: Job, on_result: Callable[[Result | Failure], None]) -> None:
+        """Have it done; as ``Trainer`` has it."""
+
+        def look(result: Result | Failure) -> None:
+            if isinstance(job, Describe):
+                self._look(job.data.index, result)
+            on_result(result)
+
+        self._trainer.submit(job, look)
+
+    def cancel(self, key: str) -> None:
+        """As ``Trainer`` has it."""
+        self._trainer.cancel(key)
+
+    def warm(self) -> None:
+        """As ``Trainer`` has it."""
+        self._trainer.warm()
+
+    def _look(self, index: int, result: Result | Failure) -> None:
+        if not isinstance(result, Failure) or result.kind != "data":
+            self._failed.discard(index)
+        elif index != EVALUATOR:
+            self._failed.add(index)
+            if len(self._failed) == self._devices:
+                self._on_useless(DataError(result.message))
+
+
 class VirtualFleet:
     """The fleet at work: in this thread with ``run``, or in one of its own for as long as a ``with`` block lasts."""
 
@@ -84,12 +125,14 @@ class VirtualFleet:
         """``trainer`` is shared by all; it stays open. Raises ``SettingsError``, ``StateError``."""
         self._reactor = reactor or Reactor()
         self._claim = claim(fleet.state)
-        self._error: LinkError | None = None
+        self._useless: DataError | None = None
+        self._error: FedbeatError | None = None
         self._thread = threading.Thread(target=self._run, name="virtual-fleet")
+        recordings = SharedRecordings(trainer, fleet.devices, self._give_up)
         session = self._claim.__enter__()
         try:
             self.agents = tuple(
-                Agent(member, topics, make_link, trainer, self._reactor.post, health)
+                Agent(member, topics, make_link, recordings, self._reactor.post, health)
                 for member in fleet.members(session)
             )
         except BaseException:
@@ -99,11 +142,16 @@ class VirtualFleet:
             self._reactor.add(agent)
 
     def run(self) -> None:
-        """Be the fleet until ``stop``. Raises ``LinkError`` where the broker will never take it."""
+        """Be the fleet until ``stop``.
+
+        Raises ``LinkError`` where the broker will never take it, ``DataError`` where no device can use the recordings.
+        """
         try:
             self._reactor.run()
         finally:
             self._claim.__exit__(None, None, None)
+        if self._useless is not None:
+            raise self._useless
 
     def stop(self) -> None:
         """Have ``run`` return soon; from any thread, or from a signal handler."""
@@ -126,5 +174,9 @@ class VirtualFleet:
     def _run(self) -> None:
         try:
             self.run()
-        except LinkError as error:
+        except FedbeatError as error:
             self._error = error
+
+    def _give_up(self, why: DataError) -> None:
+        self._useless = why
+        self.stop()

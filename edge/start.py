@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import contextlib
 import logging
 import os
-import signal
 import socket
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from importlib.metadata import version
+from pathlib import Path
 
 from edge.agent import Agent, Device, MakeLink
 from edge.config import EdgeSettings, FleetSettings
@@ -21,7 +20,8 @@ from edge.health import Monitor
 from edge.reactor import Reactor
 from edge.store import claim
 from edge.trainer_pool import TrainerPool
-from schemas.errors import SettingsError
+from schemas.command_line import stopping_on_signals
+from schemas.errors import DataError, SettingsError
 from schemas.link.link import Link, Sink, Will
 from schemas.link.mqtt import MqttLink
 from schemas.link.notify import Notifier
@@ -30,6 +30,7 @@ from schemas.topics import NAME, Topics, check_name
 
 SOFTWARE = f"fedbeat {version('fedbeat')}"
 MOST_TRAINERS = 4
+BUNDLED = frozenset({"watch", "sklearn-digits"})  # words that stand for recordings, not paths
 
 
 def run_device(settings: EdgeSettings) -> None:
@@ -89,9 +90,13 @@ def links(settings: LinkSettings) -> MakeLink:
 
 
 def needed(data: str) -> str:
-    """``data``, unless it is missing."""
+    """``data``, unless nothing is given or nothing is there. What is there is read once a plan says how."""
     if not data:
         raise SettingsError("no recordings are given: add --data PATH (a folder or file), or data = in the settings")
+    path = Path(data)
+    record = path.with_name(f"{path.name}.hea")  # a WFDB record goes by its name without the ending
+    if data not in BUNDLED and not path.exists() and not record.exists():
+        raise DataError(f"there is nothing at {data}: give the folder or file of the recordings")
     return data
 
 
@@ -99,7 +104,10 @@ def host_name() -> str:
     """This host's name as a device name."""
     name = socket.gethostname().split(".")[0].lower().replace("_", "-")
     if not NAME.match(name):
-        raise SettingsError(f"the host's name {name!r} can't name a device: add --device NAME")
+        raise SettingsError(
+            f"the host's name {name!r} can't name a device, which takes 3 to 63 lower-case letters, digits and "
+            "hyphens: add --device NAME"
+        )
     return name
 
 
@@ -108,16 +116,8 @@ def log_to_stderr() -> None:
     logging.basicConfig(level=logging.INFO, format="%(levelname)s %(message)s", stream=sys.stderr)
 
 
-@contextlib.contextmanager
-def stopping_on_signals(stop: Callable[[], None]) -> Iterator[None]:
-    """SIGINT and SIGTERM call ``stop``."""
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, lambda *_: stop())
-    yield
-
-
 def when_stdin_closes(stop: Callable[[], None]) -> None:
     """Call ``stop`` once the other end of standard input is gone."""
-    while sys.stdin.buffer.read(4096):
+    while os.read(sys.stdin.fileno(), 4096):  # not sys.stdin.read, whose lock a process can't end with
         pass
     stop()

@@ -14,6 +14,7 @@ import sys
 import threading
 import time
 from collections import OrderedDict
+from collections.abc import Callable
 from multiprocessing.connection import Client, Connection
 
 import numpy as np
@@ -55,10 +56,14 @@ class Cancelled(Exception):
 
 
 class Inbox:
-    """Jobs as they come, read on a thread of its own, so that a cancel and a hang-up are noticed during a job."""
+    """Jobs as they come, read on a thread of its own, so that a cancel and a hang-up are noticed during a job.
 
-    def __init__(self, connection: Connection) -> None:
+    Where the agent hangs up, nobody wants what the main thread is doing: ``leave`` ends the process at once.
+    """
+
+    def __init__(self, connection: Connection, leave: Callable[[int], object] = os._exit) -> None:
         self._connection = connection
+        self._leave = leave
         self._jobs: queue.SimpleQueue[Job | Warm] = queue.SimpleQueue()
         self._cancelled: set[str] = set()
         threading.Thread(target=self._read, name="inbox", daemon=True).start()
@@ -82,10 +87,10 @@ class Inbox:
                     self._cancelled.discard(message.key)  # a cancel that came too late for an earlier job of this key
                     self._jobs.put(message)
         except (EOFError, OSError):
-            os._exit(0)  # the agent is gone: nobody wants what the main thread is doing
+            self._leave(0)
         except WireError:
             log.exception("the agent sent what is no job")
-            os._exit(1)
+            self._leave(1)
 
 
 class Recordings:

@@ -1,15 +1,14 @@
-"""What the two commands share: how they fail, and the options that find a broker.
-
-Exit codes: 0 done or stopped by its operator, 1 a bug, 2 settings, 3 data, 4 plan, 5 broker, 6 federation, 7 state,
-130 interrupted before anything had begun.
-"""
+"""What the two commands share: how they fail, how they are stopped, and the options that find a broker."""
 
 from __future__ import annotations
 
+import signal
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, NoReturn, TypeVar
+from types import FrameType
+from typing import Any, Final, NoReturn, TypeVar
 
 import click
 
@@ -17,6 +16,10 @@ from schemas.errors import FedbeatError
 
 F = TypeVar("F", bound=Callable[..., Any])
 PATH = click.Path(path_type=Path)
+EXIT_CODES: Final = (
+    "Exit codes: 0 done or stopped by its operator, 1 a bug, 2 settings, 3 recordings, 4 plan, 5 broker, "
+    "6 federation, 7 state directory, 130 interrupted before anything had begun."
+)
 GROUP = {"help_option_names": ["-h", "--help"], "max_content_width": 110}
 
 
@@ -55,3 +58,21 @@ def broker_options(command: F) -> F:
 def given(flags: dict[str, Any]) -> dict[str, Any]:
     """The flags that were given: an option left out must not hide what environment or file say."""
     return {name: value for name, value in flags.items() if value is not None and value != ()}
+
+
+@contextmanager
+def stopping_on_signals(stop: Callable[[], None]) -> Iterator[None]:
+    """SIGINT and SIGTERM call ``stop``, which is to return at once; a second one does what it would without us."""
+    previous: dict[int, Any] = {}
+
+    def handle(number: int, _: FrameType | None) -> None:
+        signal.signal(number, previous[number])
+        stop()
+
+    for each in (signal.SIGINT, signal.SIGTERM):
+        previous[each] = signal.signal(each, handle)
+    try:
+        yield
+    finally:
+        for number, handler in previous.items():
+            signal.signal(number, handler)

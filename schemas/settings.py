@@ -6,9 +6,10 @@ names are ``FEDBEAT_`` and the setting's name in capitals; ``__`` goes one table
 
 from __future__ import annotations
 
+import difflib
 import re
 import tomllib
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
@@ -26,6 +27,7 @@ from schemas.link.address import BrokerAddress
 from schemas.link.mqtt_settings import MqttSettings
 from schemas.messages import Name
 
+NAME_IN_WORDS = "3 to 63 lower-case letters, digits and hyphens, beginning with a letter or digit"
 _PASSWORD = re.compile(r"(://[^:/@]*:)[^@]*@")  # in a broker's address
 
 
@@ -97,7 +99,7 @@ def load(settings: type[S], flags: Mapping[str, Any], config: Path | None) -> tu
     try:
         read = Sourced(**flags)
     except ValidationError as error:
-        raise SettingsError(_explain(error, sources)) from None
+        raise SettingsError(_explain(error, settings.model_fields, sources)) from None
     plain = settings.model_construct(**{name: getattr(read, name) for name in settings.model_fields})
     return plain, tuple(_origins(plain, sources))  # type: ignore[return-value]  # mypy widens S in model_construct
 
@@ -113,14 +115,19 @@ def _check_readable(config: Path | None) -> None:
         raise SettingsError(f"{config} is not valid TOML: {error}") from None
 
 
-def _explain(error: ValidationError, sources: Mapping[str, dict[str, Any]]) -> str:
+def _explain(error: ValidationError, known: Collection[str], sources: Mapping[str, dict[str, Any]]) -> str:
     lines = []
     for item in error.errors():
         name = ".".join(str(step) for step in item["loc"])
+        source = _source(item["loc"], sources)
         if item["type"] == "extra_forbidden":
-            lines.append(f"unknown setting {name!r} (from {_source(item['loc'], sources)}); --show-config lists all")
+            near = difflib.get_close_matches(name, known, 1)
+            meant = f"did you mean {near[0]!r}?" if near else "--show-config lists all"
+            lines.append(f"unknown setting {name!r} (from {source}); {meant}")
+        elif item["type"] == "string_pattern_mismatch":
+            lines.append(f"{name} (from {source}): {item['input']!r} can't stand in a topic, use {NAME_IN_WORDS}")
         else:
-            lines.append(f"{name} (from {_source(item['loc'], sources)}): {item['msg'].lower()}")
+            lines.append(f"{name} = {item['input']!r} (from {source}): {item['msg'].lower()}")
     return "; ".join(lines)
 
 

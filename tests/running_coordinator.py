@@ -104,7 +104,7 @@ class RunningCoordinator:
         self._anybody = MemoryLink(self.broker, "anybody", lambda _event: None)
 
     def __enter__(self) -> Self:
-        """Start it, and wait until it is connected; devices that are to be there from the first moment were made before."""
+        """Start it, and wait until it is connected. Devices made before are there from its first moment."""
         self._watcher.subscribe(f"{TOPICS.prefix}#")
         self._watcher.open()
         self._anybody.open()
@@ -161,16 +161,22 @@ class RunningCoordinator:
         self.say(Address(Kind.DEVICE, device=device), codec.encode(status), retain=retain)
 
     def skip(self, seconds: float) -> None:
-        """Move its clock, and have it look there."""
+        """Have it deal with what was sent to it, move its clock, and have it look there."""
+        self.handled()
         self._now += seconds
         self.handled()
 
     def handled(self) -> None:
-        """Wait until it has dealt with all that was sent to it so far, and looked at its clock."""
+        """Wait until it has dealt with all that was sent to it so far and looked at its clock, or has ended."""
         for _ in range(2):  # the first may be taken in before it looks, the second is not
-            before = self.count(seen.MessageRejected)
-            self.say(Address(Kind.JOIN, number=1, device="nobody"), b"?")
-            self.until(lambda before=before: self.count(seen.MessageRejected) > before, "the coordinator's turn")  # type: ignore[misc]  # mypy can't see through the default
+            self._knock()
+
+    def _knock(self) -> None:
+        before = self.count(seen.MessageRejected)
+        self.say(Address(Kind.JOIN, number=1, device="nobody"), b"?")
+        self.until(
+            lambda: self.count(seen.MessageRejected) > before or bool(self._ended), "the coordinator to take a message"
+        )
 
     def until(self, condition: Callable[[], bool], what: str) -> None:
         """Wait until ``condition``; the test fails where it doesn't come true."""

@@ -82,7 +82,7 @@ def test_the_plan_says_what_the_export_was_told(mixed: tuple[nn.Module, PlanFile
     assert outline(plan)[plan.logits] == "Bx3"
 
 
-def test_exporting_leaves_the_module_and_the_generator_as_they_were(mixed: tuple[nn.Module, PlanFile]) -> None:
+def test_exporting_leaves_the_module_and_the_generator_as_they_were() -> None:
     module = nn.Sequential(nn.Dropout(0.5), nn.Linear(4, 3)).eval()
     before = torch.random.get_rng_state()
     export(module, "net", {"x": (4,)}, classes=CLASSES)
@@ -113,7 +113,13 @@ def test_tied_weights_are_one_parameter() -> None:
     module = Tied()
     file = export(module, "tied", {"x": (4,)}, classes=CLASSES)
     x = torch.randn(2, 4)
-    assert [p.name for p in file.plan.parameters] == ["first.weight", "first.bias", "second.bias", "out.weight", "out.bias"]
+    assert [p.name for p in file.plan.parameters] == [
+        "first.weight",
+        "first.bias",
+        "second.bias",
+        "out.weight",
+        "out.bias",
+    ]
     assert torch.equal(run(file, training=False, inputs=(x,), labels=torch.zeros(2, dtype=torch.int64))[1], module(x))
 
 
@@ -136,7 +142,7 @@ class Own(nn.Module):
         self.then = forward
 
     def forward(self, x: Tensor) -> Tensor:
-        return x @ self.weight if self.then is None else self.then(x @ self.weight)  # type: ignore[no-any-return]
+        return x @ self.weight if self.then is None else self.then(x @ self.weight)
 
 
 def frozen() -> nn.Module:

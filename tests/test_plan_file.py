@@ -89,7 +89,9 @@ def test_what_is_no_plan_file_is_refused_with_the_command_that_makes_one(content
         {**stored().stored, "out.bias": np.full(3, np.nan, np.float32)},
     ],
 )
-def test_values_that_are_not_the_plans_are_refused(tensors: dict[str, np.ndarray[tuple[int, ...], np.dtype[np.float32]]]) -> None:
+def test_values_that_are_not_the_plans_are_refused(
+    tensors: dict[str, np.ndarray[tuple[int, ...], np.dtype[np.float32]]],
+) -> None:
     content = save(tensors, metadata={"plan": stored().plan.to_bytes().decode()})
     with pytest.raises(PlanError, match="export it again"):
         read(content, "x.plan")

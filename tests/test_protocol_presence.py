@@ -49,7 +49,7 @@ def statuses(ear: Ear) -> list[DeviceStatus]:
 def test_must_10_on_mosquitto_a_device_is_born_beats_and_leaves_a_will_of_its_session(
     mosquitto: Mosquitto, tmp_path: Path
 ) -> None:
-    """Its cable is cut and mended. Seen to fail with session 0 in the will, with a heartbeat of 3 s, without a birth."""
+    """Its cable is cut and mended. Seen to fail with session 0 in the will, and without a birth in ``_show``."""
     proxy, ear = Proxy(mosquitto.port), Ear()
     watcher = MqttLink(MqttSettings(BrokerAddress.parse(mosquitto.address), "watcher"), ear)
     watcher.subscribe(TOPICS.filter(Kind.DEVICE))
@@ -98,25 +98,34 @@ def test_must_10_a_device_with_nothing_to_say_beats_every_heartbeat(world: World
     assert {status.session for status in world.desk.statuses} == {1}
 
 
+def retained_status(running: RunningCoordinator) -> CoordinatorStatus:
+    message = codec.decode(Kind.COORDINATOR, running.broker.retained[TOPICS.topic(Address(Kind.COORDINATOR))])
+    assert isinstance(message, CoordinatorStatus)
+    return message
+
+
+def come_back(running: RunningCoordinator) -> None:
+    """Let the coordinator in again, and wait until it says so."""
+    running.broker.mend("coordinator")
+    running.broker.advance(300.0)
+    running.until(lambda: retained_status(running).state is CoordinatorState.RUNNING, "its return")
+
+
 def test_must_10_a_coordinator_leaves_a_will_of_its_session_and_says_that_it_is_back(tmp_path: Path) -> None:
     """Seen to fail with a will of session 0, and without ``say_status`` at a connect."""
-
-    def status(running: RunningCoordinator) -> CoordinatorStatus:
-        message = codec.decode(Kind.COORDINATOR, running.broker.retained[TOPICS.topic(Address(Kind.COORDINATOR))])
-        assert isinstance(message, CoordinatorStatus)
-        return message
 
     sessions: list[int] = []
     for _ in range(2):
         with RunningCoordinator(tmp_path / "state") as running:
-            sessions.append(status(running).session)
+            sessions.append(retained_status(running).session)
             running.broker.cut("coordinator", bar=True)
-            assert (status(running).state, status(running).session) == (CoordinatorState.OFFLINE, sessions[-1])
-            running.broker.mend("coordinator")
-            running.broker.advance(300.0)
-            running.until(lambda running=running: status(running).state is CoordinatorState.RUNNING, "its return")  # type: ignore[misc]  # mypy can't see through the default
-            assert status(running).session == sessions[-1]
-        assert status(running).state is CoordinatorState.STOPPED
+            assert (retained_status(running).state, retained_status(running).session) == (
+                CoordinatorState.OFFLINE,
+                sessions[-1],
+            )
+            come_back(running)
+            assert retained_status(running).session == sessions[-1]
+        assert retained_status(running).state is CoordinatorState.STOPPED
     assert sessions == [1, 2]
 
 

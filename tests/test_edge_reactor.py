@@ -1,0 +1,73 @@
+from __future__ import annotations
+
+import socket
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from edge.agent import Agent, Device
+from edge.dataspec import DataSpec
+from edge.reactor import Reactor
+from schemas.link.memory import MemoryBroker, MemoryLink
+from schemas.link.notify import Notifier
+from schemas.topics import Topics
+from tests.edge_scripts import InstantTrainer
+
+LIMIT_S = 20.0
+
+
+@pytest.fixture
+def systemd(tmp_path: Path) -> Iterator[socket.socket]:
+    """The socket a service would be given in NOTIFY_SOCKET."""
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as listener:
+        listener.bind(str(tmp_path / "notify"))
+        listener.settimeout(LIMIT_S)
+        yield listener
+
+
+def heard(listener: socket.socket, wanted: str) -> str:
+    """The first message that begins like this."""
+    deadline = time.monotonic() + LIMIT_S
+    while time.monotonic() < deadline:
+        message = listener.recv(4096).decode()
+        if message.startswith(wanted):
+            return message
+    pytest.fail(f"systemd never heard {wanted}")
+
+
+def test_systemd_hears_that_a_device_is_up_how_it_is_that_it_turns_and_that_it_stops(
+    systemd: socket.socket, tmp_path: Path
+) -> None:
+    broker = MemoryBroker()
+    reactor = Reactor(Notifier(systemd.getsockname(), watchdog_s=0.3))
+    device = Device("dev-one", 1, DataSpec(path="x"), tmp_path / "state")
+    reactor.add(
+        Agent(
+            device,
+            Topics("home"),
+            lambda name, sink, will: MemoryLink(broker, name, sink, will),
+            InstantTrainer(),
+            reactor.post,
+        )
+    )
+    thread = threading.Thread(target=reactor.run)
+    thread.start()
+    try:
+        assert heard(systemd, "READY=1")
+        for _ in range(3):  # with nothing else to do: the watchdog is what wakes it
+            assert heard(systemd, "WATCHDOG=1")
+        assert heard(systemd, "STATUS=") == "STATUS=idle, no model yet: no run yet"
+    finally:
+        reactor.stop()
+        thread.join(LIMIT_S)
+    assert heard(systemd, "STOPPING=1")
+    assert not thread.is_alive()
+
+
+def test_stop_before_run_ends_it_at_once() -> None:
+    reactor = Reactor()
+    reactor.stop()
+    reactor.run()

@@ -1,0 +1,100 @@
+from __future__ import annotations
+
+import subprocess
+import sys
+from collections.abc import Callable
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from edge.dataspec import DataSpec
+from edge.jobs import (
+    MAX_BLOB,
+    MAX_HEADER,
+    Answer,
+    Cancel,
+    Describe,
+    Described,
+    Done,
+    Evaluate,
+    Evaluated,
+    Failure,
+    Request,
+    Train,
+    Trained,
+    Warm,
+    read_answer,
+    read_request,
+)
+from schemas.errors import WireError
+from schemas.messages import Counts, TrainSettings
+
+DATA = DataSpec(path="/srv/ecg", devices=3, index=1)
+REQUESTS: tuple[Request, ...] = (
+    Describe(key="a", data=DATA, recipe="ecg-beats"),
+    Train(
+        key="b",
+        plan=b"{}",
+        model=bytes(range(256)),
+        data=DATA,
+        settings=TrainSettings(class_weights=(1.0, 2.0)),
+        seed=2**53,
+        codec="int8",
+    ),
+    Evaluate(key="c", plan=b"{}", model=b"\x00", data=DATA),
+    Warm(key="d"),
+    Cancel(key="b"),
+)
+ANSWERS: tuple[Answer, ...] = (
+    Described(key="a", examples=5, held_out=2, class_counts={"N": 5}, notes=("x",), rejected={"too near": 1}),
+    Trained(key="b", payload=b"\x00\xff", examples=5, train_loss=0.5, seconds=1.5),
+    Evaluated(key="c", counts=Counts(examples=3, loss_sum=1.5, confusion=((1, 0), (1, 1))), seconds=0.1),
+    Failure(key="c", kind="plan", message="it doesn't fit"),
+    Done(key="d"),
+)
+
+
+def feed(*frames: bytes) -> Callable[[int], bytes]:
+    """A receiver of these frames that keeps to the bound it is given."""
+    rest = list(frames)
+
+    def receive(most: int) -> bytes:
+        assert most in {MAX_HEADER, MAX_BLOB}
+        return rest.pop(0)
+
+    return receive
+
+
+@pytest.mark.parametrize("request_", REQUESTS)
+def test_a_request_comes_back_from_its_frames(request_: Request) -> None:
+    assert read_request(feed(*request_.frames())) == request_
+
+
+@pytest.mark.parametrize("answer", ANSWERS)
+def test_an_answer_comes_back_from_its_frames(answer: Answer) -> None:
+    assert read_answer(feed(*answer.frames())) == answer
+
+
+def test_blobs_travel_beside_the_json_and_not_in_it() -> None:
+    header, plan, model = REQUESTS[1].frames()
+    assert (plan, model) == (b"{}", bytes(range(256)))
+    assert b"model" not in header
+
+
+@given(st.binary(max_size=100))
+def test_other_bytes_are_a_wire_error(frame: bytes) -> None:
+    for read in (read_request, read_answer):
+        with pytest.raises(WireError):
+            read(feed(frame))
+
+
+def test_an_answer_is_no_request() -> None:
+    with pytest.raises(WireError):
+        read_request(feed(*ANSWERS[0].frames()))
+
+
+def test_the_agent_imports_the_jobs_without_numpy() -> None:
+    """Its process keeps what it imports in memory all day."""
+    code = "import sys, edge.jobs, edge.trainer_pool; print({'numpy', 'torch', 'scipy'} & set(sys.modules))"
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "set()\n"

@@ -1,0 +1,126 @@
+from __future__ import annotations
+
+import pytest
+
+from coordinator.publisher import WINDOW, Blob, Publisher
+from schemas import codec
+from schemas.link.link import Qos
+from schemas.parts import describe
+from schemas.topics import Address, Kind, Topics
+
+TOPICS = Topics("home")
+POINTER, ROUND = Address(Kind.MODEL), Address(Kind.ROUND)
+
+
+class Wire:
+    """The publishing half of a link, which takes everything and acknowledges when told to."""
+
+    def __init__(self) -> None:
+        self.sent: list[str] = []
+        self.payloads: dict[str, bytes] = {}
+
+    def publish(self, topic: str, payload: bytes, *, qos: Qos = 1, retain: bool = False, bulk: bool = False) -> int:
+        assert qos == 1
+        assert bulk == ("/model/" in topic and bool(payload))
+        assert retain
+        self.sent.append(topic.removeprefix(TOPICS.prefix))
+        self.payloads[self.sent[-1]] = payload
+        return len(self.sent)
+
+    def open(self) -> None: ...
+    def subscribe(self, *filters: str, qos: Qos = 1) -> None: ...
+    def unsubscribe(self, *filters: str) -> None: ...
+    def close(self, farewell: object = None, timeout_s: float = 5.0) -> None: ...
+
+
+@pytest.fixture
+def wire() -> Wire:
+    return Wire()
+
+
+@pytest.fixture
+def publisher(wire: Wire) -> Publisher:
+    publisher = Publisher(TOPICS, wire)
+    publisher.connected()
+    return publisher
+
+
+def model(version: int, parts: int = 3) -> Blob:
+    data = bytes([version]) * parts
+    return Blob(Kind.MODEL_PART, describe(data, 1), data, version)
+
+
+def test_a_pointer_waits_until_the_broker_has_every_part(wire: Wire, publisher: Publisher) -> None:
+    publisher.put_blob(model(1))
+    publisher.put(POINTER, lambda: b"{}")
+    assert wire.sent == ["model/1/0", "model/1/1", "model/1/2"]
+    publisher.sent(2)
+    publisher.sent(1)
+    assert not publisher.idle
+    publisher.sent(3)
+    assert wire.sent[3:] == ["model"]
+    assert publisher.idle
+
+
+def test_a_few_parts_are_with_the_broker_at_a_time(wire: Wire, publisher: Publisher) -> None:
+    publisher.put_blob(model(1, parts=100))
+    for token in range(1, 101):
+        assert len(wire.sent) == min(WINDOW + token - 1, 100)
+        publisher.sent(token)
+    assert publisher.idle
+    assert codec.decode_part(wire.payloads["model/1/99"]).index == 99
+
+
+def test_a_document_that_changes_while_it_waits_is_sent_once_as_it_is_then(wire: Wire, publisher: Publisher) -> None:
+    publisher.put_blob(model(1, parts=1))
+    remaining = [60]
+    for _ in range(3):
+        publisher.put(ROUND, lambda: str(remaining[0]).encode())
+    remaining[0] = 7
+    publisher.sent(1)
+    assert wire.sent == ["model/1/0", "rounds/current"]
+    assert wire.payloads["rounds/current"] == b"7"
+
+
+def test_a_newer_model_takes_the_place_of_one_still_on_its_way(wire: Wire, publisher: Publisher) -> None:
+    publisher.put_blob(model(1, parts=20))
+    publisher.put(POINTER, lambda: b"1")
+    publisher.put_blob(model(2, parts=1))
+    publisher.put(POINTER, lambda: b"2")
+    for token in range(1, len(wire.sent) + 1):
+        publisher.sent(token)
+    assert wire.sent[WINDOW:] == ["model/2/0", "model"]
+    assert wire.payloads["model"] == b"2"
+
+
+def test_all_of_the_tree_is_published_again_after_a_connect_in_its_order(wire: Wire, publisher: Publisher) -> None:
+    publisher.put_blob(model(1, parts=2))
+    publisher.put(POINTER, lambda: b"{}")
+    publisher.put(ROUND, lambda: b"{}")
+    publisher.sent(1)
+    publisher.disconnected()
+    publisher.sent(2)
+    wire.sent.clear()
+    publisher.connected()
+    assert wire.sent == ["model/1/0", "model/1/1"]
+    publisher.sent(1)
+    publisher.sent(2)
+    assert wire.sent == ["model/1/0", "model/1/1", "model", "rounds/current"]
+
+
+def test_nothing_is_sent_while_the_broker_is_away(wire: Wire) -> None:
+    publisher = Publisher(TOPICS, wire)
+    publisher.put(POINTER, lambda: b"{}")
+    assert wire.sent == []
+    assert not publisher.idle
+
+
+def test_what_is_removed_is_cleared_behind_the_rest_and_not_published_again(wire: Wire, publisher: Publisher) -> None:
+    old = Address(Kind.SUMMARY, number=1)
+    publisher.put(old, lambda: b"{}")
+    publisher.remove(old)
+    assert wire.sent == ["rounds/1", "rounds/1"]
+    assert wire.payloads["rounds/1"] == b""
+    wire.sent.clear()
+    publisher.connected()
+    assert wire.sent == []

@@ -1,0 +1,62 @@
+from __future__ import annotations
+
+import os
+import random
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from coordinator.spool import Slot, Spool
+from schemas.errors import StateError
+from schemas.parts import Assembly, cut, describe
+
+
+@given(st.lists(st.binary(min_size=1, max_size=300), min_size=1, max_size=8), st.integers(1, 100), st.randoms())
+def test_blobs_that_arrive_intermingled_come_back_as_they_were(
+    tmp_path_factory: pytest.TempPathFactory, blobs: list[bytes], size: int, shuffle: random.Random
+) -> None:
+    with Spool(tmp_path_factory.mktemp("spool"), 300) as spool:
+        refs = [describe(blob, size) for blob in blobs]
+        assemblies = [Assembly(ref, 300, spool.slot(ref)) for ref in refs]
+        pieces = [(which, index) for which, ref in enumerate(refs) for index in range(ref.parts)]
+        shuffle.shuffle(pieces)
+        for which, index in pieces:
+            assemblies[which].add(cut(blobs[which], refs[which], index))
+        assert [assembly.blob() for assembly in assemblies] == blobs
+
+
+def test_a_cleared_place_is_used_again_and_by_one_blob_only(tmp_path: Path) -> None:
+    ref = describe(b"x" * 100, 100)
+    with Spool(tmp_path, 100) as spool:
+        for _ in range(1000):
+            slot = spool.slot(ref)
+            slot.put(0, b"x" * 100)
+            slot.clear()
+            slot.clear()  # the second time nothing happens
+        first, second = spool.slot(ref), spool.slot(ref)
+        first.put(0, b"1" * 100)
+        second.put(0, b"2" * 100)
+        assert (first.join(), second.join()) == (b"1" * 100, b"2" * 100)
+        assert os.fstat(spool._file.fileno()).st_size == 200
+
+
+def test_nothing_is_left_on_disk(tmp_path: Path) -> None:
+    with Spool(tmp_path, 100) as spool:
+        Slot(spool, 0, 5).put(0, b"12345")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_directory_that_is_not_there_is_an_error_with_advice(tmp_path: Path) -> None:
+    with pytest.raises(StateError, match="Check the directory"):
+        Spool(tmp_path / "nowhere", 100)
+
+
+def test_a_full_disk_is_an_error_with_advice() -> None:
+    with Spool(Path("/dev/shm"), 100) as spool:  # noqa: S108  - a file there, to be replaced by a device that is full
+        full = os.open("/dev/full", os.O_WRONLY)
+        os.dup2(full, spool._file.fileno())
+        os.close(full)
+        with pytest.raises(StateError, match="Free some space"):
+            spool.slot(describe(b"x" * 100, 10)).put(0, b"x")

@@ -1,0 +1,186 @@
+from __future__ import annotations
+
+from multiprocessing import Pipe
+from multiprocessing.connection import Connection
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from coordinator.plan_file import PlanFile
+from edge.dataspec import DataSpec
+from edge.jobs import Cancel, Describe, Described, Done, Evaluate, Evaluated, Failure, Request, Train, Trained, Warm
+from edge.trainer import Cancelled, Inbox, Recordings, Trainer
+from edge.training import train
+from schemas import compression
+from schemas.messages import TrainSettings
+from schemas.parameters import Parameters
+from tests.plan_examples import CLASSES, fields, tiny, windows
+
+torch.set_num_threads(1)
+MODEL = PlanFile(tiny(), {}).initial(0)
+BLOB = compression.encode("float32", MODEL, np.random.default_rng(0))
+
+
+@pytest.fixture
+def data(tmp_path: Path) -> DataSpec:
+    """Sixty windows on disk, a fifth of them held out."""
+    return saved(tmp_path / "windows.npz")
+
+
+def saved(file: Path, examples: int = 60) -> DataSpec:
+    drawn = windows(examples)
+    np.savez(file, x=drawn.inputs[0], y=drawn.labels, classes=np.array(CLASSES))
+    return DataSpec(path=str(file), held_out="0.2")
+
+
+@pytest.fixture
+def ends() -> tuple[Connection, Connection]:
+    agent, child = Pipe()
+    return agent, child
+
+
+@pytest.fixture
+def trainer(ends: tuple[Connection, Connection]) -> Trainer:
+    return Trainer(Inbox(ends[1], leave=lambda _code: None), threads=1)
+
+
+def send(agent: Connection, *requests: Request) -> None:
+    for request in requests:
+        for frame in request.frames():
+            agent.send_bytes(frame)
+
+
+def job(data: DataSpec, **changes: Any) -> Train:
+    about = {"key": "round-1", "plan": tiny().to_bytes(), "model": BLOB, "data": data, "seed": 3, "codec": "float32"}
+    return Train.model_validate({**about, "settings": TrainSettings(), **changes})
+
+
+def test_describing_counts_what_is_there(trainer: Trainer, data: DataSpec) -> None:
+    described = trainer.answer(Describe(key="d", data=data, recipe="windows"))
+    assert isinstance(described, Described)
+    assert (described.examples, described.held_out) == (48, 12)
+    assert sum(described.class_counts.values()) == 48
+
+
+def test_training_answers_the_delta_that_training_gives(trainer: Trainer, data: DataSpec) -> None:
+    trained = trainer.answer(job(data))
+    assert isinstance(trained, Trained)
+    rng, _ = np.random.default_rng(3).spawn(2)
+    mine = train(MODEL, windows().take(np.arange(48)), tiny(), TrainSettings(), rng)
+    assert compression.decode(trained.payload, MODEL.manifest).equal(mine.delta)
+    assert (trained.examples, trained.train_loss) == (48, mine.metrics.loss)
+
+
+def test_the_same_job_gives_the_same_bytes_in_every_codec(trainer: Trainer, data: DataSpec) -> None:
+    for codec in compression.NAMES:
+        one, two = trainer.answer(job(data, codec=codec)), trainer.answer(job(data, codec=codec))
+        assert isinstance(one, Trained)
+        assert isinstance(two, Trained)
+        assert one.payload == two.payload
+        other = trainer.answer(job(data, codec=codec, seed=4))
+        assert isinstance(other, Trained)
+        assert other.payload != one.payload
+
+
+def test_evaluating_counts_the_held_out_examples(trainer: Trainer, data: DataSpec) -> None:
+    evaluated = trainer.answer(Evaluate(key="e", plan=tiny().to_bytes(), model=BLOB, data=data))
+    assert isinstance(evaluated, Evaluated)
+    assert evaluated.counts.examples == 12
+
+
+def test_warming_answers_that_it_is_done(trainer: Trainer) -> None:
+    assert trainer.answer(Warm(key="w")) == Done(key="w")
+
+
+@pytest.mark.parametrize(
+    ("changes", "kind", "says"),
+    [
+        ({"plan": b"{}"}, "plan", "not a training plan"),
+        ({"plan": tiny(inputs=({"name": "window", "shape": (2, 9)},)).to_bytes()}, "plan", "takes examples of 2x9"),
+        ({"plan": tiny(classes=("a", "b", "c"), report=("a",)).to_bytes()}, "plan", "class brisk, calm, wild"),
+        ({"settings": TrainSettings(class_weights=(1.0,))}, "plan", "1 class weights for 3 classes"),
+        ({"model": b"nothing"}, "training", "header"),
+        ({"codec": "zip"}, "training", "'zip'"),
+        ({"settings": TrainSettings(learning_rate=1e9, epochs=50)}, "training", "lower the learning rate"),
+        ({"data": DataSpec(path="/nowhere/at/all")}, "data", "nothing at /nowhere/at/all"),
+    ],
+)
+def test_what_is_wrong_comes_back_as_a_failure_of_its_kind(
+    trainer: Trainer, data: DataSpec, changes: dict[str, Any], kind: str, says: str
+) -> None:
+    failure = trainer.answer(job(data, **changes))
+    assert isinstance(failure, Failure)
+    assert failure.kind == kind
+    assert says in failure.message
+
+
+def test_a_plan_over_this_devices_limits_is_declined_before_it_runs(trainer: Trainer, data: DataSpec) -> None:
+    steps = [{"out": "wide0", "op": "cat", "args": (("%window", "%window"), 2)}]
+    steps += [{"out": f"wide{n}", "op": "cat", "args": ((f"%wide{n - 1}",) * 2, 2)} for n in range(1, 25)]
+    failure = trainer.answer(job(data, plan=tiny(operations=(*steps, *fields()["operations"])).to_bytes()))
+    assert isinstance(failure, Failure)
+    assert (failure.kind, "MiB" in failure.message) == ("plan", True)
+
+
+def test_what_only_torch_can_see_is_a_failure_too(trainer: Trainer, data: DataSpec) -> None:
+    """The dry run knows shapes; that labels aren't floating point it doesn't."""
+    step = {"out": "odd", "op": "gelu", "args": ("%labels",)}
+    failure = trainer.answer(job(data, plan=tiny(operations=(step, *fields()["operations"])).to_bytes()))
+    assert isinstance(failure, Failure)
+    assert failure.kind == "training"
+    assert "torch can't run the plan here" in failure.message
+
+
+def test_a_cancelled_job_ends_at_the_next_batch_without_a_result(
+    ends: tuple[Connection, Connection], trainer: Trainer, data: DataSpec
+) -> None:
+    send(ends[0], Cancel(key="round-1"))
+    assert trainer.answer(job(data, settings=TrainSettings(epochs=1000, batch_size=1))) == Done(key="round-1")
+
+
+def test_a_cancel_that_comes_too_late_does_not_hit_the_next_job_of_that_key(
+    ends: tuple[Connection, Connection],
+) -> None:
+    agent, child = ends
+    inbox = Inbox(child, leave=lambda _code: None)
+    send(agent, Cancel(key="w"), Warm(key="w"))
+    assert inbox.next() == Warm(key="w")
+    inbox.check("w")
+    send(agent, Cancel(key="w"), Warm(key="next"))
+    assert inbox.next() == Warm(key="next")
+    with pytest.raises(Cancelled):
+        inbox.check("w")
+
+
+def test_recordings_are_read_once_and_again_when_described(data: DataSpec, tmp_path: Path) -> None:
+    recordings = Recordings()
+    first = recordings.get(data, "windows")
+    assert recordings.get(data, "windows") is first
+    saved(tmp_path / "windows.npz", examples=10)
+    assert len(recordings.get(data, "windows").train) == 48
+    assert len(recordings.read(data, "windows").train) == 8
+    assert len(recordings.get(data, "windows").train) == 8
+
+
+def test_the_least_recently_used_recordings_go_when_memory_is_full(
+    data: DataSpec, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    others = [saved(tmp_path / f"{name}.npz") for name in "ab"]
+    recordings = Recordings()
+    kept = recordings.get(data, "windows")
+    gone = recordings.get(others[0], "windows")
+    assert recordings.get(data, "windows") is kept
+    monkeypatch.setattr("edge.trainer.MAX_CACHED", 60 * (2 * 8 * 4 + 8 + 4 * len("windows")) * 5 // 2)
+    recordings.get(others[1], "windows")
+    assert recordings.get(data, "windows") is kept
+    assert recordings.get(others[0], "windows") is not gone
+
+
+def test_the_model_is_not_changed_by_training(trainer: Trainer, data: DataSpec) -> None:
+    before = compression.decode(BLOB, MODEL.manifest).flat.copy()
+    trainer.answer(job(data))
+    assert np.array_equal(before, compression.decode(BLOB, MODEL.manifest).flat)
+    assert Parameters(MODEL.manifest, before).equal(MODEL)
