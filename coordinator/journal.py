@@ -45,7 +45,7 @@ class StoredUpdate:
 
 @dataclass(frozen=True, slots=True)
 class Resume:
-    """Where an unfinished run stood when the coordinator ended, however it ended."""
+    """Where a run stood when the coordinator ended, however it ended."""
 
     settings: RunSettings
     model: ModelVersion  # the newest
@@ -109,9 +109,21 @@ class Journal:
                 raise StateError(f"the run {run!r} has an open round: commit or abandon it first")
             self._database.execute("UPDATE runs SET finished = ? WHERE run = ? AND finished IS NULL", (at, run))
 
+    def change_settings(self, settings: RunSettings) -> None:
+        """Go on with a run, finished or not, under other settings."""
+        values = (settings.model_dump_json(), settings.run)
+        self._database.execute("UPDATE runs SET settings = ?, finished = NULL WHERE run = ?", values)
+
     def open_run(self) -> Resume | None:
         """The unfinished run and its open round, or None."""
-        rows = self._database.execute("SELECT run, settings FROM runs WHERE finished IS NULL")
+        return self._resume("SELECT run, settings FROM runs WHERE finished IS NULL")
+
+    def finished_run(self) -> Resume | None:
+        """The run that was finished last, or None."""
+        return self._resume("SELECT run, settings FROM runs WHERE finished IS NOT NULL ORDER BY finished DESC LIMIT 1")
+
+    def _resume(self, sql: str) -> Resume | None:
+        rows = self._database.execute(sql)
         if not rows:
             return None
         run = _str(rows[0][0])

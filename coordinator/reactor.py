@@ -140,9 +140,13 @@ class Reactor:
         return self._performer.finish
 
     def drain(self, timeout_s: float) -> None:
-        """Serve the link, and nothing else, until all is published, time is up, or ``Stop`` comes again."""
+        """Serve the link, and nothing else, until all is published, time is up, or ``Stop`` comes again.
+
+        Raises ``LinkError`` where the broker is unusable.
+        """
         until = self._clock.real() + timeout_s
         while not self._publisher.idle and (left := until - self._clock.real()) > 0:
+            self._insist_on_a_broker()
             try:
                 event = self._events.get(timeout=min(left, LOOK_S))
             except queue.Empty:
@@ -172,6 +176,9 @@ class Reactor:
         self._step(Tick(self._clock.now()))
         self._flush()
         self._performer.tidy(idle=idle)
+        self._insist_on_a_broker()
+
+    def _insist_on_a_broker(self) -> None:
         if not self._ever_connected and self._clock.stopped_for >= CONNECT_S:
             raise self._unreachable or BrokerUnreachable(
                 f"the broker did not answer within {CONNECT_S:g} s: check --broker, and that it runs"

@@ -17,7 +17,7 @@ from coordinator import scores
 from coordinator.aggregation import rule
 from coordinator.events import Header, Ticket, Version
 from coordinator.inbox import Content
-from coordinator.journal import Journal, ModelVersion, Resume, StoredUpdate
+from coordinator.journal import Journal, ModelVersion, StoredUpdate
 from coordinator.models import Checkpoint, ModelStore
 from coordinator.round_state import Rules, Selecting, State
 from schemas.errors import FederationError, SettingsError
@@ -26,6 +26,7 @@ from schemas.parameters import Parameters
 from schemas.plan import Plan
 
 KEPT_MODELS: Final = 3
+ADJUSTABLE: Final = ("rounds", "goal", "quorum", "deadline_s", "evaluate")  # may change while a run goes on
 KEPT_ROUNDS: Final = 2  # whose updates stay in the journal, so that the newest version can be computed again
 
 Wall = Callable[[], datetime]
@@ -34,9 +35,10 @@ Wall = Callable[[], datetime]
 class RunStore:
     """One run in one state directory, made or found there; a context manager.
 
-    ``settings.run`` names the run where there is none yet; an unfinished one goes on under its own name. Raises
-    ``SettingsError`` where the directory holds a run of other settings or a finished one, ``StateError`` where the
-    disk won't.
+    ``settings.run`` names the run where there is none yet; one that is found goes on under its own name, up to
+    ``settings.rounds``: a finished one has nothing left to do, unless there are more of them now. Raises
+    ``SettingsError`` where the directory holds a run that differs in more than ``ADJUSTABLE``, ``StateError`` where
+    the disk won't.
     """
 
     def __init__(self, directory: Path, settings: RunSettings, plan: Plan, model: Parameters, wall: Wall) -> None:
@@ -48,14 +50,16 @@ class RunStore:
         with ExitStack() as opened:
             self.journal = opened.enter_context(Journal(directory / "journal.db"))
             self._models = ModelStore(directory / "models")
-            found = self.journal.open_run()
+            found = self.journal.open_run() or self.journal.finished_run()
             self.resumed = found is not None
-            self.settings = settings if found is None else found.settings
+            self.settings = settings if found is None else settings.model_copy(update={"run": found.settings.run})
             if found is None:
-                self._check_empty(directory)
                 self.version = self._start(model)
             else:
-                _check_same(directory, found, settings, self.journal.models(found.settings.run)[0].digest, model)
+                first = self.journal.models(self.settings.run)[0].digest
+                _check_same(directory, found.settings, self.settings, first, model)
+                if found.settings != self.settings:
+                    self.journal.change_settings(self.settings)
                 self.version = Version(found.model.version, found.model.digest)
             self.checkpoint = self._models.load(self.version.number, self.version.digest)
             self._found = found
@@ -154,15 +158,6 @@ class RunStore:
         """Close the run: all its rounds are done."""
         self.journal.finish_run(self.settings.run, self._now())
 
-    def _check_empty(self, directory: Path) -> None:
-        """A file without a run is what a crash left; one with a run, none being open, is a finished run's."""
-        newest = self._models.newest()
-        if newest is not None and self.journal.models(self._models.load(newest).run):
-            raise SettingsError(
-                f"{directory} holds a finished run: start over with --fresh, which sets it aside, or choose another "
-                "--state directory"
-            )
-
     def _start(self, model: Parameters) -> Version:
         settings = self.settings
         moments = self._rule.start(model.manifest, settings.strategy)
@@ -179,15 +174,16 @@ def utc() -> datetime:
     return datetime.now(UTC)
 
 
-def _check_same(directory: Path, found: Resume, settings: RunSettings, first: str, model: Parameters) -> None:
-    wanted = settings.model_copy(update={"run": found.settings.run})
-    others = list(_differences(found.settings, wanted))
+def _check_same(directory: Path, there: RunSettings, here: RunSettings, first: str, model: Parameters) -> None:
+    fixed = here.model_copy(update={name: getattr(there, name) for name in ADJUSTABLE})
+    plans = [f"{run.plan.name} ({run.plan.blob.digest[:8]})" for run in (there, here)]
+    others = [f"plan is {plans[0]} there and {plans[1]} here"] if plans[0] != plans[1] else [*_differences(there, fixed)]
     if not others and model.digest() != first:
         others = ["the initial model is another one"]
     if others:
         raise SettingsError(
-            f"{directory} holds an unfinished run of other settings ({'; '.join(others)}): go on with those, start "
-            "over with --fresh, or choose another --state directory"
+            f"{directory} holds a run of other settings ({'; '.join(others)}): go on with those, start over with "
+            "--fresh, which sets it aside, or choose another --state directory"
         )
 
 

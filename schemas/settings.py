@@ -127,7 +127,8 @@ def _explain(error: ValidationError, known: Collection[str], sources: Mapping[st
         elif item["type"] == "string_pattern_mismatch":
             lines.append(f"{name} (from {source}): {item['input']!r} can't stand in a topic, use {NAME_IN_WORDS}")
         else:
-            lines.append(f"{name} = {item['input']!r} (from {source}): {item['msg'].lower()}")
+            given = "" if name == "password" else f" = {item['input']!r}"
+            lines.append(f"{name}{given} (from {source}): {item['msg'].lower()}")
     return "; ".join(lines)
 
 

@@ -265,6 +265,25 @@ def test_bulk_never_waits_while_it_may_go(mosquitto: Mosquitto, dial: Dial, monk
     assert not any(idle)
 
 
+def test_no_more_is_read_than_a_window_ahead_of_the_acknowledgements(mosquitto: Mosquitto) -> None:
+    ear = Ear(ack=False)
+    link = MqttLink(settings(mosquitto.port, inbound_window=4), ear)
+    link.subscribe("t")
+    link.open()
+    ear.until_connected()
+    writer_ear = Ear()
+    writer = MqttLink(settings(mosquitto.port, "writer"), writer_ear)
+    writer.open()
+    writer_ear.until_sent(*[writer.publish("t", b"%d" % index) for index in range(10)])
+    for done in range(10):
+        ear.until_heard(b"%d" % done)
+        assert len(ear.all(Inbound)) <= done + 4
+        ear.all(Inbound)[done].ack()
+    assert ear.payloads() == [b"%d" % index for index in range(10)]
+    writer.close()
+    link.close()
+
+
 def test_what_a_crashed_broker_never_acknowledged_is_sent_again(mosquitto: Mosquitto, dial: Dial) -> None:
     link, ear = dial(settings(mosquitto.port))
     link.subscribe("t")

@@ -343,19 +343,32 @@ def test_an_unfinished_run_of_other_settings_is_refused_naming_the_difference(ho
     service = home.service()
     service.stop()
     service.run()
-    with pytest.raises(SettingsError, match=r"deadline_s is 20.0 there and 30.0 here.*--fresh"):
-        home.run(run_settings(deadline_s=30.0))
+    with pytest.raises(SettingsError, match=r"codec is float32 there and int8 here.*--fresh"):
+        home.run(run_settings(codec="int8"))
     other = Parameters(MODEL.manifest, MODEL.flat + 1)
     with pytest.raises(SettingsError, match="the initial model is another one"):
         home.service(model=other).run()
 
 
-def test_a_finished_run_is_not_started_again(home: Home) -> None:
-    for number in range(3):
-        home.device(f"dev-{number}")
-    home.run(run_settings(rounds=1))
-    with pytest.raises(SettingsError, match="finished run: start over with --fresh"):
-        home.run(run_settings(rounds=1))
+def test_a_finished_run_has_nothing_left_to_do_and_is_published_again(home: Home) -> None:
+    home.device("dev-0")
+    first = home.run(run_settings(rounds=1))
+    asked = len(home.watch.seen)
+    again = home.run(run_settings(rounds=1))
+    assert (again.run, again.version, again.digest, again.stopped) == (first.run, 1, first.digest, False)
+    assert not any(isinstance(event, seen.RoundOpened) for event in home.watch.seen[asked:])
+
+
+def test_a_run_goes_on_with_more_rounds_and_another_quorum_finished_or_not(home: Home) -> None:
+    home.device("dev-0")
+    first = home.run(run_settings(rounds=1))
+    more = home.run(run_settings(rounds=3, quorum=1, deadline_s=30.0))
+    assert (more.run, more.version) == (first.run, 3)
+    assert [summary.round for summary in more.summaries] == [1, 2, 3]
+    with Journal(home.directory / "journal.db") as journal:
+        kept = journal.finished_run()
+    assert kept is not None
+    assert kept.settings.rounds == 3
 
 
 def test_two_coordinators_cannot_share_a_state_directory(home: Home) -> None:

@@ -53,7 +53,7 @@ def send(agent: Connection, *requests: Request) -> None:
             agent.send_bytes(frame)
 
 
-def job(data: DataSpec, **changes: Any) -> Train:
+def job(data: DataSpec, /, **changes: Any) -> Train:
     about = {"key": "round-1", "plan": tiny().to_bytes(), "model": BLOB, "data": data, "seed": 3, "codec": "float32"}
     return Train.model_validate({**about, "settings": TrainSettings(), **changes})
 

@@ -188,7 +188,7 @@ class _Connection:
             client.tls_set_context(tls)
         if will:
             client.will_set(will.topic, will.payload, qos=1, retain=True)
-        client.on_socket_register_write = lambda *_: None  # or paho would write to the socket within ``publish``
+        client.on_socket_register_write = _nothing  # or paho would write to the socket within ``publish``
         client.on_connect = self._on_connect
         client.on_disconnect = self._on_disconnect
         client.on_message = self._on_message
@@ -267,11 +267,8 @@ class _Connection:
         full = self._unacknowledged >= self._settings.inbound_window
         events = (0 if full else selectors.EVENT_READ) | (selectors.EVENT_WRITE if self._client.want_write() else 0)
         if sock in selector.get_map():
-            if events:
-                selector.modify(sock, events)
-            else:
-                selector.unregister(sock)
-        elif events:
+            selector.unregister(sock)
+        if events:
             selector.register(sock, events)
 
     def _send(self) -> None:
@@ -360,7 +357,7 @@ class _Connection:
             self._farewell = reason.value
 
     def _on_message(self, _client: paho.Client, _data: object, message: paho.MQTTMessage) -> None:
-        ack = partial(self._mailbox.ack, self, message.mid) if message.qos else _nothing_to_ack
+        ack = partial(self._mailbox.ack, self, message.mid) if message.qos else _nothing
         self._unacknowledged += message.qos > 0
         try:
             topic = message.topic
@@ -372,12 +369,9 @@ class _Connection:
     def _on_publish(
         self, _client: paho.Client, _data: object, mid: int, reason: ReasonCode, _extras: Properties | None
     ) -> None:
-        token = self._tokens.pop(mid, None)
-        publication = None if token is None else self._mailbox.settle(token)
-        if publication is None:
-            return
-        for each in publication.tokens:
-            self._sink(Refused(each, _refusal(publication.topic, reason)) if reason.is_failure else Sent(each))
+        publication = self._mailbox.settle(self._tokens.pop(mid, 0))  # tokens begin at 1
+        for one in publication.tokens if publication else ():
+            self._sink(Refused(one, _refusal(publication.topic, reason)) if reason.is_failure else Sent(one))
 
     def _on_subscribe(
         self, _client: paho.Client, _data: object, mid: int, reasons: list[ReasonCode], _extras: Properties | None
@@ -393,8 +387,8 @@ def _refusal(topic: str, reason: ReasonCode) -> LinkError:
     return BrokerRefused(f"the broker refuses {topic} ({reason}): check its acl, and as whom we connect")
 
 
-def _nothing_to_ack() -> None:
-    """QoS 0 has no acknowledgement."""
+def _nothing(*_: object) -> None:
+    """All there is to do to acknowledge QoS 0, and when paho wants to write."""
 
 
 def _prefer_urgent(sock: socket.socket) -> None:

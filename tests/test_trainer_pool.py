@@ -1,0 +1,256 @@
+from __future__ import annotations
+
+import os
+import queue
+import signal
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import psutil
+import pytest
+
+from coordinator.plan_file import PlanFile
+from edge.dataspec import DataSpec
+from edge.jobs import Describe, Described, Evaluate, Evaluated, Failure, Result, Train, Trained
+from edge.trainer_pool import TrainerPool
+from schemas import compression
+from schemas.messages import TrainSettings
+from tests.plan_examples import CLASSES, tiny, windows
+
+LIMIT_S = 30.0
+MODEL = PlanFile(tiny(), {}).initial(0)
+BLOB = compression.encode("float32", MODEL, np.random.default_rng(0))
+
+
+class Answers:
+    """What a pool answers, in the order it does."""
+
+    def __init__(self) -> None:
+        self._queue: queue.Queue[Result | Failure] = queue.Queue()
+
+    def __call__(self, answer: Result | Failure) -> None:
+        self._queue.put(answer)
+
+    def next(self) -> Result | Failure:
+        return self._queue.get(timeout=LIMIT_S)
+
+    def empty(self) -> bool:
+        return self._queue.empty()
+
+
+@pytest.fixture
+def answers() -> Answers:
+    return Answers()
+
+
+@pytest.fixture
+def pool() -> Iterator[TrainerPool]:
+    with TrainerPool(nice=0) as running:
+        yield running
+
+
+@pytest.fixture
+def data(tmp_path: Path) -> DataSpec:
+    drawn = windows(60)
+    np.savez(tmp_path / "windows.npz", x=drawn.inputs[0], y=drawn.labels, classes=np.array(CLASSES))
+    return DataSpec(path=str(tmp_path / "windows.npz"), held_out="0.2")
+
+
+def describe(data: DataSpec, key: str = "d") -> Describe:
+    return Describe(key=key, data=data, recipe="windows")
+
+
+def training(data: DataSpec, key: str = "t", **settings: Any) -> Train:
+    chosen = TrainSettings(**settings)
+    return Train(key=key, plan=tiny().to_bytes(), model=BLOB, data=data, settings=chosen, seed=1, codec="float32")
+
+
+def endless(data: DataSpec, key: str = "t") -> Train:
+    return training(data, key, epochs=1000, batch_size=1)
+
+
+def children() -> list[psutil.Process]:
+    found = []
+    for process in psutil.Process().children():
+        try:
+            if "edge.trainer" in process.cmdline() and process.status() != psutil.STATUS_ZOMBIE:
+                found.append(process)
+        except psutil.NoSuchProcess:
+            continue
+    return found
+
+
+def until(condition: Callable[[], Any]) -> None:
+    deadline = time.monotonic() + LIMIT_S
+    pause = threading.Event()
+    while not condition():
+        assert time.monotonic() < deadline, "it never came to be"
+        pause.wait(0.01)
+
+
+def test_a_child_starts_with_work_answers_it_and_ends_when_idle(answers: Answers, data: DataSpec) -> None:
+    with TrainerPool(idle_s=0.2, nice=0) as pool:
+        assert not children()
+        pool.submit(describe(data), answers)
+        described = answers.next()
+        assert isinstance(described, Described)
+        assert (described.key, described.examples, described.held_out) == ("d", 48, 12)
+        until(lambda: not children())
+        pool.submit(describe(data), answers)
+        assert isinstance(answers.next(), Described)
+
+
+def test_one_child_trains_and_evaluates_one_job_after_the_other(
+    pool: TrainerPool, answers: Answers, data: DataSpec
+) -> None:
+    pool.submit(training(data), answers)
+    pool.submit(Evaluate(key="e", plan=tiny().to_bytes(), model=BLOB, data=data), answers)
+    trained, evaluated = answers.next(), answers.next()
+    assert isinstance(trained, Trained)
+    assert compression.decode(trained.payload, MODEL.manifest).norm() > 0
+    assert isinstance(evaluated, Evaluated)
+    assert evaluated.counts.examples == 12
+    assert len(children()) == 1
+
+
+def test_counting_recordings_brings_no_torch_into_the_child(
+    pool: TrainerPool, answers: Answers, data: DataSpec
+) -> None:
+    pool.submit(describe(data), answers)
+    answers.next()
+    (child,) = children()
+    assert not [entry for entry in child.memory_maps() if "libtorch" in entry.path]
+    pool.submit(training(data), answers)
+    answers.next()
+    assert [entry for entry in child.memory_maps() if "libtorch" in entry.path]
+
+
+def test_warming_starts_a_child_with_torch_and_answers_nobody(
+    pool: TrainerPool, answers: Answers, data: DataSpec
+) -> None:
+    pool.warm()
+    pool.warm()
+    until(children)
+    (child,) = children()
+    until(lambda: [entry for entry in child.memory_maps() if "libtorch_cpu" in entry.path])
+    pool.submit(training(data), answers)
+    assert isinstance(answers.next(), Trained)
+    assert children() == [child]
+
+
+def test_a_killed_child_is_a_crash_and_the_next_job_gets_a_new_one(
+    pool: TrainerPool, answers: Answers, data: DataSpec
+) -> None:
+    pool.submit(endless(data), answers)
+    until(children)
+    (child,) = children()
+    os.kill(child.pid, signal.SIGKILL)
+    failure = answers.next()
+    assert isinstance(failure, Failure)
+    assert (failure.key, failure.kind) == ("t", "crash")
+    assert "signal 9" in failure.message
+    pool.submit(describe(data), answers)
+    assert isinstance(answers.next(), Described)
+    assert child not in children()
+
+
+def test_a_child_that_died_while_idle_costs_no_job(pool: TrainerPool, answers: Answers, data: DataSpec) -> None:
+    pool.submit(describe(data), answers)
+    answers.next()
+    (child,) = children()
+    child.kill()
+    until(lambda: not children())
+    pool.submit(describe(data), answers)
+    assert isinstance(answers.next(), Described)
+
+
+def test_a_running_job_can_be_cancelled_and_the_child_goes_on(
+    pool: TrainerPool, answers: Answers, data: DataSpec
+) -> None:
+    pool.submit(training(data), answers)
+    answers.next()
+    (child,) = children()
+    pool.submit(endless(data), answers)
+    until(lambda: pool._running)
+    pool.submit(describe(data), answers)
+    pool.cancel("t")
+    assert isinstance(answers.next(), Described)
+    assert children() == [child]
+    assert answers.empty()
+
+
+def test_a_waiting_job_can_be_cancelled(pool: TrainerPool, answers: Answers, data: DataSpec) -> None:
+    for key in "abc":
+        pool.submit(describe(data, key), answers)
+    pool.cancel("b")
+    assert [answers.next().key for _ in "ac"] == ["a", "c"]
+    assert answers.empty()
+
+
+def test_a_child_that_does_not_listen_to_a_cancel_is_killed(
+    pool: TrainerPool, answers: Answers, data: DataSpec, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("edge.trainer_pool.CANCEL_S", 0.2)
+    pool.submit(describe(data), answers)
+    answers.next()
+    (child,) = children()
+    child.suspend()
+    pool.submit(endless(data), answers)
+    until(lambda: pool._running)
+    pool.cancel("t")
+    pool.submit(describe(data, "after"), answers)
+    assert answers.next().key == "after"
+    assert child not in children()
+
+
+def test_several_workers_work_at_the_same_time(answers: Answers, data: DataSpec) -> None:
+    with TrainerPool(workers=2, nice=0) as pool:
+        pool.submit(endless(data, "long"), answers)
+        pool.submit(describe(data), answers)
+        assert answers.next().key == "d"
+        pool.cancel("long")
+
+
+def test_closing_ends_the_children_and_drops_the_jobs(answers: Answers, data: DataSpec) -> None:
+    pool = TrainerPool(nice=0)
+    pool.submit(endless(data, "running"), answers)
+    pool.submit(describe(data, "waiting"), answers)
+    until(children)
+    pool.close()
+    assert not children()
+    pool.submit(describe(data, "late"), answers)
+    assert answers.empty()
+
+
+def test_a_child_that_can_not_start_is_a_crash(
+    pool: TrainerPool, answers: Answers, data: DataSpec, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("edge.trainer_pool.sys.executable", "/bin/false")
+    pool.submit(describe(data), answers)
+    failure = answers.next()
+    assert isinstance(failure, Failure)
+    assert failure.kind == "crash"
+    assert "exit code 1" in failure.message
+    monkeypatch.setattr("edge.trainer_pool.sys.executable", "/nowhere/python")
+    pool.submit(describe(data), answers)
+    assert "can't be started" in str(answers.next())
+
+
+def test_a_child_ends_when_its_agent_is_killed(data: DataSpec) -> None:
+    """It is in the middle of a job, and hears of it from the socket alone."""
+    agent = os.fork()
+    if not agent:
+        pool = TrainerPool(nice=0)
+        pool.submit(endless(data), lambda _answer: None)
+        threading.Event().wait()
+    process = psutil.Process(agent)
+    until(process.children)
+    (child,) = process.children()
+    until(lambda: [entry for entry in child.memory_maps() if "libtorch_cpu" in entry.path])
+    process.kill()
+    os.waitpid(agent, 0)
+    until(lambda: not child.is_running() or child.status() == psutil.STATUS_ZOMBIE)
