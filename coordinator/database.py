@@ -148,6 +148,16 @@ class Database:
             raise StateError(f"{self.path}: {error}. {_advice(error)}") from error
 
 
+@contextmanager
+def claim(path: Path) -> Iterator[None]:
+    """Keep other coordinators from the database at ``path``; ``StateError`` where one has it."""
+    handle = _lock(path)
+    try:
+        yield
+    finally:
+        os.close(handle)
+
+
 def _advice(error: sqlite3.Error) -> str:
     """What the user should do, by SQLite's own name for what went wrong."""
     name = getattr(error, "sqlite_errorname", "")

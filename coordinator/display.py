@@ -93,6 +93,8 @@ def plain_line(event: seen.Observation) -> str | None:  # noqa: C901, PLR0911, P
             return f"broker lost: {reason}"
         case seen.Disconnected(reason=reason, retry_in_s=wait):
             return f"broker lost: {reason}; trying again in {wait:.1f} s"
+        case seen.DeviceTroubled(device=device, reason=reason):
+            return f"{device} can't take part: {reason}"
         case seen.Selecting(round=number, quorum=quorum, deadline_s=deadline):
             return f"round {number}: waiting for {_count(quorum, 'device')}, at most {deadline:g} s"
         case seen.RoundOpened(task="train", round=number, selected=selected, deadline_s=deadline):

@@ -46,6 +46,14 @@ class FleetSeen:
 
 
 @dataclass(frozen=True, slots=True)
+class DeviceTroubled:
+    """A device is there and can't take part in anything, for a reason of its own."""
+
+    device: str
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
 class Selecting:
     """A round waits for devices until ``deadline_s`` from now."""
 
@@ -150,6 +158,7 @@ Observation = (
     | Connected
     | Disconnected
     | FleetSeen
+    | DeviceTroubled
     | Selecting
     | RoundOpened
     | DeviceJoined

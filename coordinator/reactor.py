@@ -266,6 +266,9 @@ class Reactor:
                 counts = [(len(v.ready), len(v.trainers), len(v.evaluators)) for v in (before, view)]
                 if counts[0] != counts[1]:
                     self._observe(seen.FleetSeen(*counts[1]))
+                for device, reason in view.complaints.items():
+                    if before.complaints.get(device) != reason:
+                        self._observe(seen.DeviceTroubled(device, reason))
                 self._step(FleetChanged(view))
         if due or ticket != self._polled:
             self._polled = ticket

@@ -177,7 +177,9 @@ def utc() -> datetime:
 def _check_same(directory: Path, there: RunSettings, here: RunSettings, first: str, model: Parameters) -> None:
     fixed = here.model_copy(update={name: getattr(there, name) for name in ADJUSTABLE})
     plans = [f"{run.plan.name} ({run.plan.blob.digest[:8]})" for run in (there, here)]
-    others = [f"plan is {plans[0]} there and {plans[1]} here"] if plans[0] != plans[1] else [*_differences(there, fixed)]
+    others = list(_differences(there, fixed))
+    if plans[0] != plans[1]:  # which brings other recommendations with it
+        others = [f"plan is {plans[0]} there and {plans[1]} here"]
     if not others and model.digest() != first:
         others = ["the initial model is another one"]
     if others:

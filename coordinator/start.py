@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import os
-import shutil
 from contextlib import ExitStack
 from importlib.metadata import version
 from pathlib import Path
 
 from coordinator.config import CoordinatorSettings, run_settings
+from coordinator.database import claim
 from coordinator.display import choose
 from coordinator.plan_commands import resolve
 from coordinator.service import CoordinatorService
@@ -21,6 +21,7 @@ from schemas.link.mqtt import MqttLink
 from schemas.link.notify import Notifier
 from schemas.messages import PlanRef
 from schemas.parts import describe
+from schemas.plan import Plan
 from schemas.topics import Topics
 
 BUNDLED_DATA = {"watch": "watch", "digits": "sklearn-digits"}  # what virtual devices train on unless told
@@ -34,9 +35,8 @@ def start(settings: CoordinatorSettings, *, fresh: bool) -> int:
     Raises any ``FedbeatError``.
     """
     settings = with_defaults(settings)
-    if fresh:
-        set_aside(settings.state)
     plan, model = resolve(settings)
+    settings = with_data(settings, plan)
     payload = plan.to_bytes()
     run = run_settings(
         settings,
@@ -45,6 +45,9 @@ def start(settings: CoordinatorSettings, *, fresh: bool) -> int:
         train=plan.train,
         strategy=plan.strategy,
     )
+    check_class_weights(run.train.class_weights, plan.classes)
+    if fresh:
+        set_aside(settings.state)
     with ExitStack() as stack:
         display = stack.enter_context(choose(json_lines=settings.json_lines))
         broker = settings.broker or f"mqtt://127.0.0.1:{stack.enter_context(EmbeddedBroker()).port}"
@@ -74,20 +77,30 @@ def start(settings: CoordinatorSettings, *, fresh: bool) -> int:
 
 
 def with_defaults(settings: CoordinatorSettings) -> CoordinatorSettings:
-    """The settings with what virtual devices need; ``SettingsError`` where something can't be guessed."""
-    if not settings.virtual:
-        if not settings.broker:
-            raise SettingsError("no broker is given: add --broker mqtt://HOST, or --virtual 8 to try without a fleet")
+    """The settings with the plan of virtual devices that were given none; ``SettingsError`` without any device."""
+    if not settings.virtual and not settings.broker:
+        raise SettingsError("no broker is given: add --broker mqtt://HOST, or --virtual 8 to try without a fleet")
+    if not settings.virtual or settings.plan or settings.model:
         return settings
-    changes: dict[str, object] = {}
-    if not settings.plan and not settings.model:
-        changes["plan"] = "watch"
-    if not settings.data:
-        plan = settings.recipe if settings.model else (settings.plan or "watch")
-        if plan not in BUNDLED_DATA:
-            raise SettingsError("virtual devices need recordings: add --data PATH (a folder or file)")
-        changes["data"] = BUNDLED_DATA[plan]
-    return settings.model_copy(update=changes)
+    return settings.model_copy(update={"plan": "watch"})
+
+
+def with_data(settings: CoordinatorSettings, plan: Plan) -> CoordinatorSettings:
+    """The settings with the recordings of virtual devices; ``SettingsError`` where the plan's don't come along."""
+    if not settings.virtual or settings.data:
+        return settings
+    if plan.data not in BUNDLED_DATA:
+        raise SettingsError(f"virtual devices need recordings for {plan.data!r}: add --data PATH (a folder or file)")
+    return settings.model_copy(update={"data": BUNDLED_DATA[plan.data]})
+
+
+def check_class_weights(weights: str | tuple[float, ...], classes: tuple[str, ...]) -> None:
+    """Raise ``SettingsError`` where there is not one weight a class."""
+    if isinstance(weights, tuple) and len(weights) != len(classes):
+        raise SettingsError(
+            f"train.class_weights has {len(weights)} numbers, the plan {len(classes)} classes ({', '.join(classes)}): "
+            "give one number a class, or 'balanced'"
+        )
 
 
 def set_aside(state: Path) -> None:
@@ -98,6 +111,7 @@ def set_aside(state: Path) -> None:
     while (target := state.with_name(f"{state.name}.{number}")).exists():
         number += 1
     try:
-        shutil.move(state, target)
+        with claim(state / "journal.db"):
+            state.rename(target)
     except OSError as error:
         raise StateError(f"can't set {state} aside as {target}: {error.strerror}") from None

@@ -44,7 +44,7 @@ class VirtualFleet:
                 self._child = subprocess.Popen(  # noqa: S603 - our own program, no shell
                     [sys.executable, "-m", "edge", "fleet", *self._arguments()],
                     # Credentials travel in the environment, which other users can't read; arguments they can.
-                    env={**os.environ, "FEDBEAT_BROKER": self._broker},
+                    env={**os.environ, **self._credentials()},
                     stdin=subprocess.PIPE,  # closes with us, however we end: the child watches it
                     stdout=log,
                     stderr=subprocess.STDOUT,
@@ -69,6 +69,10 @@ class VirtualFleet:
         except subprocess.TimeoutExpired:
             child.kill()
         self._watcher.join()
+
+    def _credentials(self) -> dict[str, str]:
+        username, password = self._settings.username, self._settings.password.get_secret_value()
+        return {"FEDBEAT_BROKER": self._broker, "FEDBEAT_USERNAME": username, "FEDBEAT_PASSWORD": password}
 
     def _arguments(self) -> list[str]:
         settings = self._settings

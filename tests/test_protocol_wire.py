@@ -193,7 +193,7 @@ def test_must_03_invariant_13_any_bytes_on_any_topic_are_one_counted_rejection_a
 def test_must_04_a_coordinator_refuses_what_names_another_device_than_its_topic(
     three: tuple[RunningCoordinator, list[ScriptedDevice], RoundAnnouncement],
 ) -> None:
-    """Neither device suffers. Seen to fail without the sender's line in ``Inbox._check_identity``, and in ``_status``."""
+    """Neither suffers. Seen to fail without the comparison in ``Inbox._check_identity``, and without that in ``_status``."""
     running, devices, asked = three
     join = Join(run="run-1", round=1, task="train", nonce=asked.nonce, device="dev-1", accepts=False, reason="no")
     running.say("rounds/1/join/dev-0", codec.encode(join))
@@ -291,7 +291,7 @@ def test_must_07_a_pointer_follows_the_brokers_word_on_its_last_part_and_old_par
 ) -> None:
     """Acknowledgements are withheld and let through one by one.
 
-    Seen to fail with ``_send_parts`` returning without ``not self._in_flight``, and with the removal before the pointer.
+    Seen to fail without ``not self._in_flight`` in ``Publisher._send_parts``, and with ``remove`` clearing at once.
     """
     running, held = RunningCoordinator(tmp_path / "state", rounds=2, evaluate=False), list[Event]()
     for number in range(3):
@@ -372,10 +372,12 @@ def hostile(manifest_size: int) -> dict[str, bytes]:
     body = 4 * manifest_size
     known = {name: compression.TABLE[name].ID for name in compression.NAMES}
     bombs = {f"{name}: a bomb": raw(number, 1, body, bomb(64 * MIB)) for name, number in known.items()}
-    sizes = {f"{name}: claims 1 TB": raw(number, 1, 2**40, b"") for name, number in known.items()}
+    claims = {
+        f"{name}: a bomb that says so": raw(number, 1, 64 * MIB, bomb(64 * MIB)) for name, number in known.items()
+    }
     return {
         **bombs,
-        **sizes,
+        **claims,
         "NaN": raw(known["float32"], 0, body, b"\xff" * body),
         "infinite scales": raw(known["int8"], 0, manifest_size + 8, b"\xff\xf0\x7f" * ((manifest_size + 8) // 3)),
         "too short": raw(known["float32"], 0, body - 4, bytes(body - 4)),
@@ -398,7 +400,7 @@ def test_must_09_a_payload_and_the_manifest_are_all_a_decoder_needs(name: str) -
 def test_must_09_a_payload_out_of_bounds_is_rejected_with_a_receipt_and_costs_no_memory(
     three: tuple[RunningCoordinator, list[ScriptedDevice], RoundAnnouncement], case: str
 ) -> None:
-    """Seen to fail without the check of finite values in ``compression.decode``, and without that of sizes."""
+    """Seen to fail without the check of finite values in ``compression.decode``, and without that of sizes there."""
     running, devices, asked = three
     update = devices[0].update(asked, 10).model_copy(update={"payload": hostile(1500)[case]})
 

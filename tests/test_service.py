@@ -352,17 +352,17 @@ def test_an_unfinished_run_of_other_settings_is_refused_naming_the_difference(ho
 
 def test_a_finished_run_has_nothing_left_to_do_and_is_published_again(home: Home) -> None:
     home.device("dev-0")
-    first = home.run(run_settings(rounds=1))
+    first = home.run(run_settings(rounds=1, quorum=1, goal=1))
     asked = len(home.watch.seen)
-    again = home.run(run_settings(rounds=1))
+    again = home.run(run_settings(rounds=1, quorum=1, goal=1))
     assert (again.run, again.version, again.digest, again.stopped) == (first.run, 1, first.digest, False)
     assert not any(isinstance(event, seen.RoundOpened) for event in home.watch.seen[asked:])
 
 
 def test_a_run_goes_on_with_more_rounds_and_another_quorum_finished_or_not(home: Home) -> None:
     home.device("dev-0")
-    first = home.run(run_settings(rounds=1))
-    more = home.run(run_settings(rounds=3, quorum=1, deadline_s=30.0))
+    first = home.run(run_settings(rounds=1, quorum=1, goal=1))
+    more = home.run(run_settings(rounds=3, quorum=1, goal=None, deadline_s=30.0))
     assert (more.run, more.version) == (first.run, 3)
     assert [summary.round for summary in more.summaries] == [1, 2, 3]
     with Journal(home.directory / "journal.db") as journal:

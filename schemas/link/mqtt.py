@@ -370,7 +370,9 @@ class _Connection:
         self, _client: paho.Client, _data: object, mid: int, reason: ReasonCode, _extras: Properties | None
     ) -> None:
         publication = self._mailbox.settle(self._tokens.pop(mid, 0))  # tokens begin at 1
-        for one in publication.tokens if publication else ():
+        if publication is None:
+            return
+        for one in publication.tokens:
             self._sink(Refused(one, _refusal(publication.topic, reason)) if reason.is_failure else Sent(one))
 
     def _on_subscribe(
