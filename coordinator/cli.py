@@ -63,9 +63,7 @@ def split_weights(_: click.Context, __: click.Parameter, value: str | None) -> o
 @click.option("--rounds", type=int, metavar="N", help="training rounds to run (default: 5)")
 @click.option("--plan", metavar="NAME|FILE", help="a bundled plan (ecg-beats, watch, digits) or a .plan file")
 @click.option("--model", metavar="FILE:CLASS", help="an nn.Module of yours, exported as the plan on the way")
-@click.option(
-    "--input", multiple=True, metavar="SHAPE", help="of the --model: 6x150, or name=6x150 each"
-)
+@click.option("--input", multiple=True, metavar="SHAPE", help="of the --model: 6x150, or name=6x150 each")
 @click.option("--classes", metavar="N|NAMES", help="of the --model: how many, or their names with commas between")
 @click.option("--recipe", metavar="NAME", help="for the --model: how devices prepare recordings (default: windows)")
 @click.option("--devices-min", type=int, metavar="Q", help="quorum: fewer updates abandon the round")
@@ -87,9 +85,7 @@ def split_weights(_: click.Context, __: click.Parameter, value: str | None) -> o
 @click.option("--part-size", type=int, metavar="BYTES", help="largest payload of one message (default: 120000)")
 @click.option("--state", type=PATH, help="directory of journal and models")
 @click.option("--fresh", is_flag=True, help="set an earlier run in the state directory aside and start over")
-@click.option(
-    "--virtual", type=int, metavar="M", help="start M virtual devices, and a broker unless --broker is given"
-)
+@click.option("--virtual", type=int, metavar="M", help="start M virtual devices, and a broker unless --broker is given")
 @click.option("--data", metavar="PATH", help="the virtual devices' recordings: a path, watch or sklearn-digits")
 @click.option("--partition", metavar="RULE", help="owner, even, dirichlet:ALPHA or shards:K")
 @click.option("--held-out", metavar="RULE", help="auto, none, or the fraction of examples kept for evaluation")

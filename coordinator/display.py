@@ -6,11 +6,12 @@ import dataclasses
 import json
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from types import TracebackType
 from typing import IO, Protocol, Self
 
 from pydantic import BaseModel
+from rich import box
 from rich.console import Console, Group
 from rich.live import Live
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
@@ -22,6 +23,8 @@ from schemas.messages import Metrics, RoundSummary
 
 NOTES = 6  # of the newest remarks under the table
 ROWS = 30  # of the newest rounds in it
+REMARKS = (seen.DeviceTroubled, seen.DeviceDeclined, seen.MessageRejected, seen.EvaluationFailed, seen.Finished)
+COLUMNS = ("round", "model", "devices", "examples", "train\nloss", "accuracy", "macro-F1", "up", "seconds")
 
 
 class Display(Protocol):
@@ -43,7 +46,7 @@ def choose(*, json_lines: bool) -> Display:
     """JSON lines where asked for, the live table on a terminal, else plain lines."""
     if json_lines:
         return Lines(json_line)
-    console = Console()
+    console = Console(markup=False, emoji=False, highlight=False)
     return LiveTable(console) if console.is_terminal else Lines(plain_line)
 
 
@@ -65,7 +68,7 @@ class Lines:
     def __call__(self, event: seen.Observation, /) -> None:
         """Print one event."""
         if (line := self._render(event)) is not None:
-            print(line, file=self._out, flush=True)
+            print(printable(line), file=self._out, flush=True)
 
 
 def json_line(event: seen.Observation) -> str:
@@ -85,8 +88,9 @@ def plain_line(event: seen.Observation) -> str | None:  # noqa: C901, PLR0911, P
     """An event in words; None for those too frequent for a log."""
     match event:
         case seen.Started(run=run, plan=plan, rounds=rounds, next_round=first, version=version, resumed=resumed):
-            what = f"resuming at round {first} from model {version}" if resumed else f"{rounds} rounds"
-            return f"run {run}: plan {plan}, {what}"
+            return (
+                f"run {run}: plan {plan}, {_beginning(rounds, first, version) if resumed else _count(rounds, 'round')}"
+            )
         case seen.Connected():
             return "connected to the broker"
         case seen.Disconnected(reason=reason, retry_in_s=None):
@@ -118,6 +122,21 @@ def plain_line(event: seen.Observation) -> str | None:  # noqa: C901, PLR0911, P
             return f"finished with model {version}"
         case _:
             return None
+
+
+def _beginning(rounds: int, first: int, version: int) -> str:
+    """How a run that was found in the state directory goes on."""
+    if first <= rounds:
+        return f"resuming at round {first} of {rounds} from model {version}"
+    return (
+        f"all of its {_count(rounds, 'round')} are done; model {version} is published again (more --rounds go on from "
+        "it, --fresh starts over)"
+    )
+
+
+def printable(text: str) -> str:
+    """``text`` without what would move a terminal's cursor or forge a log line: devices choose their own words."""
+    return "".join(character if character.isprintable() else "\N{REPLACEMENT CHARACTER}" for character in text)
 
 
 def _count(number: int, noun: str) -> str:
@@ -152,9 +171,10 @@ class LiveTable:
         self._notes: list[str] = []
         self._metrics: Metrics | None = None
         self._title = "federation"
-        self._phase = Progress(
-            TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), console=console
-        )
+        self._quorum = 0
+        self._away = False
+        words = TextColumn("{task.description}", markup=False)
+        self._phase = Progress(words, BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), console=console)
         self._bar = self._phase.add_task("connecting", total=None)
         self._live = Live(self._render(), console=console, refresh_per_second=8, transient=False)
 
@@ -174,6 +194,8 @@ class LiveTable:
     def __call__(self, event: seen.Observation, /) -> None:
         """Show one event."""
         self._take(event)
+        if self._remarkable(event) and (line := plain_line(event)):
+            self._notes = [*self._notes, printable(line)][-NOTES:]
         self._live.update(self._render())
 
     def _take(self, event: seen.Observation) -> None:
@@ -181,37 +203,56 @@ class LiveTable:
             case seen.Started(run=run, plan=plan, rounds=rounds):
                 self._title = f"{run}   plan {plan}   {_count(rounds, 'round')}"
             case seen.Selecting(round=number, quorum=quorum):
+                self._quorum = quorum
                 self._phase.reset(self._bar, description=f"round {number}: waiting for devices", total=quorum)
-            case seen.FleetSeen(trainers=trainers):
-                self._phase.update(self._bar, completed=trainers)
             case seen.RoundOpened(round=number, task=task, selected=selected, goal=goal):
+                self._quorum = 0
                 verb = "training" if task == "train" else "evaluating"
                 self._phase.reset(self._bar, description=f"round {number}: {verb}", total=goal or selected)
+            case seen.FleetSeen(trainers=trainers) if self._quorum:
+                self._phase.update(self._bar, completed=trainers, total=max(trainers, self._quorum))
             case seen.UpdateAccepted(received=received):
                 self._phase.update(self._bar, completed=received)
             case seen.RoundClosed(summary=summary) if summary.outcome == "committed":
                 self._rows[summary.round] = (summary, None)
-            case seen.ModelEvaluated(round=number, metrics=metrics) if number in self._rows:
+            case seen.ModelEvaluated(round=number, metrics=metrics):
                 self._metrics = metrics
-                self._rows[number] = (self._rows[number][0], metrics)
-            case seen.DeviceDeclined() | seen.MessageRejected() | seen.EvaluationFailed() | seen.RoundClosed():
-                self._note(event)
-            case seen.Disconnected() | seen.Finished():
-                self._note(event)
+                if number in self._rows:  # not where it was committed before a restart
+                    self._rows[number] = (self._rows[number][0], metrics)
             case _:
                 pass
 
-    def _note(self, event: seen.Observation) -> None:
-        if line := plain_line(event):
-            self._notes = [*self._notes, line][-NOTES:]
+    def _remarkable(self, event: seen.Observation) -> bool:
+        """Whether it is said under the table too."""
+        match event:
+            case seen.Connected():  # a remark only after an outage
+                away, self._away = self._away, False
+                return away
+            case seen.Disconnected():
+                self._away = True
+                return True
+            case seen.Started(resumed=resumed):
+                return resumed
+            case seen.RoundClosed(summary=summary):
+                return summary.outcome == "abandoned"
+            case _:
+                return isinstance(event, REMARKS)
 
     def _render(self) -> Group:
-        table = Table(title=self._title, title_justify="left", pad_edge=False)
-        for name in ("round", "model", "devices", "examples", "train loss", "accuracy", "macro-F1", "up", "seconds"):
-            table.add_column(name, justify="right", no_wrap=True)
+        table = plain_table(self._title, *COLUMNS)
         for number in sorted(self._rows)[-ROWS:]:
             table.add_row(*_row(*self._rows[number]))
         return Group(table, self._phase, *(Text(note, style="yellow") for note in self._notes))
+
+
+def plain_table(title: str, *columns: str, words: Collection[str] = ()) -> Table:
+    """A table that fits 80 columns: numbers to the right, ``words`` to the left."""
+    table = Table(
+        title=title, title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False, show_edge=False, padding=(0, 1, 0, 0)
+    )
+    for name in columns:
+        table.add_column(name, justify="left" if name in words else "right", no_wrap=name not in words)
+    return table
 
 
 def _row(summary: RoundSummary, metrics: Metrics | None) -> tuple[str, ...]:
@@ -234,9 +275,9 @@ def _number(value: float | None) -> str:
 
 def classes_table(metrics: Metrics) -> Table:
     """Sensitivity, PPV and F1 of each class that has held-out examples."""
-    table = Table(title="newest model, on held-out people", title_justify="left", pad_edge=False)
-    for name in ("class", "examples", "sensitivity", "PPV", "F1"):
-        table.add_column(name, justify="left" if name == "class" else "right")
+    table = plain_table(
+        "newest model, on held-out examples", "class", "examples", "sensitivity", "PPV", "F1", words=("class",)
+    )
     for each in metrics.classes:
         if each.examples:
             figures = (_number(each.sensitivity), _number(each.ppv), _number(each.f1))

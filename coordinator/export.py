@@ -13,8 +13,11 @@ def export_model(state: Path, version: int | None, target: Path) -> str:
     if not (state / "models").is_dir():  # the store would make it
         raise StateError(f"there is no model in {state}: give the coordinator's --state directory")
     store = ModelStore(state / "models")
-    wanted = store.newest() if version is None else version
-    if wanted is None:
+    kept = store.versions()
+    if not kept:
         raise StateError(f"there is no model in {state} yet: let the coordinator start a run")
+    wanted = kept[-1] if version is None else version
+    if wanted not in kept:
+        raise StateError(f"there is no model {wanted} in {state}: give one of --version {', '.join(map(str, kept))}")
     store.export(wanted, target)
     return f"model {wanted} written to {target}"

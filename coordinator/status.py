@@ -15,6 +15,7 @@ from rich.console import Console
 from rich.table import Table
 
 from coordinator.config import CoordinatorSettings
+from coordinator.display import plain_table, printable
 from schemas import codec
 from schemas.errors import BrokerUnreachable, FederationError, WireError
 from schemas.link.link import Connected, Disconnected, Event, Inbound, Link, Sink
@@ -30,7 +31,8 @@ from schemas.messages import (
 )
 from schemas.topics import Kind, Topics
 
-QUIET_S = 0.5  # retained messages come in one burst; this long without another one ends it
+FIRST_S = 2.0  # for the first retained message, over a slow line too
+QUIET_S = 0.5  # they come in one burst; this long without another one ends it
 KINDS = (Kind.COORDINATOR, Kind.RUN, Kind.MODEL, Kind.ROUND, Kind.SUMMARY, Kind.DEVICE)
 
 
@@ -78,7 +80,8 @@ class Snapshot:
         """What there is to say in a sentence each."""
         if self.coordinator is not None:
             c = self.coordinator
-            yield f"coordinator {c.state}: run {c.run}, round {c.round} of {c.rounds} {c.phase} {c.detail}".rstrip()
+            where = f"run {c.run}, round {c.round} of {c.rounds} {c.phase}".rstrip()
+            yield f"coordinator {c.state}: {where}{f'. {c.detail}' if c.detail else ''}"
         if self.model is not None:
             m = self.model
             score = "" if m.metrics is None else f", accuracy {m.metrics.accuracy:.3f} on held-out examples"
@@ -116,13 +119,13 @@ def read(open_link: Callable[[Sink], Link], topics: Topics, timeout_s: float = 1
 
 def _gather(events: queue.Queue[Event], topics: Topics, snapshot: Snapshot, timeout_s: float) -> None:
     deadline = time.monotonic() + timeout_s
-    connected = False
+    connected, quiet = False, FIRST_S
     while True:
         left = deadline - time.monotonic()
         if left <= 0:
             break
         try:
-            event = events.get(timeout=min(left, QUIET_S) if connected else left)
+            event = events.get(timeout=min(left, quiet) if connected else left)
         except queue.Empty:
             break
         match event:
@@ -134,6 +137,7 @@ def _gather(events: queue.Queue[Event], topics: Topics, snapshot: Snapshot, time
                 raise error
             case Inbound():
                 event.ack()
+                quiet = QUIET_S
                 _take(event, topics, snapshot)
             case _:
                 pass
@@ -158,9 +162,9 @@ def show(settings: CoordinatorSettings, *, as_json: bool) -> None:
     if as_json:
         click.echo(json.dumps(snapshot.plain(), indent=2))
         return
-    console = Console()
+    console = Console(markup=False, emoji=False, highlight=False)
     for line in snapshot.lines():
-        console.print(line, highlight=False)
+        console.print(printable(line))
     if snapshot.devices:
         console.print(_devices(snapshot))
     if snapshot.summaries:
@@ -168,27 +172,25 @@ def show(settings: CoordinatorSettings, *, as_json: bool) -> None:
 
 
 def _devices(snapshot: Snapshot) -> Table:
-    table = Table(title="devices", title_justify="left", pad_edge=False)
-    for name in ("device", "state", "examples", "held out", "model", "last round", "°C", "remark"):
-        table.add_column(name, justify="left" if name in {"device", "state", "remark"} else "right")
+    names = ("device", "state", "examples", "held\nout", "model", "last\nround", "°C", "remark")
+    table = plain_table("devices", *names, words=("device", "state", "remark"))
     for name, device in sorted(snapshot.devices.items()):
         health = device.health
         hot = "" if health is None or health.temperature_c is None else f"{health.temperature_c:.0f}"
         numbers = (device.examples, device.held_out, device.model_version, device.last_round)
-        table.add_row(name, device.state, *("" if n is None else str(n) for n in numbers), hot, device.detail)
+        cells = ("" if number is None else str(number) for number in numbers)
+        table.add_row(name, device.state, *cells, hot, printable(device.detail))
     return table
 
 
 def _rounds(snapshot: Snapshot) -> Table:
-    table = Table(title="rounds", title_justify="left", pad_edge=False)
-    for name in ("round", "outcome", "model", "devices", "examples", "accuracy", "macro-F1", "seconds", "remark"):
-        table.add_column(name, justify="left" if name in {"outcome", "remark"} else "right")
+    names = ("round", "outcome", "model", "devices", "examples", "accuracy", "macro-F1", "seconds", "remark")
+    table = plain_table("rounds", *names, words=("outcome", "remark"))
     for number, summary in sorted(snapshot.summaries.items()):
         metrics = summary.metrics
         accuracy = "" if metrics is None else f"{metrics.accuracy:.3f}"
         macro = "" if metrics is None or metrics.macro_f1 is None else f"{metrics.macro_f1:.3f}"
         counts = (str(summary.model_version), str(len(summary.devices)), str(summary.examples))
-        table.add_row(
-            str(number), summary.outcome, *counts, accuracy, macro, f"{summary.seconds:.1f}", summary.reason
-        )
+        remark = printable(summary.reason)
+        table.add_row(str(number), summary.outcome, *counts, accuracy, macro, f"{summary.seconds:.1f}", remark)
     return table

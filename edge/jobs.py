@@ -13,11 +13,12 @@ from pydantic import Field, TypeAdapter, ValidationError
 
 from edge.dataspec import DataSpec
 from schemas.errors import Reject, WireError
-from schemas.messages import Count, Counts, Message, Seconds, Text, TrainSettings
+from schemas.messages import Count, Counts, Message, Seconds, TrainSettings
 
 MAX_HEADER = 1 << 20  # bytes of a JSON frame: a confusion matrix of some hundred classes fits
 MAX_BLOB = 1 << 33  # bytes of a blob frame: the largest blob the protocol knows
 MAX_KEY = 200
+MAX_TEXT = 500  # characters of a failure's message
 
 Key = Annotated[str, Field(min_length=1, max_length=MAX_KEY)]  # the agent's name for a job; unique while it is pending
 
@@ -130,7 +131,7 @@ class Failure(_Framed):
 
     job: Literal["failure"] = "failure"
     kind: Literal["data", "plan", "training", "crash"]
-    message: Text
+    message: Annotated[str, Field(max_length=MAX_TEXT)]
 
 
 Job = Describe | Train | Evaluate

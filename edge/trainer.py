@@ -22,6 +22,7 @@ import numpy as np
 from edge.dataset import Dataset
 from edge.dataspec import DataSpec
 from edge.jobs import (
+    MAX_TEXT,
     Answer,
     Cancel,
     Describe,
@@ -44,7 +45,6 @@ from schemas.plan import Plan
 from schemas.plan_cost import Limits, check
 
 MAX_CACHED = 512 * 2**20  # bytes of prepared recordings kept between jobs
-MAX_MESSAGE = 500  # characters of a failure's message
 EVALUATION_BATCHES = (256, 64, 16, 4, 1)  # the largest that fits in memory is used
 LIMITS = Limits()
 
@@ -218,7 +218,7 @@ def _evaluation_batch(plan: Plan) -> int:
 
 
 def _failure(key: str, kind: str, error: FedbeatError | str) -> Failure:
-    return Failure.model_validate({"key": key, "kind": kind, "message": str(error)[:MAX_MESSAGE]})
+    return Failure.model_validate({"key": key, "kind": kind, "message": str(error)[:MAX_TEXT]})
 
 
 def _size(prepared: Prepared) -> int:

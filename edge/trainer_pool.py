@@ -23,7 +23,7 @@ from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Self
 
-from edge.jobs import Answer, Cancel, Done, Failure, Job, Result, Warm, read_answer
+from edge.jobs import MAX_TEXT, Answer, Cancel, Done, Failure, Job, Result, Warm, read_answer
 from schemas.errors import WireError
 
 START_S = 60.0  # for a child to start Python and connect, on a slow card
@@ -51,7 +51,7 @@ class TrainerPool:
     """Runs jobs in ``workers`` child processes; each starts with its first job and ends after ``idle_s`` without one.
 
     ``threads`` and ``nice`` are each child's. ``on_result`` is called on a thread of the pool, once for each job that
-    was not cancelled, and must not raise. Usable as a context manager.
+    was not cancelled, and should not raise. Usable as a context manager.
     """
 
     def __init__(self, workers: int = 1, idle_s: float = 30.0, threads: int = 1, nice: int = 10) -> None:
@@ -129,7 +129,9 @@ class TrainerPool:
                     if child:
                         child.end()
                     child = None
-                    answer = Failure(key=task.job.key, kind="crash", message=f"the trainer process ended: {error}")
+                    answer = Failure(
+                        key=task.job.key, kind="crash", message=f"the trainer process ended: {error}"[:MAX_TEXT]
+                    )
                 self._finish(task, answer)
         finally:
             if child:
@@ -150,7 +152,10 @@ class TrainerPool:
             self._running.discard(task)
             wanted = not task.cancelled.is_set() and not self._closed
         if wanted and task.on_result is not None and not isinstance(answer, Done):
-            task.on_result(answer)
+            try:
+                task.on_result(answer)
+            except Exception:  # one job's bug must not take the worker from all others
+                log.exception("the answer to %s could not be handed over", task.job.key)
         elif isinstance(answer, Failure) and not task.cancelled.is_set():
             log.warning("%s", answer.message)
 

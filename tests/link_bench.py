@@ -91,9 +91,10 @@ class Client:
     opened: bool = field(default=False)
 
     def open(self) -> Client:
-        """Connect, and wait until that is done."""
+        """Connect, and wait until that is done and the broker has seen the subscriptions, which went before."""
         self.link.open()
         self.ear.until_connected()
+        self.ear.until_sent(self.link.publish("elsewhere", b"travels behind the subscriptions"))
         return self
 
 

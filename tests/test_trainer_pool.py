@@ -207,6 +207,15 @@ def test_a_child_that_does_not_listen_to_a_cancel_is_killed(
     assert child not in children()
 
 
+def test_a_receiver_that_raises_does_not_stop_the_pool(pool: TrainerPool, answers: Answers, data: DataSpec) -> None:
+    def broken(_answer: Result | Failure) -> None:
+        raise ValueError("a bug")
+
+    pool.submit(describe(data), broken)
+    pool.submit(describe(data), answers)
+    assert isinstance(answers.next(), Described)
+
+
 def test_several_workers_work_at_the_same_time(answers: Answers, data: DataSpec) -> None:
     with TrainerPool(workers=2, nice=0) as pool:
         pool.submit(endless(data, "long"), answers)
