@@ -3,7 +3,7 @@
     python benchmarks/round.py                      # 1 and 20 MB models, 2, 10 and 50 devices, float32 and int8
     python benchmarks/round.py --mb 1 --devices 10 --codec int8
 
-Runs mosquitto, ``coordinator start`` and one process of real device agents, whose trainer has its answer ready. A
+Runs mosquitto, ``coordinator start`` and processes of real device agents, whose trainer has its answer ready. A
 round's time is from one commit to the next, downloads of the new model included. The coordinator's state is on disk,
 with every update in its journal; the devices' is in memory, since fifty devices don't share one disk. Prints JSON and
 a table.
@@ -12,13 +12,16 @@ a table.
 from __future__ import annotations
 
 import argparse
+import itertools
 import json
+import os
 import statistics
 import subprocess
 import sys
 import tempfile
 import threading
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -88,8 +91,8 @@ class ReadyTrainer:
 
 
 def be_the_fleet(broker: str, devices: int, state: Path) -> None:
-    """The devices' process: runs until standard input closes, then prints its peak memory."""
-    fleet = Fleet(devices=devices, data="benchmark", state=state, held_out="none")
+    """A process of devices: runs until standard input closes."""
+    fleet = Fleet(devices=devices, data="benchmark", state=state, held_out="none", prefix=state.name)
     virtual = VirtualFleet(fleet, Topics(FEDERATION), links(broker), ReadyTrainer())
     with virtual:
         sys.stdin.read()
@@ -119,10 +122,9 @@ def make_plan(mb: float, folder: Path) -> Path:
 
 def measure(mb: float, devices: int, codec: str, rounds: int) -> dict[str, Any]:
     """One run's figures."""
-    with tempfile.TemporaryDirectory() as name, tempfile.TemporaryDirectory(dir=MEMORY) as cards, mosquitto() as broker:
+    with tempfile.TemporaryDirectory() as name, mosquitto() as broker:
         folder = Path(name)
-        here = [sys.executable, __file__, "--be-the-fleet", broker, str(devices), cards]
-        with subprocess.Popen(here, stdin=subprocess.PIPE) as fleet:
+        with fleets(broker, devices) as processes:
             command = [sys.executable, "-m", "coordinator.cli", "start", "--json", "--no-evaluate"]
             options = {
                 "--broker": broker,
@@ -137,13 +139,29 @@ def measure(mb: float, devices: int, codec: str, rounds: int) -> dict[str, Any]:
             command += [text for name, value in options.items() for text in (name, str(value))]
             with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as coordinator:
                 assert coordinator.stdout is not None
-                figures = watch(coordinator.stdout, coordinator.pid, fleet.pid, devices)
-            assert fleet.stdin is not None
-            fleet.stdin.close()
+                figures = watch(coordinator.stdout, coordinator.pid, processes, devices)
     return {"mb": mb, "devices": devices, "codec": codec, **figures}
 
 
-def watch(lines: Iterable[str], coordinator: int, fleet: int, devices: int) -> dict[str, Any]:
+@contextmanager
+def fleets(broker: str, devices: int) -> Iterator[list[int]]:
+    """Processes that share the devices, one a core, so that Python's lock isn't what fifty devices share; their ids."""
+    count = min(devices, os.cpu_count() or 1)
+    with ExitStack() as stack:
+        cards = Path(stack.enter_context(tempfile.TemporaryDirectory(dir=MEMORY)))
+        children = []
+        for number in range(count):
+            share = str(devices // count + (number < devices % count))
+            command = [sys.executable, __file__, "--be-the-fleet", broker, share, str(cards / f"fleet-{number}")]
+            children.append(stack.enter_context(subprocess.Popen(command, stdin=subprocess.PIPE)))
+        yield [child.pid for child in children]
+        for child in children:
+            assert child.stdin is not None
+            child.stdin.close()
+            child.wait()
+
+
+def watch(lines: Iterable[str], coordinator: int, fleets: list[int], devices: int) -> dict[str, Any]:
     """The figures of a run, from the coordinator's events; the first round warms up and doesn't count."""
     commits: list[float] = []
     peak = fleet_peak = uplink = 0.0
@@ -152,8 +170,9 @@ def watch(lines: Iterable[str], coordinator: int, fleet: int, devices: int) -> d
         if event["event"] == "round_closed" and event["summary"]["outcome"] == "committed":
             commits.append(event["at"])
             uplink = event["summary"]["uplink_bytes"] / devices
-            peak, fleet_peak = max(peak, memory(coordinator)), max(fleet_peak, memory(fleet))
-    seconds = [after - before for before, after in zip(commits, commits[1:], strict=False)]
+            peak = max(peak, memory(coordinator))
+            fleet_peak = max(fleet_peak, sum(memory(pid) for pid in fleets))
+    seconds = [after - before for before, after in itertools.pairwise(commits)]
     return {
         "seconds": round(statistics.median(seconds), 3),
         "seconds_min": round(min(seconds), 3),

@@ -77,7 +77,7 @@ class Performer:
         self._contents: dict[str, Content] = {}  # of updates on their way from the inbox to the accumulator
         self._opened: tuple[str, str] = ("", "")  # nonce, and the wall clock at its opening
         self._pointer: ModelPointer | None = None
-        self._status = status
+        self.status = status  # the coordinator's, as it was published last
         self._untidy = 0  # commits since the journal was tidied
 
     def hold(self, header: Header, content: Content) -> None:
@@ -98,7 +98,7 @@ class Performer:
 
     def say_status(self) -> None:
         """Publish the coordinator's status, past everything else."""
-        self._publisher.say(Address(Kind.COORDINATOR), codec.encode(self._status))
+        self._publisher.say(Address(Kind.COORDINATOR), codec.encode(self.status))
 
     def perform(self, effects: Sequence[Effect], met: Iterable[DeviceStatus] = ()) -> Iterator[Event]:
         """Carry out ``effects``: what must be kept first, in one commit, then all others in order.
@@ -227,7 +227,7 @@ class Performer:
             return codec.encode(message.model_copy(update={"remaining_s": remaining}))
 
         self._publisher.put(Address(Kind.ROUND), render)
-        status = self._status.model_copy(
+        status = self.status.model_copy(
             update={
                 "state": CoordinatorState.RUNNING,
                 "round": message.round,
@@ -235,8 +235,8 @@ class Performer:
                 "model_version": message.model_version,
             }
         )
-        if status != self._status:
-            self._status = status
+        if status != self.status:
+            self.status = status
             self.say_status()
 
     def _announcement(self, effect: Announce) -> RoundAnnouncement:

@@ -80,6 +80,7 @@ class CoordinatorService:
         self._wall = wall
         self._alive = alive
         self._events: Events = Events()
+        self._performer: Performer | None = None
 
     def stop(self, error: FedbeatError | None = None) -> None:
         """End ``run`` soon, from any thread or signal handler; all is kept, and the next start goes on from it.
@@ -99,6 +100,7 @@ class CoordinatorService:
                 state=CoordinatorState.STARTING,
                 session=store.session,
                 run=store.settings.run,
+                round=max((summary.round for summary in store.summaries()), default=0),
                 rounds=store.settings.rounds,
                 model_version=store.version.number,
                 software=self._software,
@@ -115,7 +117,8 @@ class CoordinatorService:
                 raise
             finally:
                 last = {"state": ended, "detail": detail[:MAX_DETAIL], "model_version": store.version.number}
-                link.close(Will(topic, codec.encode(status.model_copy(update=last))))
+                said = status if self._performer is None else self._performer.status
+                link.close(Will(topic, codec.encode(said.model_copy(update=last))))
                 self._observe(seen.Finished(store.version.number, stopped, detail or None))
             return RunResult(store.settings.run, store.version.number, store.version.digest, store.summaries(), stopped)
 
@@ -129,6 +132,7 @@ class CoordinatorService:
         clock = Clock(self._clock)
         publisher = Publisher(self._topics, link)
         performer = Performer(store, publisher, inbox, self._observe, status, now=clock.now, wall=self._wall)
+        self._performer = performer
         reactor = Reactor(
             self._events, clock, inbox, publisher, performer, self._observe, self._alive, store.settings.part_size
         )

@@ -1,0 +1,143 @@
+"""What can't work ends in one sentence that says what to do, and in its own exit code."""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.link_mosquitto import Mosquitto, free_port, program
+from tests.running_commands import COORDINATOR, EDGE, MITDB, QUICK, Running, finished, together
+
+START = (*COORDINATOR, "start", "--rounds", "1")
+
+NARROW = """
+from torch import nn
+
+class Narrow(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.layers = nn.Sequential(nn.Flatten(), nn.Linear(600, 7))
+
+    def forward(self, signal):
+        return self.layers(signal)
+"""
+
+
+@pytest.fixture(scope="module")
+def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("refused")
+
+
+@pytest.fixture(scope="module")
+def broker(home: Path) -> Iterator[Mosquitto]:
+    with Mosquitto(home) as running:
+        yield running
+
+
+@pytest.fixture(scope="module")
+def guarded(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Mosquitto]:
+    """A broker that lets in `pi` with `right`, and nobody else."""
+    directory = tmp_path_factory.mktemp("guarded")
+    passwords = directory / "passwords"
+    subprocess.run([program("mosquitto_passwd"), "-c", "-b", str(passwords), "pi", "right"], check=True)
+    passwords.chmod(0o600)
+    with Mosquitto(directory, f"listener 1883\nallow_anonymous false\npassword_file {passwords}\n") as running:
+        yield running
+
+
+def test_a_broker_that_does_not_answer_is_named_with_what_to_check(home: Path) -> None:
+    nowhere = f"mqtt://127.0.0.1:{free_port()}"
+    started = (*START, "--plan", "watch", "--state", "nowhere", "--broker", nowhere)
+    with together(started, (*COORDINATOR, "status", "--broker", nowhere), cwd=home) as commands:
+        for command in commands:
+            command.end().says(5, nowhere, "check")
+
+
+def test_a_broker_that_refuses_us_says_which_setting_to_change(home: Path, guarded: Mosquitto) -> None:
+    wrong = guarded.address.replace("//", "//pi:wrong@")
+    with together(
+        (*START, "--plan", "watch", "--state", "refused", "--broker", wrong),
+        (*COORDINATOR, "status", "--broker", guarded.address),
+        (*EDGE, "run", "--data", "watch", "--device", "dev-one", "--broker", wrong),
+        cwd=home,
+    ) as commands:
+        for command in commands:
+            sentence = command.end().says(5, "refuse", "password")
+            assert "wrong" not in sentence
+
+
+def test_credentials_of_the_settings_file_reach_the_virtual_devices_too(home: Path, guarded: Mosquitto) -> None:
+    (home / "run.toml").write_text(f'broker = "{guarded.address}"\nusername = "pi"\npassword = "right"\nrounds = 1\n')
+    done = finished(*COORDINATOR, "start", "--config", "run.toml", "--state", "let-in", *QUICK, cwd=home)
+    assert (done.code, done.err) == (0, "")
+    assert "finished with model 1" in done.out
+
+
+@pytest.mark.parametrize("broker", ["nonsense", "http://host", "mqtt://host:99999", "mqtt://"])
+def test_a_malformed_broker_address_is_a_settings_error(home: Path, broker: str) -> None:
+    finished(*EDGE, "run", "--broker", broker, "--data", "watch", "--device", "dev-one", cwd=home).says(2, "mqtt")
+
+
+def test_nobody_within_the_deadline_says_what_to_start(home: Path, broker: Mosquitto) -> None:
+    arguments = ("--plan", "watch", "--state", "alone", "--deadline", "1", "--broker", broker.address)
+    done = finished(*START, *arguments, "--federation", "empty", cwd=home)
+    done.says(6, "no device came within 1 s", "start `edge run`", "federation")
+
+
+def test_a_plan_that_does_not_fit_is_declined_and_the_coordinator_gives_the_reason(home: Path, broker: Mosquitto) -> None:
+    (home / "narrow.py").write_text(NARROW)
+    model = ("--model", "narrow.py:Narrow", "--input", "6x100", "--classes", "7", "--recipe", "watch")
+    device = (*EDGE, "run", "--broker", broker.address, "--data", "watch", "--device", "dev-one")
+    with Running(*device, cwd=home):
+        done = finished(*START, *model, "--state", "unfit", "--broker", broker.address, cwd=home)
+    done.says(6, "dev-one: ", "the plan takes examples of 6x100; the data here has 6x150")
+    assert "dev-one declines: the plan takes examples of 6x100" in done.out
+
+
+@pytest.fixture(scope="module")
+def unlabelled(home: Path) -> Path:
+    folder = home / "unlabelled"
+    folder.mkdir()
+    for ending in ("hea", "dat"):
+        shutil.copy(MITDB / f"100.{ending}", folder)
+    (home / "empty").mkdir()
+    (home / "notes.txt").write_text("no recordings")
+    return folder
+
+
+@pytest.mark.parametrize(
+    ("path", "words"),
+    [
+        ("missing", ("there is nothing at missing", "give the folder or file")),
+        ("empty", ("empty is empty", "put recordings there")),
+        ("notes.txt", ("notes.txt", "no recordings that can be read", ".csv")),
+        ("unlabelled", ("has no annotations (100.atr)", "annotate")),
+    ],
+)
+def test_recordings_that_cannot_be_used_are_told_by_data_show(
+    home: Path, unlabelled: Path, path: str, words: tuple[str, ...]
+) -> None:
+    assert unlabelled.is_dir()
+    finished(*EDGE, "data", "show", path, cwd=home).says(3, *words)
+
+
+@pytest.mark.parametrize(
+    ("data", "words"),
+    [("missing", "there is nothing at missing"), ("unlabelled", "has no annotations (100.atr)")],
+)
+def test_virtual_devices_that_cannot_use_the_recordings_end_the_run_in_their_words(
+    home: Path, unlabelled: Path, data: str, words: str
+) -> None:
+    assert unlabelled.is_dir()
+    arguments = ("--plan", "ecg-beats", "--data", data, "--state", f"data-{data}", *QUICK)
+    done = finished(*START, *arguments, cwd=home)
+    done.says(3, "the virtual devices ended: ", words, "fleet.log")
+
+
+def test_a_device_without_its_recordings_ends_at_once(home: Path) -> None:
+    arguments = ("run", "--broker", "mqtt://127.0.0.1", "--device", "dev-one", "--data", "missing")
+    finished(*EDGE, *arguments, cwd=home).says(3, "there is nothing at missing", "give the folder or file")
