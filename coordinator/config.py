@@ -67,13 +67,14 @@ def run_settings(
         raise SettingsError("train.epochs and train.local_steps exclude each other: give one of them")
     if settings.codec not in compression.NAMES:
         raise SettingsError(f"there is no codec {settings.codec!r}: choose one of {', '.join(compression.NAMES)}")
-    whole_epochs = settings.train.get("epochs") and train.local_steps is not None  # the plan's own limit gives way
+    if settings.train.get("epochs"):
+        train = train.model_copy(update={"local_steps": None})  # the plan's own limit gives way
     return RunSettings(
         run=run,
         rounds=settings.rounds,
         plan=plan,
         codec=settings.codec,
-        train=over(train.model_copy(update={"local_steps": None}) if whole_epochs else train, settings.train, "train"),
+        train=over(train, settings.train, "train"),
         strategy=over(strategy, settings.strategy, "strategy"),
         evaluate=settings.evaluate,
         goal=settings.goal,
@@ -94,5 +95,5 @@ def over(base: M, entries: Mapping[str, Any], table: str) -> M:
         return type(base).model_validate({**base.model_dump(), **entries})
     except ValidationError as error:
         first = error.errors()[0]
-        entry = ".".join(map(str, (table, *first["loc"][:1])))
-        raise SettingsError(f"{entry} = {entries.get(str(first['loc'][0]))!r}: {first['msg'].lower()}") from None
+        name = str(first["loc"][0])
+        raise SettingsError(f"{table}.{name} = {entries.get(name)!r}: {first['msg'].lower()}") from None

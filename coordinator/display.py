@@ -94,9 +94,9 @@ def plain_line(event: seen.Observation) -> str | None:  # noqa: C901, PLR0911, P
         case seen.Connected():
             return "connected to the broker"
         case seen.Disconnected(reason=reason, retry_in_s=None):
-            return f"broker lost: {reason}"
+            return f"no connection: {reason}"
         case seen.Disconnected(reason=reason, retry_in_s=wait):
-            return f"broker lost: {reason}; trying again in {wait:.1f} s"
+            return f"no connection: {reason}; trying again in {wait:.1f} s"
         case seen.DeviceTroubled(device=device, reason=reason):
             return f"{device} can't take part: {reason}"
         case seen.Selecting(round=number, quorum=quorum, deadline_s=deadline):

@@ -83,9 +83,10 @@ class Journal:
         """Tidy the file; call it after a round's results are published, when nobody waits."""
         self._database.checkpoint()
 
-    def next_session(self) -> int:
-        """A number higher than at every start before: 1, 2, 3 ..."""
-        return _int(self._database.execute("UPDATE session SET number = number + 1 RETURNING number")[0][0])
+    def next_session(self, at_least: int = 1) -> int:
+        """A number higher than at every start before, and no lower than ``at_least``."""
+        sql = "UPDATE session SET number = max(number + 1, ?) RETURNING number"
+        return _int(self._database.execute(sql, (at_least,))[0][0])
 
     # Runs
 

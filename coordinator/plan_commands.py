@@ -12,6 +12,7 @@ from coordinator import plan_file
 from coordinator.config import CoordinatorSettings
 from coordinator.plan_file import PlanFile
 from schemas.errors import PlanError, SettingsError, StateError
+from schemas.messages import MAX_CLASSES
 from schemas.parameters import Parameters
 from schemas.plan import Plan
 from schemas.plan_shapes import outline
@@ -134,6 +135,12 @@ def parse_classes(classes: str) -> tuple[str, ...]:
     """Names with commas between, or 0 to n-1 for a number n."""
     if not classes:
         raise SettingsError("a model's classes are needed: add --classes 7, or their names with commas between")
+    count = int(classes) if classes.isdecimal() else classes.count(",") + 1
+    if count not in range(2, MAX_CLASSES + 1):
+        raise SettingsError(f"--classes {classes!r}: give at least 2 and at most {MAX_CLASSES} of them")
     if classes.isdecimal():
-        return tuple(str(number) for number in range(int(classes)))
-    return tuple(name.strip() for name in classes.split(","))
+        return tuple(str(number) for number in range(count))
+    names = tuple(name.strip() for name in classes.split(","))
+    if not all(names) or len(set(names)) < count:
+        raise SettingsError(f"--classes {classes!r}: give each class a name of its own, with commas between")
+    return names

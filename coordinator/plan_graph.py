@@ -23,6 +23,13 @@ _WHOLE_NUMBERS: Final[Mapping[Callable[..., Any], str]] = {
     operator.mul: "int.mul",
     operator.floordiv: "int.floordiv",
 }
+_RENAMED: Final = {
+    # Dropout's functional form; its mask, the second result, is for a backward pass we don't write ourselves.
+    "native_dropout": "dropout",
+    # A view fails where memory is laid out otherwise than in the trace, which torch decides anew for every batch.
+    "view": "reshape",
+    "_unsafe_view": "reshape",
+}
 # Checks that the trace leaves behind; the plan's own dry run says the same.
 _CHECKS: Final = ("_assert_tensor_metadata", "_assert_scalar", "sym_constrain_range", "sym_constrain_range_for_size")
 
@@ -102,8 +109,7 @@ def _kind(node: fx.Node) -> str:
     if not isinstance(node.target, torch._ops.OpOverload):  # noqa: SLF001  - torch has no public name for it
         return str(node.target)
     name = str(node.target).removeprefix("aten.").removesuffix(".default")
-    # The functional form of dropout; its mask, the second result, is for a backward pass we don't write ourselves.
-    return "dropout" if name == "native_dropout" else name
+    return _RENAMED.get(name, name)
 
 
 def _argument(value: object, names: Mapping[fx.Node, str]) -> object:

@@ -63,7 +63,8 @@ class RunStore:
                 self.version = Version(found.model.version, found.model.digest)
             self.checkpoint = self._models.load(self.version.number, self.version.digest)
             self._found = found
-            self.session = self.journal.next_session()
+            # Seconds since 1970 are higher than in any state directory before this one, whose devices may still be up.
+            self.session = self.journal.next_session(int(wall().timestamp()))
             self._opened = opened.pop_all()
 
     def __enter__(self) -> Self:

@@ -23,7 +23,6 @@ COPIES_OF_PARAMETERS = 5
 VIEWS = frozenset(
     {
         "flatten.using_ints",
-        "view",
         "permute",
         "transpose.int",
         "t",

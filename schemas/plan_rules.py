@@ -216,7 +216,7 @@ def _flatten(x: Shape, first: int = 0, last: int = -1) -> Shape:
     return Shape((*x[:start], math.prod(x[start : end + 1]), *x[end + 1 :]))
 
 
-def _view(x: Shape, sizes: Sequence[int]) -> Shape:
+def _reshape(x: Shape, sizes: Sequence[int]) -> Shape:
     known = math.prod(size for size in sizes if size != -1)
     total = math.prod(_tensor(x))
     if list(sizes).count(-1) == 1 and known > 0 and total % known == 0:
@@ -344,7 +344,6 @@ RULES: Final[dict[str, Rule]] = {
     **dict.fromkeys(("conv1d", "conv1d.padding"), _convolution(1)),
     **dict.fromkeys(("conv2d", "conv2d.padding"), _convolution(2)),
     **dict.fromkeys(("mean.dim", "sum.dim_IntList", "amax", "amin"), _reduce),
-    **dict.fromkeys(("view", "reshape"), _view),
     **dict.fromkeys(("squeeze.dim", "squeeze.dims"), _squeeze),
     **dict.fromkeys(("cross_entropy_loss", "nll_loss", "nll_loss_nd"), _loss),
     "max_pool1d": _max_pool(1),
@@ -362,6 +361,7 @@ RULES: Final[dict[str, Rule]] = {
     "layer_norm": _layer_norm,
     "glu": _glu,
     "flatten.using_ints": _flatten,
+    "reshape": _reshape,
     "permute": _permute,
     "transpose.int": _transpose,
     "t": lambda x: _transpose(_tensor(x, 2), 0, 1),

@@ -51,12 +51,14 @@ class Done:
 class Running:
     """A command at work; its output is read as it comes. Killed where a test leaves it running."""
 
-    def __init__(self, *arguments: str, cwd: Path, env: dict[str, str] | None = None) -> None:
+    def __init__(
+        self, *arguments: str, cwd: Path, env: dict[str, str] | None = None, stdin: int = subprocess.DEVNULL
+    ) -> None:
         self._child = subprocess.Popen(
             [sys.executable, *arguments],
             cwd=cwd,
             env={**os.environ, "PYTHONPATH": str(ROOT), **(env or {})},
-            stdin=subprocess.DEVNULL,
+            stdin=stdin,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,
@@ -77,7 +79,7 @@ class Running:
     def __exit__(self, *_: object) -> None:
         if self._child.poll() is None:
             self._child.kill()
-        self.end()
+            self.end()
 
     @property
     def pid(self) -> int:

@@ -32,6 +32,15 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return tmp_path_factory.mktemp("refused")
 
 
+@pytest.fixture(scope="module", autouse=True)
+def unanswered(home: Path) -> Iterator[tuple[str, list[Running]]]:
+    """Commands that look for a broker where there is none; they take ten seconds to give up, beside the other tests."""
+    nowhere = f"mqtt://127.0.0.1:{free_port()}"
+    start = (*START, "--plan", "watch", "--state", "nowhere", "--broker", nowhere)
+    with together(start, (*COORDINATOR, "status", "--broker", nowhere), cwd=home) as commands:
+        yield nowhere, commands
+
+
 @pytest.fixture(scope="module")
 def broker(home: Path) -> Iterator[Mosquitto]:
     with Mosquitto(home) as running:
@@ -47,14 +56,6 @@ def guarded(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Mosquitto]:
     passwords.chmod(0o600)
     with Mosquitto(directory, f"listener 1883\nallow_anonymous false\npassword_file {passwords}\n") as running:
         yield running
-
-
-def test_a_broker_that_does_not_answer_is_named_with_what_to_check(home: Path) -> None:
-    nowhere = f"mqtt://127.0.0.1:{free_port()}"
-    started = (*START, "--plan", "watch", "--state", "nowhere", "--broker", nowhere)
-    with together(started, (*COORDINATOR, "status", "--broker", nowhere), cwd=home) as commands:
-        for command in commands:
-            command.end().says(5, nowhere, "check")
 
 
 def test_a_broker_that_refuses_us_says_which_setting_to_change(home: Path, guarded: Mosquitto) -> None:
@@ -88,12 +89,14 @@ def test_nobody_within_the_deadline_says_what_to_start(home: Path, broker: Mosqu
     done.says(6, "no device came within 1 s", "start `edge run`", "federation")
 
 
-def test_a_plan_that_does_not_fit_is_declined_and_the_coordinator_gives_the_reason(home: Path, broker: Mosquitto) -> None:
+def test_a_plan_that_does_not_fit_is_declined_and_the_coordinator_gives_the_reason(
+    home: Path, broker: Mosquitto
+) -> None:
     (home / "narrow.py").write_text(NARROW)
     model = ("--model", "narrow.py:Narrow", "--input", "6x100", "--classes", "7", "--recipe", "watch")
     device = (*EDGE, "run", "--broker", broker.address, "--data", "watch", "--device", "dev-one")
     with Running(*device, cwd=home):
-        done = finished(*START, *model, "--state", "unfit", "--broker", broker.address, cwd=home)
+        done = finished(*START, *model, "--state", "unfit", "--deadline", "2", "--broker", broker.address, cwd=home)
     done.says(6, "dev-one: ", "the plan takes examples of 6x100; the data here has 6x150")
     assert "dev-one declines: the plan takes examples of 6x100" in done.out
 
@@ -141,3 +144,9 @@ def test_virtual_devices_that_cannot_use_the_recordings_end_the_run_in_their_wor
 def test_a_device_without_its_recordings_ends_at_once(home: Path) -> None:
     arguments = ("run", "--broker", "mqtt://127.0.0.1", "--device", "dev-one", "--data", "missing")
     finished(*EDGE, *arguments, cwd=home).says(3, "there is nothing at missing", "give the folder or file")
+
+
+def test_a_broker_that_does_not_answer_is_named_with_what_to_check(unanswered: tuple[str, list[Running]]) -> None:
+    nowhere, commands = unanswered
+    for command in commands:
+        command.end().says(5, nowhere, "check")

@@ -66,6 +66,20 @@ def test_words_and_named_arguments_reach_torch() -> None:
     assert run(whole)[1].dtype == torch.float32
 
 
+@pytest.mark.parametrize("batch", [1, 2, 104])
+def test_the_layout_of_the_inputs_does_not_matter(batch: int) -> None:
+    """torch keeps images with the channels last where it can, and a view of those isn't always possible."""
+    file = find("digits")
+    images = torch.randn(batch, 1, 28, 28)
+    labels, weights = torch.zeros(batch, dtype=torch.int64), torch.ones(10)
+    parameters = [torch.from_numpy(array.copy()) for array in file.initial(0).arrays().values()]
+    program = Program(file.plan, training=False)
+    with torch.inference_mode():
+        plain = program(parameters, [images], labels, weights)[1]
+        last = program(parameters, [images.contiguous(memory_format=torch.channels_last)], labels, weights)[1]
+    np.testing.assert_allclose(plain, last, atol=1e-5)
+
+
 def test_results_are_let_go_when_no_step_needs_them_any_more() -> None:
     """In evaluation nothing else holds them, so that a deep net takes its widest layers' memory and no more."""
     program = Program(tiny(), training=False)

@@ -1,0 +1,92 @@
+"""How both commands fail and how they are stopped; the commands themselves run in `test_commands_*`."""
+
+from __future__ import annotations
+
+import os
+import signal
+
+import click
+import pytest
+
+from coordinator.cli import cli as coordinator
+from edge.cli import cli as edge
+from schemas import errors
+from schemas.command_line import EXIT_CODES, given, run, stopping_on_signals
+from schemas.errors import FedbeatError
+
+
+def ending(monkeypatch: pytest.MonkeyPatch, command: click.Command, *arguments: str) -> object:
+    monkeypatch.setattr("sys.argv", ["command", *arguments])
+    with pytest.raises(SystemExit) as ended:
+        run(command)
+    return ended.value.code
+
+
+@pytest.mark.parametrize(
+    "error", [each for each in vars(errors).values() if isinstance(each, type) and issubclass(each, FedbeatError)]
+)
+def test_each_error_ends_in_its_sentence_and_its_code(
+    error: type[FedbeatError], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    raised = error.__new__(error)
+    Exception.__init__(raised, "do this next")
+
+    @click.command()
+    def fail() -> None:
+        raise raised
+
+    assert ending(monkeypatch, fail) == error.exit_code
+    assert capsys.readouterr().err.startswith("error: ")
+
+
+def test_a_command_ends_with_its_own_code_or_zero(monkeypatch: pytest.MonkeyPatch) -> None:
+    @click.command()
+    @click.argument("code", type=int, required=False)
+    def end(code: int | None) -> int | None:
+        return code
+
+    assert ending(monkeypatch, end) == 0
+    assert ending(monkeypatch, end, "3") == 3
+
+
+def test_a_mistyped_option_is_a_settings_error_with_a_hint(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert ending(monkeypatch, coordinator, "start", "--round", "3") == 2
+    assert "--rounds" in capsys.readouterr().err
+
+
+def test_an_interrupt_before_anything_has_begun_ends_with_130(monkeypatch: pytest.MonkeyPatch) -> None:
+    @click.command()
+    def interrupted() -> None:
+        raise KeyboardInterrupt
+
+    assert ending(monkeypatch, interrupted) == 130
+
+
+@pytest.mark.parametrize("command", [coordinator, edge])
+def test_help_tells_the_exit_codes(
+    command: click.Command, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert ending(monkeypatch, command, "--help") == 0
+    assert " ".join(capsys.readouterr().out.split()).endswith(EXIT_CODES)
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_the_first_signal_stops_in_good_order_and_the_second_does_what_it_always_does(number: signal.Signals) -> None:
+    stopped, ended = [], []
+    before = signal.signal(number, lambda *_: ended.append(True))
+    try:
+        with stopping_on_signals(lambda: stopped.append(True)):
+            os.kill(os.getpid(), number)
+            assert (stopped, ended) == ([True], [])
+            os.kill(os.getpid(), number)
+            assert (stopped, ended) == ([True], [True])
+        os.kill(os.getpid(), number)
+        assert (stopped, ended) == ([True], [True, True])
+    finally:
+        signal.signal(number, before)
+
+
+def test_options_that_were_left_out_hide_nothing() -> None:
+    assert given({"rounds": None, "input": (), "seed": 0, "evaluate": False}) == {"seed": 0, "evaluate": False}

@@ -1,0 +1,200 @@
+"""What is shown while a federation runs, as text: the live table, plain lines and JSON lines."""
+
+from __future__ import annotations
+
+import io
+import json
+from collections.abc import Iterable
+from typing import get_args
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from rich.console import Console
+
+from coordinator import observers as seen
+from coordinator import scores
+from coordinator.display import Lines, LiveTable, choose, classes_table, json_line, plain_line, printable
+from schemas.messages import Counts, Metrics, RoundSummary
+
+COUNTS = Counts(examples=10, loss_sum=5.0, confusion=((4, 1, 0), (1, 3, 0), (0, 1, 0)))
+METRICS = scores.metrics(COUNTS, ("N", "S", "V"), ("N", "S"))
+LONG = "there is nothing at /var/lib/fedbeat/recordings: give the folder or file of the recordings (windows as .csv)"
+
+
+def closed(number: int, outcome: str = "committed", metrics: Metrics | None = None) -> RoundSummary:
+    return RoundSummary(
+        run="run-1d1045a8",
+        round=number,
+        outcome=outcome,
+        reason="" if outcome == "committed" else "0 of at least 2 updates came by the deadline",
+        model_version=number,
+        devices=("dev-one", "dev-two"),
+        examples=123_456,
+        train_loss=1.97,
+        seconds=12.34,
+        uplink_bytes=29_300,
+        metrics=metrics,
+    )
+
+
+STORY: tuple[seen.Observation, ...] = (
+    seen.Started("run-1d1045a8", "watch", 5, 1, 0, resumed=False),
+    seen.Selecting(1, 0, 2, 600.0),
+    seen.Connected(),
+    seen.FleetSeen(4, 3, 1),
+    seen.DeviceTroubled("dev-three", LONG),
+    seen.RoundOpened(1, "train", 0, 4, None, 2, 600.0),
+    seen.DeviceJoined(1, "train", "dev-one", 1),
+    seen.DeviceDeclined(1, "train", "dev-four", "the plan takes examples of 6x150 [/b] [red]"),
+    seen.UpdateAccepted(1, "train", "dev-one", 1000, 1.5, 14_800, 1),
+    seen.MessageRejected("malformed", "not the bytes of any message", "fl/v1/home/rounds/1/update/dev-x/0", "dev-x"),
+    seen.RoundClosed(closed(1)),
+    seen.RoundOpened(1, "evaluate", 0, 1, None, 1, 600.0),
+    seen.UpdateAccepted(1, "evaluate", "dev-one", 10, None, 500, 1),
+    seen.ModelEvaluated(1, 1, 1, METRICS),
+    seen.Disconnected("connection refused", 2.0),
+    seen.Connected(),
+    seen.RoundClosed(closed(2, "abandoned")),
+    seen.RoundClosed(closed(2)),
+    seen.EvaluationFailed(2, "0 of at least 1 updates came by the deadline"),
+    seen.Finished(2, stopped=True, error=None),
+)
+
+
+def table(story: Iterable[seen.Observation], width: int = 80) -> list[str]:
+    """The screen as it stands at the end."""
+    console = Console(
+        file=io.StringIO(), width=width, height=50, record=True, markup=False, emoji=False, force_terminal=True
+    )
+    with LiveTable(console) as live:
+        for event in story:
+            live(event)
+    text = console.export_text()  # one frame after another
+    return text[text.rindex("run-1", 0, text.rindex("   plan watch   ")) :].splitlines()
+
+
+def test_the_table_has_a_row_for_each_committed_round_and_fits_80_columns() -> None:
+    screen = table(STORY)
+    assert max(map(len, screen)) <= 80
+    assert not any("…" in line for line in screen)
+    assert "run-1d1045a8   plan watch   5 rounds" in screen[0]
+    rows = [line.split() for line in screen if line.strip()[:2] in {"1 ", "2 "}]
+    assert rows == [
+        ["1", "1", "2", "123456", "1.970", "0.700", "0.733", "29.3", "kB", "12.3"],
+        ["2", "2", "2", "123456", "1.970", "29.3", "kB", "12.3"],
+    ]
+
+
+def test_the_newest_remarks_stand_under_the_table_in_the_order_they_came() -> None:
+    text = " ".join(" ".join(table(STORY)).split())
+    words = (
+        "fl/v1/home/rounds/1/update/dev-x/0: not the bytes",
+        "no connection: connection refused; trying again in 2.0 s",
+        "connected to the broker",
+        "round 2: abandoned: 0 of at least 2 updates came by the deadline",
+        "round 2: not evaluated",
+        "stopped at model 2; the same command goes on from here",
+    )
+    places = [text.index(word) for word in words]
+    assert places == sorted(places)
+    assert "dev-four" not in text  # there is room for six
+
+
+def test_what_a_device_says_is_shown_as_it_is() -> None:
+    screen = "\n".join(
+        table([STORY[0], seen.DeviceDeclined(1, "train", "dev-four", "no [/b] [red]\x1b[2J\r\nround 9")])
+    )
+    assert "no [/b] [red]\N{REPLACEMENT CHARACTER}[2J" in screen
+    assert "\x1b" not in screen
+
+
+def test_the_newest_evaluation_is_told_by_class_at_the_end() -> None:
+    screen = table(STORY)
+    start = next(number for number, line in enumerate(screen) if "newest model, on held-out examples" in line)
+    assert [line.split() for line in screen[start + 3 :] if line.strip()] == [
+        ["N", "5", "0.800", "0.800", "0.800"],
+        ["S", "4", "0.750", "0.600", "0.667"],
+        ["V", "1", "0.000", "0.000"],
+    ]
+
+
+def test_a_class_without_held_out_examples_is_left_out() -> None:
+    metrics = scores.metrics(Counts(examples=2, loss_sum=1.0, confusion=((1, 1), (0, 0))), ("N", "V"), ("N",))
+    assert classes_table(metrics).row_count == 1
+
+
+def test_an_evaluation_of_a_round_from_before_a_restart_is_told_too() -> None:
+    story = (seen.Started("run-1", "watch", 2, 2, 2, resumed=True), seen.ModelEvaluated(2, 2, 1, METRICS))
+    text = "\n".join(table(story))
+    assert "resuming at round 2 of 2 from model 2" in text
+    assert "newest model, on held-out examples" in text
+
+
+@pytest.mark.parametrize("event", STORY, ids=lambda event: type(event).__name__)
+def test_each_event_is_one_json_object(event: seen.Observation) -> None:
+    line = json.loads(json_line(event))
+    assert set(line) == {"event", "at", *type(event).__dataclass_fields__}
+
+
+def test_the_story_tells_every_kind_of_event() -> None:
+    assert {type(event) for event in STORY} == set(get_args(seen.Observation))
+
+
+def test_the_plain_log_says_what_happens_in_order() -> None:
+    out = io.StringIO()
+    with Lines(plain_line, out) as lines:
+        for event in STORY:
+            lines(event)
+    assert out.getvalue().splitlines()[:6] == [
+        "run run-1d1045a8: plan watch, 5 rounds",
+        "round 1: waiting for 2 devices, at most 600 s",
+        "connected to the broker",
+        f"dev-three can't take part: {LONG}",
+        "round 1: 4 devices asked to train, 600 s",
+        "round 1: dev-four declines: the plan takes examples of 6x150 [/b] [red]",
+    ]
+    assert "round 1: committed as model 1 from 2 devices, 123456 examples, training loss 1.970, 29.3 kB up, 12.3 s" in (
+        out.getvalue().splitlines()
+    )
+    assert "model 1: accuracy 0.700, macro-F1 0.733, loss 0.500, 10 held-out examples on 1 device" in out.getvalue()
+
+
+@pytest.mark.parametrize(
+    ("event", "words"),
+    [
+        (
+            seen.Started("run-1", "tiny", 3, 3, 2, resumed=True),
+            "run run-1: plan tiny, resuming at round 3 of 3 from model 2",
+        ),
+        (
+            seen.Started("run-1", "tiny", 2, 3, 2, resumed=True),
+            "all of its 2 rounds are done; model 2 is published again",
+        ),
+        (seen.Finished(2, stopped=False, error=None), "finished with model 2"),
+        (seen.Disconnected("it refuses us", None), "no connection: it refuses us"),
+    ],
+)
+def test_how_a_run_begins_and_ends_is_said_in_words(event: seen.Observation, words: str) -> None:
+    assert words in (plain_line(event) or "")
+
+
+def test_an_error_is_left_to_the_command_to_tell() -> None:
+    assert plain_line(seen.Finished(2, stopped=False, error="no device came")) is None
+
+
+@given(st.text())
+def test_no_word_of_a_device_moves_the_cursor_or_starts_a_line(text: str) -> None:
+    shown = printable(text)
+    assert shown.isprintable()
+    assert len(shown) == len(text)
+    assert printable(shown) == shown
+
+
+def test_where_the_output_is_no_terminal_lines_are_printed(capsys: pytest.CaptureFixture[str]) -> None:
+    with choose(json_lines=False) as display:
+        display(STORY[0])
+    assert capsys.readouterr().out == "run run-1d1045a8: plan watch, 5 rounds\n"
+    with choose(json_lines=True) as display:
+        display(STORY[0])
+    assert json.loads(capsys.readouterr().out)["event"] == "started"

@@ -1,0 +1,59 @@
+from __future__ import annotations
+
+import os
+import threading
+from pathlib import Path
+
+import pytest
+
+from edge import start
+from edge.sources import digits, watch
+from edge.start import host_name, links, needed
+from schemas.errors import DataError, SettingsError
+from schemas.settings import LinkSettings
+
+
+def test_recordings_that_are_there_are_taken_and_others_named(tmp_path: Path) -> None:
+    (tmp_path / "100.hea").write_text("a record's header")
+    for path in (tmp_path, tmp_path / "100.hea", tmp_path / "100"):
+        assert needed(str(path)) == str(path)
+    with pytest.raises(DataError, match=r"nothing at .*101: give the folder or file"):
+        needed(str(tmp_path / "101"))
+    with pytest.raises(SettingsError, match="add --data PATH"):
+        needed("")
+
+
+def test_words_that_stand_for_recordings_are_those_the_readers_know() -> None:
+    assert {watch.WORD, digits.WORD} == start.BUNDLED
+    assert [needed(word) for word in sorted(start.BUNDLED)] == sorted(start.BUNDLED)
+
+
+@pytest.mark.parametrize(("host", "name"), [("Pi_Kitchen.local", "pi-kitchen"), ("raspberrypi", "raspberrypi")])
+def test_a_device_is_called_as_its_host_is(host: str, name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("socket.gethostname", lambda: host)
+    assert host_name() == name
+
+
+def test_a_host_whose_name_can_not_be_a_devices_says_what_to_add(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("socket.gethostname", lambda: "pi")
+    with pytest.raises(SettingsError, match=r"'pi' can't name a device, which takes 3 to 63 .*: add --device NAME"):
+        host_name()
+
+
+def test_what_is_wrong_with_the_broker_is_said_before_anything_starts() -> None:
+    with pytest.raises(SettingsError, match="no broker is given: add --broker"):
+        links(LinkSettings())
+
+
+def test_the_fleet_ends_when_its_parent_closes_the_pipe(monkeypatch: pytest.MonkeyPatch) -> None:
+    reading, writing = os.pipe()
+    stopped = threading.Event()
+    with os.fdopen(reading) as stdin:
+        monkeypatch.setattr("sys.stdin", stdin)
+        watcher = threading.Thread(target=start.when_stdin_closes, args=(stopped.set,))
+        watcher.start()
+        os.write(writing, b"words that mean nothing")
+        assert not stopped.is_set()
+        os.close(writing)
+        watcher.join(10)
+    assert stopped.is_set()

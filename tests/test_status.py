@@ -1,0 +1,89 @@
+"""The federation as its retained messages tell it."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from coordinator.status import FIRST_S, Snapshot, read
+from schemas import codec
+from schemas.errors import BrokerUnreachable, FederationError
+from schemas.link.link import Disconnected, Link, Sink, Will
+from schemas.link.memory import MemoryBroker, MemoryLink
+from schemas.messages import CoordinatorState, CoordinatorStatus, DeviceState, DeviceStatus, Message, RoundSummary
+from schemas.topics import Address, Kind, Topics
+
+TOPICS = Topics("home")
+COORDINATOR = CoordinatorStatus(
+    state=CoordinatorState.STOPPED,
+    session=3,
+    run="run-one",
+    round=2,
+    rounds=5,
+    model_version=2,
+    detail="[/b] no device",
+)
+DEVICE = DeviceStatus(device="dev-one", session=1, state=DeviceState.TROUBLE, heartbeat_s=30.0, detail="no recordings")
+SUMMARY = RoundSummary(run="run-one", round=2, outcome="abandoned", reason="nobody came", model_version=1)
+
+
+def broker_with(**messages: Message) -> MemoryBroker:
+    broker = MemoryBroker()
+    writer = MemoryLink(broker, "writer", lambda _: None, Will("gone", b""))
+    writer.open()
+    addresses = {
+        "coordinator": Address(Kind.COORDINATOR),
+        "device": Address(Kind.DEVICE, device="dev-one"),
+        "summary": Address(Kind.SUMMARY, number=2),
+    }
+    for name, message in messages.items():
+        writer.publish(TOPICS.topic(addresses[name]), codec.encode(message), qos=1, retain=True)
+    writer.publish(TOPICS.prefix + "devices/dev-two", b"{}", qos=1, retain=True)
+    writer.close()
+    return broker
+
+
+def look(broker: MemoryBroker, topics: Topics = TOPICS) -> Snapshot:
+    return read(lambda sink: MemoryLink(broker, "status", sink, Will("gone", b"")), topics)
+
+
+def test_everything_retained_is_in_its_place_and_what_can_not_be_read_is_counted() -> None:
+    snapshot = look(broker_with(coordinator=COORDINATOR, device=DEVICE, summary=SUMMARY))
+    assert (snapshot.coordinator, snapshot.devices, snapshot.summaries) == (
+        COORDINATOR,
+        {"dev-one": DEVICE},
+        {2: SUMMARY},
+    )
+    assert snapshot.unreadable == 1
+    text = "\n".join(snapshot.lines())
+    assert "coordinator stopped: run run-one, round 2 of 5. [/b] no device" in text
+    assert "1 retained messages can't be read" in text
+    plain = json.loads(json.dumps(snapshot.plain()))
+    assert (plain["coordinator"]["state"], list(plain["rounds"]), plain["model"]) == ("stopped", ["2"], None)
+
+
+def test_another_federation_is_not_there() -> None:
+    broker = broker_with(coordinator=COORDINATOR)
+    with pytest.raises(FederationError, match="nothing of a federation 'away': check --federation"):
+        look(broker, Topics("away"))
+
+
+class Silent:
+    """A link that is never connected, or fails with ``error``."""
+
+    def __init__(self, sink: Sink, error: BrokerUnreachable | None) -> None:
+        if error is not None:
+            sink(Disconnected(error, fatal=False, retry_in_s=1.0))
+
+    def __getattr__(self, name: str) -> object:
+        return lambda *_, **__: None
+
+
+@pytest.mark.parametrize("error", [None, BrokerUnreachable("no broker answers there: check that it runs")])
+def test_a_broker_that_does_not_answer_is_told_without_another_try(error: BrokerUnreachable | None) -> None:
+    def link(sink: Sink) -> Link:
+        return Silent(sink, error)  # type: ignore[return-value]  # all of a link's verbs, doing nothing
+
+    with pytest.raises(BrokerUnreachable, match="check"):
+        read(link, TOPICS, timeout_s=FIRST_S / 20)
