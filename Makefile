@@ -25,7 +25,7 @@ demo: $(STAMP)
 	  $(BIN)/coordinator start --rounds 5 --virtual 8 --plan watch --data watch --state "$$state"
 
 test: $(STAMP)
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n auto
 
 check: $(STAMP)
 	$(BIN)/ruff check .
