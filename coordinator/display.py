@@ -102,7 +102,8 @@ def plain_line(event: seen.Observation) -> str | None:  # noqa: C901, PLR0911, P
         case seen.Selecting(round=number, quorum=quorum, deadline_s=deadline):
             return f"round {number}: waiting for {_count(quorum, 'device')}, at most {deadline:g} s"
         case seen.RoundOpened(task="train", round=number, selected=selected, deadline_s=deadline):
-            return f"round {number}: {_count(selected, 'device')} asked to train, {deadline:g} s"
+            asked = f"{_count(selected, 'device')} asked to train" if selected else "open again, waiting for updates"
+            return f"round {number}: {asked}, {deadline:g} s"
         case seen.DeviceDeclined(round=number, device=device, reason=reason):
             return f"round {number}: {device} declines: {reason}"
         case seen.UpdateAccepted(task="train", round=number, device=device, examples=examples, size=size):

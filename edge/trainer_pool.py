@@ -198,7 +198,7 @@ class _Child:
 
     def ended(self) -> bool:
         """Whether the process is gone, killed for memory perhaps while it had nothing to do."""
-        return self._process.poll() is not None
+        return self._process.poll() is not None or self._connection.poll()  # idle, it has nothing to say but its end
 
     def end(self) -> None:
         """Hang up, and see that the child ends."""

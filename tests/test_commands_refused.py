@@ -9,22 +9,29 @@ from pathlib import Path
 
 import pytest
 
+from coordinator import plan_file
+from coordinator.plan_file import PlanFile
+from schemas.plan import Plan
 from tests.link_mosquitto import Mosquitto, free_port, program
 from tests.running_commands import COORDINATOR, EDGE, MITDB, QUICK, Running, finished, together
 
 START = (*COORDINATOR, "start", "--rounds", "1")
 
-NARROW = """
-from torch import nn
-
-class Narrow(nn.Module):
-    def __init__(self):
-        super().__init__()
-        self.layers = nn.Sequential(nn.Flatten(), nn.Linear(600, 7))
-
-    def forward(self, signal):
-        return self.layers(signal)
-"""
+NARROW = Plan.build(
+    name="narrow",
+    data="watch",
+    inputs=({"name": "x", "shape": (6, 100)},),
+    classes=("calm", "brisk"),
+    report=("calm", "brisk"),
+    parameters=({"name": "weight", "shape": (2, 600), "init": {"kind": "constant", "value": 0.0}},),
+    operations=(
+        {"out": "flat", "op": "flatten.using_ints", "args": ("%x", 1)},
+        {"out": "logits", "op": "linear", "args": ("%flat", "%weight")},
+        {"out": "loss", "op": "cross_entropy_loss", "args": ("%logits", "%labels", "%class_weights")},
+    ),
+    loss="loss",
+    logits="logits",
+)
 
 
 @pytest.fixture(scope="module")
@@ -92,11 +99,11 @@ def test_nobody_within_the_deadline_says_what_to_start(home: Path, broker: Mosqu
 def test_a_plan_that_does_not_fit_is_declined_and_the_coordinator_gives_the_reason(
     home: Path, broker: Mosquitto
 ) -> None:
-    (home / "narrow.py").write_text(NARROW)
-    model = ("--model", "narrow.py:Narrow", "--input", "6x100", "--classes", "7", "--recipe", "watch")
+    plan_file.write(PlanFile(NARROW, {}), home / "narrow.plan")
+    plan = ("--plan", "narrow.plan", "--deadline", "2", "--state", "unfit", "--broker", broker.address)
     device = (*EDGE, "run", "--broker", broker.address, "--data", "watch", "--device", "dev-one")
     with Running(*device, cwd=home):
-        done = finished(*START, *model, "--state", "unfit", "--deadline", "2", "--broker", broker.address, cwd=home)
+        done = finished(*START, *plan, cwd=home)
     done.says(6, "dev-one: ", "the plan takes examples of 6x100; the data here has 6x150")
     assert "dev-one declines: the plan takes examples of 6x100" in done.out
 
