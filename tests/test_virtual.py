@@ -19,16 +19,18 @@ def settings(state: Path, **changes: object) -> CoordinatorSettings:
     return CoordinatorSettings.model_validate({"virtual": 2, "data": "watch", "state": state, **changes})
 
 
-def children() -> list[psutil.Process]:
-    return [child for child in psutil.Process().children() if "fleet" in child.cmdline()]
+def child_of(fleet: VirtualFleet) -> psutil.Process:
+    assert fleet._child is not None
+    return psutil.Process(fleet._child.pid)
 
 
 def test_the_fleet_is_there_for_as_long_as_the_block_lasts_and_says_goodbye(
     tmp_path: Path, mosquitto: Mosquitto
 ) -> None:
     exits: queue.SimpleQueue[FedbeatError] = queue.SimpleQueue()
-    with VirtualFleet(settings(tmp_path), mosquitto.address, exits.put):
-        (child,) = children()
+    with VirtualFleet(settings(tmp_path), mosquitto.address, exits.put) as fleet:
+        child = child_of(fleet)
+        until(lambda: "fleet" in child.cmdline(), "the child is our program")
         assert not any("mqtt://" in argument for argument in child.cmdline())  # which other users could read
         until(lambda: device_status(mosquitto.port, "virtual-000") is not None, "a device is there")
     assert not child.is_running()
@@ -58,8 +60,8 @@ def test_a_fleet_that_ends_by_itself_is_reported_in_its_own_words(
 
 def test_a_fleet_that_is_killed_is_reported_too(tmp_path: Path) -> None:
     exits: queue.SimpleQueue[FedbeatError] = queue.SimpleQueue()
-    with VirtualFleet(settings(tmp_path), "mqtt://127.0.0.1:1", exits.put):
-        children()[0].kill()
+    with VirtualFleet(settings(tmp_path), "mqtt://127.0.0.1:1", exits.put) as fleet:
+        child_of(fleet).kill()
         error = exits.get(timeout=LIMIT_S)
     assert error.exit_code == 6
     assert "the virtual devices ended" in str(error)
