@@ -38,6 +38,7 @@ class CoordinatorSettings(LinkSettings):
     part_size: Annotated[int, Field(ge=1024, le=16 * 2**20)] = Field(120_000, description="bytes in a part")
     max_weight: Annotated[int, Field(ge=1, le=2**20)] = Field(100_000, description="examples one device can count for")
     state: Path = Field(Path("state/coordinator"), description="directory of the journal and the models")
+    keep_models: Annotated[int, Field(ge=2, le=1_000_000)] = Field(20, description="newest versions kept on disk")
     virtual: Annotated[int, Field(ge=0, le=10_000)] = Field(0, description="virtual devices to start beside it")
     data: str = Field("", description="recordings of the virtual devices: a path, 'watch' or 'sklearn-digits'")
     partition: str = Field("auto", description="auto, owner, even, dirichlet:ALPHA or shards:K")

@@ -3,21 +3,19 @@
 from __future__ import annotations
 
 import re
-import subprocess
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 
 from coordinator import plan_file
 from coordinator.config import CoordinatorSettings
 from coordinator.plan_file import PlanFile
-from schemas.errors import PlanError, SettingsError, StateError
+from schemas.errors import SettingsError
 from schemas.messages import MAX_CLASSES
 from schemas.parameters import Parameters
 from schemas.plan import Plan
+from schemas.plan_cost import verdict
 from schemas.plan_shapes import outline
 
-_CHECK_S = 120.0
 _INPUT = re.compile(r"^(?:(?P<name>[A-Za-z_]\w*)=)?(?P<shape>[1-9]\d*(?:x[1-9]\d*)*)$")
 
 
@@ -97,22 +95,9 @@ def plan_json(name: str) -> str:
 
 
 def check_plan(name: str) -> str:
-    """Have the device's own code check the plan, in a process of its own. Raises ``PlanError`` with its words."""
+    """What a device would say of the plan, in a sentence. Raises ``PlanError`` where it would decline it."""
     plan = plan_file.find(name).plan
-    try:
-        child = subprocess.run(
-            [sys.executable, "-m", "edge", "check-plan"],
-            input=plan.to_bytes(),
-            capture_output=True,
-            timeout=_CHECK_S,
-            check=False,
-        )
-    except (OSError, subprocess.TimeoutExpired) as error:
-        raise StateError(f"can't run the device's check: {error}") from None
-    if child.returncode:
-        words = child.stderr.decode(errors="replace").strip().splitlines()
-        raise PlanError(words[-1].removeprefix("error: ") if words else f"the check ended with {child.returncode}")
-    return child.stdout.decode().strip()
+    return verdict(plan, plan.train.batch_size)
 
 
 def parse_inputs(inputs: Sequence[str]) -> dict[str, tuple[int, ...]]:

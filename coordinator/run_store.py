@@ -25,7 +25,7 @@ from schemas.messages import Counts, DeviceStatus, Message, Metrics, RoundAnnoun
 from schemas.parameters import Parameters
 from schemas.plan import Plan
 
-KEPT_MODELS: Final = 3
+KEPT_MODELS: Final = 20  # unless told otherwise
 ADJUSTABLE: Final = ("rounds", "goal", "quorum", "deadline_s", "evaluate")  # may change while a run goes on
 KEPT_ROUNDS: Final = 2  # whose updates stay in the journal, so that the newest version can be computed again
 
@@ -41,8 +41,17 @@ class RunStore:
     the disk won't.
     """
 
-    def __init__(self, directory: Path, settings: RunSettings, plan: Plan, model: Parameters, wall: Wall) -> None:
+    def __init__(
+        self,
+        directory: Path,
+        settings: RunSettings,
+        plan: Plan,
+        model: Parameters,
+        wall: Wall,
+        keep_models: int = KEPT_MODELS,
+    ) -> None:
         """``model`` is version 0 of a new run; an unfinished one must have begun from the same."""
+        self._keep_models = keep_models
         self.plan = plan
         self._wall = wall
         self._rule = rule(settings.strategy.name)
@@ -130,7 +139,7 @@ class RunStore:
         model = ModelVersion(new.run, new.version, digest, new.previous)
         self.journal.commit_round(ticket.nonce, summary, model, self._now())
         self.checkpoint, self.version, self._folded = new, Version(new.version, digest), None
-        self._models.prune(KEPT_MODELS)
+        self._models.prune(self._keep_models)
         return self.version
 
     def commit_evaluation(self, ticket: Ticket, summary: RoundSummary) -> Metrics:

@@ -14,7 +14,7 @@ from coordinator.inbox import Inbox, largest_update
 from coordinator.performer import Performer
 from coordinator.publisher import Publisher
 from coordinator.reactor import Clock, Events, Reactor, Stop
-from coordinator.run_store import RunStore, Wall, utc
+from coordinator.run_store import KEPT_MODELS, RunStore, Wall, utc
 from coordinator.spool import Spool
 from schemas import codec
 from schemas.errors import FedbeatError, FederationError, SettingsError
@@ -64,8 +64,12 @@ class CoordinatorService:
         clock: Callable[[], float] = time.monotonic,
         wall: Wall = utc,
         alive: Callable[[], None] = lambda: None,
+        keep_models: int = KEPT_MODELS,
     ) -> None:
-        """``model`` is version 0 of a new run; ``alive`` is called about every second, for a watchdog."""
+        """``model`` is version 0 of a new run; ``alive`` is called about every second, for a watchdog.
+
+        The newest ``keep_models`` versions stay on disk.
+        """
         if settings.plan.blob.digest != plan.digest:
             raise SettingsError("the run's settings name another plan than the one given: describe that plan's bytes")
         self._link_factory = link_factory
@@ -79,6 +83,7 @@ class CoordinatorService:
         self._clock = clock
         self._wall = wall
         self._alive = alive
+        self._keep_models = keep_models
         self._events: Events = Events()
         self._performer: Performer | None = None
 
@@ -95,7 +100,7 @@ class CoordinatorService:
         Raises ``LinkError`` where the broker can't be used, ``SettingsError`` and ``StateError`` for the state
         directory, ``FederationError`` where no device came or a round failed too often.
         """
-        with RunStore(self._directory, self._settings, self._plan, self._model, self._wall) as store:
+        with RunStore(self._directory, self._settings, self._plan, self._model, self._wall, self._keep_models) as store:
             status = CoordinatorStatus(
                 state=CoordinatorState.STARTING,
                 session=store.session,

@@ -66,6 +66,7 @@ def start(settings: CoordinatorSettings, *, fresh: bool) -> int:
             settings.state,
             observer=display,
             software=f"fedbeat {version('fedbeat')}",
+            keep_models=settings.keep_models,
             alive=notifier.alive,
         )
         stack.enter_context(stopping_on_signals(service.stop))

@@ -97,9 +97,10 @@ def show_data(path: str, recipe: str | None, *, as_json: bool) -> None:
 @click.argument("file", type=click.File("rb"), default="-")
 def check_plan(file: BinaryIO, batch_size: int) -> None:
     """Say whether this device would train with the plan in FILE, as `coordinator plan show --json` prints it."""
-    from edge.plan_check import check  # noqa: PLC0415 - likewise
+    from schemas.plan import Plan  # noqa: PLC0415 - likewise
+    from schemas.plan_cost import verdict  # noqa: PLC0415 - likewise
 
-    click.echo(check(file.read(MAX_PLAN), batch_size))
+    click.echo(verdict(Plan.from_bytes(file.read(MAX_PLAN)), batch_size))
 
 
 if __name__ == "__main__":

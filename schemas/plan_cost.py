@@ -80,6 +80,15 @@ def check(plan: Plan, batch: int, limits: Limits) -> Cost:
     return found
 
 
+def verdict(plan: Plan, batch: int) -> str:
+    """What a device with the usual limits says of a plan, in a sentence; ``PlanError`` where it would decline it."""
+    found = check(plan, batch, Limits())
+    return (
+        f"plan {plan.name}: {len(plan.operations)} operations, all allowed; a step with {batch} examples takes "
+        f"{found.memory / 1e6:.1f} MB and {found.operations / 1e6:.0f} million operations"
+    )
+
+
 def _elements(value: Value) -> int:
     return math.prod(value) if isinstance(value, Shape) else 1
 
