@@ -266,7 +266,10 @@ class _Connection:
         """
         full = self._unacknowledged >= self._settings.inbound_window
         events = (0 if full else selectors.EVENT_READ) | (selectors.EVENT_WRITE if self._client.want_write() else 0)
-        if sock in selector.get_map():
+        known = selector.get_map().get(sock)
+        if events == (known.events if known else 0):
+            return
+        if known:
             selector.unregister(sock)
         if events:
             selector.register(sock, events)
