@@ -92,6 +92,7 @@ class CoordinatorState(StrEnum):
 
     STARTING = "starting"
     RUNNING = "running"
+    PAUSED = "paused"  # its disk is full, say; ``detail`` tells, and it goes on by itself
     FINISHED = "finished"
     STOPPED = "stopped"  # by its operator; it will go on where it was
     OFFLINE = "offline"  # its last will
@@ -108,6 +109,7 @@ class CoordinatorStatus(Message):
     phase: str = ""
     model_version: RoundNumber = 0
     software: Text = ""
+    heartbeat_s: Seconds = 30.0  # how often this message comes while it serves
     detail: Text = ""
 
 
