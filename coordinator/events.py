@@ -182,6 +182,22 @@ class Open:
 
 
 @dataclass(frozen=True, slots=True)
+class Reopened:
+    """The attempt that was open before a restart: its cohort bound, and how long it had been open, as marked."""
+
+    cohort: float
+    elapsed_s: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class Mark:
+    """Journal for how long the attempt has been open, so that a restart goes on with the same deadline."""
+
+    ticket: Ticket
+    elapsed_s: float
+
+
+@dataclass(frozen=True, slots=True)
 class Keep:
     """Put the update on disk; before any other effect of its batch, and before the broker's ack."""
 
@@ -243,4 +259,4 @@ class Finish:
     error: str | None = None
 
 
-Effect = Announce | Open | Keep | Fold | Reply | Conclude | Abandon | Summarise | Finish | Observation
+Effect = Announce | Open | Mark | Keep | Fold | Reply | Conclude | Abandon | Summarise | Finish | Observation

@@ -183,6 +183,16 @@ class Journal:
             ),
         )
 
+    def mark(self, nonce: str, elapsed_s: float) -> None:
+        """Note for how many seconds the open attempt has been open."""
+        self._database.execute("UPDATE rounds SET elapsed_s = ? WHERE nonce = ?", (elapsed_s, nonce))
+
+    def elapsed(self, nonce: str) -> float:
+        """For how many seconds an attempt was open when that was noted last; 0 before."""
+        value = self._database.execute("SELECT elapsed_s FROM rounds WHERE nonce = ?", (nonce,))[0][0]
+        assert isinstance(value, float)
+        return value
+
     def attempts(self, run: str, number: int, task: Task) -> int:
         """How often a round's task has been opened, which is the number of its next attempt."""
         sql = "SELECT coalesce(max(attempt) + 1, 0) FROM rounds WHERE run = ? AND round = ? AND task = ?"

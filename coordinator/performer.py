@@ -21,6 +21,7 @@ from coordinator.events import (
     Fold,
     Header,
     Keep,
+    Mark,
     Measured,
     Open,
     Reply,
@@ -105,13 +106,17 @@ class Performer:
 
         Returns what comes of them; each event is made when it is asked for.
         """
-        kept, met = [effect for effect in effects if isinstance(effect, Keep)], tuple(met)
+        kept, met = [effect for effect in effects if isinstance(effect, Keep | Mark)], tuple(met)
         if kept or met:
             with self._store.journal.batch():
                 for status in met:
                     self._store.meet(status)
-                for keep in kept:
-                    self._store.keep(keep.header, self._contents[keep.header.digest])
+                for effect in kept:
+                    match effect:
+                        case Keep(header):
+                            self._store.keep(header, self._contents[header.digest])
+                        case Mark(ticket, elapsed_s):
+                            self._store.mark(ticket, elapsed_s)
         outcome = chain.from_iterable([self._do(effect) for effect in effects])
         self._contents.clear()
         return outcome
@@ -141,7 +146,7 @@ class Performer:
                 self._summarise(summary)
             case Finish():
                 self.finish = effect
-            case Keep():
+            case Keep() | Mark():
                 pass  # done before all others
             case _:
                 self._observe(effect)

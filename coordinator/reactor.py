@@ -24,6 +24,7 @@ from coordinator.events import (
     FleetChanged,
     Open,
     Rejected,
+    Reopened,
     StatusCleared,
     StatusReceived,
     StopRequested,
@@ -127,7 +128,7 @@ class Reactor:
         self._ever_connected = False
         self._failure: FedbeatError | None = None
 
-    def run(self, state: State, reopened: float | None) -> Finish:
+    def run(self, state: State, reopened: Reopened | None) -> Finish:
         """Turn until the run is over. Raises what ``Stop`` carries, and ``LinkError`` where the broker is unusable."""
         self._state, effects = begin(state, reopened)
         self._pending.extend(effects)

@@ -6,8 +6,10 @@ from typing import Final
 
 from coordinator.events import Announce, Header, Reply, Ticket
 from coordinator.round_state import Aggregating, Collecting, State
+from schemas import cohort
 from schemas.messages import Join, Metrics, Outcome, Phase, RoundSummary
 
+BACK_WITHIN: Final = 0.1  # of the deadline, in which those sent away come back, each at its own time
 NAMED: Final = 10  # devices that an error names before it only counts
 
 
@@ -95,6 +97,15 @@ def announce(state: State, phase: Phase) -> Announce:
         joined=len(stage.joined),
         received=len(stage.received),
     )
+
+
+def come_back(state: State, stage: Collecting, device: str) -> float:
+    """Seconds before which a device that takes no part in this attempt has nothing to do here.
+
+    Jittered by the device's draw, so that those who were sent away together don't come back together.
+    """
+    left = max(0.0, stage.opened_at + state.rules.deadline_s - state.now)
+    return left + BACK_WITHIN * state.rules.deadline_s * cohort.draw(f"{stage.ticket.nonce}/back", device)
 
 
 def reply(

@@ -13,9 +13,13 @@
   met; at the deadline with the quorum. It is abandoned at the deadline below the quorum, or at once where too many
   have declined for it ever to be met. So no device, dead, slow or lying, holds it up longer than the deadline.
 * An attempt has a nonce of its own, from the run's seed. After a restart the open attempt goes on under it, with all it
-  had accepted and a new deadline; for ``RETURN_S`` devices may come back before their absence counts.
-* One update counts per (run, round, task, device); the first wins. What comes for anything but the open attempt is
-  late where the coordinator ever asked for it, else rejected. Both are answered, and change nothing.
+  had accepted and its own deadline, since how long it has been open is marked on disk; for ``RETURN_S``, which are
+  always left, devices may come back before their absence counts.
+* One update counts per (run, round, task, device); the first wins, and another one is noted as equivocation. What comes
+  for anything but the open attempt is late where the coordinator ever asked for it, else rejected. All are answered,
+  and change nothing.
+* Whoever declines, isn't drawn or is rejected is told to come back when the attempt will be over, each at its own time
+  within a tenth of the deadline after that.
 * ``ATTEMPTS`` failed attempts in a row end the run with an error that names what the devices said.
 """
 
@@ -38,9 +42,11 @@ from coordinator.events import (
     Header,
     JoinReceived,
     Keep,
+    Mark,
     Measured,
     Open,
     Rejected,
+    Reopened,
     StopRequested,
     Summarise,
     Tick,
@@ -52,7 +58,16 @@ from coordinator.events import (
     Version,
 )
 from coordinator.fleet import View
-from coordinator.reports import announce, failed_often, nobody_came, receipt, reply, summarise, with_evaluation
+from coordinator.reports import (
+    announce,
+    come_back,
+    failed_often,
+    nobody_came,
+    receipt,
+    reply,
+    summarise,
+    with_evaluation,
+)
 from coordinator.round_state import Aggregating, Collecting, Over, Resting, Selecting, State
 from schemas import cohort
 from schemas.errors import Reject
@@ -65,19 +80,19 @@ RETURN_S: Final = 5.0
 ATTEMPTS: Final = 3
 PAUSE_S: Final = 1.0  # after a first abandoned attempt, or this share of the deadline; twice that after the second
 PAUSE_SHARE: Final = 0.05
+MARK_S: Final = 1.0  # the time an attempt has been open is on disk at most so long after, or this share of the deadline
+MARK_SHARE: Final = 0.02
 NEWS_S: Final = 0.5  # joined and received are announced at most this often
 MAX_TEXT: Final = 500  # characters, as messages.Text allows
 
 Step = tuple[State, tuple[Effect, ...]]
 
 
-def begin(state: State, reopened: float | None = None) -> Step:
-    """A run's first step, from where ``state`` (selecting) says that it stands.
-
-    ``reopened`` is the cohort bound of the attempt that was open before a restart: that one goes on.
-    """
+def begin(state: State, reopened: Reopened | None = None) -> Step:
+    """A run's first step, from where ``state`` (selecting) says that it stands, or within the attempt ``reopened``."""
     if reopened is not None:
-        return _collect(state, reopened, frozenset(), state.now + RETURN_S)
+        elapsed = max(0.0, min(reopened.elapsed_s, state.rules.deadline_s - RETURN_S))
+        return _collect(state, reopened.cohort, frozenset(), state.now - elapsed, state.now + RETURN_S)
     if state.round > state.rules.rounds:
         return replace(state, stage=Over()), (Finish(),)
     return _select(state)
@@ -122,6 +137,7 @@ def wake_at(state: State) -> float | None:
         case Collecting() as stage:
             times = [stage.opened_at + state.rules.deadline_s]
             times += [stage.told_at + NEWS_S] if stage.news != stage.told else []
+            times += [stage.marked_at + _mark_every(state)]
             times += [stage.gathers_until] if state.now < stage.gathers_until else []
             return min(times)
         case Resting(until):
@@ -141,9 +157,11 @@ def refusal(state: State, header: Header) -> tuple[Outcome, Reject | None, str] 
         return Outcome.REJECTED, Reject.WRONG_RUN, f"it starts from another model than version {state.model.number}"
     if cohort.draw(stage.ticket.nonce, header.device) >= stage.cohort:
         return Outcome.REJECTED, Reject.NOT_SELECTED, "the device was not drawn for this round"
-    if header.device in stage.received:
-        return Outcome.DUPLICATE, None, "an update of this device counts already"
-    return None
+    counts = stage.received.get(header.device)
+    if counts is None:
+        return None
+    text = "an update of this device counts already"
+    return Outcome.DUPLICATE, None if counts.digest == header.digest else Reject.EQUIVOCATION, text
 
 
 # -- selecting ---------------------------------------------------------------------------------------------------------
@@ -200,20 +218,21 @@ def _try_open(state: State, stage: Selecting) -> Step:
 def _open(state: State) -> Step:
     nonce, goal = state.ticket.nonce, state.goal
     bound = 1.0 if goal is None else cohort.bound(nonce, state.eligible, math.ceil(goal * OVERSELECT))
-    return _collect(state, bound, _drawn(state, nonce, bound), state.now)
+    return _collect(state, bound, _drawn(state, nonce, bound), state.now, state.now)
 
 
-def _collect(state: State, bound: float, selected: frozenset[str], gathers_until: float) -> Step:
+def _collect(state: State, bound: float, selected: frozenset[str], opened_at: float, gathers_until: float) -> Step:
     ticket, rules = state.ticket, state.rules
     stage = Collecting(
         ticket=ticket,
-        opened_at=state.now,
+        opened_at=opened_at,
         cohort=bound,
         goal=state.goal,
         quorum=state.quorum,
         selected=selected,
         gathers_until=gathers_until,
         told_at=state.now,
+        marked_at=state.now,
     )
     opened = seen.RoundOpened(
         state.round, state.task, state.attempt, len(selected), stage.goal, stage.quorum, rules.deadline_s
@@ -238,10 +257,14 @@ def _try_close(state: State, stage: Collecting) -> Step:
     newcomers = state.eligible if stage.cohort == 1.0 else frozenset[str]()
     if not gathering and len((asked | newcomers | stage.received.keys()) - stage.declined.keys()) < stage.quorum:
         return _abandon(state, f"so many devices declined that {stage.quorum} updates can't come")
+    effects: tuple[Effect, ...] = ()
+    if state.now >= stage.marked_at + _mark_every(state):
+        stage = replace(stage, marked_at=state.now)
+        effects = (Mark(stage.ticket, state.now - stage.opened_at),)
     if stage.news != stage.told and state.now >= stage.told_at + NEWS_S:
-        state = replace(state, stage=replace(stage, told=stage.news, told_at=state.now))
-        return state, (announce(state, Phase.COLLECTING),)
-    return state, ()
+        stage = replace(stage, told=stage.news, told_at=state.now)
+        effects = (*effects, announce(replace(state, stage=stage), Phase.COLLECTING))
+    return replace(state, stage=stage), effects
 
 
 def _join(state: State, join: Join) -> Step:
@@ -250,7 +273,7 @@ def _join(state: State, join: Join) -> Step:
         if not _was_asked(state, join):
             return _rejected(state, Rejected(Reject.WRONG_RUN, "it answers nothing this run ever asked", "", device))
         return state, (receipt(join, Outcome.LATE, "the round is over"),) if join.accepts else ()
-    back_in = max(0.0, stage.opened_at + state.rules.deadline_s - state.now)
+    back_in = come_back(state, stage, device)
     if cohort.draw(stage.ticket.nonce, device) >= stage.cohort:
         return state, (receipt(join, Outcome.NOTED, "not drawn for this round", back_in),)
     if device in stage.received:
@@ -274,6 +297,9 @@ def _update(state: State, header: Header) -> Step:
     if refused is None:
         return _accept(state, header, (Keep(header), Fold(header)))
     outcome, reason, text = refused
+    if reason is Reject.EQUIVOCATION:
+        state, noted = _rejected(state, Rejected(reason, text, "", header.device))
+        return state, (*noted, receipt(header, outcome, text))
     if reason is not None:
         return _rejected(state, Rejected(reason, text, "", header.device, header.round, header))
     return state, (receipt(header, outcome, text),)
@@ -315,10 +341,11 @@ def _rejected(state: State, event: Rejected) -> Step:
     if event.round is None or device is None or answered is None:
         return state, (rejected,)
     text = f"{event.reason.value}: {event.detail}"[:MAX_TEXT]
+    back_in = come_back(state, stage, device) if isinstance(stage, Collecting) else 0.0
     if isinstance(stage, Collecting) and _answers(answered, stage.ticket) and device not in stage.received:
         declined = {**stage.declined, device: f"its update was rejected, {text}"[:MAX_TEXT]}
         state = replace(state, stage=replace(stage, declined=declined))
-    return state, (rejected, reply(device, answered, Outcome.REJECTED, text))
+    return state, (rejected, reply(device, answered, Outcome.REJECTED, text, back_in))
 
 
 # -- closing -----------------------------------------------------------------------------------------------------------
@@ -398,6 +425,10 @@ def _answers(answer: Ticket | Header | Join, ticket: Ticket) -> bool:
 def _was_asked(state: State, answer: Header | Join) -> bool:
     tickets = (state.rules.ticket(answer.round, answer.task, attempt) for attempt in range(state.attempt + ATTEMPTS))
     return answer.round <= state.round and any(_answers(answer, ticket) for ticket in tickets)
+
+
+def _mark_every(state: State) -> float:
+    return max(MARK_S, MARK_SHARE * state.rules.deadline_s)
 
 
 def _drawn(state: State, nonce: str, bound: float) -> frozenset[str]:

@@ -66,6 +66,7 @@ class Collecting:
     gathers_until: float = -math.inf  # till then, after a restart, those who come back are selected
     told: tuple[int, int] = (0, 0)  # joined and received, as announced
     told_at: float = 0.0
+    marked_at: float = 0.0  # when the time it has been open was last put on disk
 
     @property
     def news(self) -> tuple[int, int]:

@@ -15,7 +15,7 @@ from typing import Any, Final, Self
 
 from coordinator import scores
 from coordinator.aggregation import rule
-from coordinator.events import Header, Ticket, Version
+from coordinator.events import Header, Reopened, Ticket, Version
 from coordinator.inbox import Content
 from coordinator.journal import Journal, ModelVersion, StoredUpdate
 from coordinator.models import Checkpoint, ModelStore
@@ -82,8 +82,8 @@ class RunStore:
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
         self._opened.close()
 
-    def standing(self, now: float) -> tuple[State, float | None]:
-        """Where the run stands, and the cohort bound of its open attempt where it has one."""
+    def standing(self, now: float) -> tuple[State, Reopened | None]:
+        """Where the run stands, and its open attempt where it has one."""
         run, announced = self.settings.run, None if self._found is None else self._found.round
         number = (self._found.committed if self._found else 0) + 1
         task: Task = "train"
@@ -91,8 +91,9 @@ class RunStore:
         if announced is not None:
             number, task, attempt = announced.round, announced.task, announced.attempt
         summary = self.summaries()[-1] if task == "evaluate" else None
-        rules, cohort = Rules.of(self.settings), None if announced is None else announced.cohort
-        return State(rules, self.version, number, Selecting(now), now, task, attempt, summary=summary), cohort
+        reopened = None if announced is None else Reopened(announced.cohort, self.journal.elapsed(announced.nonce))
+        rules = Rules.of(self.settings)
+        return State(rules, self.version, number, Selecting(now), now, task, attempt, summary=summary), reopened
 
     def summaries(self) -> tuple[RoundSummary, ...]:
         """How the run's rounds ended so far, oldest first, the last word on each."""
@@ -112,6 +113,10 @@ class RunStore:
     def keep(self, header: Header, content: Content) -> None:
         """Put an update in the journal; call it within ``journal.batch``."""
         self.journal.add_update(content.update, content.blob, header.digest)
+
+    def mark(self, ticket: Ticket, elapsed_s: float) -> None:
+        """Put on disk how long the attempt has been open; call it within ``journal.batch``."""
+        self.journal.mark(ticket.nonce, elapsed_s)
 
     def meet(self, status: DeviceStatus) -> None:
         """Note a device in the journal; call it within ``journal.batch``."""

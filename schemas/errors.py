@@ -96,6 +96,7 @@ class Reject(StrEnum):
     UNKNOWN_DEVICE = "unknown-device"
     UNKNOWN_CODEC = "unknown-codec"
     NOT_SELECTED = "not-selected"
+    EQUIVOCATION = "equivocation"  # another update for a round than the one that counts already
     UNEXPECTED = "unexpected"  # a topic nobody should have published to
 
 

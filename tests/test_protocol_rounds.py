@@ -429,6 +429,26 @@ def test_must_22_invariant_12_a_coordinators_wall_clock_may_jump_and_no_deadline
         finish(running, devices, asked)
 
 
+def test_must_22_invariant_04_a_restart_in_a_round_leaves_its_deadline_where_it_was(tmp_path: Path) -> None:
+    """Killed twice, with the clock of another boot. Seen to fail without ``RunStore.mark``."""
+    seconds = 0.0
+    for start in range(3):
+        running = RunningCoordinator(tmp_path / "state", rounds=1, evaluate=False)
+        devices = [running.device(f"dev-{number}") for number in range(3)]
+        with running:
+            asked = running.opened()
+            if start == 2:
+                finish(running, devices, asked)
+                break
+            for _ in range(6):
+                running.skip(1.0)
+            seconds += 6.0
+            running.sieve = lambda _event: None  # it hears nothing more, and is gone without a word
+    assert start == 2
+    assert asked.deadline_s == 20.0
+    assert 20.0 - seconds <= asked.remaining_s <= 20.0 - seconds + 2.0
+
+
 def test_must_22_invariant_12_a_device_goes_by_the_time_left_and_not_by_its_wall_clock(
     world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
