@@ -9,6 +9,7 @@ from typing import Annotated, Any, TypeVar
 
 from pydantic import BaseModel, Field, ValidationError
 
+from coordinator.aggregation.mean import MAX_TOTAL, WHOLE
 from schemas import compression
 from schemas.errors import SettingsError
 from schemas.messages import PlanRef, RunSettings, StrategySettings, TrainSettings
@@ -30,6 +31,9 @@ class CoordinatorSettings(LinkSettings):
     devices_min: Fleet | None = Field(None, description="quorum: fewer updates than this abandon the round")
     goal: Fleet | None = Field(None, description="updates that close the round; all selected devices unless given")
     deadline: Annotated[float, Field(gt=0, le=31_536_000)] = Field(600.0, description="seconds a round may take")
+    max_staleness: Annotated[int, Field(ge=1, le=1000)] | None = Field(
+        None, description="rounds overlap: take updates up to so many versions old, --goal of them a version"
+    )
     codec: str = Field("int8", description="how updates are compressed")
     evaluate: bool = Field(True, description="have devices evaluate each new model on held-out data")
     strategy: dict[str, Any] = Field(default_factory=dict, description="table: name, weighting, learning_rate, ...")
@@ -64,6 +68,13 @@ def run_settings(
         raise SettingsError(
             f"--devices-min {settings.quorum()} is above --goal {settings.goal}: a round would close before its quorum"
         )
+    if settings.max_staleness is not None and settings.goal is None:
+        raise SettingsError("--max-staleness lets rounds overlap, each closing at its goal: add --goal, such as 10")
+    if settings.max_staleness is not None and (settings.goal or 0) * settings.max_weight * WHOLE > MAX_TOTAL:
+        raise SettingsError(
+            f"--goal {settings.goal} updates of up to {settings.max_weight} examples are more than can be averaged "
+            f"with --max-staleness: lower --max-weight to {MAX_TOTAL // WHOLE // (settings.goal or 1)}"
+        )
     if settings.train.get("epochs") and settings.train.get("local_steps"):
         raise SettingsError("train.epochs and train.local_steps exclude each other: give one of them")
     if settings.codec not in compression.NAMES:
@@ -81,6 +92,7 @@ def run_settings(
         goal=settings.goal,
         quorum=settings.quorum(),
         deadline_s=settings.deadline,
+        max_staleness=settings.max_staleness,
         max_weight=settings.max_weight,
         part_size=settings.part_size,
         seed=settings.seed,

@@ -83,7 +83,7 @@ class JoinReceived:
 
 @dataclass(frozen=True, slots=True)
 class UpdateReceived:
-    """An update arrived: all of it and valid, or where ``round.refusal`` is against it, perhaps only its start."""
+    """An update arrived: all of it and valid, or where ``admission.refusal`` is against it, perhaps only its start."""
 
     header: Header
 
@@ -104,10 +104,11 @@ class UpdateSeen:
 
 @dataclass(frozen=True, slots=True)
 class UpdateStalled:
-    """An update of the round has been waiting for its ``missing`` parts."""
+    """An update has been waiting for its ``missing`` parts; ``header`` where it answers an earlier round than this."""
 
     device: str
     missing: tuple[int, ...]
+    header: Header | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -206,9 +207,13 @@ class Keep:
 
 @dataclass(frozen=True, slots=True)
 class Fold:
-    """Fold the update into the round's accumulator, then forget its content."""
+    """Fold the update into the round's accumulator, then forget its content.
+
+    ``staleness`` is in versions, None where rounds don't overlap.
+    """
 
     header: Header
+    staleness: int | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,8 +1,8 @@
 """Bytes from the broker to events, or ``Rejected``; bad bytes raise nothing and change nothing. No rules here.
 
-What an update is worth is ``round.refusal``'s decision, asked as soon as its first part tells what it answers, so that
-a late or uninvited one costs a dictionary look-up a part and is never decoded. A whole update is decoded and checked
-(digest, sender, shape, range, no NaN) before it becomes an event: what is accepted later can always be averaged.
+What an update is worth is ``admission.refusal``'s decision, asked as soon as its first part tells what it answers, so
+that a late or uninvited one costs a dictionary look-up a part and is never decoded. A whole update is decoded and
+checked (digest, sender, shape, range, no NaN) before it becomes an event: what is accepted can always be averaged.
 
 Room is bounded. An update's whole size is set aside when its first part comes; where there is no room, updates
 that have stalled give theirs up, and if none has, the newcomer is turned away and told later to send its parts again.
@@ -16,6 +16,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Final, TypeVar
 
+from coordinator.admission import hears, refusal
 from coordinator.aggregation.mean import MAX_VALUE
 from coordinator.events import (
     Header,
@@ -28,7 +29,6 @@ from coordinator.events import (
     UpdateStalled,
     Version,
 )
-from coordinator.round import refusal
 from coordinator.round_state import State
 from schemas import codec, compression
 from schemas.codec import Heading
@@ -139,11 +139,12 @@ class Inbox:
             if entry.header is not None and refusal(state, entry.header) is not None:
                 self._forget(entry.device, entry.assembly.ref.digest)
                 yield UpdateReceived(entry.header)
-            elif entry.round != state.round or state.now - entry.fed_at >= STALL_S * (STALLS + 1):
+            elif not hears(state, entry.round) or state.now - entry.fed_at >= STALL_S * (STALLS + 1):
                 self._drop(entry)
             elif state.now - entry.fed_at >= STALL_S * (entry.reminders + 1):
                 entry.reminders += 1
-                yield UpdateStalled(entry.device, entry.assembly.missing()[:MAX_MISSING])
+                earlier = entry.header if entry.round != state.round else None
+                yield UpdateStalled(entry.device, entry.assembly.missing()[:MAX_MISSING], earlier)
         free = self._room - self._buffered
         while self._turned_away:
             device, ref = next(iter(self._turned_away.items()))
@@ -177,7 +178,7 @@ class Inbox:
         if number > state.round:
             raise WireError(Reject.WRONG_RUN, f"round {number} has not begun")
         if part.index > 0:
-            foreign = digest in self._refused or number != state.round
+            foreign = digest in self._refused or not hears(state, number)
             return None if foreign else self._gather(address, device, part, topic, state, None)
         try:
             header = self._heading(address, device, part)

@@ -198,25 +198,45 @@ class Journal:
         sql = "SELECT coalesce(max(attempt) + 1, 0) FROM rounds WHERE run = ? AND round = ? AND task = ?"
         return _int(self._database.execute(sql, (run, number, task))[0][0])
 
-    def add_update(self, update: Update, blob: bytes, digest: str) -> bool:
-        """Keep an update of the open round, given with its bytes and their SHA-256; False where it is there already."""
+    def add_update(self, update: Update, blob: bytes, digest: str, counted: str | None = None) -> bool:
+        """Keep an update with its bytes and their SHA-256; False where it is there already.
+
+        ``counted`` is the nonce of the open attempt in which it counts, where it answers an earlier one.
+        """
         sql = "SELECT 1 FROM updates WHERE run = ? AND round = ? AND task = ? AND device = ?"
         identity = (update.run, update.round, update.task, update.device)
         if self._database.execute(sql, identity):
             return False
         counts = None if update.counts is None else update.counts.model_dump_json()
         self._database.execute(
-            """INSERT INTO updates (run, round, task, device, nonce, examples, train_loss, counts, digest, blob)
-               VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)""",
-            (*identity, update.nonce, update.examples, update.train_loss, counts, digest, blob),
+            """INSERT INTO updates
+               (run, round, task, device, nonce, counted, examples, train_loss, counts, digest, blob)
+               VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)""",
+            (
+                *identity,
+                update.nonce,
+                counted or update.nonce,
+                update.examples,
+                update.train_loss,
+                counts,
+                digest,
+                blob,
+            ),
         )
         return True
 
     def updates(self, run: str, number: int, task: Task) -> Iterator[StoredUpdate]:
-        """The updates of a round's task in the order of device ids, one in memory at a time, digests checked."""
-        sql = "SELECT received FROM updates WHERE run = ? AND round = ? AND task = ? ORDER BY device"
+        """What counts in a round's task in the order of device ids, one in memory at a time, digests checked."""
+        sql = """SELECT received FROM updates JOIN rounds ON rounds.nonce = counted
+                 WHERE rounds.run = ? AND rounds.round = ? AND rounds.task = ? ORDER BY device, updates.round"""
         for (received,) in self._database.execute(sql, (run, number, task)):
             yield self._update(received)
+
+    def counted(self, run: str, since: int) -> frozenset[tuple[str, int]]:
+        """Devices and rounds, from ``since`` on, whose updates are in a committed version."""
+        sql = """SELECT device, updates.round FROM updates JOIN rounds ON rounds.nonce = counted
+                 WHERE updates.run = ? AND updates.task = 'train' AND updates.round >= ? AND phase = 'committed'"""
+        return frozenset((_str(device), _int(number)) for device, number in self._database.execute(sql, (run, since)))
 
     def commit_round(self, nonce: str, summary: RoundSummary, model: ModelVersion, at: str) -> None:
         """Close the open ``train`` round as committed, with its summary and the new version, or nothing of it.
@@ -245,7 +265,7 @@ class Journal:
         """Close the open round as abandoned, and forget its updates: devices train the next attempt anew."""
         with self.batch():
             self._close(nonce, task, "abandoned", reason=reason)
-            self._database.execute("DELETE FROM updates WHERE nonce = ?", (nonce,))
+            self._database.execute("DELETE FROM updates WHERE counted = ?", (nonce,))
 
     def prune(self, keep_rounds: int) -> None:
         """Delete the updates of all but the newest ``keep_rounds`` (0 or more) committed rounds.
@@ -253,10 +273,10 @@ class Journal:
         The open round's updates stay, and so do all summaries, versions and metrics.
         """
         self._database.execute(
-            """DELETE FROM updates WHERE nonce NOT IN (SELECT nonce FROM rounds WHERE phase = 'collecting')
-               AND (run, round) NOT IN (
-                 SELECT run, round FROM rounds WHERE task = 'train' AND phase = 'committed'
-                 ORDER BY rowid DESC LIMIT ?)""",
+            """DELETE FROM updates WHERE counted IN (
+                 SELECT nonce FROM rounds WHERE phase <> 'collecting' AND (run, round) NOT IN (
+                   SELECT run, round FROM rounds WHERE task = 'train' AND phase = 'committed'
+                   ORDER BY rowid DESC LIMIT ?))""",
             (keep_rounds,),
         )
 
@@ -313,7 +333,7 @@ class Journal:
         if not rows:
             return None, ()
         announcement = RoundAnnouncement.model_validate_json(_str(rows[0][0]))
-        sql = "SELECT device FROM updates WHERE nonce = ? ORDER BY received"
+        sql = "SELECT device FROM updates WHERE counted = ? ORDER BY received"
         devices = tuple(_str(row[0]) for row in self._database.execute(sql, (announcement.nonce,)))
         return announcement.model_copy(update={"received": len(devices)}), devices
 

@@ -107,6 +107,7 @@ class UpdateAccepted:
     train_loss: float | None
     size: int
     received: int
+    staleness: int = 0  # versions its model was behind
 
 
 @dataclass(frozen=True, slots=True)

@@ -129,8 +129,8 @@ class Performer:
 
     def _do(self, effect: Effect) -> Iterable[Event]:
         match effect:
-            case Fold(header):
-                self._store.fold(header, self._contents.pop(header.digest))
+            case Fold(header, staleness):
+                self._store.fold(header, self._contents.pop(header.digest), staleness)
                 self._inbox.remember(header)
             case Reply():
                 self._reply(effect)

@@ -23,7 +23,7 @@ def summarise(state: State, stage: Collecting | None, failure: str = "") -> Roun
         outcome="abandoned" if failure else "committed",
         reason=failure,
         model_version=state.model.number + (state.task == "train" and not failure),
-        devices=() if failure else tuple(header.device for header in headers),
+        devices=() if failure else tuple(sorted({header.device for header in headers})),
         examples=0 if failure else sum(header.examples for header in headers),
         train_loss=sum(loss * n for loss, n in losses) / sum(n for _, n in losses) if losses else None,
         declined={} if stage is None else dict(stage.declined),

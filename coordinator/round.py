@@ -18,6 +18,8 @@
 * One update counts per (run, round, task, device); the first wins, and another one is noted as equivocation. What comes
   for anything but the open attempt is late where the coordinator ever asked for it, else rejected. All are answered,
   and change nothing.
+* With ``max_staleness`` rounds overlap: everybody is drawn, an update may answer an earlier round (see ``admission``),
+  and only the last version is evaluated, since an evaluation in between would wait for those who train.
 * Whoever declines, isn't drawn or is rejected is told to come back when the attempt will be over, each at its own time
   within a tenth of the deadline after that.
 * ``ATTEMPTS`` failed attempts in a row end the run with an error that names what the devices said.
@@ -30,6 +32,7 @@ from dataclasses import replace
 from typing import Final
 
 from coordinator import observers as seen
+from coordinator.admission import answers, belongs, key, refusal, staleness, was_asked
 from coordinator.events import (
     Abandon,
     Committed,
@@ -68,7 +71,7 @@ from coordinator.reports import (
     summarise,
     with_evaluation,
 )
-from coordinator.round_state import Aggregating, Collecting, Over, Resting, Selecting, State
+from coordinator.round_state import ATTEMPTS, Aggregating, Collecting, Over, Resting, Selecting, State
 from schemas import cohort
 from schemas.errors import Reject
 from schemas.messages import Join, Metrics, Outcome, Phase
@@ -77,7 +80,6 @@ OVERSELECT: Final = 1.3
 SETTLE_S: Final = 1.0
 PATIENCE_S: Final = 10.0
 RETURN_S: Final = 5.0
-ATTEMPTS: Final = 3
 PAUSE_S: Final = 1.0  # after a first abandoned attempt, or this share of the deadline; twice that after the second
 PAUSE_SHARE: Final = 0.05
 MARK_S: Final = 1.0  # the time an attempt has been open is on disk at most so long after, or this share of the deadline
@@ -112,11 +114,11 @@ def step(state: State, event: Event) -> Step:  # noqa: C901, PLR0911  - the mach
         case UpdateReceived(header):
             return _update(state, header)
         case UpdateRestored(header):
-            return _accept(state, header, (Fold(header),))
+            return _accept(state, header, ()) if belongs(state, header) else (state, ())
         case UpdateSeen(header):
             return state, (receipt(header, Outcome.DUPLICATE),)
-        case UpdateStalled(device, missing):
-            return state, _missing(state, device, missing)
+        case UpdateStalled():
+            return state, _missing(state, event)
         case Rejected():
             return _rejected(state, event)
         case Committed(version):
@@ -144,24 +146,6 @@ def wake_at(state: State) -> float | None:
             return until
         case _:
             return None
-
-
-def refusal(state: State, header: Header) -> tuple[Outcome, Reject | None, str] | None:
-    """Why an update would not count now: outcome, reason and text; None where it would, if its content is valid."""
-    stage = state.stage
-    if not isinstance(stage, Collecting) or not _answers(header, stage.ticket):
-        if _was_asked(state, header):
-            return Outcome.LATE, None, f"round {header.round} ({header.task}) does not take updates any more"
-        return Outcome.REJECTED, Reject.WRONG_RUN, "it answers nothing this run ever asked"
-    if header.model != state.model:
-        return Outcome.REJECTED, Reject.WRONG_RUN, f"it starts from another model than version {state.model.number}"
-    if cohort.draw(stage.ticket.nonce, header.device) >= stage.cohort:
-        return Outcome.REJECTED, Reject.NOT_SELECTED, "the device was not drawn for this round"
-    counts = stage.received.get(header.device)
-    if counts is None:
-        return None
-    text = "an update of this device counts already"
-    return Outcome.DUPLICATE, None if counts.digest == header.digest else Reject.EQUIVOCATION, text
 
 
 # -- selecting ---------------------------------------------------------------------------------------------------------
@@ -217,7 +201,8 @@ def _try_open(state: State, stage: Selecting) -> Step:
 
 def _open(state: State) -> Step:
     nonce, goal = state.ticket.nonce, state.goal
-    bound = 1.0 if goal is None else cohort.bound(nonce, state.eligible, math.ceil(goal * OVERSELECT))
+    everybody = goal is None or state.rules.max_staleness is not None
+    bound = 1.0 if goal is None or everybody else cohort.bound(nonce, state.eligible, math.ceil(goal * OVERSELECT))
     return _collect(state, bound, _drawn(state, nonce, bound), state.now, state.now)
 
 
@@ -269,10 +254,11 @@ def _try_close(state: State, stage: Collecting) -> Step:
 
 def _join(state: State, join: Join) -> Step:
     stage, device = state.stage, join.device
-    if not isinstance(stage, Collecting) or not _answers(join, stage.ticket):
-        if not _was_asked(state, join):
+    if not isinstance(stage, Collecting) or not answers(join, stage.ticket):
+        if not was_asked(state, join):
             return _rejected(state, Rejected(Reject.WRONG_RUN, "it answers nothing this run ever asked", "", device))
-        return state, (receipt(join, Outcome.LATE, "the round is over"),) if join.accepts else ()
+        late = join.accepts and state.rules.max_staleness is None  # else what it will send may count all the same
+        return state, (receipt(join, Outcome.LATE, "the round is over"),) if late else ()
     back_in = come_back(state, stage, device)
     if cohort.draw(stage.ticket.nonce, device) >= stage.cohort:
         return state, (receipt(join, Outcome.NOTED, "not drawn for this round", back_in),)
@@ -295,7 +281,7 @@ def _join(state: State, join: Join) -> Step:
 def _update(state: State, header: Header) -> Step:
     refused = refusal(state, header)
     if refused is None:
-        return _accept(state, header, (Keep(header), Fold(header)))
+        return _accept(state, header, (Keep(header),))
     outcome, reason, text = refused
     if reason is Reject.EQUIVOCATION:
         state, noted = _rejected(state, Rejected(reason, text, "", header.device))
@@ -307,27 +293,36 @@ def _update(state: State, header: Header) -> Step:
 
 def _accept(state: State, header: Header, effects: tuple[Effect, ...]) -> Step:
     stage = state.stage
-    if not isinstance(stage, Collecting) or not _answers(header, stage.ticket):
-        return state, ()
-    declined = {device: reason for device, reason in stage.declined.items() if device != header.device}
-    received = {**stage.received, header.device: header}
-    stage = replace(stage, joined=stage.joined | {header.device}, declined=declined, received=received)
+    assert isinstance(stage, Collecting)  # or it would not belong
+    name, behind = key(stage, header), staleness(state, header)
+    declined = {device: reason for device, reason in stage.declined.items() if device != name}
+    received = {**stage.received, name: header}
+    joined = stage.joined | {name} if name == header.device else stage.joined
+    stage = replace(stage, joined=joined, declined=declined, received=received)
     accepted = seen.UpdateAccepted(
-        header.round, header.task, header.device, header.examples, header.train_loss, header.size, len(received)
+        header.round,
+        header.task,
+        header.device,
+        header.examples,
+        header.train_loss,
+        header.size,
+        len(received),
+        behind or 0,
     )
     state = replace(state, stage=stage)
-    effects = (*effects, receipt(header, Outcome.ACCEPTED), accepted)
+    effects = (*effects, Fold(header, behind), receipt(header, Outcome.ACCEPTED), accepted)
     if stage.goal is None or len(received) < stage.goal:
         return state, effects
     state, closing = _conclude(state, stage)
     return state, (*effects, *closing)
 
 
-def _missing(state: State, device: str, missing: tuple[int, ...]) -> tuple[Effect, ...]:
-    stage = state.stage
-    if not isinstance(stage, Collecting) or device in stage.received:
+def _missing(state: State, stalled: UpdateStalled) -> tuple[Effect, ...]:
+    stage, header = state.stage, stalled.header
+    if not isinstance(stage, Collecting) or (header is None and stalled.device in stage.received):
         return ()
-    return (reply(device, stage.ticket, Outcome.INCOMPLETE, "parts are missing", missing=missing),)
+    asked = header or stage.ticket
+    return (reply(stalled.device, asked, Outcome.INCOMPLETE, "parts are missing", missing=stalled.missing),)
 
 
 def _rejected(state: State, event: Rejected) -> Step:
@@ -342,7 +337,7 @@ def _rejected(state: State, event: Rejected) -> Step:
         return state, (rejected,)
     text = f"{event.reason.value}: {event.detail}"[:MAX_TEXT]
     back_in = come_back(state, stage, device) if isinstance(stage, Collecting) else 0.0
-    if isinstance(stage, Collecting) and _answers(answered, stage.ticket) and device not in stage.received:
+    if isinstance(stage, Collecting) and answers(answered, stage.ticket) and device not in stage.received:
         declined = {**stage.declined, device: f"its update was rejected, {text}"[:MAX_TEXT]}
         state = replace(state, stage=replace(stage, declined=declined))
     return state, (rejected, reply(device, answered, Outcome.REJECTED, text, back_in))
@@ -361,13 +356,25 @@ def _committed(state: State, version: Version) -> Step:
     if not isinstance(stage, Aggregating):
         return state, ()
     summary = summarise(state, stage.collected)
+    state = _remembering(state, stage.collected)
     state = replace(state, model=version, attempt=0, failures=0, said={}, rejected={}, summary=summary)
     effects = (Summarise(summary), seen.RoundClosed(summary), announce(state, Phase.COMMITTED))
-    if state.rules.evaluate and state.view.evaluators:
+    waits = state.rules.max_staleness is None or state.round >= state.rules.rounds
+    if state.rules.evaluate and state.view.evaluators and waits:
         state, more = _open(replace(state, task="evaluate"))
     else:
         state, more = _next_round(state)
     return state, (*effects, *more)
+
+
+def _remembering(state: State, collected: Collecting) -> State:
+    """The state with what later rounds must know of this one, where they may count updates that it asked for."""
+    limit = state.rules.max_staleness
+    if limit is None:
+        return state
+    new = {(header.device, header.round) for header in collected.received.values()}
+    counted = frozenset(one for one in state.counted | new if one[1] > state.round - limit)
+    return replace(state, lineage=(state.model, *state.lineage)[:limit], counted=counted)
 
 
 def _measured(state: State, metrics: Metrics) -> Step:
@@ -416,15 +423,6 @@ def _abandon(state: State, reason: str) -> Step:
 
 
 # -- questions --------------------------------------------------------------------------------------------------------
-
-
-def _answers(answer: Ticket | Header | Join, ticket: Ticket) -> bool:
-    return (answer.round, answer.task, answer.nonce) == (ticket.round, ticket.task, ticket.nonce)
-
-
-def _was_asked(state: State, answer: Header | Join) -> bool:
-    tickets = (state.rules.ticket(answer.round, answer.task, attempt) for attempt in range(state.attempt + ATTEMPTS))
-    return answer.round <= state.round and any(_answers(answer, ticket) for ticket in tickets)
 
 
 def _mark_every(state: State) -> float:

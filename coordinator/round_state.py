@@ -6,10 +6,13 @@ import hashlib
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import Final
 
 from coordinator.events import Header, Ticket, Version
 from coordinator.fleet import View
 from schemas.messages import RoundSummary, RunSettings, Task
+
+ATTEMPTS: Final = 3  # failed ones in a row end a run
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,6 +26,7 @@ class Rules:
     goal: int | None = None
     evaluate: bool = True
     seed: int = 0
+    max_staleness: int | None = None  # versions an update may be behind; None: rounds don't overlap
 
     @classmethod
     def of(cls, settings: RunSettings) -> Rules:
@@ -35,6 +39,7 @@ class Rules:
             goal=settings.goal,
             evaluate=settings.evaluate,
             seed=settings.seed,
+            max_staleness=settings.max_staleness,
         )
 
     def ticket(self, number: int, task: Task, attempt: int) -> Ticket:
@@ -52,7 +57,7 @@ class Selecting:
 
 @dataclass(frozen=True, slots=True)
 class Collecting:
-    """Waiting for updates. ``received`` and ``declined`` are by device and never hold the same one."""
+    """Waiting for updates. ``declined`` is by device, ``received`` by ``admission.key``; they never share one."""
 
     ticket: Ticket
     opened_at: float
@@ -114,6 +119,8 @@ class State:
     said: Mapping[str, str] = field(default_factory=dict)  # why devices didn't take part since the last commit
     rejected: Mapping[str, int] = field(default_factory=dict)  # messages by reason, of this round
     summary: RoundSummary | None = None  # of this round's new version, until its evaluation
+    lineage: tuple[Version, ...] = ()  # the versions before this one that updates may start from, newest first
+    counted: frozenset[tuple[str, int]] = frozenset()  # devices and rounds whose updates are in those versions
 
     @property
     def eligible(self) -> frozenset[str]:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 from types import TracebackType
@@ -20,7 +21,7 @@ from coordinator.inbox import Content
 from coordinator.journal import Journal, ModelVersion, StoredUpdate
 from coordinator.models import Checkpoint, ModelStore
 from coordinator.round_state import Rules, Selecting, State
-from schemas.errors import FederationError, SettingsError
+from schemas.errors import FederationError, SettingsError, StateError
 from schemas.messages import Counts, DeviceStatus, Message, Metrics, RoundAnnouncement, RoundSummary, RunSettings, Task
 from schemas.parameters import Parameters
 from schemas.plan import Plan
@@ -56,6 +57,7 @@ class RunStore:
         self._wall = wall
         self._rule = rule(settings.strategy.name)
         self._folded: Any = None  # the rule's own, or a list of counts
+        self._open = ""  # the nonce of the open attempt
         with ExitStack() as opened:
             self.journal = opened.enter_context(Journal(directory / "journal.db"))
             self._models = ModelStore(directory / "models")
@@ -92,8 +94,15 @@ class RunStore:
             number, task, attempt = announced.round, announced.task, announced.attempt
         summary = self.summaries()[-1] if task == "evaluate" else None
         reopened = None if announced is None else Reopened(announced.cohort, self.journal.elapsed(announced.nonce))
-        rules = Rules.of(self.settings)
-        return State(rules, self.version, number, Selecting(now), now, task, attempt, summary=summary), reopened
+        state = State(
+            Rules.of(self.settings), self.version, number, Selecting(now), now, task, attempt, summary=summary
+        )
+        limit = self.settings.max_staleness
+        if limit is not None:
+            before = self.journal.models(run)[-1 - limit : -1]
+            lineage = tuple(Version(model.version, model.digest) for model in reversed(before))
+            state = replace(state, lineage=lineage, counted=self.journal.counted(run, number - limit))
+        return state, reopened
 
     def summaries(self) -> tuple[RoundSummary, ...]:
         """How the run's rounds ended so far, oldest first, the last word on each."""
@@ -104,6 +113,7 @@ class RunStore:
         train = announcement.task == "train"
         manifest = self.checkpoint.parameters.manifest
         self._folded = self._rule.init(manifest, self.settings.strategy, self.settings.max_weight) if train else []
+        self._open = announcement.nonce
         found, self._found = self._found, None
         if found is None or found.round is None or found.round.nonce != announcement.nonce:
             self.journal.open_round(announcement)
@@ -111,8 +121,12 @@ class RunStore:
         yield from self.journal.updates(self.settings.run, announcement.round, announcement.task)
 
     def keep(self, header: Header, content: Content) -> None:
-        """Put an update in the journal; call it within ``journal.batch``."""
-        self.journal.add_update(content.update, content.blob, header.digest)
+        """Put an update that counts in the open attempt in the journal; call it within ``journal.batch``."""
+        if not self.journal.add_update(content.update, content.blob, header.digest, self._open):
+            raise StateError(
+                f"an update of {header.device} for round {header.round} would count twice: please report it; "
+                "what was committed is safe, and the same command goes on from there"
+            )
 
     def mark(self, ticket: Ticket, elapsed_s: float) -> None:
         """Put on disk how long the attempt has been open; call it within ``journal.batch``."""
@@ -122,10 +136,10 @@ class RunStore:
         """Note a device in the journal; call it within ``journal.batch``."""
         self.journal.add_device(status, self._now())
 
-    def fold(self, header: Header, content: Content) -> None:
-        """Fold an update into the accumulator."""
+    def fold(self, header: Header, content: Content, staleness: int | None = None) -> None:
+        """Fold an update, so many versions behind, into the accumulator."""
         if content.delta is not None:
-            self._folded = self._rule.fold(self._folded, content.delta, header.examples)
+            self._folded = self._rule.fold(self._folded, content.delta, header.examples, staleness)
         else:
             self._folded.append(content.update.counts)
 
@@ -166,7 +180,7 @@ class RunStore:
 
     def tidy(self) -> None:
         """What can wait until nobody does: drop old updates, and move the journal's log into its file."""
-        self.journal.prune(KEPT_ROUNDS)
+        self.journal.prune(max(KEPT_ROUNDS, (self.settings.max_staleness or 0) + 1))
         self.journal.checkpoint()
 
     def finish(self) -> None:

@@ -159,6 +159,7 @@ class RunSettings(Message):
     goal: Annotated[int, Field(ge=1, le=MAX_DEVICES)] | None = None  # updates that close a round; None: all selected
     quorum: Annotated[int, Field(ge=1, le=MAX_DEVICES)] = 1  # updates below which a round is abandoned
     deadline_s: Annotated[float, Field(gt=0, le=31_536_000)] = 600.0
+    max_staleness: Annotated[int, Field(ge=1, le=1000)] | None = None  # versions an update may be behind; None: 0
     max_weight: Annotated[int, Field(ge=1, le=2**20)] = 100_000  # examples one device can count for
     part_size: Annotated[int, Field(ge=1024, le=16 * 2**20)] = 120_000  # bytes of payload in a part
     seed: Count = 0

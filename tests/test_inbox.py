@@ -8,6 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from coordinator.admission import refusal
 from coordinator.events import (
     FleetChanged,
     JoinReceived,
@@ -22,7 +23,7 @@ from coordinator.events import (
 )
 from coordinator.fleet import View
 from coordinator.inbox import PER_DEVICE, STALL_S, STALLS, Arrival, Delivery, Inbox
-from coordinator.round import SETTLE_S, begin, refusal, step
+from coordinator.round import SETTLE_S, begin, step
 from coordinator.round_state import Collecting, Rules, Selecting, State
 from schemas import codec, compression
 from schemas.compression import float32

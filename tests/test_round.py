@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
 from coordinator import observers as seen
+from coordinator.admission import refusal
 from coordinator.events import (
     Abandon,
     Announce,
@@ -40,8 +41,8 @@ from coordinator.events import (
     Version,
 )
 from coordinator.fleet import View
-from coordinator.round import ATTEMPTS, NEWS_S, PATIENCE_S, RETURN_S, SETTLE_S, begin, refusal, step, wake_at
-from coordinator.round_state import Aggregating, Collecting, Over, Resting, Rules, Selecting, State
+from coordinator.round import NEWS_S, PATIENCE_S, RETURN_S, SETTLE_S, begin, step, wake_at
+from coordinator.round_state import ATTEMPTS, Aggregating, Collecting, Over, Resting, Rules, Selecting, State
 from schemas import cohort
 from schemas.errors import Reject
 from schemas.messages import Join, Metrics, Outcome, Phase, Task

@@ -5,13 +5,14 @@ Floating-point sums depend on their order; integer sums don't. Each product ``va
 48 bits at fixed places, and each limb is added to an int64 array of its own: a long accumulator (Kulisch 1971) that
 is laid out so that NumPy folds whole blocks.
 
+* **Discounts are whole numbers** too, so that a mean of stale updates is as exact: 24 + 28 bits at most.
 * **Exact.** The limbs reach down to 2**-172, below the last bit of the smallest float32 (2**-149), so the sum has no
   rounding at all for any finite values up to ``MAX_VALUE``. What has been folded, not how, decides every limb.
 * **Rounded once, at the end.** ``finish`` adds the limbs, divides and converts: within 0.5 + 2**-24 float32 ulp of the
   true mean, which is the correctly rounded one except where that lies as good as half-way between two float32.
   Equal models average to exactly themselves (but a zero is +0.0).
 * **Can't overflow.** Below the top limb each update adds less than 2**47 in magnitude and there are at most
-  ``MAX_FOLDS`` = 2**15; the top limb takes ``MAX_VALUE * MAX_TOTAL * 2**-20`` = 2**62. Both bounds are checked.
+  ``MAX_FOLDS`` = 2**15; the top limb takes ``MAX_VALUE * MAX_TOTAL * 2**-20`` = 2**54. Both bounds are checked.
 
 A limb exists once a value needs it. Two do for deltas whose values times weights lie below 2**19 and whose last bits
 lie above 2**-76, which is 16 bytes a parameter; five, 40 bytes, are the most that any bytes from outside can cause.
@@ -31,10 +32,12 @@ from schemas.errors import FederationError, Reject, WireError
 from schemas.messages import StrategySettings
 from schemas.parameters import Flat, Manifest, Parameters
 
-MAX_VALUE: Final = 2.0**48  # no trained weight or delta comes near; larger ones are a diverged or lying device's
+MAX_VALUE: Final = 2.0**40  # no trained weight or delta comes near; larger ones are a diverged or lying device's
 MAX_WEIGHT: Final = 2**20  # of one update; RunSettings.max_weight allows no more
 MAX_TOTAL: Final = 2**34  # weight of one round: more than messages.MAX_DEVICES times MAX_WEIGHT
 MAX_FOLDS: Final = 2**15  # updates of one round
+
+WHOLE: Final = 2**8  # what a fresh update's weight is multiplied by where weights are discounted
 
 LIMB_BITS: Final = 48
 PLACES: Final = (-20, 28, 76, 124, 172)  # a limb at place p counts units of 2**-p; LIMB_BITS apart
@@ -75,20 +78,30 @@ def init(manifest: Manifest, settings: StrategySettings, max_weight: int) -> Wei
     return WeightedSum(manifest, settings.weighting == "equal", max_weight)
 
 
-def fold(total: WeightedSum, delta: Parameters, examples: int) -> WeightedSum:
-    """Add one update, in place. Raises ``WireError`` and changes nothing where it can't be averaged."""
+def fold(total: WeightedSum, delta: Parameters, examples: int, staleness: int | None = None) -> WeightedSum:
+    """Add one update, in place. Raises ``WireError`` and changes nothing where it can't be averaged.
+
+    One that is ``staleness`` versions behind counts as 1/sqrt(1 + staleness) of itself (FedBuff, Nguyen et al. 2022) in
+    a mean over whole weights, so that a round of stale updates is a smaller step. It is given for all updates or none.
+    """
     if delta.manifest != total.manifest:
         raise WireError(Reject.WRONG_SHAPE, "an update's tensors don't match the model's")
     if examples < 1:
         raise WireError(Reject.OUT_OF_RANGE, f"an update from {examples} examples")
     weight = 1 if total.equal_weights else min(examples, total.max_weight)
-    _check_room(total, weight, 1)
+    whole, discounted = (weight, weight) if staleness is None else (weight * WHOLE, weight * discount(staleness))
+    _check_room(total, whole, 1)
     peaks = _peaks(delta.flat)  # of the whole update before anything of it is added
     for where, peak in zip(blocks(total.manifest.size), peaks, strict=True):
-        _fold_block(total, delta.flat, where, weight, peak)
-    total.weight += weight
+        _fold_block(total, delta.flat, where, discounted, peak)
+    total.weight += whole
     total.folds += 1
     return total
+
+
+def discount(staleness: int) -> int:
+    """What an update so many versions behind counts for, of ``WHOLE``."""
+    return round(WHOLE / math.sqrt(1 + staleness))
 
 
 def merge(total: WeightedSum, other: WeightedSum) -> WeightedSum:

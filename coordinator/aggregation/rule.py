@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import Final, Generic, TypeVar
+from typing import Final, Generic, Protocol, TypeVar
 
 from schemas.messages import StrategySettings
 from schemas.parameters import Flat, Manifest, Parameters
@@ -23,6 +23,13 @@ Moments = Mapping[str, Flat]
 S = TypeVar("S")
 
 
+class Fold(Protocol[S]):
+    """Takes one update into a state; see ``Rule``."""
+
+    def __call__(self, total: S, delta: Parameters, examples: int, staleness: int | None = None, /) -> S:
+        """The state with it."""
+
+
 def blocks(size: int) -> Iterator[slice]:
     """Slices of at most ``BLOCK`` elements that cover ``size``."""
     return (slice(start, min(start + BLOCK, size)) for start in range(0, size, BLOCK))
@@ -32,9 +39,10 @@ def blocks(size: int) -> Iterator[slice]:
 class Rule(Generic[S]):
     """An aggregation rule as functions; ``S`` is the reduction's own state.
 
-    ``init(manifest, settings, max_weight)`` starts a round. ``fold(state, delta, examples)`` takes one update and
-    may change ``state`` in place, so only the returned one may be used; it raises ``WireError`` and changes nothing
-    where the delta is not finite or out of range. ``merge(state, other)`` folds everything ``other`` has folded.
+    ``init(manifest, settings, max_weight)`` starts a round. ``fold(state, delta, examples, staleness)`` takes one
+    update and may change ``state`` in place, so only the returned one may be used; it raises ``WireError`` and changes
+    nothing where the delta is not finite or out of range. ``staleness`` is in versions, for every update or none.
+    ``merge(state, other)`` folds everything ``other`` has folded.
     ``finish(state)`` is the aggregated delta.
 
     ``start(manifest, settings)`` is the server optimiser's state before the first round, and
@@ -42,7 +50,7 @@ class Rule(Generic[S]):
     """
 
     init: Callable[[Manifest, StrategySettings, int], S]
-    fold: Callable[[S, Parameters, int], S]
+    fold: Fold[S]
     merge: Callable[[S, S], S]
     finish: Callable[[S], Parameters]
     start: Callable[[Manifest, StrategySettings], Moments]
