@@ -7,6 +7,7 @@ import sqlite3
 import subprocess
 import sys
 from collections.abc import Iterator
+from importlib import resources
 from pathlib import Path
 
 import pytest
@@ -137,6 +138,35 @@ def test_sessions_rise_over_restarts(path: Path) -> None:
 def test_a_new_journal_has_nothing_to_resume(path: Path) -> None:
     with Journal(path) as journal:
         assert journal.open_run() is None
+
+
+def test_a_journal_that_an_earlier_version_wrote_goes_on_with_its_open_round(path: Path) -> None:
+    """Seen to fail without the UPDATE of ``v2.sql``."""
+    path.parent.mkdir()
+    asked, (sent, blob, digest) = announced(1), update("dev-a")
+    old = sqlite3.connect(path)
+    old.executescript((resources.files("coordinator") / "migrations" / "v1.sql").read_text("utf-8"))
+    old.executescript(f"PRAGMA application_id = {database.APPLICATION_ID}; PRAGMA user_version = 1;")
+    with old:
+        old.execute("INSERT INTO runs VALUES ('run-1', ?, ?, NULL)", (RUN.model_dump_json(), AT))
+        old.execute("INSERT INTO models VALUES ('run-1', 0, ?, NULL, ?)", (DIGESTS[0], AT))
+        old.execute(
+            "INSERT INTO rounds VALUES (?, 'run-1', 1, 'train', 0, 'collecting', ?, 600.0, 0, ?, ?, NULL, NULL)",
+            (asked.nonce, AT, DIGESTS[0], asked.model_dump_json()),
+        )
+        old.execute(
+            "INSERT INTO updates VALUES (1, 'run-1', 1, 'train', 'dev-a', ?, 37, 0.25, NULL, ?, ?)",
+            (asked.nonce, digest, blob),
+        )
+    old.close()
+    with Journal(path) as journal:
+        resume = journal.open_run()
+        assert resume is not None
+        assert (resume.devices, kept(journal), journal.elapsed(asked.nonce)) == (("dev-a",), ["dev-a"], 0.0)
+        assert journal.add_update(sent, blob, digest) is False
+        journal.add_update(*update("dev-b"))
+        journal.commit_round(asked.nonce, summary(1), version(1), AT)
+        assert kept(journal) == ["dev-a", "dev-b"]
 
 
 def test_an_interrupted_round_resumes_with_its_nonce_deadline_and_updates(journal: Journal, path: Path) -> None:
