@@ -30,7 +30,7 @@ def overlapping(**changes: object) -> Run:
     return Run(rules(goal=2, quorum=2, max_staleness=2, rounds=6, **changes)).opened(names(5))
 
 
-def test_an_update_for_an_earlier_round_counts_in_the_open_one_and_says_how_far_it_is_behind() -> None:
+def test_must_17_an_update_for_an_earlier_round_counts_in_the_open_one_and_says_how_far_it_is_behind() -> None:
     """Seen to fail without ``_is_stale``, and with ``state.model`` for the header's own in ``refusal``."""
     run = overlapping()
     slow = run.header("dev-4")
@@ -138,7 +138,7 @@ def recomputed(directory: Path, result: RunResult, number: int) -> Parameters:
 
 
 @pytest.mark.parametrize("crash", [False, True])
-def test_invariant_06_a_version_of_stale_updates_is_fedbuffs_and_can_be_computed_again(
+def test_must_24_invariant_06_a_version_of_stale_updates_is_fedbuffs_and_can_be_computed_again(
     tmp_path: Path, *, crash: bool
 ) -> None:
     """Also where the coordinator is killed with a stale update in its buffer, and what was counted is sent again.

@@ -351,7 +351,7 @@ def test_a_second_update_of_a_device_is_a_duplicate_and_changes_nothing() -> Non
     assert run.state == before
 
 
-def test_invariant_01_a_device_that_sends_two_different_updates_is_noted_and_the_first_counts() -> None:
+def test_must_18_invariant_01_a_device_that_sends_two_different_updates_is_noted_and_the_first_counts() -> None:
     """Seen to fail without the comparison of digests in ``refusal``."""
     run = Run(rules()).opened(names(2))
     run.update("dev-0")
