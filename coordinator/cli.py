@@ -69,6 +69,7 @@ def split_weights(_: click.Context, __: click.Parameter, value: str | None) -> o
 @click.option("--devices-min", type=int, metavar="Q", help="quorum: fewer updates abandon the round")
 @click.option("--goal", type=int, metavar="G", help="updates that close a round (default: all selected devices')")
 @click.option("--deadline", type=float, metavar="S", help="seconds a round may take (default: 600)")
+@click.option("--max-staleness", type=int, metavar="V", help="let rounds overlap: updates up to V versions old count")
 @click.option("--strategy", metavar="NAME", help="fedavg, fedavgm, fedadam, fedyogi or fedadagrad")
 @click.option("--weighting", type=click.Choice(["examples", "equal"]), help="how devices' updates are weighed")
 @click.option("--server-learning-rate", type=float, metavar="X", help="of the strategy")

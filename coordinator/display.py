@@ -107,7 +107,8 @@ def plain_line(event: seen.Observation) -> str | None:  # noqa: C901, PLR0911, P
         case seen.DeviceDeclined(round=number, device=device, reason=reason):
             return f"round {number}: {device} declines: {reason}"
         case seen.UpdateAccepted(task="train", round=number, device=device, examples=examples, size=size):
-            return f"round {number}: update from {device}, {examples} examples, {_bytes(size)}"
+            behind = f", {_count(event.staleness, 'version')} behind" if event.staleness else ""
+            return f"round {number}: update from {device}, {examples} examples, {_bytes(size)}{behind}"
         case seen.MessageRejected(reason=reason, detail=detail, topic=topic):
             return f"rejected ({reason}) on {topic}: {detail}"
         case seen.RoundClosed(summary=summary):
