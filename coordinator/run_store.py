@@ -109,7 +109,10 @@ class RunStore:
         return tuple({summary.round: summary for summary in self.journal.history(self.settings.run)}.values())
 
     def open(self, announcement: RoundAnnouncement) -> Iterator[StoredUpdate]:
-        """Start an empty accumulator; yields, one at a time, what the attempt had accepted before a restart."""
+        """Journal the attempt, and start an empty accumulator for it.
+
+        What it had accepted before a restart comes one at a time, as it is asked for.
+        """
         train = announcement.task == "train"
         manifest = self.checkpoint.parameters.manifest
         self._folded = self._rule.init(manifest, self.settings.strategy, self.settings.max_weight) if train else []
@@ -117,8 +120,8 @@ class RunStore:
         found, self._found = self._found, None
         if found is None or found.round is None or found.round.nonce != announcement.nonce:
             self.journal.open_round(announcement)
-            return
-        yield from self.journal.updates(self.settings.run, announcement.round, announcement.task)
+            return iter(())
+        return self.journal.updates(self.settings.run, announcement.round, announcement.task)
 
     def keep(self, header: Header, content: Content) -> None:
         """Put an update that counts in the open attempt in the journal; call it within ``journal.batch``."""

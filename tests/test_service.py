@@ -1,7 +1,9 @@
 from __future__ import annotations
 
 import json
+import sqlite3
 from collections.abc import Callable, Iterable
+from contextlib import closing
 from functools import partial
 from pathlib import Path
 
@@ -18,7 +20,7 @@ from coordinator.service import CoordinatorService, RunResult
 from schemas import codec, compression
 from schemas.errors import FederationError, LinkError, PayloadTooLarge, SettingsError, StateError
 from schemas.link.address import BrokerAddress
-from schemas.link.link import Sink, Will
+from schemas.link.link import Event, Inbound, Sink, Will
 from schemas.link.memory import Faults, MemoryBroker, MemoryLink
 from schemas.link.mqtt import MqttLink, MqttSettings
 from schemas.messages import (
@@ -175,6 +177,30 @@ def test_three_rounds_make_the_declared_average_of_exactly_the_accepted_updates(
     assert (result.version, result.stopped) == (3, False)
     check_model(result, devices, home.directory)
     assert all(device.outcomes(number) == [Outcome.ACCEPTED] for device in devices for number in (1, 2, 3))
+
+
+def test_invariant_04_an_attempt_is_in_the_journal_before_devices_hear_of_it(home: Home) -> None:
+    """Seen to fail with ``RunStore.open`` as a generator, which did nothing until its first update was asked for."""
+    home.device("dev-0")
+    home.device("dev-1")
+    journal, unknown, heard = home.directory / "journal.db", [], []
+
+    def listen(event: Event) -> None:
+        if isinstance(event, Inbound):
+            announced = codec.decode(Kind.ROUND, event.payload)
+            assert isinstance(announced, RoundAnnouncement)
+            if announced.phase is Phase.COLLECTING:
+                heard.append(announced.nonce)
+                with closing(sqlite3.connect(journal)) as reader:
+                    rows = reader.execute("SELECT nonce FROM rounds WHERE nonce = ?", (announced.nonce,)).fetchall()
+                    unknown.extend([] if rows else [announced.nonce])
+
+    listener = MemoryLink(home.broker, "listener", listen)
+    listener.subscribe(TOPICS.filter(Kind.ROUND))
+    listener.open()
+    home.run()
+    assert heard
+    assert not unknown
 
 
 def test_one_federation_on_mosquitto_makes_the_same_model_as_in_memory(
