@@ -13,8 +13,9 @@ then ``_RULES``, in their order, close the gap between what is and what should b
 * It trains once for a ticket (run, round, task, nonce). Another nonce, another phase, the deadline, or a final receipt
   ends the attempt and cancels its job. The seed is the round's and the device's, so training replays.
 * An update is sent only once it is on disk, and stays there until a final receipt. A part of it goes again after
-  ``RESEND_S``, then after twice as long each time, and at once after a reconnect and for a new coordinator session,
-  which hears the join again too. Updates of another run wait for that run; the oldest beyond ``OUTBOX`` are dropped.
+  ``RESEND_S``, then after twice as long each time, and at once, the join too, for a new coordinator session and after a
+  reconnect. That is when the coordinator is heard: a broker that has lost its sessions drops what comes before.
+  Updates of another run wait for that run; the oldest beyond ``OUTBOX`` are dropped.
 * A status or will of a session before the newest seen is stale. So is an announcement of an earlier attempt, unless a
   new coordinator session makes it.
 * ``pause`` and ``evict`` last until ``resume`` or a restart; ``evict`` also drops what was not sent.
@@ -130,7 +131,7 @@ def _take(state: State, event: Event) -> Step:  # noqa: C901, PLR0911, PLR0912 -
         case ev.Tick(now):
             return replace(state, now=max(now, state.now)), ()
         case ev.Connected():
-            return _introduce(replace(state, connected=True, shown=None))
+            return replace(state, connected=True, heard=False, shown=None), ()
         case ev.Disconnected():
             return replace(state, connected=False, shown=None), ()
         case ev.CoordinatorSeen(seen):
@@ -178,8 +179,8 @@ def _coordinator_seen(state: State, seen: CoordinatorStatus) -> Step:
     known = state.coordinator
     if known is not None and seen.session < known.session:
         return state, ()
-    same = state.served and known is not None and known.session == seen.session
-    state = replace(state, coordinator=seen)
+    same = state.heard and state.served and known is not None and known.session == seen.session
+    state = replace(state, coordinator=seen, heard=True)
     return (state, ()) if same or not state.served else _introduce(state)
 
 

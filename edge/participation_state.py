@@ -117,6 +117,7 @@ class State:
     stopped: bool = False
     paused: str | None = None  # not None: by the operator, who gave this reason
     coordinator: CoordinatorStatus | None = None
+    heard: bool = False  # it, since we are connected
     run: RunSettings | None = None
     pointer: ModelPointer | None = None  # the newest offered
     announced: Announced | None = None
