@@ -10,7 +10,6 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Final, NoReturn, TypeVar
 
 from google.protobuf.message import DecodeError
@@ -25,12 +24,17 @@ from schemas.messages import (
     CoordinatorStatus,
     Counts,
     DeviceStatus,
+    Digest,
+    Examples,
     Join,
     Message,
     ModelPointer,
+    Name,
+    Nonce,
     Part,
     Receipt,
     RoundAnnouncement,
+    RoundNumber,
     RoundSummary,
     RunSettings,
     Task,
@@ -56,6 +60,7 @@ MAX_PAYLOAD: Final = 16 * 2**20  # bytes of payload in a part: the largest ``par
 MAX_PART: Final = MAX_PAYLOAD + 1024  # bytes, with its header and what a newer peer may add
 MAX_UPDATE: Final = 2**31 - 1  # bytes; protobuf's own limit
 MAX_COUNTS: Final = 32 + 10 * MAX_CLASSES**2  # bytes; a varint takes at most 10
+_SPARE: Final = 1024  # numbers that a newer peer may add to counts
 MAX_HEADING: Final = 1024  # bytes at the start of an update that have all but its payload; they take 200
 MAX_FIELD: Final = 64  # bytes in a name, a digest or a nonce
 MAX_ERRORS: Final = 100  # faults of one message that are looked at; listing thousands would cost a hundred MB
@@ -66,6 +71,8 @@ _LIMITS: Final[dict[type[Message], int]] = {
 }
 _TASKS: Final[dict[Task, pb.Task]] = {"train": pb.TASK_TRAIN, "evaluate": pb.TASK_EVALUATE}
 _TASK_NAMES: Final[dict[int, Task]] = {int(number): task for task, number in _TASKS.items()}
+
+_MORE_FOLLOWS: Final = bytes(range(128, 256))  # the bytes of a varint but its last
 
 # What pydantic calls a number or a length outside its range; all else is a message of another form.
 _RANGE_ERRORS: Final = frozenset(
@@ -192,25 +199,21 @@ def decode_update(payload: bytes) -> Update:
     )
 
 
-@dataclass(frozen=True, slots=True)
-class Heading:
-    """What an update says before its payload."""
+class Heading(Message):
+    """What an update says before its payload, each field in its range."""
 
-    run: str
-    round: int
+    run: Name
+    round: RoundNumber
     task: Task
-    nonce: str
-    device: str
-    model_version: int
-    model_digest: str
-    examples: int
+    nonce: Nonce
+    device: Name
+    model_version: RoundNumber
+    model_digest: Digest
+    examples: Examples
 
 
 def decode_heading(start: bytes) -> Heading | None:
-    """What the first part of an update tells of it, or None where that is too little.
-
-    The fields are not checked against the ranges of ``Update``; ``decode_update`` does that with the whole.
-    """
+    """What the first part of an update tells of it, or None where that is too little."""
     end = _whole_fields(start[:MAX_HEADING])
     if end == 0:
         return None
@@ -218,15 +221,19 @@ def decode_heading(start: bytes) -> Heading | None:
     task = _TASK_NAMES.get(wire.task)
     if task is None or not all(wire.HasField(field) for field in _UPDATE_FIELDS):
         return None
-    return Heading(
-        run=_short(wire.run),
-        round=wire.round,
-        task=task,
-        nonce=_hex(wire.nonce),
-        device=_short(wire.device),
-        model_version=wire.model_version,
-        model_digest=_hex(wire.model_digest),
-        examples=wire.examples,
+    nonce, digest = _hex(wire.nonce), _hex(wire.model_digest)
+    return _build(
+        lambda: Heading(
+            run=_short(wire.run),
+            round=wire.round,
+            task=task,
+            nonce=nonce,
+            device=_short(wire.device),
+            model_version=wire.model_version,
+            model_digest=digest,
+            examples=wire.examples,
+        ),
+        "Update",
     )
 
 
@@ -259,6 +266,9 @@ def _varint(data: bytes, at: int) -> tuple[int, int]:
 
 
 def _decode_counts(payload: bytes) -> Counts:
+    # Each number ends in the one byte of it below 128: a short one takes eight bytes once parsed, and many more in Python.
+    if len(payload.translate(None, _MORE_FOLLOWS)) > MAX_CLASSES**2 + _SPARE:
+        raise WireError(Reject.TOO_LARGE, f"Counts: more numbers than {MAX_CLASSES} classes have")
     wire = _parse(pb.Counts(), payload, MAX_COUNTS)
     _require(wire, _COUNTS_FIELDS)
     flat = tuple(wire.confusion)

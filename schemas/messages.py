@@ -21,6 +21,7 @@ Nonce = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{32}$")]
 Text = Annotated[str, StringConstraints(max_length=500)]
 Word = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9 _.+-]{0,63}$")]
 Count = Annotated[int, Field(ge=0, le=2**53)]
+Examples = Annotated[int, Field(ge=1, le=2**31)]  # of one update
 RoundNumber = Annotated[int, Field(ge=0, le=999_999_999)]
 PartIndex = Annotated[int, Field(ge=0, lt=MAX_PARTS)]
 Seconds = Annotated[float, Field(ge=0, le=31_536_000)]
@@ -330,7 +331,7 @@ class Update(Message):
     device: Name
     model_version: RoundNumber
     model_digest: Digest
-    examples: Annotated[int, Field(ge=1, le=2**31)]
+    examples: Examples
     payload: bytes = b""  # ``compression.encode`` of the delta; empty for ``evaluate``
     train_loss: float | None = None
     counts: Counts | None = None

@@ -61,6 +61,7 @@ JSON_SAMPLES: dict[Kind, Message] = {
         phase="collecting",
         model_version=1,
         software="fedbeat 0.1",
+        heartbeat_s=10.0,
         detail="fine ♥",
     ),
     Kind.RUN: RunSettings(
@@ -446,7 +447,7 @@ def test_an_update_with_a_value_outside_its_range_is_refused(field: str, value: 
         ([6], 6, -1.0, Reject.OUT_OF_RANGE),
         ([6], 6, float("inf"), Reject.NOT_FINITE),
         ([2**63], 2**63, 1.0, Reject.OUT_OF_RANGE),
-        ([0] * (MAX_CLASSES + 1) ** 2, 0, 1.0, Reject.OUT_OF_RANGE),
+        ([0] * (MAX_CLASSES + 1) ** 2, 0, 1.0, Reject.TOO_LARGE),
     ],
 )
 def test_an_update_with_impossible_counts_is_refused(
@@ -463,6 +464,15 @@ def test_counts_longer_than_any_model_has_are_refused_before_they_are_read() -> 
     """A packed number of one byte becomes eight when parsed, and more as a Python number."""
     wire = pb.Update.FromString(codec.encode_update(EVALUATED))
     wire.counts = b"\x1a\xff\xff\xff\x07" + bytes(codec.MAX_COUNTS)
+    with pytest.raises(WireError, match="too-large: Counts"):
+        codec.decode_update(wire.SerializeToString())
+
+
+def test_counts_of_more_numbers_than_there_are_classes_are_refused_before_they_are_parsed() -> None:
+    """Ten MB of them would take 400. Seen to fail without the count of bytes in ``_decode_counts``."""
+    wire = pb.Update.FromString(codec.encode_update(EVALUATED))
+    wire.counts = pb.Counts(examples=1, loss_sum=0.0, confusion=[300] * (MAX_CLASSES**2 + 2000)).SerializeToString()
+    assert len(wire.counts) < codec.MAX_COUNTS
     with pytest.raises(WireError, match="too-large: Counts"):
         codec.decode_update(wire.SerializeToString())
 
@@ -564,7 +574,27 @@ def test_the_start_of_an_update_is_enough_for_its_heading(update: Update, length
     if length >= 210:  # the longest names and numbers there are
         assert heading is not None
     if heading is not None:
-        assert all(getattr(heading, field) == getattr(update, field) for field in codec.Heading.__slots__)
+        assert all(getattr(heading, field) == getattr(update, field) for field in codec.Heading.model_fields)
+
+
+@pytest.mark.parametrize(
+    ("field", "value", "reason"),
+    [
+        ("nonce", b"short", Reject.MALFORMED),
+        ("nonce", b"", Reject.MALFORMED),
+        ("model_digest", bytes(33), Reject.MALFORMED),
+        ("device", "dev/1", Reject.MALFORMED),
+        ("round", 2**32 - 1, Reject.OUT_OF_RANGE),
+        ("examples", 0, Reject.OUT_OF_RANGE),
+    ],
+)
+def test_a_heading_with_a_value_outside_its_range_is_refused(field: str, value: object, reason: Reject) -> None:
+    """Its receipt could not be made otherwise. Seen to fail with ``Heading`` a class without checks."""
+    wire = pb.Update.FromString(codec.encode_update(TRAINED))
+    setattr(wire, field, value)
+    with pytest.raises(WireError) as caught:
+        codec.decode_heading(wire.SerializeToString())
+    assert caught.value.reason is reason
 
 
 def test_a_heading_is_looked_for_at_the_start_alone() -> None:
