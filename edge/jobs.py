@@ -18,6 +18,7 @@ from schemas.messages import Count, Counts, Message, Seconds, TrainSettings
 MAX_HEADER = 1 << 20  # bytes of a JSON frame: a confusion matrix of some hundred classes fits
 MAX_BLOB = 1 << 33  # bytes of a blob frame: the largest blob the protocol knows
 MAX_KEY = 200
+MAX_ERRORS = 100  # faults of a frame that are looked at; listing thousands would cost a hundred MB
 MAX_TEXT = 500  # characters of a failure's message
 
 Key = Annotated[str, Field(min_length=1, max_length=MAX_KEY)]  # the agent's name for a job; unique while it is pending
@@ -159,6 +160,8 @@ def _read(adapter: TypeAdapter[Any], receive: Callable[[int], bytes]) -> Any:
     try:
         message = adapter.validate_json(receive(MAX_HEADER))
     except ValidationError as error:
-        first = error.errors()[0]
-        raise WireError(Reject.MALFORMED, f"{'.'.join(map(str, first['loc']))}: {first['msg']}") from None
+        if error.error_count() > MAX_ERRORS:
+            raise WireError(Reject.MALFORMED, f"{error.error_count()} faults") from None
+        first = error.errors(include_url=False, include_context=False, include_input=False)[0]
+        raise WireError(Reject.MALFORMED, f"{'.'.join(map(str, first['loc']))}: {first['msg']}"[:MAX_TEXT]) from None
     return message.with_blobs(tuple(receive(MAX_BLOB) for _ in message.blobs))

@@ -37,6 +37,7 @@ from schemas.plan_rules import OPERATIONS
 
 FORMAT: Final = 1
 MAX_BYTES: Final = 2**20  # of a plan's JSON; a net of 40 layers takes about 10 kB
+MAX_ITEMS: Final = 2**16  # entries of all its lists and objects: each takes a hundred bytes and more once parsed
 MAX_OPERATIONS: Final = 2000
 MAX_TENSORS: Final = 1000  # parameters
 MAX_INPUTS: Final = 8
@@ -47,6 +48,9 @@ MAX_DIM: Final = 2**24
 MAX_ELEMENTS: Final = 2**27  # of all parameters together: 512 MiB of float32
 MAX_NUMBER: Final = 2**63 - 1  # what a slice to the end is written with
 
+MAX_ERRORS: Final = 100  # faults of one plan that are looked at; listing thousands would cost a hundred MB
+MAX_TEXT: Final = 300  # characters that say what is wrong
+
 LABELS: Final = "labels"
 CLASS_WEIGHTS: Final = "class_weights"
 REFERENCE: Final = "%"
@@ -55,11 +59,12 @@ WORDS: Final = frozenset({"float32", "int64", "none", "tanh", "same", "valid", "
 
 Label = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9_][A-Za-z0-9_.]{0,127}$")]
 Dim = Annotated[int, Field(strict=True, ge=1, le=MAX_DIM)]
-Shape = Annotated[tuple[Dim, ...], Field(max_length=MAX_RANK)]
+# Lists stop at their first fault: a plan of nothing but faults would fill the memory.
+Shape = Annotated[tuple[Dim, ...], Field(max_length=MAX_RANK, fail_fast=True)]
 Number = Annotated[StrictInt, Field(ge=-MAX_NUMBER, le=MAX_NUMBER)]
 Name = Annotated[str, StringConstraints(min_length=1, max_length=129)]
 Scalar = StrictBool | Number | Annotated[StrictFloat, FiniteFloat] | Name | None
-Argument = Scalar | Annotated[tuple[Scalar, ...], Field(max_length=MAX_LIST)]
+Argument = Scalar | Annotated[tuple[Scalar, ...], Field(max_length=MAX_LIST, fail_fast=True)]
 
 
 class _Part(Message, extra="forbid"):
@@ -114,7 +119,7 @@ class Operation(_Part):
 
     out: Label
     op: str
-    args: Annotated[tuple[Argument, ...], Field(max_length=MAX_ARGUMENTS)]
+    args: Annotated[tuple[Argument, ...], Field(max_length=MAX_ARGUMENTS, fail_fast=True)]
     kwargs: Annotated[dict[Label, Argument], Field(max_length=MAX_ARGUMENTS)] = Field(default_factory=dict)
     layer: Annotated[str, StringConstraints(max_length=200)] = ""  # of the source module, for people
 
@@ -143,11 +148,11 @@ class Plan(_Part):
     format: Literal[1] = FORMAT
     name: Word
     data: Word
-    inputs: Annotated[tuple[Input, ...], Field(min_length=1, max_length=MAX_INPUTS)]
-    classes: Annotated[tuple[Word, ...], Field(min_length=2, max_length=MAX_CLASSES)]
-    report: Annotated[tuple[Word, ...], Field(min_length=1, max_length=MAX_CLASSES)]
-    parameters: Annotated[tuple[Parameter, ...], Field(min_length=1, max_length=MAX_TENSORS)]
-    operations: Annotated[tuple[Operation, ...], Field(min_length=1, max_length=MAX_OPERATIONS)]
+    inputs: Annotated[tuple[Input, ...], Field(min_length=1, max_length=MAX_INPUTS, fail_fast=True)]
+    classes: Annotated[tuple[Word, ...], Field(min_length=2, max_length=MAX_CLASSES, fail_fast=True)]
+    report: Annotated[tuple[Word, ...], Field(min_length=1, max_length=MAX_CLASSES, fail_fast=True)]
+    parameters: Annotated[tuple[Parameter, ...], Field(min_length=1, max_length=MAX_TENSORS, fail_fast=True)]
+    operations: Annotated[tuple[Operation, ...], Field(min_length=1, max_length=MAX_OPERATIONS, fail_fast=True)]
     loss: Label
     logits: Label
     train: TrainSettings = TrainSettings()
@@ -166,6 +171,8 @@ class Plan(_Part):
         """Read a plan's canonical JSON. Raises ``PlanError``; allocates no more than the JSON's own size calls for."""
         if len(payload) > MAX_BYTES:
             raise PlanError(f"the plan has {len(payload)} bytes; at most {MAX_BYTES} are allowed")
+        if payload.count(b",") > MAX_ITEMS:
+            raise PlanError(f"the plan has more than {MAX_ITEMS} entries in its lists and objects")
         try:
             plan = cls.model_validate_json(payload)
         except ValidationError as error:
@@ -241,6 +248,8 @@ def advice(operation: str) -> str:
 
 
 def _explain(error: ValidationError) -> str:
-    first = error.errors()[0]
+    if error.error_count() > MAX_ERRORS:
+        return f"not a training plan: it has {error.error_count()} faults"
+    first = error.errors(include_url=False, include_context=False, include_input=False)[0]
     where = ".".join(map(str, first["loc"])) or "the plan"
-    return f"not a training plan: {where}: {first['msg']}"
+    return ascii(f"not a training plan: {where}: {first['msg']}")[1:-1][:MAX_TEXT]

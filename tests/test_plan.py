@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import tracemalloc
 from typing import Any
 
 import pytest
@@ -127,3 +128,25 @@ def test_a_plan_with_any_field_replaced_is_a_plan_or_a_plan_error(data: st.DataO
     except PlanError:
         return
     assert plan.to_bytes() == payload
+
+
+@pytest.mark.parametrize(
+    "hostile",
+    [
+        b'{"operations":[' + b"0," * 500_000 + b"0]}",
+        b'{"operations":[' + b"[]," * 60_000 + b"0]}",
+        b'{"inputs":[{"name":"x","shape":[' + b"0," * 60_000 + b"0]}]}",
+        b"{" + b",".join(b'"%x":0' % number for number in range(60_000)) + b"}",
+    ],
+    ids=["long", "operations", "sizes", "fields"],
+)
+def test_a_plan_of_nothing_but_faults_takes_little_memory(hostile: bytes) -> None:
+    """One MB took 900. Seen to fail without ``fail_fast``, and without the bound on entries in ``from_bytes``."""
+    tracemalloc.start()
+    try:
+        with pytest.raises(PlanError):
+            Plan.from_bytes(hostile)
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert peak < 64 * 2**20
