@@ -88,6 +88,7 @@ JSON_SAMPLES: dict[Kind, Message] = {
         goal=4,
         quorum=2,
         deadline_s=60.0,
+        max_staleness=4,
         max_weight=10,
         part_size=2048,
         seed=3,
