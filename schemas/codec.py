@@ -266,7 +266,7 @@ def _varint(data: bytes, at: int) -> tuple[int, int]:
 
 
 def _decode_counts(payload: bytes) -> Counts:
-    # Each number ends in the one byte of it below 128: a short one takes eight bytes once parsed, and many more in Python.
+    # Each number ends in the one byte of it below 128: a short one takes eight bytes parsed, and many more in Python.
     if len(payload.translate(None, _MORE_FOLLOWS)) > MAX_CLASSES**2 + _SPARE:
         raise WireError(Reject.TOO_LARGE, f"Counts: more numbers than {MAX_CLASSES} classes have")
     wire = _parse(pb.Counts(), payload, MAX_COUNTS)
