@@ -22,6 +22,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import psutil
 from broker import machine, memory, mosquitto
 
 from edge.sources import load
@@ -88,9 +89,9 @@ def measure(folder: Path) -> dict[str, float]:
 
 def wait_until_idle(pid: int) -> float:
     """A device's memory in MB once its trainer child has ended."""
-    children = Path(f"/proc/{pid}/task/{pid}/children")
+    device = psutil.Process(pid)
     deadline = time.monotonic() + IDLE_LIMIT_S
-    while children.read_text().strip():
+    while device.children():
         if time.monotonic() > deadline:
             raise SystemExit(f"the trainer child of process {pid} is still there after {IDLE_LIMIT_S:g} s")
         time.sleep(0.05)
