@@ -22,17 +22,31 @@ from importlib import resources
 from pathlib import Path
 from typing import Final, TypeAlias
 
-from schemas.errors import StateError
+from schemas.errors import DiskFull, StateError
 
 APPLICATION_ID: Final = 0x46656462  # "Fedb": which program's file this is
 PAGE_SIZE: Final = 32_768
 WAL_LIMIT: Final = 256 * 2**20  # bytes; a checkpoint comes by itself there
+# SQLite's names for writes that the disk refused. Only a full disk is FULL; a quota, or a failing disk, is the others'.
+REFUSED: Final = (
+    "SQLITE_FULL",
+    "SQLITE_IOERR_WRITE",
+    "SQLITE_IOERR_FSYNC",
+    "SQLITE_IOERR_DIR_FSYNC",
+    "SQLITE_IOERR_TRUNCATE",
+    "SQLITE_IOERR_SHMSIZE",
+    "SQLITE_IOERR_SHMMAP",
+)
 
 Value: TypeAlias = str | bytes | int | float | None
 
 
 class Database:
-    """One SQLite file, held by one process and used from one thread. Every failure is a ``StateError``."""
+    """One SQLite file, held by one process and used from one thread.
+
+    Every failure is a ``StateError``; where the disk takes no more it is a ``DiskFull``, and what failed can be done
+    again, a batch as a whole.
+    """
 
     def __init__(self, path: Path) -> None:
         """Opens ``path``, makes it where there is none, and runs the migrations it lacks."""
@@ -54,7 +68,7 @@ class Database:
     def execute(self, sql: str, values: tuple[Value, ...] = ()) -> list[tuple[Value, ...]]:
         """Run one statement and return its rows; outside ``batch`` it is a transaction of its own."""
         if self._in_batch and not self._connection.in_transaction:
-            raise self._lost()  # a full disk makes SQLite roll back by itself
+            raise self._lost()  # SQLite rolls back by itself after some failures
         with self._guard():
             return self._connection.execute(sql, values).fetchall()
 
@@ -145,7 +159,8 @@ class Database:
             raise  # a mistake in this program, such as a call from another thread
         except sqlite3.Error as error:
             self._failed = True
-            raise StateError(f"{self.path}: {error}. {_advice(error)}") from error
+            full = getattr(error, "sqlite_errorname", "") in REFUSED
+            raise (DiskFull if full else StateError)(f"{self.path}: {error}. {_advice(error)}") from error
 
 
 @contextmanager
@@ -163,6 +178,7 @@ def _advice(error: sqlite3.Error) -> str:
     name = getattr(error, "sqlite_errorname", "")
     for prefix, advice in (
         ("SQLITE_FULL", "Free some disk space; what was committed is safe, and the run goes on from there"),
+        ("SQLITE_IOERR", "Check the disk and its quota; what was committed is safe, and the run goes on from there"),
         ("SQLITE_BUSY", "Another process is writing to it: stop that process, then start again"),
         ("SQLITE_CORRUPT", "The file is damaged: put back a backup of it, or choose another --state directory"),
         ("SQLITE_NOTADB", "The file is damaged: put back a backup of it, or choose another --state directory"),

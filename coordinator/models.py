@@ -22,12 +22,13 @@ from typing import Final
 import safetensors
 import safetensors.numpy
 
-from schemas.errors import StateError, WireError
+from schemas.errors import DiskFull, StateError, WireError
 from schemas.parameters import Flat, Parameters
 
 OPTIMISER: Final = "optimiser-state/"  # before the name of an array of the server optimiser
 _NAME: Final = re.compile(r"^v(\d{9})\.safetensors$")
 _TEMPORARY: Final = ".part"
+REFUSED: Final = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO})  # a write that may succeed later
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -46,12 +47,15 @@ class Checkpoint:
 
 
 class ModelStore:
-    """The versions of one run in one directory. Every method raises ``StateError`` where the disk won't."""
+    """The versions of one run in one directory. Every method raises ``StateError`` where the disk won't.
+
+    One that writes raises ``DiskFull`` where the disk takes no more, and can be called again.
+    """
 
     def __init__(self, directory: Path) -> None:
         """Makes ``directory`` where there is none."""
         self.directory = directory
-        with _disk(directory):
+        with _disk(directory, writing=True):
             directory.mkdir(parents=True, exist_ok=True)
 
     def path(self, version: int) -> Path:
@@ -89,7 +93,7 @@ class ModelStore:
         """Delete all but the newest ``keep`` (1 or more) versions, and what interrupted writes left."""
         if keep < 1:
             raise StateError(f"asked to keep {keep} models: the newest has to stay, so keep 1 or more")
-        with _disk(self.directory):
+        with _disk(self.directory, writing=True):
             for version in self.versions()[:-keep]:
                 self.path(version).unlink()
             for stray in self.directory.glob(f"*{_TEMPORARY}"):
@@ -117,7 +121,7 @@ def _metadata(checkpoint: Checkpoint, digest: str) -> dict[str, str]:
 def _write(path: Path, tensors: Mapping[str, Flat], metadata: dict[str, str]) -> None:
     """Bytes, fsync, rename, fsync of the directory; nothing is left behind where one of them fails."""
     temporary = path.with_name(path.name + _TEMPORARY)
-    with _disk(path):
+    with _disk(path, writing=True):
         try:
             with temporary.open("wb") as file:
                 file.write(safetensors.numpy.save(dict(tensors), metadata))
@@ -168,7 +172,7 @@ def _damaged(path: Path, what: str) -> StateError:
 
 
 @contextmanager
-def _disk(path: Path) -> Iterator[None]:
+def _disk(path: Path, *, writing: bool = False) -> Iterator[None]:
     """Turns what the file system and safetensors raise into ``StateError``."""
     try:
         yield
@@ -177,8 +181,8 @@ def _disk(path: Path) -> Iterator[None]:
     except FileNotFoundError as error:
         raise StateError(f"there is no {path}: check the directory and the version") from error
     except OSError as error:
-        if error.errno in {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}:
-            raise StateError(
-                f"no space left for {path}: free some, and the run goes on from its last committed version"
+        if writing and error.errno in REFUSED:
+            raise DiskFull(
+                f"{path}: {error.strerror}. Free some disk space; what was committed is safe, and the run goes on"
             ) from error
         raise StateError(f"{path}: {error.strerror}. Check the directory, its owner and its permissions") from error

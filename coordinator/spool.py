@@ -1,17 +1,19 @@
 """Unfinished updates on disk: the coordinator's memory stays flat however many devices send at once.
 
-One file without a name, gone with the process, in slots of equal size that are used again. Nothing is synced: what is
-in it has not been acknowledged as received, and devices still have it.
+One file without a name, gone with the process, in slots of equal size that are used again, the lowest first; it shrinks
+to nothing whenever none is in use. Nothing is synced: what is in it counts for nothing yet, and devices still have it.
 """
 
 from __future__ import annotations
 
+import heapq
 import os
 import tempfile
 from pathlib import Path
 from typing import Self
 
-from schemas.errors import StateError
+from coordinator.models import REFUSED
+from schemas.errors import DiskFull, StateError
 from schemas.messages import BlobRef
 
 
@@ -19,8 +21,9 @@ class Spool:
     """Slots for blobs of at most ``slot_size`` bytes in ``directory``; a context manager."""
 
     def __init__(self, directory: Path, slot_size: int) -> None:
+        self._directory = directory
         self._slot_size = slot_size
-        self._free: list[int] = []
+        self._free: list[int] = []  # a heap
         self._slots = 0
         try:
             self._file = tempfile.TemporaryFile(dir=directory)  # noqa: SIM115  - ``__exit__`` closes it
@@ -40,14 +43,18 @@ class Spool:
         if not self._free:
             self._free.append(self._slots)
             self._slots += 1
-        return Slot(self, self._free.pop(), ref.size)
+        return Slot(self, heapq.heappop(self._free), ref.size)
 
     def write(self, slot: int, offset: int, payload: bytes) -> None:
-        """Write into a slot."""
+        """Write into a slot; ``DiskFull`` where the disk takes no more, and the same can be written again."""
+        place, left = slot * self._slot_size + offset, memoryview(payload)
         try:
-            os.pwrite(self._file.fileno(), payload, slot * self._slot_size + offset)
+            while left:  # a disk that fills up takes the first half of a write without a word
+                written = os.pwrite(self._file.fileno(), left, place)
+                place, left = place + written, left[written:]
         except OSError as error:
-            raise StateError(f"can't keep updates on disk: {error.strerror}. Free some space there") from error
+            text = f"{self._directory}: {error.strerror}. Free some disk space; updates are kept there as they come"
+            raise (DiskFull if error.errno in REFUSED else StateError)(text) from error
 
     def read(self, slot: int, size: int) -> bytes:
         """The first ``size`` bytes of a slot."""
@@ -55,7 +62,11 @@ class Spool:
 
     def release(self, slot: int) -> None:
         """Let another blob have the slot."""
-        self._free.append(slot)
+        heapq.heappush(self._free, slot)
+        if len(self._free) == self._slots:
+            self._free.clear()
+            self._slots = 0
+            os.ftruncate(self._file.fileno(), 0)
 
 
 class Slot:

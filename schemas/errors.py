@@ -10,6 +10,7 @@
     |   `-- PayloadTooLarge     the broker would throw this payload away
     |-- FederationError   the broker works, the federation doesn't: no device, a second writer  (exit 6)
     |-- StateError        the state directory can't be read or written                 (exit 7)
+    |   `-- DiskFull            it takes no more for now; the same write may succeed later
     |-- TrainingError     training went wrong in the numbers: a loss that isn't finite (exit 8)
     `-- WireError         bytes from outside are not what the protocol allows
 
@@ -73,6 +74,13 @@ class StateError(FedbeatError):
     """The state directory can't be read or written."""
 
     exit_code = 7
+
+
+class DiskFull(StateError):
+    """The disk takes no more for now: it is full, over a quota, or a write failed (EIO).
+
+    Nothing of what was to be written is kept, and all that was written before is. The same may succeed later.
+    """
 
 
 class TrainingError(FedbeatError):

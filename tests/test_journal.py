@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 
 from coordinator import database
 from coordinator.journal import Journal, ModelVersion
-from schemas.errors import StateError
+from schemas.errors import DiskFull, StateError
 from schemas.messages import (
     BlobRef,
     Counts,
@@ -406,7 +406,7 @@ def test_a_full_disk_is_said_and_everything_committed_stays(journal: Journal) ->
             journal.add_update(*update("dev-b"))
             journal.add_update(message, blob, hashlib.sha256(blob).hexdigest())
 
-    with pytest.raises(StateError, match=r"disk is full.*Free some disk space"):
+    with pytest.raises(DiskFull, match=r"disk is full.*Free some disk space"):
         too_much()
     assert kept(journal) == ["dev-a"]
     journal._database.execute("PRAGMA max_page_count = 1000000")

@@ -139,7 +139,7 @@ import resource, signal, sys
 from pathlib import Path
 import numpy as np
 from coordinator.models import Checkpoint, ModelStore
-from schemas.errors import StateError
+from schemas.errors import DiskFull
 from schemas.parameters import Parameters
 
 store = ModelStore(Path(sys.argv[1]))
@@ -149,7 +149,7 @@ signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
 resource.setrlimit(resource.RLIMIT_FSIZE, (50_000, 50_000))
 try:
     store.save(Checkpoint("run-1", 1, small.digest(), large, {}))
-except StateError as error:
+except DiskFull as error:
     print(error)
 """
 
@@ -157,7 +157,7 @@ except StateError as error:
 def test_no_room_for_a_version_is_said_and_leaves_the_others_alone(tmp_path: Path) -> None:
     """The kernel's own limit on a file's size stands for the full disk: the write fails half-way."""
     done = subprocess.run([sys.executable, "-c", FULL, str(tmp_path)], capture_output=True, text=True, check=True)
-    assert "no space left" in done.stdout
+    assert "File too large. Free some disk space" in done.stdout
     assert [path.name for path in tmp_path.iterdir()] == ["v000000000.safetensors"]
     assert ModelStore(tmp_path).load(0).parameters.flat.tolist() == [0.5] * 10
     assert resource.getrlimit(resource.RLIMIT_FSIZE)[0] == resource.RLIM_INFINITY  # of this process: untouched

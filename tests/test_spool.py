@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from coordinator.spool import Slot, Spool
-from schemas.errors import StateError
+from schemas.errors import DiskFull, StateError
 from schemas.parts import Assembly, cut, describe
 
 
@@ -58,5 +58,5 @@ def test_a_full_disk_is_an_error_with_advice() -> None:
         full = os.open("/dev/full", os.O_WRONLY)
         os.dup2(full, spool._file.fileno())
         os.close(full)
-        with pytest.raises(StateError, match="Free some space"):
+        with pytest.raises(DiskFull, match="Free some disk space"):
             spool.slot(describe(b"x" * 100, 10)).put(0, b"x")
