@@ -108,17 +108,23 @@ class Bench(ABC):
         self._clients: list[Client] = []
 
     @abstractmethod
-    def _make(self, client_id: str, ear: Ear, will: Will | None, *, keep_session: bool) -> Client: ...
+    def _make(self, client_id: str, ear: Ear, will: Will | None, *, keep_session: bool, gated: bool) -> Client: ...
 
     @abstractmethod
     def restart(self) -> None:
         """Stop the broker, and start it again where it was."""
 
     def client(
-        self, client_id: str, will: Will | None = None, *, keep_session: bool = False, ack: bool = True
+        self,
+        client_id: str,
+        will: Will | None = None,
+        *,
+        keep_session: bool = False,
+        ack: bool = True,
+        gated: bool = False,
     ) -> Client:
         """A client that has yet to be opened."""
-        client = self._make(client_id, Ear(self.move, ack=ack), will, keep_session=keep_session)
+        client = self._make(client_id, Ear(self.move, ack=ack), will, keep_session=keep_session, gated=gated)
         self._clients.append(client)
         return client
 
@@ -139,8 +145,8 @@ class MemoryBench(Bench):
         self.broker = MemoryBroker(limit=1_000_000)
         self.move = lambda: self.broker.advance(0.1)
 
-    def _make(self, client_id: str, ear: Ear, will: Will | None, *, keep_session: bool) -> Client:
-        link = MemoryLink(self.broker, client_id, ear, will, keep_session=keep_session)
+    def _make(self, client_id: str, ear: Ear, will: Will | None, *, keep_session: bool, gated: bool) -> Client:
+        link = MemoryLink(self.broker, client_id, ear, will, keep_session=keep_session, gated=gated)
         return Client(link, ear, lambda: self.broker.cut(client_id, bar=True), lambda: self.broker.mend(client_id))
 
     def restart(self) -> None:
@@ -163,7 +169,7 @@ class MqttBench(Bench):
     def port(self) -> int:
         """Where the broker listens."""
 
-    def _make(self, client_id: str, ear: Ear, will: Will | None, *, keep_session: bool) -> Client:
+    def _make(self, client_id: str, ear: Ear, will: Will | None, *, keep_session: bool, gated: bool) -> Client:
         proxy = Proxy(self.port)
         self._proxies.append(proxy)
         settings = MqttSettings(
@@ -173,7 +179,7 @@ class MqttBench(Bench):
             mqtt5=self.mqtt5,
             backoff=QUICK,
         )
-        return Client(MqttLink(settings, ear, will), ear, lambda: proxy.cut(bar=True), proxy.mend)
+        return Client(MqttLink(settings, ear, will, gated=gated), ear, lambda: proxy.cut(bar=True), proxy.mend)
 
     def close(self) -> None:
         """Close every client."""

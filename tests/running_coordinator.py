@@ -64,11 +64,11 @@ class Tap(MemoryLink):
         self._log.append(Said(self.client_id, topic, payload, qos, retain))
         return super().publish(topic, payload, qos=qos, retain=retain, bulk=bulk)
 
-    def subscribe(self, *filters: str, qos: Qos = 1) -> None:
+    def subscribe(self, *filters: str, qos: Qos = 1) -> int:
         """Subscribe."""
         self.open_parts.update(one for one in filters if any(part in one for part in PARTS))
         self.most_open = max(self.most_open, len(self.open_parts))
-        super().subscribe(*filters, qos=qos)
+        return super().subscribe(*filters, qos=qos)
 
     def unsubscribe(self, *filters: str) -> None:
         """Forget subscriptions."""

@@ -121,6 +121,57 @@ def test_subscribing_again_brings_retained_messages_again(bench: Bench) -> None:
         reader.ear.until_heard(*[b"kept"] * times)
 
 
+def test_the_answer_to_a_subscription_comes_with_its_token(bench: Bench) -> None:
+    """And once more for another: by then, what was retained for the first is here, but on amqtt.
+
+    Seen to fail with the ``Sent`` taken out of ``_on_subscribe``.
+    """
+    writer = bench.client("writer").open()
+    writer.ear.until_sent(writer.link.publish("t/kept", b"kept", retain=True))
+    reader = bench.client("reader").open()
+    for _ in range(2):
+        reader.ear.until_sent(reader.link.subscribe("t/kept", *(f"t/{number}" for number in range(100)), qos=0))
+    reader.ear.until_heard(b"kept")
+    if "amqtt" not in bench.name:
+        events = reader.ear.events
+        kept = next(at for at, event in enumerate(events) if isinstance(event, Inbound))
+        assert kept < max(at for at, event in enumerate(events) if isinstance(event, Sent))
+
+
+def test_a_gated_link_publishes_nothing_over_a_connection_before_its_release(bench: Bench) -> None:
+    """What was in flight as the one before broke waits too. Seen to fail without ``_held`` in ``take``."""
+    reader = subscriber(bench, "t/#")
+    writer = bench.client("writer", gated=True)
+    writer.link.subscribe("w/#")
+    first = writer.link.publish("t/x", b"first", retain=True)
+    writer.link.open()
+    for times in (1, 2):
+        writer.ear.until_connected(times)
+        token = writer.link.publish("t/y", b"%d" % times)
+        writer.ear.until_sent(writer.link.subscribe("w/#"))
+        assert token not in {sent.token for sent in writer.ear.all(Sent)}
+        assert reader.ear.payloads("t/y") == [b"1"][: times - 1]
+        writer.link.release()
+        writer.ear.until_sent(first, token)
+        reader.ear.until_heard(b"first", *(b"%d" % n for n in range(1, times + 1)))
+        if times == 1:
+            writer.cut()
+            writer.ear.until(lambda: bool(writer.ear.all(Disconnected)), "the cut")
+            writer.mend()
+
+
+def test_a_gated_link_that_closes_unreleased_takes_its_words_along(bench: Bench) -> None:
+    """Seen to fail without ``_held`` in ``done``."""
+    reader = subscriber(bench, "t/#")
+    writer = bench.client("writer", gated=True)
+    writer.link.open()
+    writer.ear.until_connected()
+    writer.link.publish("t/x", b"unsaid")
+    writer.link.close(Will("t/x", b"farewell"))
+    settled(reader, "reader")
+    assert reader.ear.payloads("t/x") == []
+
+
 def test_wildcards_stand_for_a_level_or_for_all_that_follow(bench: Bench) -> None:
     reader = subscriber(bench, "a/+/c", "deep/#")
     topics = ["a/b/c", "a/b/d", "a/c", "a/b/b/c", "deep", "deep/er", "deep/er/still", "deeper"]

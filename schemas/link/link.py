@@ -53,7 +53,7 @@ class Inbound:
 
 @dataclass(frozen=True, slots=True)
 class Sent:
-    """The broker acknowledged the publication ``publish`` gave this token to. It proves nothing about delivery."""
+    """The broker acknowledged what ``publish`` or ``subscribe`` gave this token to; that proves nothing of delivery."""
 
     token: int
 
@@ -75,7 +75,10 @@ Sink = Callable[[Event], None]
 
 
 class Link(Protocol):
-    """A connection to one broker, reconnecting by itself until closed."""
+    """A connection to one broker, reconnecting by itself until closed.
+
+    One that is made ``gated`` subscribes at each connect, and publishes nothing over that connection until ``release``.
+    """
 
     def open(self) -> None:
         """Start connecting; ``Connected`` or ``Disconnected`` follows."""
@@ -90,11 +93,16 @@ class Link(Protocol):
         topic that nothing can be published to.
         """
 
-    def subscribe(self, *filters: str, qos: Qos = 1) -> None:
+    def subscribe(self, *filters: str, qos: Qos = 1) -> int:
         """Subscribe, now if connected and again at every connect. Retained messages come each time this is called.
 
-        All filters travel together. Raises ``ValueError`` for what is no filter.
+        All filters travel together. ``Sent`` follows with the token that is returned, where this connection lasts until
+        the broker has answered; brokers send what they retain just before that or just after.
+        Raises ``ValueError`` for what is no filter.
         """
+
+    def release(self) -> None:
+        """Let publications through over the connection there is; nothing changes where the link isn't gated."""
 
     def unsubscribe(self, *filters: str) -> None:
         """Forget subscriptions."""

@@ -21,9 +21,10 @@ HEADER: Final = 5 + 2 + 2 + 1  # bytes around topic and payload: fixed header, t
 
 @dataclass(frozen=True, slots=True)
 class Subscribe:
-    """Subscribe to these filters, each at its QoS."""
+    """Subscribe to these filters, each at its QoS; ``token`` is for the broker's answer."""
 
     filters: Mapping[str, Qos]
+    token: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,14 +48,16 @@ Order = Subscribe | Unsubscribe | Ack
 class Mailbox:
     """What is to be published, what is subscribed to, orders for the connection there is, and when to stop."""
 
-    def __init__(self, bulk_window: int) -> None:
-        """``bulk_window``: bulk publications in flight."""
+    def __init__(self, bulk_window: int, *, gated: bool = False) -> None:
+        """``bulk_window``: bulk publications in flight; ``gated``: nothing goes after a connect until ``release``."""
         self.closing = threading.Event()
         self.wake, self._waker = socket.socketpair()  # ``wake`` is readable when there is something to fetch
         self.wake.setblocking(False)
         self._waker.setblocking(False)
         self._lock = threading.Lock()  # guards all below
         self._outbound = Outbound(bulk_window)
+        self._gated = gated
+        self._held = gated
         self._filters: dict[str, Qos] = {}
         self._forgotten: set[str] = set()  # unsubscribed while offline, which a kept session hasn't heard of
         self._orders: deque[Order] = deque()
@@ -78,7 +81,7 @@ class Mailbox:
         self._ring()
         return token
 
-    def subscribe(self, filters: tuple[str, ...], qos: Qos) -> None:
+    def subscribe(self, filters: tuple[str, ...], qos: Qos) -> int:
         """Remember filters, and subscribe now if connected; see ``Link``."""
         for pattern in filters:
             check_filter(pattern)
@@ -86,8 +89,11 @@ class Mailbox:
         with self._lock:
             self._filters.update(wanted)
             self._forgotten.difference_update(filters)
-            self._orders.append(Subscribe(wanted))
+            self._token += 1
+            token = self._token
+            self._orders.append(Subscribe(wanted, token))
         self._ring()
+        return token
 
     def unsubscribe(self, filters: tuple[str, ...]) -> None:
         """Forget filters."""
@@ -96,6 +102,12 @@ class Mailbox:
                 self._filters.pop(pattern, None)
             self._forgotten.update(filters)
             self._orders.append(Unsubscribe(filters))
+        self._ring()
+
+    def release(self) -> None:
+        """Let publications through over this connection."""
+        with self._lock:
+            self._held = False
         self._ring()
 
     def ack(self, connection: object, mid: int) -> None:
@@ -140,6 +152,7 @@ class Mailbox:
             forgotten = tuple(sorted(self._forgotten))
             self._forgotten.clear()
             self._orders.clear()
+            self._held = self._gated
             return dict(self._filters), forgotten
 
     def disconnected(self) -> None:
@@ -161,7 +174,7 @@ class Mailbox:
     def take(self, *, bulk: bool) -> tuple[Publication, PayloadTooLarge | None] | None:
         """The next publication to send, and why it can't be sent where it can't; None: nothing may go."""
         with self._lock:
-            publication = self._outbound.take(bulk=bulk)
+            publication = None if self._held else self._outbound.take(bulk=bulk)
             if publication is None:
                 return None
             error = self._too_large(publication.topic, publication.payload)
@@ -176,9 +189,10 @@ class Mailbox:
 
     @property
     def done(self) -> bool:
-        """Whether we are closing and there is nothing left to send, or no time for it."""
+        """Whether we are closing and there is nothing left that may be sent, or no time for it."""
         with self._lock:
-            return self.closing.is_set() and (self._outbound.idle or time.monotonic() >= self._close_by)
+            nothing = self._held or self._outbound.idle
+            return self.closing.is_set() and (nothing or time.monotonic() >= self._close_by)
 
     def end(self) -> None:
         """The link's thread ends."""

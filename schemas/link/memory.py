@@ -180,8 +180,8 @@ class MemoryBroker:
                 qos: Qos = 1 if publication.qos and max(granted) else 0
                 self._deliver(session, _Message(publication.topic, publication.payload, qos, retained=False))
 
-    def subscribe(self, client_id: str, filters: Mapping[str, Qos]) -> None:
-        """Subscribe, and deliver what is retained."""
+    def subscribe(self, client_id: str, filters: Mapping[str, Qos]) -> float:
+        """Subscribe, and deliver what is retained; when all of that has arrived."""
         session = self._sessions[client_id]
         session.filters.update(filters)
         for pattern, qos in filters.items():
@@ -189,6 +189,7 @@ class MemoryBroker:
                 if matches(pattern, kept.topic):
                     both: Qos = 1 if qos and kept.qos else 0
                     self._deliver(session, _Message(kept.topic, kept.payload, both, retained=True))
+        return max(session.clear_at_s, self.now_s)
 
     def unsubscribe(self, client_id: str, filters: tuple[str, ...]) -> None:
         """Forget subscriptions."""
@@ -249,8 +250,12 @@ class MemoryLink:
         keep_session: bool = False,
         bulk_window: int = 8,
         backoff: Backoff | None = None,
+        gated: bool = False,
     ) -> None:
-        """``keep_session``: what wasn't acknowledged, or came while offline, comes after a reconnect."""
+        """``keep_session``: what wasn't acknowledged, or came while offline, comes after a reconnect.
+
+        ``gated``: see ``Link``.
+        """
         self.client_id = client_id
         self.will = will
         self.keep_session = keep_session
@@ -264,6 +269,8 @@ class MemoryLink:
         self._token = 0
         self._failures = 0
         self._closed = False
+        self._gated = gated
+        self._held = gated
 
     def open(self) -> None:
         """Connect."""
@@ -286,7 +293,7 @@ class MemoryLink:
             self._broker.run()
             return token
 
-    def subscribe(self, *filters: str, qos: Qos = 1) -> None:
+    def subscribe(self, *filters: str, qos: Qos = 1) -> int:
         """Subscribe; see ``Link``."""
         for pattern in filters:
             check_filter(pattern)
@@ -294,8 +301,19 @@ class MemoryLink:
             wanted = dict.fromkeys(filters, qos)
             self._filters.update(wanted)
             self._forgotten.difference_update(filters)
+            self._token += 1
+            token = self._token
             if self.connection:
-                self._broker.subscribe(self.client_id, wanted)
+                arrived_at = self._broker.subscribe(self.client_id, wanted)
+                self._broker.at(arrived_at, partial(self._answer, token, self.connection))
+            self._broker.run()
+            return token
+
+    def release(self) -> None:
+        """Let publications through; see ``Link``."""
+        with self._broker.lock:
+            self._held = False
+            self._flush()
             self._broker.run()
 
     def unsubscribe(self, *filters: str) -> None:
@@ -335,6 +353,7 @@ class MemoryLink:
             self._retry("nothing answers")
             return
         self.connection = object()
+        self._held = self._gated
         self._failures = 0
         self._tell(Connected(present, self._broker.limit))
         self._broker.unsubscribe(self.client_id, tuple(self._forgotten))
@@ -351,12 +370,19 @@ class MemoryLink:
 
     def _flush(self) -> None:
         """Hand the broker what may go; it acknowledges each at once."""
-        while self.connection and (publication := self._outbound.take(bulk=False) or self._outbound.take(bulk=True)):
+        while self.connection and not self._held:
+            publication = self._outbound.take(bulk=False) or self._outbound.take(bulk=True)
+            if publication is None:
+                return
             self._broker.accept(publication)
             if publication.qos:
                 self._outbound.settle(publication.token)
                 for token in publication.tokens:
                     self._tell(Sent(token))
+
+    def _answer(self, token: int, connection: object) -> None:
+        if self.connection is connection:
+            self.emit(Sent(token))
 
     def _tell(self, event: Event) -> None:
         self._broker.soon(partial(self.emit, event))

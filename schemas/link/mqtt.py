@@ -57,9 +57,15 @@ class MqttLink:
     """A ``Link`` to an MQTT broker. Any verb may be called from any thread, ``close`` not from the sink."""
 
     def __init__(
-        self, settings: MqttSettings, sink: Sink, will: Will | None = None, *, draw: Draw | None = None
+        self,
+        settings: MqttSettings,
+        sink: Sink,
+        will: Will | None = None,
+        *,
+        draw: Draw | None = None,
+        gated: bool = False,
     ) -> None:
-        """``draw`` is where the jitter between attempts comes from.
+        """``draw`` is where the jitter between attempts comes from; ``gated``: see ``Link``.
 
         Raises ``SettingsError`` for unusable certificates.
         """
@@ -69,7 +75,7 @@ class MqttLink:
         self._draw = draw or random.Random()  # noqa: S311 - jitter, not a secret
         self._tls = settings.tls_context()
         self._mqtt5 = settings.mqtt5  # what the broker speaks, once we know
-        self._mailbox = Mailbox(settings.bulk_window)
+        self._mailbox = Mailbox(settings.bulk_window, gated=gated)
         self._thread = threading.Thread(target=self._run, name=f"mqtt-{settings.client_id}", daemon=True)
 
     def open(self) -> None:
@@ -80,9 +86,13 @@ class MqttLink:
         """Queue a publication; see ``Link``."""
         return self._mailbox.publish(topic, payload, qos=qos, retain=retain, bulk=bulk)
 
-    def subscribe(self, *filters: str, qos: Qos = 1) -> None:
+    def subscribe(self, *filters: str, qos: Qos = 1) -> int:
         """Subscribe; see ``Link``."""
-        self._mailbox.subscribe(filters, qos)
+        return self._mailbox.subscribe(filters, qos)
+
+    def release(self) -> None:
+        """Let publications through; see ``Link``."""
+        self._mailbox.release()
 
     def unsubscribe(self, *filters: str) -> None:
         """Forget subscriptions; see ``Link``."""
@@ -160,7 +170,8 @@ class _Connection:
         self._reached = False
         self._leaving = False  # we have said goodbye
         self._deadline = math.inf  # monotonic; the connection ends then
-        self._subscriptions: dict[int, tuple[str, ...]] = {}  # by packet id, until answered
+        # By packet id, until answered: the filters, and the token of the order that ends with this packet.
+        self._subscriptions: dict[int, tuple[tuple[str, ...], int | None]] = {}
         self._client = self._make_client(tls, will)
         self._address = str(settings.address)
 
@@ -298,12 +309,12 @@ class _Connection:
                 if connection is self:
                     self._unacknowledged -= 1
                     self._client.ack(mid, 1)
-            case Subscribe(filters):
-                self._subscribe(filters)
+            case Subscribe(filters, token):
+                self._subscribe(filters, token)
             case Unsubscribe(filters):
                 self._client.unsubscribe(list(filters))
 
-    def _subscribe(self, filters: Mapping[str, Qos]) -> None:
+    def _subscribe(self, filters: Mapping[str, Qos], token: int | None = None) -> None:
         wanted: list[tuple[str, int]] = list(filters.items())
         for start in range(0, len(wanted), _FILTERS_A_PACKET):
             some = wanted[start : start + _FILTERS_A_PACKET]
@@ -312,7 +323,8 @@ class _Connection:
             else:
                 _, mid = self._client.subscribe(some)
             if mid is not None:
-                self._subscriptions[mid] = tuple(pattern for pattern, _ in some)
+                last = start + _FILTERS_A_PACKET >= len(wanted)
+                self._subscriptions[mid] = tuple(pattern for pattern, _ in some), token if last else None
 
     def _publish(self, publication: Publication, error: LinkError | None) -> None:
         if error is None:
@@ -381,9 +393,12 @@ class _Connection:
     def _on_subscribe(
         self, _client: paho.Client, _data: object, mid: int, reasons: list[ReasonCode], _extras: Properties | None
     ) -> None:
-        for pattern, reason in zip(self._subscriptions.pop(mid, ()), reasons, strict=False):
+        filters, token = self._subscriptions.pop(mid, ((), None))
+        for pattern, reason in zip(filters, reasons, strict=False):
             if reason.is_failure:
                 self._sink(Refused(None, _refusal(pattern, reason)))
+        if token is not None:
+            self._sink(Sent(token))
 
 
 def _refusal(topic: str, reason: ReasonCode) -> LinkError:
