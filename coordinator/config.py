@@ -43,6 +43,8 @@ class CoordinatorSettings(LinkSettings):
     max_weight: Annotated[int, Field(ge=1, le=2**20)] = Field(100_000, description="examples one device can count for")
     state: Path = Field(Path("state/coordinator"), description="directory of the journal and the models")
     keep_models: Annotated[int, Field(ge=2, le=1_000_000)] = Field(20, description="newest versions kept on disk")
+    room: Annotated[int, Field(ge=1, le=1_000_000)] = Field(256, description="MB of unfinished updates kept on disk")
+    heartbeat: Annotated[float, Field(ge=0.1, le=3600)] = Field(30.0, description="seconds between status messages")
     virtual: Annotated[int, Field(ge=0, le=10_000)] = Field(0, description="virtual devices to start beside it")
     data: str = Field("", description="recordings of the virtual devices: a path, 'watch' or 'sklearn-digits'")
     partition: str = Field("auto", description="auto, owner, even, dirichlet:ALPHA or shards:K")

@@ -23,7 +23,17 @@ from schemas.messages import Metrics, RoundSummary
 
 NOTES = 6  # of the newest remarks under the table
 ROWS = 30  # of the newest rounds in it
-REMARKS = (seen.DeviceTroubled, seen.DeviceDeclined, seen.MessageRejected, seen.EvaluationFailed, seen.Finished)
+REMARKS = (
+    seen.RivalDoubted,
+    seen.RivalReplaced,
+    seen.Paused,
+    seen.Resumed,
+    seen.DeviceTroubled,
+    seen.DeviceDeclined,
+    seen.MessageRejected,
+    seen.EvaluationFailed,
+    seen.Finished,
+)
 COLUMNS = ("round", "model", "devices", "examples", "train\nloss", "accuracy", "macro-F1", "up", "seconds")
 
 
@@ -97,6 +107,14 @@ def plain_line(event: seen.Observation) -> str | None:  # noqa: C901, PLR0911, P
             return f"no connection: {reason}"
         case seen.Disconnected(reason=reason, retry_in_s=wait):
             return f"no connection: {reason}; trying again in {wait:.1f} s"
+        case seen.RivalDoubted(run=run, wait_s=wait):
+            return f"another coordinator (run {run}) may be at work here: waiting {wait:.0f} s for a sign of life"
+        case seen.RivalReplaced(run=run):
+            return f"no sign of life of the coordinator of run {run}: going on in its place"
+        case seen.Paused(reason=reason):
+            return f"paused: {reason}"
+        case seen.Resumed():
+            return "the disk takes more again: going on"
         case seen.DeviceTroubled(device=device, reason=reason):
             return f"{device} can't take part: {reason}"
         case seen.Selecting(round=number, quorum=quorum, deadline_s=deadline):

@@ -154,6 +154,11 @@ class Inbox:
             del self._turned_away[device]
             yield UpdateStalled(device, tuple(range(min(ref.parts, MAX_MISSING))))
 
+    @property
+    def turned_away(self) -> bool:
+        """Whether devices wait for room."""
+        return bool(self._turned_away)
+
     def remember(self, header: Header) -> None:
         """Know an accepted update again when parts of it are sent once more."""
         _note(self._accepted, header.digest, header, REMEMBERED)

@@ -17,7 +17,17 @@ from typing import Self
 
 from coordinator.database import Database, Value
 from schemas.errors import StateError
-from schemas.messages import Counts, DeviceStatus, Metrics, RoundAnnouncement, RoundSummary, RunSettings, Task, Update
+from schemas.messages import (
+    MAX_DEVICES,
+    Counts,
+    DeviceStatus,
+    Metrics,
+    RoundAnnouncement,
+    RoundSummary,
+    RunSettings,
+    Task,
+    Update,
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,6 +74,8 @@ class Journal:
     def __init__(self, path: Path) -> None:
         """Opens or makes the file; ``StateError`` where another coordinator has it."""
         self._database = Database(path)
+        # No fewer than there are: a batch that is rolled back takes its devices back, and this number doesn't follow.
+        self._devices = _int(self._database.execute("SELECT count(*) FROM devices")[0][0])
 
     def close(self) -> None:
         """Give the file free."""
@@ -267,28 +279,52 @@ class Journal:
             self._close(nonce, task, "abandoned", reason=reason)
             self._database.execute("DELETE FROM updates WHERE counted = ?", (nonce,))
 
-    def prune(self, keep_rounds: int) -> None:
-        """Delete the updates of all but the newest ``keep_rounds`` (0 or more) committed rounds.
+    def prune(self, keep_rounds: int, most_bytes: int | None = None) -> bool:
+        """Delete the updates of all but the newest ``keep_rounds`` (0 or more) committed rounds, the oldest first.
 
-        The open round's updates stay, and so do all summaries, versions and metrics.
+        No more than go over ``most_bytes``, where given; False where more are left. The open round's updates stay,
+        and so do all summaries, versions and metrics.
         """
-        self._database.execute(
-            """DELETE FROM updates WHERE counted IN (
+        old = self._database.execute(
+            """SELECT received, length(blob) FROM updates WHERE counted IN (
                  SELECT nonce FROM rounds WHERE phase <> 'collecting' AND (run, round) NOT IN (
                    SELECT run, round FROM rounds WHERE task = 'train' AND phase = 'committed'
-                   ORDER BY rowid DESC LIMIT ?))""",
+                   ORDER BY rowid DESC LIMIT ?))
+               ORDER BY received""",
             (keep_rounds,),
         )
+        deleted = 0
+        with self.batch():
+            for received, size in old:
+                if most_bytes is not None and deleted >= most_bytes:
+                    return False
+                self._database.execute("DELETE FROM updates WHERE received = ?", (received,))
+                deleted += _int(size)
+        return True
 
     # Devices and rejections
 
     def add_device(self, status: DeviceStatus, at: str) -> None:
-        """Note a device's newest status."""
+        """Note a device's newest status. Those unheard for longest are forgotten where it would be one too many."""
+        if not self._database.execute("SELECT 1 FROM devices WHERE device = ?", (status.device,)):
+            self._make_room_for_a_device()
         self._database.execute(
             """INSERT INTO devices (device, first_seen, last_seen, status) VALUES (?1, ?2, ?2, ?3)
                ON CONFLICT DO UPDATE SET last_seen = excluded.last_seen, status = excluded.status""",
             (status.device, at, status.model_dump_json()),
         )
+
+    def _make_room_for_a_device(self) -> None:
+        """Forget a good number at once: to find the oldest, all have to be read."""
+        if self._devices >= MAX_DEVICES:
+            self._devices = _int(self._database.execute("SELECT count(*) FROM devices")[0][0])
+        if self._devices >= MAX_DEVICES:
+            self._database.execute(
+                "DELETE FROM devices WHERE device IN (SELECT device FROM devices ORDER BY last_seen LIMIT ?)",
+                (self._devices - MAX_DEVICES + MAX_DEVICES // 20 + 1,),
+            )
+            self._devices = _int(self._database.execute("SELECT count(*) FROM devices")[0][0])
+        self._devices += 1
 
     def devices(self) -> tuple[DeviceStatus, ...]:
         """The newest status of each device ever seen, by name."""

@@ -37,6 +37,35 @@ class Disconnected:
 
 
 @dataclass(frozen=True, slots=True)
+class RivalDoubted:
+    """Another coordinator may serve the federation; it is given ``wait_s`` to show a sign of life."""
+
+    run: str | None
+    session: int
+    wait_s: float
+
+
+@dataclass(frozen=True, slots=True)
+class RivalReplaced:
+    """It has shown none, and we go on in its place."""
+
+    run: str | None
+    session: int
+
+
+@dataclass(frozen=True, slots=True)
+class Paused:
+    """The disk takes no more, for a reason that says which and what to do; the round's clock stands still."""
+
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Resumed:
+    """It takes more again, and the round goes on where it stood."""
+
+
+@dataclass(frozen=True, slots=True)
 class FleetSeen:
     """How many devices are ready, can train and can evaluate has changed."""
 
@@ -158,6 +187,10 @@ Observation = (
     Started
     | Connected
     | Disconnected
+    | RivalDoubted
+    | RivalReplaced
+    | Paused
+    | Resumed
     | FleetSeen
     | DeviceTroubled
     | Selecting

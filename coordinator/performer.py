@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
 from datetime import timedelta
-from itertools import chain
 from typing import Final
 
 import numpy as np
@@ -50,8 +50,30 @@ from schemas.topics import Address, Kind
 KEPT_SUMMARIES: Final = 10  # retained on the broker
 NAMED_DEVICES: Final = 1000  # in a retained summary, so that it stays within a broker's bounds; the journal has all
 NAMED_DECLINES: Final = 50
-TIDY_AFTER: Final = 4
+TIDY_AFTER: Final = 4  # commits, or
+TIDY_BYTES: Final = 64 * 2**20  # of committed updates
+MAX_DETAIL: Final = 500  # characters of a status
 MODEL_CODEC: Final = "float32"
+
+
+@dataclass(slots=True, eq=False)
+class Batch:
+    """Effects on their way, statuses to be noted with them, and how far they have come.
+
+    ``acks`` are of the messages they come from, for the caller to call once all is done.
+    """
+
+    effects: Sequence[Effect]
+    met: Sequence[DeviceStatus] = ()
+    acks: Sequence[Callable[[], None]] = ()
+    committed: bool = False
+    done: int = 0  # effects carried out
+    outcomes: list[Iterator[Event]] = field(default_factory=list)  # theirs, as far as still to come
+
+
+def spoken(status: CoordinatorStatus, wall: Wall) -> CoordinatorStatus:
+    """``status`` as it is published now."""
+    return status.model_copy(update={"said": wall().isoformat(timespec="seconds")})
 
 
 class Performer:
@@ -79,7 +101,8 @@ class Performer:
         self._opened: tuple[str, str] = ("", "")  # nonce, and the wall clock at its opening
         self._pointer: ModelPointer | None = None
         self.status = status  # the coordinator's, as it was published last
-        self._untidy = 0  # commits since the journal was tidied
+        self._untidy = 0  # commits since the last tidying
+        self._untidy_bytes = 0  # and the bytes of their updates
 
     def hold(self, header: Header, content: Content) -> None:
         """Have an update's content at hand for the effects that name it."""
@@ -99,17 +122,32 @@ class Performer:
 
     def say_status(self) -> None:
         """Publish the coordinator's status, past everything else."""
-        self._publisher.say(Address(Kind.COORDINATOR), codec.encode(self.status))
+        self._publisher.say(Address(Kind.COORDINATOR), codec.encode(spoken(self.status, self._wall)))
 
-    def perform(self, effects: Sequence[Effect], met: Iterable[DeviceStatus] = ()) -> Iterator[Event]:
-        """Carry out ``effects``: what must be kept first, in one commit, then all others in order.
+    def perform(self, batch: Batch) -> Event | None:
+        """Carry out a batch: what must be kept first, in one commit, then all else in order, up to an event it brings.
 
-        Returns what comes of them; each event is made when it is asked for.
+        None once all is done; call it again till then. After ``DiskFull`` too, where ``batch`` says how far it came:
+        the effect that failed has changed nothing, and what comes before it is not done twice.
         """
-        kept, met = [effect for effect in effects if isinstance(effect, Keep | Mark)], tuple(met)
-        if kept or met:
+        if not batch.committed:
+            self._commit(batch)
+            batch.committed = True
+        for effect in batch.effects[batch.done :]:
+            batch.outcomes.append(iter(self._do(effect)))
+            batch.done += 1
+        self._contents.clear()
+        while batch.outcomes:
+            for event in batch.outcomes[0]:
+                return event
+            batch.outcomes.pop(0)
+        return None
+
+    def _commit(self, batch: Batch) -> None:
+        kept = [effect for effect in batch.effects if isinstance(effect, Keep | Mark)]
+        if kept or batch.met:
             with self._store.journal.batch():
-                for status in met:
+                for status in batch.met:
                     self._store.meet(status)
                 for effect in kept:
                     match effect:
@@ -117,17 +155,24 @@ class Performer:
                             self._store.keep(header, self._contents[header.digest])
                         case Mark(ticket, elapsed_s):
                             self._store.mark(ticket, elapsed_s)
-        outcome = chain.from_iterable([self._do(effect) for effect in effects])
-        self._contents.clear()
-        return outcome
 
     def tidy(self, *, idle: bool) -> None:
-        """Clean up after commits, now where nobody waits, else once there are a few of them."""
-        if self._untidy and (idle or self._untidy >= TIDY_AFTER):
-            self._store.tidy()
-            self._untidy = 0
+        """Clean up after commits, now where nobody waits, else once there is enough to do. To be called every turn."""
+        if self._untidy and (idle or self._untidy >= TIDY_AFTER or self._untidy_bytes >= TIDY_BYTES):
+            if self._store.tidy():
+                self._untidy = self._untidy_bytes = 0
+            else:
+                self._untidy = TIDY_AFTER  # the rest at the next turn
 
-    def _do(self, effect: Effect) -> Iterable[Event]:
+    def pause(self, detail: str) -> None:
+        """Say that the disk takes no more."""
+        self._say(state=CoordinatorState.PAUSED, detail=detail[:MAX_DETAIL])
+
+    def resume(self) -> None:
+        """Say that it takes more again."""
+        self._say(state=CoordinatorState.RUNNING, detail="")
+
+    def _do(self, effect: Effect) -> Iterable[Event]:  # noqa: C901 - a case an effect
         match effect:
             case Fold(header, staleness):
                 self._store.fold(header, self._contents.pop(header.digest), staleness)
@@ -145,6 +190,9 @@ class Performer:
             case Summarise(summary):
                 self._summarise(summary)
             case Finish():
+                if not effect.stopped and effect.error is None:
+                    self.tidy(idle=True)
+                    self._store.finish()
                 self.finish = effect
             case Keep() | Mark():
                 pass  # done before all others
@@ -165,15 +213,20 @@ class Performer:
         return UpdateRestored(header)
 
     def _conclude(self, effect: Conclude) -> Event:
-        self._untidy += 1
         if effect.ticket.task == "train":
             version = self._store.commit_training(effect.ticket, effect.summary)
+            self._committed(effect)
             self._publish_model(None)
             return Committed(version)
         metrics = self._store.commit_evaluation(effect.ticket, effect.summary)
+        self._committed(effect)
         assert self._pointer is not None
         self._put_pointer(self._pointer.model_copy(update={"metrics": metrics}))
         return Measured(metrics)
+
+    def _committed(self, effect: Conclude) -> None:
+        self._untidy += 1
+        self._untidy_bytes += effect.summary.uplink_bytes
 
     def _publish_model(self, metrics: Metrics | None) -> None:
         """Parts, then the pointer to them, then the end of the version before last, which nobody fetches any more."""
@@ -232,14 +285,17 @@ class Performer:
             return codec.encode(message.model_copy(update={"remaining_s": remaining}))
 
         self._publisher.put(Address(Kind.ROUND), render)
-        status = self.status.model_copy(
-            update={
-                "state": CoordinatorState.RUNNING,
-                "round": message.round,
-                "phase": message.phase.value,
-                "model_version": message.model_version,
-            }
+        self._say(
+            state=CoordinatorState.RUNNING,
+            detail="",
+            round=message.round,
+            phase=message.phase.value,
+            model_version=message.model_version,
         )
+
+    def _say(self, **changes: object) -> None:
+        """Publish the status where these are changes."""
+        status = self.status.model_copy(update=changes)
         if status != self.status:
             self.status = status
             self.say_status()

@@ -80,9 +80,27 @@ class Publisher:
         rule = address.rule
         self._link.publish(self._topics.topic(address), payload, qos=rule.qos, retain=rule.retain)
 
+    @property
+    def status_topic(self) -> str:
+        """Where the status of whoever coordinates this federation stands."""
+        return self._topics.topic(Address(Kind.COORDINATOR))
+
+    def is_presence(self, topic: str) -> bool:
+        """Whether a device's status stands there."""
+        address = self._topics.parse(topic)
+        return address is not None and address.kind is Kind.DEVICE
+
+    def look(self) -> int:
+        """Ask the broker for that status; the token is for its answer.
+
+        At QoS 0, so that no broker keeps statuses for us while we are away: those would be old when we hear them.
+        """
+        return self._link.subscribe(self.status_topic, qos=0)
+
     def connected(self) -> None:
-        """Publish everything again."""
+        """Publish everything again, over a link that may hold publications back until now."""
         self._connected = True
+        self._link.release()
         self._restart()
         self._queue = deque(self._tree)
         self._pump()

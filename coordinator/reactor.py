@@ -4,12 +4,19 @@ It holds no decisions: ``inbox`` says what bytes mean, ``fleet`` who is there, `
 takes what has arrived, up to a bound, and steps the round through it. Then the updates it accepted go to disk in one
 commit; only after that are they folded, their receipts sent, and their messages acknowledged to the broker.
 
-The round's clock stands still while the broker is away: nobody can answer then, so nobody is late.
+The round's clock stands still while the broker is away: nobody can answer then, so nobody is late. Nothing is published
+over a connection before ``office`` holds it.
+
+A disk that takes no more pauses it. What was to be written stays as it is, with all that was to follow from it; nothing
+is folded, answered or acknowledged. The round's clock stands still, the link is served, device statuses are taken in,
+and other messages are put aside, unacknowledged, so that the broker sends no more than its window of them. Every few
+seconds it tries again, from the very write that failed.
 """
 
 from __future__ import annotations
 
 import queue
+from collections import deque
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Final
@@ -32,11 +39,13 @@ from coordinator.events import (
 )
 from coordinator.fleet import Fleet, View
 from coordinator.inbox import Delivery, Inbox
-from coordinator.performer import Performer
+from coordinator.intake import Events, Stop
+from coordinator.office import CONNECT_S, Office
+from coordinator.performer import Batch, Performer
 from coordinator.publisher import Publisher
 from coordinator.round import begin, step, wake_at
 from coordinator.round_state import State
-from schemas.errors import BrokerUnreachable, FedbeatError, LinkError, PayloadTooLarge, Reject
+from schemas.errors import BrokerUnreachable, DiskFull, FedbeatError, LinkError, PayloadTooLarge, Reject
 from schemas.link.link import Connected, Disconnected, Inbound, Refused, Sent
 from schemas.link.link import Event as LinkEvent
 from schemas.messages import DeviceStatus
@@ -44,19 +53,14 @@ from schemas.messages import DeviceStatus
 MESSAGES_A_TURN: Final = 256
 BYTES_A_TURN: Final = 8 * 2**20  # of decoded updates, which wait in memory for the turn's commit
 LOOK_S: Final = 1.0  # how often the fleet's heartbeats and stalled updates are looked at
-CONNECT_S: Final = 10.0  # for the first connection; later ones are waited for as long as it takes
+RETRY_S: Final = 1.0  # after a disk took no more, then twice as long each time
+LONGEST_RETRY_S: Final = 30.0
+PUT_ASIDE: Final = 1024  # messages while paused; the link reads far fewer ahead of our acknowledgements at QoS 1
 ENVELOPE: Final = 512  # bytes around a part's payload, topic included
 WEIGHTY: Final = (Open, Conclude, Abandon, Finish)  # done before anything else is stepped
 
 
-@dataclass(frozen=True, slots=True)
-class Stop:
-    """In the queue: end now, for ``error`` if there is one."""
-
-    error: FedbeatError | None
-
-
-Events = queue.SimpleQueue[LinkEvent | Stop]
+__all__ = ["Clock", "Events", "Reactor", "Stop"]
 
 
 class Clock:
@@ -93,8 +97,19 @@ class Clock:
         return 0.0 if self._stopped_at is None else self._source() - self._stopped_at
 
 
+@dataclass(frozen=True, slots=True)
+class Pause:
+    """The disk takes no more: for how many attempts now, and when the next is due in monotonic seconds."""
+
+    failures: int
+    retry_at: float
+
+
 class Reactor:
-    """Runs one run from ``state`` until its ``Finish``. ``part_size`` is what devices and we cut blobs into."""
+    """Runs one run until its ``Finish``. ``part_size`` is what devices and we cut blobs into.
+
+    ``run`` is all of it. A caller with a loop of its own calls ``start``, then ``turn`` until ``finish`` is there.
+    """
 
     def __init__(
         self,
@@ -122,28 +137,61 @@ class Reactor:
         self._pending: list[Effect] = []
         self._met: dict[str, DeviceStatus] = {}  # statuses for the next commit
         self._acks: list[Callable[[], None]] = []  # of messages that what is pending comes from
+        self._batches: list[Batch] = []  # being carried out: each but the first follows from the one before
+        self._aside: deque[Inbound] = deque()  # messages for when the disk takes more again
+        self._pause: Pause | None = None
         self._polled: object = None
         self._held = 0  # bytes of decoded updates
+        self._room_freed = False
+        self._office = Office(publisher, performer, observe, clock.real)
         self._unreachable: LinkError | None = None
         self._ever_connected = False
         self._failure: FedbeatError | None = None
 
+    @property
+    def finish(self) -> Finish | None:
+        """How the run ended, once it has."""
+        return self._performer.finish
+
     def run(self, state: State, reopened: Reopened | None) -> Finish:
-        """Turn until the run is over. Raises what ``Stop`` carries, and ``LinkError`` where the broker is unusable."""
-        self._state, effects = begin(state, reopened)
-        self._pending.extend(effects)
-        self._flush()
-        while self._performer.finish is None:
-            self._turn()
+        """Turn until the run that stands at ``state`` is over.
+
+        Raises what ``Stop`` carries, ``LinkError`` where the broker is unusable, ``StateError`` where the disk is (but
+        not where it is full), and ``Superseded`` where another coordinator serves the federation.
+        """
+        self.start(state, reopened)
+        while self.finish is None:
+            self.turn()
             self._alive()
         if self._failure is not None:
             raise self._failure
-        return self._performer.finish
+        return self.finish
+
+    def start(self, state: State, reopened: Reopened | None) -> None:
+        """Take the run's first step."""
+        self._state, effects = begin(state, reopened)
+        self._pending.extend(effects)
+        try:
+            self._flush()
+        except DiskFull as error:
+            self._hold_on(error)
+
+    def turn(self) -> None:
+        """Take what has arrived, or arrives before something is due, and do what follows from it."""
+        try:
+            if self._pause is None:
+                self._work()
+            else:
+                self._rest(self._pause)
+        except DiskFull as error:
+            self._hold_on(error)
+        self._office.beat()
+        self._insist_on_a_broker()
 
     def drain(self, timeout_s: float) -> None:
         """Serve the link, and nothing else, until all is published, time is up, or ``Stop`` comes again.
 
-        Raises ``LinkError`` where the broker is unusable.
+        Raises ``LinkError`` where the broker is unusable, and ``Superseded``.
         """
         until = self._clock.real() + timeout_s
         while not self._publisher.idle and (left := until - self._clock.real()) > 0:
@@ -158,8 +206,10 @@ class Reactor:
                 return
             if not isinstance(event, Inbound):
                 self._serve_link(event)
+            elif event.topic == self._publisher.status_topic:
+                self._office.heard(event)
 
-    def _turn(self) -> None:
+    def _work(self) -> None:
         idle = True
         for event in self._arrivals():
             if idle:
@@ -177,7 +227,70 @@ class Reactor:
         self._step(Tick(self._clock.now()))
         self._flush()
         self._performer.tidy(idle=idle)
-        self._insist_on_a_broker()
+
+    def _rest(self, pause: Pause) -> None:
+        """Serve the link, put aside what the disk is needed for, and try again when it is time."""
+        timeout = min(max(pause.retry_at - self._clock.real(), 0.0), self._office.idle_s, LOOK_S)
+        try:
+            event = self._events.get(timeout=timeout)
+            for _ in range(MESSAGES_A_TURN):
+                match event:
+                    case Inbound():
+                        self._put_aside(event)
+                    case Stop(error):
+                        self._failure = error
+                        self._performer.finish = Finish(stopped=True)
+                        return
+                    case _:
+                        self._serve_link(event)
+                event = self._events.get_nowait()
+        except queue.Empty:
+            pass
+        if self._clock.real() >= pause.retry_at:
+            self._try_again()
+
+    def _put_aside(self, message: Inbound) -> None:
+        if message.topic == self._publisher.status_topic:
+            self._office.heard(message)
+            return
+        if self._publisher.is_presence(message.topic):
+            match self._inbox.receive(message.topic, message.payload, self._state):
+                case StatusReceived(status):
+                    self._hear(status, message)
+                case StatusCleared(device):
+                    self._fleet = self._fleet.forget(device)
+                    self._fleet_changed = True
+                case _:
+                    pass  # rubbish, for which a pause has no counter
+            message.ack()
+        elif len(self._aside) < PUT_ASIDE:
+            self._aside.append(message)
+
+    def _hold_on(self, error: DiskFull) -> None:
+        failures = 1 if self._pause is None else self._pause.failures + 1
+        wait_s = min(RETRY_S * 2.0 ** min(failures - 1, 10), LONGEST_RETRY_S)
+        self._pause = Pause(failures, self._clock.real() + wait_s)
+        if failures == 1:
+            self._run_clock()
+            self._performer.pause(str(error))
+            self._observe(seen.Paused(str(error)))
+
+    def _try_again(self) -> None:
+        self._flush()
+        self._performer.tidy(idle=True)
+        if self._aside:
+            self._receive(self._aside.popleft())
+        self._pause = None
+        self._run_clock()
+        self._performer.resume()
+        self._observe(seen.Resumed())
+
+    def _run_clock(self) -> None:
+        """The round's time passes while devices can be heard, and what they say be kept."""
+        if self._office.held and self._pause is None:
+            self._clock.start()
+        else:
+            self._clock.stop()
 
     def _insist_on_a_broker(self) -> None:
         if not self._ever_connected and self._clock.stopped_for >= CONNECT_S:
@@ -190,10 +303,14 @@ class Reactor:
         due, timeout = wake_at(self._state), LOOK_S
         if due is not None and not self._clock.stopped_for:
             timeout = min(max(due - self._clock.now(), 0.0), LOOK_S)
+        timeout = min(timeout, self._office.idle_s)
+        while self._aside and self._held < BYTES_A_TURN and self.finish is None:
+            yield self._aside.popleft()
+            timeout = 0.0
         try:
             yield self._events.get(timeout=timeout)
             for _ in range(MESSAGES_A_TURN - 1):
-                if self._held >= BYTES_A_TURN or self._performer.finish is not None:
+                if self._held >= BYTES_A_TURN or self.finish is not None:
                     return
                 yield self._events.get_nowait()
         except queue.Empty:
@@ -208,25 +325,30 @@ class Reactor:
                         f"use --part-size {max(limit - ENVELOPE, 0)} or less, or raise the broker's limit"
                     )
                 self._ever_connected = True
-                self._clock.start()
-                self._performer.say_status()
-                self._publisher.connected()
-                self._observe(seen.Connected())
+                self._office.connected()
             case Disconnected(error=error, fatal=fatal, retry_in_s=retry_in_s):
-                self._clock.stop()
-                self._publisher.disconnected()
                 self._unreachable = error
                 if error is not None and fatal:
                     raise error
+                self._office.disconnected()
                 self._observe(seen.Disconnected(str(error or "closed"), retry_in_s))
             case Sent(token):
-                self._publisher.sent(token)
+                self._office.sent(token)
             case Refused(error=error):
                 raise error
+        self._run_clock()
 
     def _receive(self, message: Inbound) -> None:
+        if message.topic == self._publisher.status_topic:
+            if (rubbish := self._office.heard(message)) is not None:
+                self._step(rubbish)
+            return
+        try:
+            arrival = self._inbox.receive(message.topic, message.payload, self._state)
+        except DiskFull:
+            self._aside.appendleft(message)
+            raise
         self._acks.append(message.ack)
-        arrival = self._inbox.receive(message.topic, message.payload, self._state)
         match arrival:
             case None:
                 pass
@@ -236,6 +358,7 @@ class Reactor:
                 self._fleet = self._fleet.forget(device)
                 self._fleet_changed = True
             case Delivery(event, content):
+                self._room_freed = True
                 if content is not None:
                     self._performer.hold(event.header, content)
                     self._held += len(content.blob) + (0 if content.delta is None else content.delta.flat.nbytes)
@@ -271,8 +394,8 @@ class Reactor:
                     if before.complaints.get(device) != reason:
                         self._observe(seen.DeviceTroubled(device, reason))
                 self._step(FleetChanged(view))
-        if due or ticket != self._polled:
-            self._polled = ticket
+        if due or ticket != self._polled or (self._room_freed and self._inbox.turned_away):
+            self._polled, self._room_freed = ticket, False
             for event in self._inbox.poll(self._state):
                 self._step(event)
         if due:
@@ -285,12 +408,25 @@ class Reactor:
             self._flush()
 
     def _flush(self) -> None:
-        """Carry out what is pending and what follows from it, then acknowledge what it came from."""
-        effects, met, acks = self._pending, tuple(self._met.values()), self._acks
-        self._pending, self._acks, self._held = [], [], 0
-        self._met.clear()
-        for event in self._performer.perform(effects, met):
-            self._step(event)
-            self._flush()
-        for ack in acks:
-            ack()
+        """Carry out what is pending and what follows from it, then acknowledge what it came from.
+
+        After ``DiskFull`` the next call goes on where it stopped.
+        """
+        self._gather(behind=True)
+        while self._batches:
+            event = self._performer.perform(self._batches[-1])
+            if event is not None:
+                self._state, effects = step(self._state, event)
+                self._pending.extend(effects)
+                self._gather()
+                continue
+            for ack in self._batches.pop().acks:
+                ack()
+
+    def _gather(self, *, behind: bool = False) -> None:
+        """Make a batch of what is pending: what follows from another goes before the rest of that, all else behind."""
+        if self._pending or self._met or self._acks:
+            batch = Batch(self._pending, tuple(self._met.values()), self._acks)
+            self._batches.insert(0 if behind else len(self._batches), batch)
+            self._pending, self._acks, self._held = [], [], 0
+            self._met.clear()

@@ -29,6 +29,7 @@ from schemas.plan import Plan
 KEPT_MODELS: Final = 20  # unless told otherwise
 ADJUSTABLE: Final = ("rounds", "goal", "quorum", "deadline_s", "evaluate")  # may change while a run goes on
 KEPT_ROUNDS: Final = 2  # whose updates stay in the journal, so that the newest version can be computed again
+PRUNE_BYTES: Final = 64 * 2**20  # of updates deleted at a time, which takes a moment in which nobody is served
 
 Wall = Callable[[], datetime]
 
@@ -39,7 +40,7 @@ class RunStore:
     ``settings.run`` names the run where there is none yet; one that is found goes on under its own name, up to
     ``settings.rounds``: a finished one has nothing left to do, unless there are more of them now. Raises
     ``SettingsError`` where the directory holds a run that differs in more than ``ADJUSTABLE``, ``StateError`` where
-    the disk won't.
+    the disk won't. A method that writes and raises ``DiskFull`` has changed nothing, and can be called again.
     """
 
     def __init__(
@@ -108,6 +109,11 @@ class RunStore:
         """How the run's rounds ended so far, oldest first, the last word on each."""
         return tuple({summary.round: summary for summary in self.journal.history(self.settings.run)}.values())
 
+    def renew_session(self, above: int) -> None:
+        """Take a session higher than ``above`` too."""
+        if self.session <= above:
+            self.session = self.journal.next_session(above + 1)
+
     def open(self, announcement: RoundAnnouncement) -> Iterator[StoredUpdate]:
         """Journal the attempt, and start an empty accumulator for it.
 
@@ -161,7 +167,6 @@ class RunStore:
         model = ModelVersion(new.run, new.version, digest, new.previous)
         self.journal.commit_round(ticket.nonce, summary, model, self._now())
         self.checkpoint, self.version, self._folded = new, Version(new.version, digest), None
-        self._models.prune(self._keep_models)
         return self.version
 
     def commit_evaluation(self, ticket: Ticket, summary: RoundSummary) -> Metrics:
@@ -176,15 +181,20 @@ class RunStore:
 
     def abandon(self, ticket: Ticket, summary: RoundSummary) -> None:
         """Forget the accumulator and the attempt's updates."""
-        self._folded = None
         with self.journal.batch():
             self.journal.abandon_round(ticket.nonce, ticket.task, summary.reason)
             self.journal.add_rejections(summary.run, summary.round, summary.rejected)
+        self._folded = None
 
-    def tidy(self) -> None:
-        """What can wait until nobody does: drop old updates, and move the journal's log into its file."""
-        self.journal.prune(max(KEPT_ROUNDS, (self.settings.max_staleness or 0) + 1))
+    def tidy(self) -> bool:
+        """What can wait until nobody does: drop old models and updates, and move the journal's log into its file.
+
+        A bounded piece of it; False where more is left.
+        """
+        self._models.prune(self._keep_models)
+        done = self.journal.prune(max(KEPT_ROUNDS, (self.settings.max_staleness or 0) + 1), PRUNE_BYTES)
         self.journal.checkpoint()
+        return done
 
     def finish(self) -> None:
         """Close the run: all its rounds are done."""

@@ -10,14 +10,17 @@ from typing import Final
 
 from coordinator import observers as seen
 from coordinator.events import Finish
-from coordinator.inbox import Inbox, largest_update
-from coordinator.performer import Performer
+from coordinator.identity import instance_of
+from coordinator.inbox import ROOM, Inbox, largest_update
+from coordinator.intake import Events, Stop
+from coordinator.office import first_look
+from coordinator.performer import MAX_DETAIL, Performer, spoken
 from coordinator.publisher import Publisher
-from coordinator.reactor import Clock, Events, Reactor, Stop
+from coordinator.reactor import Clock, Reactor
 from coordinator.run_store import KEPT_MODELS, RunStore, Wall, utc
 from coordinator.spool import Spool
 from schemas import codec
-from schemas.errors import FedbeatError, FederationError, SettingsError
+from schemas.errors import FedbeatError, FederationError, SettingsError, Superseded
 from schemas.link.link import Link, Sink, Will
 from schemas.messages import CoordinatorState, CoordinatorStatus, Metrics, RoundSummary, RunSettings
 from schemas.parameters import Parameters
@@ -26,7 +29,8 @@ from schemas.topics import Address, Kind, Topics
 
 FAREWELL_S: Final = 30.0  # for what is still to be published once the rounds are done
 HASTE_S: Final = 5.0  # the same where the operator wants to stop
-MAX_DETAIL: Final = 500  # characters of a status
+HEARTBEAT_S: Final = 30.0  # between statuses, unless told otherwise
+LAST_SESSION: Final = 2**53
 
 LinkFactory = Callable[[Sink, Will], Link]
 
@@ -65,10 +69,16 @@ class CoordinatorService:
         wall: Wall = utc,
         alive: Callable[[], None] = lambda: None,
         keep_models: int = KEPT_MODELS,
+        heartbeat_s: float = HEARTBEAT_S,
+        room: int = ROOM,
+        look: Callable[[Sink], Link] | None = None,
     ) -> None:
         """``model`` is version 0 of a new run; ``alive`` is called about every second, for a watchdog.
 
-        The newest ``keep_models`` versions stay on disk.
+        The newest ``keep_models`` versions stay on disk, and ``room`` bytes of unfinished updates. The status is
+        published every ``heartbeat_s`` seconds. ``look`` makes the link, of the same client but without a will, over
+        which to see whether another coordinator is at work before we begin; None where none can be. The other one,
+        too, is looked for again at each connect, which ``link_factory`` is to gate.
         """
         if settings.plan.blob.digest != plan.digest:
             raise SettingsError("the run's settings name another plan than the one given: describe that plan's bytes")
@@ -84,6 +94,9 @@ class CoordinatorService:
         self._wall = wall
         self._alive = alive
         self._keep_models = keep_models
+        self._heartbeat_s = heartbeat_s
+        self._room = room
+        self._look = look
         self._events: Events = Events()
         self._performer: Performer | None = None
 
@@ -98,39 +111,72 @@ class CoordinatorService:
         """Run the federation on the calling thread until its rounds are done or it is stopped.
 
         Raises ``LinkError`` where the broker can't be used, ``SettingsError`` and ``StateError`` for the state
-        directory, ``FederationError`` where no device came or a round failed too often.
+        directory, ``FederationError`` where no device came, a round failed too often, or another coordinator is there.
         """
         with RunStore(self._directory, self._settings, self._plan, self._model, self._wall, self._keep_models) as store:
+            instance = instance_of(self._directory)
+            if not self._is_free(store, instance):
+                return self._result(store, stopped=True)
             status = CoordinatorStatus(
                 state=CoordinatorState.STARTING,
                 session=store.session,
+                instance=instance,
                 run=store.settings.run,
                 round=max((summary.round for summary in store.summaries()), default=0),
                 rounds=store.settings.rounds,
                 model_version=store.version.number,
                 software=self._software,
+                heartbeat_s=self._heartbeat_s,
+                since=self._wall().isoformat(timespec="seconds"),
             )
             topic = self._topics.topic(Address(Kind.COORDINATOR))
             offline = status.model_copy(update={"state": CoordinatorState.OFFLINE})
             link = self._link_factory(self._events.put, Will(topic, codec.encode(offline)))
-            ended, detail, stopped = CoordinatorState.STOPPED, "", False
+            ended, detail, stopped, ours = CoordinatorState.STOPPED, "", False, True
             try:
                 stopped = self._serve(store, link, status).stopped
                 ended = CoordinatorState.STOPPED if stopped else CoordinatorState.FINISHED
             except FedbeatError as error:
-                detail = str(error)
+                detail, ours = str(error), not isinstance(error, Superseded)
                 raise
             finally:
                 last = {"state": ended, "detail": detail[:MAX_DETAIL], "model_version": store.version.number}
                 said = status if self._performer is None else self._performer.status
-                link.close(Will(topic, codec.encode(said.model_copy(update=last))))
+                if ours:
+                    link.close(Will(topic, codec.encode(spoken(said.model_copy(update=last), self._wall))))
+                else:
+                    link.close(timeout_s=0.0)  # what still waits to be published is another one's to say now
                 self._observe(seen.Finished(store.version.number, stopped, detail or None))
-            return RunResult(store.settings.run, store.version.number, store.version.digest, store.summaries(), stopped)
+            return self._result(store, stopped=stopped)
+
+    def _is_free(self, store: RunStore, instance: str) -> bool:
+        """Whether the federation is ours to serve, with a session above all before; False where we are to stop.
+
+        Raises ``Superseded`` where another coordinator serves it.
+        """
+        if self._look is None:
+            return True
+        above = first_look(self._look, self._topics, instance, self._events, self._observe, self._alive, self._clock)
+        if above is None:
+            return False
+        if above >= LAST_SESSION:
+            topic = self._topics.topic(Address(Kind.COORDINATOR))
+            raise FederationError(
+                f"the retained status on {topic} claims the last session there can be: clear it with "
+                f"mosquitto_pub --retain --null-message --topic {topic}"
+            )
+        store.renew_session(above)
+        return True
+
+    @staticmethod
+    def _result(store: RunStore, *, stopped: bool) -> RunResult:
+        version = store.version
+        return RunResult(store.settings.run, version.number, version.digest, store.summaries(), stopped)
 
     def _serve(self, store: RunStore, link: Link, status: CoordinatorStatus) -> Finish:
         manifest, classes = self._plan.manifest(), len(self._plan.classes)
         with Spool(self._directory, largest_update(manifest, classes)) as spool:
-            inbox = Inbox(self._topics, store.settings.run, manifest, classes, store=spool.slot)
+            inbox = Inbox(self._topics, store.settings.run, manifest, classes, self._room, spool.slot)
             return self._react(store, link, status, inbox)
 
     def _react(self, store: RunStore, link: Link, status: CoordinatorStatus, inbox: Inbox) -> Finish:
@@ -158,7 +204,5 @@ class CoordinatorService:
         finish = reactor.run(state, reopened)
         if finish.error is not None:
             raise FederationError(finish.error)
-        if not finish.stopped:
-            store.finish()
         reactor.drain(HASTE_S if finish.stopped else FAREWELL_S)
         return finish

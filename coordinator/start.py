@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import os
 from contextlib import ExitStack
+from dataclasses import replace
 from importlib.metadata import version
 from pathlib import Path
 
 from coordinator.config import CoordinatorSettings, run_settings
 from coordinator.database import claim
 from coordinator.display import choose
+from coordinator.identity import instance_of
 from coordinator.plan_commands import resolve
 from coordinator.service import CoordinatorService
 from coordinator.virtual import VirtualFleet
@@ -27,6 +29,7 @@ from schemas.topics import Topics
 BUNDLED_DATA = {"watch": "watch", "digits": "sklearn-digits"}  # what virtual devices train on unless told
 
 SESSION_S = 3600  # how long the broker keeps updates for a coordinator that is away
+WINDOW = 65_535  # of messages kept for us, which must not hide the status we look for; we throw them away meanwhile
 
 
 def start(settings: CoordinatorSettings, *, fresh: bool) -> int:
@@ -51,10 +54,15 @@ def start(settings: CoordinatorSettings, *, fresh: bool) -> int:
     with ExitStack() as stack:
         display = stack.enter_context(choose(json_lines=settings.json_lines))
         broker = settings.broker or f"mqtt://127.0.0.1:{stack.enter_context(EmbeddedBroker()).port}"
-        mqtt = settings.mqtt(f"{settings.federation}-coordinator", broker, session_expiry_s=SESSION_S)
+        # A name of its own for each state directory: two of one name would end each other's connections for ever.
+        name = f"{settings.federation}-coordinator-{instance_of(settings.state)}"
+        mqtt = settings.mqtt(name, broker, session_expiry_s=SESSION_S)
 
         def link(sink: Sink, will: Will) -> Link:
-            return MqttLink(mqtt, sink, will)
+            return MqttLink(mqtt, sink, will, gated=True)
+
+        def look(sink: Sink) -> Link:
+            return MqttLink(replace(mqtt, inbound_window=WINDOW), sink)
 
         notifier = Notifier.from_environment()
         service = CoordinatorService(
@@ -67,6 +75,9 @@ def start(settings: CoordinatorSettings, *, fresh: bool) -> int:
             observer=display,
             software=f"fedbeat {version('fedbeat')}",
             keep_models=settings.keep_models,
+            heartbeat_s=settings.heartbeat,
+            room=settings.room * 2**20,
+            look=look if settings.broker else None,  # on a broker of our own nobody can be before us
             alive=notifier.alive,
         )
         stack.enter_context(stopping_on_signals(service.stop))

@@ -7,8 +7,10 @@
     |-- LinkError         the broker can't be used                                     (exit 5)
     |   |-- BrokerUnreachable   nothing answers there
     |   |-- BrokerRefused       it answers, and refuses us
+    |   |   `-- Displaced             another client connected under our name
     |   `-- PayloadTooLarge     the broker would throw this payload away
-    |-- FederationError   the broker works, the federation doesn't: no device, a second writer  (exit 6)
+    |-- FederationError   the broker works, the federation doesn't: no device came   (exit 6)
+    |   `-- Superseded          another coordinator serves it
     |-- StateError        the state directory can't be read or written                 (exit 7)
     |   `-- DiskFull            it takes no more for now; the same write may succeed later
     |-- TrainingError     training went wrong in the numbers: a loss that isn't finite (exit 8)
@@ -60,6 +62,10 @@ class BrokerRefused(LinkError):
     """The broker answers and refuses the connection: credentials, client id, protocol."""
 
 
+class Displaced(BrokerRefused):
+    """The broker ended the connection since another client connected with our client id."""
+
+
 class PayloadTooLarge(LinkError):
     """A payload is larger than the broker takes; refused before it was queued."""
 
@@ -68,6 +74,10 @@ class FederationError(FedbeatError):
     """The broker works but the federation doesn't: no device came, or a second coordinator is at work."""
 
     exit_code = 6
+
+
+class Superseded(FederationError):
+    """Another coordinator serves the federation: this one may publish nothing there, not even a goodbye."""
 
 
 class StateError(FedbeatError):

@@ -19,6 +19,7 @@ Name = Annotated[str, StringConstraints(pattern=r"^[a-z0-9][a-z0-9-]{2,62}$")]
 Digest = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")]
 Nonce = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{32}$")]
 Text = Annotated[str, StringConstraints(max_length=500)]
+Instance = Annotated[str, StringConstraints(pattern=r"^([0-9a-f]{16})?$")]
 Word = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9 _.+-]{0,63}$")]
 Count = Annotated[int, Field(ge=0, le=2**53)]
 Examples = Annotated[int, Field(ge=1, le=2**31)]  # of one update
@@ -104,6 +105,7 @@ class CoordinatorStatus(Message):
 
     state: CoordinatorState
     session: Count  # rises at each start; a will of an older session is stale
+    instance: Instance = ""  # whose sessions these are: the name of its state directory
     run: Name | None = None
     round: RoundNumber = 0
     rounds: RoundNumber = 0
@@ -111,6 +113,8 @@ class CoordinatorStatus(Message):
     model_version: RoundNumber = 0
     software: Text = ""
     heartbeat_s: Seconds = 30.0  # how often this message comes while it serves
+    since: Text = ""  # wall clock of its start, ISO 8601, for people; no decision rests on these two
+    said: Text = ""  # and of this message
     detail: Text = ""
 
 

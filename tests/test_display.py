@@ -40,8 +40,12 @@ def closed(number: int, outcome: str = "committed", metrics: Metrics | None = No
 
 STORY: tuple[seen.Observation, ...] = (
     seen.Started("run-1d1045a8", "watch", 5, 1, 0, resumed=False),
+    seen.RivalDoubted("run-other", 7, 75.0),
+    seen.RivalReplaced("run-other", 7),
     seen.Selecting(1, 0, 2, 600.0),
     seen.Connected(),
+    seen.Paused("/state/journal.db: database or disk is full"),
+    seen.Resumed(),
     seen.FleetSeen(4, 3, 1),
     seen.DeviceTroubled("dev-three", LONG),
     seen.RoundOpened(1, "train", 0, 4, None, 2, 600.0),
@@ -146,10 +150,14 @@ def test_the_plain_log_says_what_happens_in_order() -> None:
     with Lines(plain_line, out) as lines:
         for event in STORY:
             lines(event)
-    assert out.getvalue().splitlines()[:6] == [
+    assert out.getvalue().splitlines()[:10] == [
         "run run-1d1045a8: plan watch, 5 rounds",
+        "another coordinator (run run-other) may be at work here: waiting 75 s for a sign of life",
+        "no sign of life of the coordinator of run run-other: going on in its place",
         "round 1: waiting for 2 devices, at most 600 s",
         "connected to the broker",
+        "paused: /state/journal.db: database or disk is full",
+        "the disk takes more again: going on",
         f"dev-three can't take part: {LONG}",
         "round 1: 4 devices asked to train, 600 s",
         "round 1: dev-four declines: the plan takes examples of 6x150 [/b] [red]",

@@ -1,0 +1,291 @@
+"""Which coordinator may write: how one finds out whether another serves its federation, and which gives way. Pure.
+
+A federation has one writer. Its sign is the retained status on ``coordinator``, which carries the writer's session and
+its *instance*, the name of its state directory. A coordinator reads it after every connect, before it publishes
+anything, and goes on listening to it.
+
+    newcomer:  away --connected--> looking --nobody, or one that has ended--> leading
+                                      +--one that serves, or is offline--> doubting --silence--> leading
+                                                                              +--sign of life--> it gives up
+    in office: away --connected--> looking --> leading, and gives up wherever a higher rank shows
+
+* A *newcomer* has published nothing yet and leaves no last will, so that it harms nobody when it gives up. It waits
+  for a sign of life of a coordinator that serves for ``PATIENCE`` of that one's heartbeats, at most ``LONGEST_S``.
+* Where the broker knows both by one user name, a newcomer's connection ends the other one's. That one comes back at
+  once, which ends the newcomer's: to be displaced by a client of our own name is a sign of life too. So a coordinator
+  that is offline is doubted for ``RETURN_S``.
+* Ranks are sessions, then instances. A newcomer that goes on takes a session above all it has seen, so the one that
+  came last is the highest, and devices follow it. Of two that started together the lower gives up.
+* A last will, or whatever else shows in the place of the leader's status, is answered with that status.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, field, replace
+from typing import Final
+
+from schemas.messages import CoordinatorState, CoordinatorStatus
+
+PATIENCE: Final = 2.5  # heartbeats without a sign of life
+LONGEST_S: Final = 300.0
+RETURN_S: Final = 2.0  # in which a coordinator that lost its connection to us has taken it back
+LOOKS: Final = 2  # subscriptions to the status: as the second is answered, what was retained for the first is here
+SERVING: Final = frozenset({CoordinatorState.STARTING, CoordinatorState.RUNNING, CoordinatorState.PAUSED})
+
+# -- events ------------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Tick:
+    """It is now ``now``, in monotonic seconds that never stand still."""
+
+    now: float
+
+
+@dataclass(frozen=True, slots=True)
+class Connected:
+    """The broker took us."""
+
+
+@dataclass(frozen=True, slots=True)
+class Disconnected:
+    """The connection is gone; ``displaced`` by another client of our name, where the broker says so."""
+
+    displaced: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Looked:
+    """The broker has answered a ``Look``."""
+
+
+@dataclass(frozen=True, slots=True)
+class Seen:
+    """A status on our topic; None for what is none. ``retained``: the broker had kept it, so it may be old."""
+
+    status: CoordinatorStatus | None
+    retained: bool
+
+
+Event = Tick | Connected | Disconnected | Looked | Seen
+
+# -- effects -----------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Look:
+    """Subscribe to the status, and say when the broker has answered."""
+
+
+@dataclass(frozen=True, slots=True)
+class Doubt:
+    """Nothing to do but to say it: ``rival`` may be at work, and is given ``wait_s`` to show it."""
+
+    rival: CoordinatorStatus
+    wait_s: float
+
+
+@dataclass(frozen=True, slots=True)
+class Lead:
+    """Publish from now on over this connection, the status first; a newcomer, with a session above ``above``.
+
+    ``after``: whom a newcomer takes over from without having been told that it ended.
+    """
+
+    above: int
+    after: CoordinatorStatus | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Say:
+    """Publish the status: it is time, or something else stands in its place."""
+
+
+@dataclass(frozen=True, slots=True)
+class GiveUp:
+    """Publish nothing more, and end with this error."""
+
+    error: str
+
+
+Effect = Look | Doubt | Lead | Say | GiveUp
+
+# -- states ------------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Away:
+    """Without a connection."""
+
+
+@dataclass(frozen=True, slots=True)
+class Looking:
+    """Waiting for the broker's answers, ``left`` of them."""
+
+    left: int = LOOKS
+
+
+@dataclass(frozen=True, slots=True)
+class Doubting:
+    """Waiting for a sign of life."""
+
+    rival: CoordinatorStatus
+    until: float
+
+
+@dataclass(frozen=True, slots=True)
+class Leading:
+    """The one writer."""
+
+    due_at: float  # the next heartbeat
+
+
+@dataclass(frozen=True, slots=True)
+class GaveUp:
+    """Nothing happens any more."""
+
+
+Stage = Away | Looking | Doubting | Leading | GaveUp
+
+
+@dataclass(frozen=True, slots=True)
+class State:
+    """Where a coordinator stands. ``session`` is 0 for a newcomer."""
+
+    instance: str
+    session: int
+    heartbeat_s: float
+    now: float
+    stage: Stage = field(default_factory=Away)
+    newest: CoordinatorStatus | None = None  # on the topic, as far as we have seen
+    highest: int = 0  # of all sessions seen
+
+    @property
+    def newcomer(self) -> bool:
+        """Whether it has yet to find out whether it may write at all."""
+        return self.session == 0
+
+    @property
+    def leading(self) -> bool:
+        """Whether it may publish."""
+        return isinstance(self.stage, Leading)
+
+
+Step = tuple[State, tuple[Effect, ...]]
+
+
+def step(state: State, event: Event) -> Step:  # noqa: PLR0911 - the machine's table, a case an event
+    """What ``event`` changes, and what is to be done about it."""
+    if isinstance(state.stage, GaveUp):
+        return state, ()
+    match event:
+        case Tick(now):
+            return _advance(replace(state, now=max(now, state.now)))
+        case Connected():
+            return replace(state, stage=Looking()), (Look(),)
+        case Disconnected(displaced):
+            rival = _rival(state)
+            if state.newcomer and displaced and rival is not None:
+                return _give_up(state, _refusal(rival))
+            return replace(state, stage=Away()), ()
+        case Looked():
+            return _looked(state)
+        case Seen(status, retained):
+            return _newcomer_sees(state, status, retained) if state.newcomer else _sees(state, status)
+
+
+def wake_at(state: State) -> float:
+    """When the next ``Tick`` matters, if nothing else happens."""
+    match state.stage:
+        case Doubting(until=until):
+            return until
+        case Leading(due_at):
+            return due_at
+        case _:
+            return math.inf
+
+
+def _advance(state: State) -> Step:
+    match state.stage:
+        case Doubting(rival, until) if state.now >= until:
+            return _lead(state, rival)
+        case Leading(due_at) if state.now >= due_at:
+            return _say(state)
+        case _:
+            return state, ()
+
+
+def _looked(state: State) -> Step:
+    stage = state.stage
+    if not isinstance(stage, Looking):
+        return state, ()
+    if stage.left > 1:
+        return replace(state, stage=Looking(stage.left - 1)), (Look(),)
+    rival = _rival(state) if state.newcomer else None
+    return _lead(state) if rival is None else _doubt(state, rival)
+
+
+def _newcomer_sees(state: State, status: CoordinatorStatus | None, retained: bool) -> Step:  # noqa: FBT001 - an event's
+    if status is None:
+        return state, ()
+    state = replace(state, newest=status, highest=max(state.highest, status.session))
+    rival = _rival(state)
+    if rival is None:
+        return _lead(state) if isinstance(state.stage, Doubting) else (state, ())
+    if rival.state in SERVING and not retained:
+        return _give_up(state, _refusal(rival))
+    if isinstance(state.stage, Doubting) and not retained:
+        return _doubt(state, rival)
+    return state, ()
+
+
+def _sees(state: State, status: CoordinatorStatus | None) -> Step:
+    ours = (state.session, state.instance)
+    if status is not None and (status.session, status.instance) > ours:
+        return _give_up(state, _deposition(status))
+    echo = status is not None and (status.session, status.instance) == ours and status.state in SERVING
+    return (state, ()) if echo or not state.leading else _say(state)
+
+
+def _rival(state: State) -> CoordinatorStatus | None:
+    """The coordinator that the topic shows, unless it is of our own state directory or has said that it ended."""
+    newest = state.newest
+    if newest is None or newest.instance == state.instance:
+        return None
+    return newest if newest.state in SERVING or newest.state is CoordinatorState.OFFLINE else None
+
+
+def _doubt(state: State, rival: CoordinatorStatus) -> Step:
+    serving = rival.state in SERVING
+    wait_s = min(PATIENCE * rival.heartbeat_s, LONGEST_S) if serving else RETURN_S
+    return replace(state, stage=Doubting(rival, state.now + wait_s)), (Doubt(rival, wait_s),)
+
+
+def _lead(state: State, after: CoordinatorStatus | None = None) -> Step:
+    leading = replace(state, stage=Leading(state.now + state.heartbeat_s))
+    return leading, (Lead(state.highest, after),)
+
+
+def _say(state: State) -> Step:
+    return replace(state, stage=Leading(state.now + state.heartbeat_s)), (Say(),)
+
+
+def _give_up(state: State, error: str) -> Step:
+    return replace(state, stage=GaveUp()), (GiveUp(error),)
+
+
+def _refusal(rival: CoordinatorStatus) -> str:
+    return f"another coordinator ({_name(rival)}) serves this federation: stop it, or choose another --federation"
+
+
+def _deposition(rival: CoordinatorStatus) -> str:
+    return (
+        f"a newer coordinator ({_name(rival)}) has taken this federation over. All this one had is on disk: to go on "
+        "with it, stop the newer one and start this one again, or choose another --federation"
+    )
+
+
+def _name(rival: CoordinatorStatus) -> str:
+    since = f", since {rival.since}" if rival.since else ""
+    return f"run {rival.run or 'unknown'}, session {rival.session}{since}"

@@ -1,0 +1,235 @@
+"""Being the one coordinator of a federation: carries out what ``leadership`` decides, and decides nothing."""
+
+from __future__ import annotations
+
+import contextlib
+import queue
+from collections.abc import Callable
+from typing import Final
+
+from coordinator import leadership as lead
+from coordinator import observers as seen
+from coordinator.events import Rejected
+from coordinator.intake import Events, Stop
+from coordinator.performer import Performer
+from coordinator.publisher import Publisher
+from schemas import codec
+from schemas.errors import BrokerUnreachable, Displaced, LinkError, Superseded, WireError
+from schemas.link.link import Connected, Disconnected, Inbound, Link, Refused, Sent, Sink
+from schemas.messages import CoordinatorStatus
+from schemas.topics import Address, Kind, Topics
+
+CONNECT_S: Final = 10.0  # for the first connection; later ones are waited for as long as it takes
+LOOK_S: Final = 1.0  # how often the watchdog is told that we are alive
+GRACE_S: Final = 0.5  # for a broker that sends what it retains a little after its answers
+
+
+class Office:
+    """A coordinator's while its run goes on. ``now`` is in monotonic seconds that never stand still."""
+
+    def __init__(
+        self, publisher: Publisher, performer: Performer, observe: seen.Observer, now: Callable[[], float]
+    ) -> None:
+        status = performer.status
+        self._publisher = publisher
+        self._performer = performer
+        self._observe = observe
+        self._now = now
+        self._state = lead.State(status.instance, status.session, status.heartbeat_s, now())
+        self._token: int | None = None  # of the newest look
+
+    @property
+    def held(self) -> bool:
+        """Whether we may publish."""
+        return self._state.leading
+
+    @property
+    def idle_s(self) -> float:
+        """For how long nothing is due by itself; infinite where nothing is."""
+        return max(lead.wake_at(self._state) - self._now(), 0.0)
+
+    def connected(self) -> None:
+        """Look who is there, and take office where nobody is."""
+        self._follow(lead.Connected())
+
+    def disconnected(self) -> None:
+        """Leave it until the next connection."""
+        self._publisher.disconnected()
+        self._follow(lead.Disconnected())
+
+    def sent(self, token: int) -> None:
+        """The broker has answered a publication or a look."""
+        if token == self._token:
+            self._follow(lead.Looked())
+        self._publisher.sent(token)
+
+    def beat(self) -> None:
+        """Say what is due by now."""
+        self._follow(lead.Tick(self._now()))
+
+    def heard(self, message: Inbound) -> Rejected | None:
+        """Take what somebody published in our place: nothing, or rubbish to be counted.
+
+        Raises ``Superseded`` where that was a newer coordinator.
+        """
+        message.ack()
+        try:
+            status = _read(message)
+        except WireError as error:
+            self._follow(lead.Seen(None, message.retained))
+            return Rejected(error.reason, error.detail, message.topic)
+        self._follow(lead.Seen(status, message.retained))
+        return None
+
+    def _follow(self, event: lead.Event) -> None:
+        self._state, effects = lead.step(self._state, event)
+        for effect in effects:
+            match effect:
+                case lead.Look():
+                    self._token = self._publisher.look()
+                case lead.Lead():
+                    self._performer.say_status()
+                    self._publisher.connected()
+                    self._observe(seen.Connected())
+                case lead.Say():
+                    self._performer.say_status()
+                case lead.GiveUp(error):
+                    raise Superseded(error)
+                case lead.Doubt():
+                    pass  # a newcomer's alone
+
+
+def first_look(
+    open_link: Callable[[Sink], Link],
+    topics: Topics,
+    instance: str,
+    events: Events,
+    observe: seen.Observer,
+    alive: Callable[[], None],
+    now: Callable[[], float],
+) -> int | None:
+    """See whether another coordinator serves the federation, over a link of its own that publishes nothing.
+
+    Returns the highest session that was ever seen there, 0 for none, or None where ``Stop`` came first; that is left
+    in ``events``. Raises ``Superseded`` where one serves, ``LinkError`` where the broker can't be used.
+    """
+    link = open_link(events.put)
+    topic = topics.topic(Address(Kind.COORDINATOR))
+    try:
+        newcomer = _Newcomer(link, topic, lead.State(instance, 0, 0.0, now()), observe, now)
+        link.open()
+        stop = newcomer.wait(events, alive)
+    finally:
+        link.close(timeout_s=0.0)
+        _forget(events)
+    if stop is not None:
+        events.put(stop)
+        return None
+    return newcomer.above
+
+
+class _Newcomer:
+    """One coordinator before its first publication."""
+
+    def __init__(
+        self, link: Link, topic: str, state: lead.State, observe: seen.Observer, now: Callable[[], float]
+    ) -> None:
+        self.above: int | None = None  # once we know that nobody else is there
+        self._link = link
+        self._topic = topic
+        self._state = state
+        self._observe = observe
+        self._now = now
+        self._began = now()
+        self._connected = False
+        self._error: LinkError | None = None
+        self._token: int | None = None
+        self._answers = 0
+        self._looked_at: float | None = None  # when the broker had answered, and nothing had come
+
+    def wait(self, events: Events, alive: Callable[[], None]) -> Stop | None:
+        """Serve the link until we know; ``Stop`` where that came first."""
+        while self.above is None:
+            alive()
+            due = min(lead.wake_at(self._state), float("inf") if self._looked_at is None else self._looked_at)
+            try:
+                event = events.get(timeout=min(max(due - self._now(), 0.0), LOOK_S))
+            except queue.Empty:
+                self._pass_time()
+                continue
+            if isinstance(event, Stop):
+                return event
+            self._serve(event)
+            self._pass_time()
+        return None
+
+    def _pass_time(self) -> None:
+        if self._looked_at is not None and self._now() >= self._looked_at:
+            self._looked_at = None
+            self._follow(lead.Looked())
+        self._follow(lead.Tick(self._now()))
+        if not self._connected and self._now() - self._began >= CONNECT_S:
+            raise self._error or BrokerUnreachable(
+                f"the broker did not answer within {CONNECT_S:g} s: check --broker, and that it runs"
+            )
+
+    def _serve(self, event: Connected | Disconnected | Inbound | Sent | Refused) -> None:
+        match event:
+            case Connected():
+                self._connected, self._answers, self._looked_at = True, 0, None
+                self._follow(lead.Connected())
+            case Disconnected(error=error, fatal=fatal):
+                self._error, self._looked_at = error, None
+                if error is not None and fatal:
+                    raise error
+                self._follow(lead.Disconnected(isinstance(error, Displaced)))
+            case Sent(token) if token == self._token:
+                self._answers += 1
+                if self._answers == lead.LOOKS and self._state.newest is None:
+                    self._looked_at = self._now() + GRACE_S
+                else:
+                    self._follow(lead.Looked())
+            case Inbound(topic=self._topic):
+                with contextlib.suppress(WireError):  # somebody's rubbish, which we are about to replace
+                    self._follow(lead.Seen(_read(event), event.retained))
+            case Refused(error=error):
+                raise error
+            case _:
+                pass  # what the broker keeps for us stays there, unacknowledged, for the link that follows
+
+    def _follow(self, event: lead.Event) -> None:
+        self._state, effects = lead.step(self._state, event)
+        for effect in effects:
+            match effect:
+                case lead.Look():
+                    self._token = self._link.subscribe(self._topic, qos=0)
+                case lead.Doubt(rival, wait_s):
+                    self._observe(seen.RivalDoubted(rival.run, rival.session, wait_s))
+                case lead.Lead(above, after):
+                    if after is not None:
+                        self._observe(seen.RivalReplaced(after.run, after.session))
+                    self.above = above
+                case lead.GiveUp(error):
+                    raise Superseded(error)
+                case lead.Say():
+                    pass  # a newcomer says nothing
+
+
+def _read(message: Inbound) -> CoordinatorStatus:
+    status = codec.decode(Kind.COORDINATOR, message.payload)
+    assert isinstance(status, CoordinatorStatus)
+    return status
+
+
+def _forget(events: Events) -> None:
+    """Drop what a closed link had still to tell, and nothing else."""
+    kept = []
+    while True:
+        try:
+            event = events.get_nowait()
+        except queue.Empty:
+            break
+        if isinstance(event, Stop):
+            kept.append(event)
+    for stop in kept:
+        events.put(stop)
