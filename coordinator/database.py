@@ -178,7 +178,7 @@ def _advice(error: sqlite3.Error) -> str:
     name = getattr(error, "sqlite_errorname", "")
     for prefix, advice in (
         ("SQLITE_FULL", "Free some disk space; what was committed is safe, and the run goes on from there"),
-        ("SQLITE_IOERR", "Check the disk and its quota; what was committed is safe, and the run goes on from there"),
+        ("SQLITE_IOERR", "Free some disk space, or check the disk and its quota; what was committed is safe"),
         ("SQLITE_BUSY", "Another process is writing to it: stop that process, then start again"),
         ("SQLITE_CORRUPT", "The file is damaged: put back a backup of it, or choose another --state directory"),
         ("SQLITE_NOTADB", "The file is damaged: put back a backup of it, or choose another --state directory"),

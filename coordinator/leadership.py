@@ -12,8 +12,8 @@ anything, and goes on listening to it.
 * A *newcomer* has published nothing yet and leaves no last will, so that it harms nobody when it gives up. It waits
   for a sign of life of a coordinator that serves for ``PATIENCE`` of that one's heartbeats, at most ``LONGEST_S``.
 * Where the broker knows both by one user name, a newcomer's connection ends the other one's. That one comes back at
-  once, which ends the newcomer's: to be displaced by a client of our own name is a sign of life too. So a coordinator
-  that is offline is doubted for ``RETURN_S``.
+  once, ends the newcomer's, and says its status anew: the newcomer finds another one than before, which is a sign of
+  life too. So a coordinator that is offline is doubted for ``RETURN_S``.
 * Ranks are sessions, then instances. A newcomer that goes on takes a session above all it has seen, so the one that
   came last is the highest, and devices follow it. Of two that started together the lower gives up.
 * A last will, or whatever else shows in the place of the leader's status, is answered with that status.
@@ -50,9 +50,7 @@ class Connected:
 
 @dataclass(frozen=True, slots=True)
 class Disconnected:
-    """The connection is gone; ``displaced`` by another client of our name, where the broker says so."""
-
-    displaced: bool = False
+    """The connection is gone."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -175,7 +173,7 @@ class State:
 Step = tuple[State, tuple[Effect, ...]]
 
 
-def step(state: State, event: Event) -> Step:  # noqa: PLR0911 - the machine's table, a case an event
+def step(state: State, event: Event) -> Step:
     """What ``event`` changes, and what is to be done about it."""
     if isinstance(state.stage, GaveUp):
         return state, ()
@@ -184,10 +182,7 @@ def step(state: State, event: Event) -> Step:  # noqa: PLR0911 - the machine's t
             return _advance(replace(state, now=max(now, state.now)))
         case Connected():
             return replace(state, stage=Looking()), (Look(),)
-        case Disconnected(displaced):
-            rival = _rival(state)
-            if state.newcomer and displaced and rival is not None:
-                return _give_up(state, _refusal(rival))
+        case Disconnected():
             return replace(state, stage=Away()), ()
         case Looked():
             return _looked(state)
@@ -229,11 +224,13 @@ def _looked(state: State) -> Step:
 def _newcomer_sees(state: State, status: CoordinatorStatus | None, retained: bool) -> Step:  # noqa: FBT001 - an event's
     if status is None:
         return state, ()
+    before = state.newest
     state = replace(state, newest=status, highest=max(state.highest, status.session))
     rival = _rival(state)
     if rival is None:
         return _lead(state) if isinstance(state.stage, Doubting) else (state, ())
-    if rival.state in SERVING and not retained:
+    said_anew = before is not None and before.instance == rival.instance and before != rival
+    if rival.state in SERVING and (said_anew or not retained):
         return _give_up(state, _refusal(rival))
     if isinstance(state.stage, Doubting) and not retained:
         return _doubt(state, rival)

@@ -14,7 +14,7 @@ from coordinator.intake import Events, Stop
 from coordinator.performer import Performer
 from coordinator.publisher import Publisher
 from schemas import codec
-from schemas.errors import BrokerUnreachable, Displaced, LinkError, Superseded, WireError
+from schemas.errors import BrokerUnreachable, LinkError, Superseded, WireError
 from schemas.link.link import Connected, Disconnected, Inbound, Link, Refused, Sent, Sink
 from schemas.messages import CoordinatorStatus
 from schemas.topics import Address, Kind, Topics
@@ -182,7 +182,7 @@ class _Newcomer:
                 self._error, self._looked_at = error, None
                 if error is not None and fatal:
                     raise error
-                self._follow(lead.Disconnected(isinstance(error, Displaced)))
+                self._follow(lead.Disconnected())
             case Sent(token) if token == self._token:
                 self._answers += 1
                 if self._answers == lead.LOOKS and self._state.newest is None:

@@ -73,7 +73,7 @@ class Batch:
 
 def spoken(status: CoordinatorStatus, wall: Wall) -> CoordinatorStatus:
     """``status`` as it is published now."""
-    return status.model_copy(update={"said": wall().isoformat(timespec="seconds")})
+    return status.model_copy(update={"said": wall().isoformat(timespec="milliseconds")})
 
 
 class Performer:

@@ -7,7 +7,6 @@
     |-- LinkError         the broker can't be used                                     (exit 5)
     |   |-- BrokerUnreachable   nothing answers there
     |   |-- BrokerRefused       it answers, and refuses us
-    |   |   `-- Displaced             another client connected under our name
     |   `-- PayloadTooLarge     the broker would throw this payload away
     |-- FederationError   the broker works, the federation doesn't: no device came   (exit 6)
     |   `-- Superseded          another coordinator serves it
@@ -60,10 +59,6 @@ class BrokerUnreachable(LinkError):
 
 class BrokerRefused(LinkError):
     """The broker answers and refuses the connection: credentials, client id, protocol."""
-
-
-class Displaced(BrokerRefused):
-    """The broker ended the connection since another client connected with our client id."""
 
 
 class PayloadTooLarge(LinkError):

@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterable
 from contextlib import closing
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -110,11 +111,13 @@ class Home:
         self.devices[name] = ScriptedDevice(name, TOPICS, PLAN.manifest(), self.link, script or Script()).start()
         return self.devices[name]
 
-    def service(self, settings: RunSettings | None = None, model: Parameters = MODEL) -> CoordinatorService:
+    def service(
+        self, settings: RunSettings | None = None, model: Parameters = MODEL, **options: Any
+    ) -> CoordinatorService:
+        """``options`` are the service's own."""
         link = partial(self.link, "coordinator")
-        return CoordinatorService(
-            link, TOPICS, settings or run_settings(), PLAN, model, self.directory, observer=self.watch
-        )
+        options = {"observer": self.watch, **options}
+        return CoordinatorService(link, TOPICS, settings or run_settings(), PLAN, model, self.directory, **options)
 
     def run(self, settings: RunSettings | None = None) -> RunResult:
         return self.service(settings).run()

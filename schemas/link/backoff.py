@@ -11,7 +11,7 @@ import ssl
 from dataclasses import dataclass
 from typing import Final, Protocol
 
-from schemas.errors import BrokerRefused, BrokerUnreachable, Displaced, LinkError
+from schemas.errors import BrokerRefused, BrokerUnreachable, LinkError
 
 
 class Draw(Protocol):
@@ -50,7 +50,6 @@ class Verdict:
 
 # MQTT 5 reason codes of CONNACK and DISCONNECT; the six of MQTT 3.1.1 are translated to these by the client.
 UNSUPPORTED_VERSION: Final = 0x84
-_TAKEN_OVER: Final = 0x8E
 _FATAL: Final = {
     UNSUPPORTED_VERSION: "it speaks neither MQTT 5 nor 3.1.1",
     0x85: "it does not take our client id: choose another name",
@@ -70,7 +69,7 @@ _TRANSIENT: Final = {
     0x89: "it is busy",
     0x8B: "it is shutting down",
     0x8D: "it heard nothing from us for too long",
-    _TAKEN_OVER: "another client connects with our client id: give every device its own name",
+    0x8E: "another client connects with our client id: give every device its own name",
     0x93: "we sent more at once than it takes",
     0x97: "our quota is used up",
     0x98: "its operator disconnected us",
@@ -90,8 +89,7 @@ def judge(cause: int | OSError, broker: str) -> Verdict:
         if cause in _FATAL:
             return Verdict(BrokerRefused(f"the broker at {broker} refuses us: {_FATAL[cause]}"), fatal=True)
         why = _TRANSIENT.get(cause, f"reason code {cause:#x}")
-        kind = Displaced if cause == _TAKEN_OVER else BrokerRefused
-        return Verdict(kind(f"the broker at {broker} turned us away: {why}"), fatal=False)
+        return Verdict(BrokerRefused(f"the broker at {broker} turned us away: {why}"), fatal=False)
     if isinstance(cause, ssl.SSLCertVerificationError):
         # A Pi has no clock of its own: until it hears the time, any certificate looks out of date.
         clock = cause.verify_code in {_CERTIFICATE_NOT_YET_VALID, _CERTIFICATE_EXPIRED}

@@ -1,0 +1,216 @@
+"""Two coordinators on one federation, as processes of their own on mosquitto: one serves, the other ends and says why.
+
+The protocol's MUSTs 27 to 29. Each docstring ends with how the test was seen to fail.
+"""
+
+from __future__ import annotations
+
+import json
+import signal
+import subprocess
+from collections.abc import Iterator
+from itertools import pairwise
+from pathlib import Path
+
+import pytest
+
+from coordinator import observers as seen
+from schemas import codec
+from schemas.link.address import BrokerAddress
+from schemas.link.link import Inbound
+from schemas.link.mqtt import MqttLink, MqttSettings
+from schemas.messages import CoordinatorState, CoordinatorStatus
+from schemas.topics import Address, Kind
+from tests.link_bench import Ear
+from tests.link_mosquitto import ROOT, Mosquitto, program
+from tests.running_commands import COORDINATOR, Running, coordinator_status, until
+from tests.running_coordinator import RunningCoordinator
+from tests.test_service import TOPICS
+
+BEAT_S = 0.5
+START = (*COORDINATOR, "start", "--plan", "watch", "--deadline", "600", "--json", "--heartbeat", str(BEAT_S))
+OUTCOMES = {"another coordinator", "a newer coordinator"}
+
+
+def start(home: Path, broker: str, state: str, *more: str) -> Running:
+    return Running(*START, "--broker", broker, "--state", state, *more, cwd=home)
+
+
+@pytest.fixture
+def home(tmp_path: Path) -> Path:
+    directory = tmp_path / "home"
+    directory.mkdir()
+    return directory
+
+
+@pytest.fixture
+def named(tmp_path: Path) -> Iterator[Mosquitto]:
+    """mosquitto with our own configuration: a connection is known by its user name, and that is `coordinator`."""
+    passwords = tmp_path / "passwd"
+    subprocess.run([program("mosquitto_passwd"), "-b", "-c", str(passwords), "coordinator", "secret"], check=True)
+    passwords.chmod(0o644)
+    config = (ROOT / "mosquitto" / "mosquitto.conf").read_text(encoding="utf-8")
+    config = config.replace("/etc/mosquitto/passwd", str(passwords))
+    config = config.replace("/etc/mosquitto/acl", str(ROOT / "mosquitto" / "acl"))
+    directory = tmp_path / "named"
+    directory.mkdir()
+    with Mosquitto(directory, config) as broker:
+        yield broker
+
+
+def serving(broker: str, ear: Ear) -> MqttLink:
+    """Somebody who listens to the status, for tests to wait for what it says."""
+    link = MqttLink(MqttSettings(BrokerAddress.parse(broker), "listener"), ear)
+    link.subscribe(TOPICS.filter(Kind.COORDINATOR))
+    link.open()
+    ear.until_connected()
+    return link
+
+
+def statuses(ear: Ear) -> list[CoordinatorStatus]:
+    found = [codec.decode(Kind.COORDINATOR, inbound.payload) for inbound in ear.all(Inbound)]
+    return [one for one in found if isinstance(one, CoordinatorStatus)]
+
+
+def test_must_27_a_second_coordinator_is_refused_and_the_first_goes_on_unharmed(
+    home: Path, mosquitto: Mosquitto
+) -> None:
+    """It has said nothing at all. Seen to fail without ``look`` in ``start``."""
+    ear = Ear()
+    listener = serving(mosquitto.address, ear)
+    with start(home, mosquitto.address, "first") as first:
+        first.wait_for('"connected"')
+        ear.until(lambda: bool(statuses(ear)), "its status")
+        ours = statuses(ear)[0]
+        second = start(home, mosquitto.address, "second").end()
+        second.says(6, f"another coordinator (run {ours.run}, session {ours.session}, since ", "choose another --fed")
+        heard = len(statuses(ear))
+        ear.until(lambda: len(statuses(ear)) > heard, "a heartbeat")
+        first.send(signal.SIGTERM)
+        done = first.end()
+    listener.close()
+    assert done.code == 0
+    assert '"disconnected"' not in done.out
+    assert {status.instance for status in statuses(ear)} == {ours.instance}
+    assert {status.session for status in statuses(ear)} == {ours.session}
+
+
+def test_must_27_where_names_are_users_a_second_coordinator_is_refused_and_the_first_comes_back(
+    home: Path, named: Mosquitto
+) -> None:
+    """Its connection ends the first one's, which comes back and says so: that is the sign of life.
+
+    Seen to fail without ``said_anew`` in ``leadership``: the first one gives up then.
+    """
+    address = named.address.replace("mqtt://", "mqtt://coordinator:secret@")
+    with start(home, address, "first") as first:
+        first.wait_for('"connected"')
+        start(home, address, "second").end().says(6, "another coordinator (run ")
+        first.wait_for('"disconnected"')
+        first.wait_for('"connected"')
+        first.send(signal.SIGTERM)
+        assert first.end().code == 0
+
+
+@pytest.mark.parametrize("names", ["own", "users"])
+def test_must_28_of_two_that_start_at_once_exactly_one_stays(
+    home: Path, request: pytest.FixtureRequest, names: str
+) -> None:
+    """Seen to fail without ``GiveUp`` in ``leadership._sees``, and without ``look`` in ``start``."""
+    broker: Mosquitto = request.getfixturevalue("mosquitto" if names == "own" else "named")
+    address = broker.address if names == "own" else broker.address.replace("mqtt://", "mqtt://coordinator:secret@")
+    with start(home, address, "first") as first, start(home, address, "second") as second:
+        both = [first, second]
+        until(lambda: any(one._child.poll() is not None for one in both), "one of them to end")
+        gone = next(one for one in both if one._child.poll() is not None)
+        done = gone.end()
+        assert any(words in done.says(6, "coordinator (run ") for words in OUTCOMES)
+        (stays,) = [one for one in both if one is not gone]
+        stays.wait_for('"connected"')
+        stays.send(signal.SIGTERM)
+        assert stays.end().code == 0
+
+
+def test_must_27_a_killed_coordinator_is_followed_by_another_one_or_by_itself(home: Path, mosquitto: Mosquitto) -> None:
+    """The other waits for a sign of life where the broker knows of no end, and takes a higher session.
+
+    Seen to fail without ``renew_session`` in ``service``, and with a comparison of runs instead of instances.
+    """
+    with start(home, mosquitto.address, "first") as first:
+        first.wait_for('"connected"')
+        until(lambda: coordinator_status(mosquitto.port).state is CoordinatorState.RUNNING, "its status")
+        ours = coordinator_status(mosquitto.port)
+        first.send(signal.SIGKILL)
+        first.end()
+    high = ours.model_copy(update={"session": ours.session + 10**6})  # of a machine whose clock was ahead
+    writer = MqttLink(MqttSettings(BrokerAddress.parse(mosquitto.address), "writer"), ear := Ear())
+    writer.open()
+    ear.until_sent(writer.publish(TOPICS.topic(Address(Kind.COORDINATOR)), codec.encode(high), retain=True))
+    writer.close()
+    with start(home, mosquitto.address, "second") as second:
+        doubted = json.loads(second.wait_for('"rival_doubted"'))
+        assert (doubted["run"], doubted["wait_s"]) == (ours.run, 2.5 * BEAT_S)
+        second.wait_for('"rival_replaced"')
+        second.wait_for('"connected"')
+        until(lambda: coordinator_status(mosquitto.port).instance != ours.instance, "its status")
+        assert coordinator_status(mosquitto.port).session > high.session
+        second.send(signal.SIGKILL)
+        second.end()
+    with start(home, mosquitto.address, "second") as again:
+        again.wait_for('"connected"')
+        again.send(signal.SIGTERM)
+        done = again.end()
+    assert done.code == 0
+    assert '"rival_doubted"' not in done.out
+
+
+def foreign(running: RunningCoordinator, **changes: object) -> CoordinatorStatus:
+    """Another instance's status, put where ours stands."""
+    ours = retained(running)
+    other = ours.model_copy(update={"instance": "f" * 16, "run": "run-other", **changes})
+    running.say(Address(Kind.COORDINATOR), codec.encode(other), retain=True)
+    return other
+
+
+def retained(running: RunningCoordinator) -> CoordinatorStatus:
+    message = codec.decode(Kind.COORDINATOR, running.broker.retained[TOPICS.topic(Address(Kind.COORDINATOR))])
+    assert isinstance(message, CoordinatorStatus)
+    return message
+
+
+def test_must_28_a_higher_session_ends_a_coordinator_at_once_and_without_a_word(tmp_path: Path) -> None:
+    """Seen to fail with a farewell for ``Superseded`` too."""
+    with RunningCoordinator(tmp_path / "state") as running:
+        newer = foreign(running, session=retained(running).session + 1)
+        with pytest.raises(Exception, match="a newer coordinator"):
+            running.result()
+        assert retained(running) == newer
+
+
+@pytest.mark.parametrize("state", [CoordinatorState.RUNNING, CoordinatorState.OFFLINE])
+def test_must_28_a_lower_sessions_word_or_will_is_answered(tmp_path: Path, state: CoordinatorState) -> None:
+    """Seen to fail without ``Say`` in ``leadership._sees``."""
+    with RunningCoordinator(tmp_path / "state") as running:
+        ours = retained(running)
+        foreign(running, session=ours.session - 1, state=state)
+        running.until(lambda: retained(running).instance == ours.instance, "its answer")
+        assert retained(running).session == ours.session
+        running.say(Address(Kind.COORDINATOR), b"rubbish", retain=True)
+        running.until(lambda: running.count(seen.MessageRejected) == 1, "a counted rejection")
+        running.until(lambda: running.broker.retained[TOPICS.topic(Address(Kind.COORDINATOR))] != b"rubbish", "ours")
+
+
+def test_must_29_a_coordinator_says_its_status_every_heartbeat(tmp_path: Path) -> None:
+    """Seen to fail without ``beat`` in ``Reactor.turn``."""
+    with RunningCoordinator(tmp_path / "state", deadline_s=600.0) as running:
+        running.handled()
+        heard = [len(beats(running))]
+        for _ in range(4):
+            running.skip(15.0)
+            heard.append(len(beats(running)))
+        assert retained(running).heartbeat_s == 30.0
+    assert [after - before for before, after in pairwise(heard)] == [0, 1, 0, 1]
+
+
+def beats(running: RunningCoordinator) -> list[Inbound]:
+    return [one for one in tuple(running.heard) if one.topic == TOPICS.topic(Address(Kind.COORDINATOR))]
