@@ -8,6 +8,7 @@ import queue
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from typing import Any
 
 import click
@@ -16,6 +17,7 @@ from rich.table import Table
 
 from coordinator.config import CoordinatorSettings
 from coordinator.display import plain_table, printable
+from coordinator.leadership import PATIENCE, SERVING
 from schemas import codec
 from schemas.errors import BrokerUnreachable, FederationError, WireError
 from schemas.link.link import Connected, Disconnected, Event, Inbound, Link, Sink
@@ -34,6 +36,18 @@ from schemas.topics import Kind, Topics
 FIRST_S = 2.0  # for the first retained message, over a slow line too
 QUIET_S = 0.5  # they come in one burst; this long without another one ends it
 KINDS = (Kind.COORDINATOR, Kind.RUN, Kind.MODEL, Kind.ROUND, Kind.SUMMARY, Kind.DEVICE)
+
+
+def _silence(status: CoordinatorStatus, now: datetime) -> Iterator[str]:
+    """How old a status is, where it should be renewed every so often; as far as two wall clocks agree."""
+    if status.state not in SERVING or not status.said:
+        return
+    try:
+        age = (now - datetime.fromisoformat(status.said)).total_seconds()
+    except (ValueError, TypeError):  # another program's idea of a time
+        return
+    late = " (that is too long: it hangs, or has no connection)" if age > PATIENCE * status.heartbeat_s else ""
+    yield f"it last said so {max(age, 0.0):.0f} s ago, and does every {status.heartbeat_s:g} s{late}"
 
 
 @dataclass(slots=True)
@@ -76,12 +90,13 @@ class Snapshot:
             "unreadable": self.unreadable,
         }
 
-    def lines(self) -> Iterator[str]:
-        """What there is to say in a sentence each."""
+    def lines(self, now: datetime) -> Iterator[str]:
+        """What there is to say in a sentence each; ``now`` is the wall clock here."""
         if self.coordinator is not None:
             c = self.coordinator
             where = f"run {c.run}, round {c.round} of {c.rounds} {c.phase}".rstrip()
             yield f"coordinator {c.state}: {where}{f'. {c.detail}' if c.detail else ''}"
+            yield from _silence(c, now)
         if self.model is not None:
             m = self.model
             score = "" if m.metrics is None else f", accuracy {m.metrics.accuracy:.3f} on held-out examples"
@@ -163,7 +178,7 @@ def show(settings: CoordinatorSettings, *, as_json: bool) -> None:
         click.echo(json.dumps(snapshot.plain(), indent=2))
         return
     console = Console(markup=False, emoji=False, highlight=False)
-    for line in snapshot.lines():
+    for line in snapshot.lines(datetime.now(UTC)):
         console.print(printable(line))
     if snapshot.devices:
         console.print(_devices(snapshot))

@@ -20,6 +20,8 @@ class Proxy:
         self.target = target
         self._pace_s = 0.0 if bytes_a_second is None else _CHUNK / bytes_a_second
         self._barred = False
+        self._flows = threading.Event()
+        self._flows.set()
         self._lock = threading.Lock()
         self._open: set[socket.socket] = set()
         self._listener = socket.create_server(("127.0.0.1", 0))
@@ -36,6 +38,14 @@ class Proxy:
                     sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
                     sock.shutdown(socket.SHUT_RDWR)
 
+    def freeze(self) -> None:
+        """Leave every connection open, and let nothing through any more, which no peer can tell from idling."""
+        self._flows.clear()
+
+    def thaw(self) -> None:
+        """Let through what has waited since ``freeze``, and all that follows."""
+        self._flows.set()
+
     def mend(self) -> None:
         """Take connections again."""
         self._barred = False
@@ -47,6 +57,7 @@ class Proxy:
         self._acceptor.join()
         self._listener.close()
         self.cut(bar=True)
+        self._flows.set()
 
     def _accept(self) -> None:
         while True:
@@ -82,6 +93,7 @@ class Proxy:
                 for key, _ in selector.select():
                     assert isinstance(key.fileobj, socket.socket)
                     chunk = key.fileobj.recv(_CHUNK)
+                    self._flows.wait()
                     if not chunk:
                         return
                     if key.fileobj is client and self._pace_s:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from datetime import UTC, datetime, timedelta
 
 import pytest
 
@@ -15,6 +16,7 @@ from schemas.messages import CoordinatorState, CoordinatorStatus, DeviceState, D
 from schemas.topics import Address, Kind, Topics
 
 TOPICS = Topics("home")
+NOON = datetime(2026, 1, 1, 12, tzinfo=UTC)
 COORDINATOR = CoordinatorStatus(
     state=CoordinatorState.STOPPED,
     session=3,
@@ -56,11 +58,33 @@ def test_everything_retained_is_in_its_place_and_what_can_not_be_read_is_counted
         {2: SUMMARY},
     )
     assert snapshot.unreadable == 1
-    text = "\n".join(snapshot.lines())
+    text = "\n".join(snapshot.lines(NOON))
     assert "coordinator stopped: run run-one, round 2 of 5. [/b] no device" in text
     assert "1 retained messages can't be read" in text
     plain = json.loads(json.dumps(snapshot.plain()))
     assert (plain["coordinator"]["state"], list(plain["rounds"]), plain["model"]) == ("stopped", ["2"], None)
+
+
+@pytest.mark.parametrize(
+    ("seconds", "words"),
+    [
+        (12, "it last said so 12 s ago, and does every 30 s"),
+        (75, "it last said so 75 s ago, and does every 30 s"),
+        (76, "it last said so 76 s ago, and does every 30 s (that is too long: it hangs, or has no connection)"),
+        (-5, "it last said so 0 s ago, and does every 30 s"),
+    ],
+)
+def test_how_long_a_coordinator_has_been_silent_is_told(seconds: int, words: str) -> None:
+    """Seen to fail with ``PATIENCE`` 2."""
+    said = (NOON - timedelta(seconds=seconds)).isoformat()
+    serving = COORDINATOR.model_copy(update={"state": CoordinatorState.RUNNING, "said": said})
+    assert list(Snapshot(coordinator=serving).lines(NOON))[1:] == [words]
+
+
+@pytest.mark.parametrize("changes", [{}, {"said": ""}, {"said": "noon"}, {"state": CoordinatorState.STOPPED}])
+def test_a_coordinator_that_ended_or_tells_no_time_is_not_called_silent(changes: dict[str, object]) -> None:
+    plain = COORDINATOR.model_copy(update={"state": CoordinatorState.RUNNING, **changes})
+    assert len(list(Snapshot(coordinator=plain).lines(NOON))) == 1
 
 
 def test_another_federation_is_not_there() -> None:
