@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from importlib import resources
 from pathlib import Path
 
+import psutil
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -18,6 +19,7 @@ from coordinator import database
 from coordinator.journal import Journal, ModelVersion
 from schemas.errors import DiskFull, StateError
 from schemas.messages import (
+    MAX_DEVICES,
     BlobRef,
     Counts,
     DeviceState,
@@ -454,3 +456,41 @@ def test_a_killed_coordinator_has_every_update_it_said_it_had_and_no_half_batch(
             resume = journal.open_run()
             assert resume is not None
             assert resume.round == announced(1).model_copy(update={"received": len(found)})
+
+
+def test_invariant_11_a_hundred_thousand_forged_names_leave_file_and_memory_bounded(
+    journal: Journal, path: Path
+) -> None:
+    """The devices heard last stay. Seen to fail without ``_make_room_for_a_device``."""
+    process = psutil.Process()
+    sizes, memory = [], []
+    for first in range(0, 100_000, 1000):
+        with journal.batch():
+            for n in range(first, first + 1000):
+                name = f"forged-{n:06d}"
+                journal.add_device(DeviceStatus(device=name, session=1, state=DeviceState.IDLE), f"{n:06d}")
+        if first % 20_000 == 0:
+            journal.checkpoint()
+            sizes.append(path.stat().st_size)
+            memory.append(process.memory_info().rss)
+    names = [status.device for status in journal.devices()]
+    assert len(names) <= MAX_DEVICES
+    assert names[-1] == "forged-099999"
+    assert names[0] > "forged-089"
+    assert max(sizes) < 1.5 * sizes[1]
+    assert path.with_name(path.name + "-wal").stat().st_size <= 1.1 * database.WAL_LIMIT
+    assert max(memory) - memory[1] < 32 * 2**20
+
+
+def test_a_large_round_is_pruned_in_pieces(journal: Journal) -> None:
+    """Each keeps nobody waiting for long. Seen to fail without the comparison with ``most_bytes``."""
+    journal.open_round(announced(1))
+    for number in range(7):
+        journal.add_update(*update(f"dev-{number}"))
+    size = len(update("dev-0")[1])
+    journal.commit_round(nonce(1), summary(1), version(1), AT)
+    left = []
+    while not journal.prune(0, 2 * size):
+        left.append(len(list(journal.updates("run-1", 1, "train"))))
+    assert left == [5, 3, 1]
+    assert list(journal.updates("run-1", 1, "train")) == []

@@ -17,8 +17,10 @@ from pathlib import Path
 
 import pytest
 
+from coordinator import inbox, service
 from coordinator import observers as seen
 from coordinator.journal import Journal
+from coordinator.service import CoordinatorService
 from edge.jobs import Describe, Failure, Job, Result
 from schemas import codec
 from schemas.errors import StateError
@@ -619,3 +621,30 @@ def test_must_26_a_reconnect_and_a_new_coordinator_are_sent_a_part_at_once(world
         world.broker.advance(300.0)  # our clock doesn't move
         world.turn()
     assert world.desk.updates.keys() == {0}
+
+
+def test_a_device_that_was_turned_away_is_asked_again_as_soon_as_room_is_free(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """No second has to pass first. Seen to fail without ``_room_freed`` in ``Reactor._look``."""
+    defaults = CoordinatorService.__init__.__kwdefaults__
+    assert defaults is not None
+    monkeypatch.setitem(defaults, "room", 12_000)  # for two updates
+    for module in (inbox, service):
+        monkeypatch.setattr(module, "largest_update", lambda *_: 8000)
+    running = RunningCoordinator(tmp_path / "state", rounds=1, quorum=3, goal=3, evaluate=False)
+    devices = [running.device(f"dev-{number}") for number in range(3)]
+    with running:
+        asked = running.opened()
+        updates = [device.update(asked, 10) for device in devices]
+        parts = describe(codec.encode_update(updates[0]), 1024).parts
+        for device, update in zip(devices, updates, strict=True):
+            device.send(update, range(parts - 1))
+        running.handled()
+        assert devices[2].receipts == []
+        devices[0].send(updates[0], (parts - 1,))
+        answered(running, devices[2], Outcome.INCOMPLETE)
+        assert devices[2].receipts[0].missing == tuple(range(parts))
+        devices[2].send(updates[2])
+        devices[1].send(updates[1], (parts - 1,))
+        assert running.result().summaries[0].devices == ("dev-0", "dev-1", "dev-2")

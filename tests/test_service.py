@@ -1,9 +1,12 @@
 from __future__ import annotations
 
+import itertools
 import json
 import sqlite3
+import threading
 from collections.abc import Callable, Iterable
 from contextlib import closing
+from datetime import UTC, datetime, timedelta
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -39,6 +42,7 @@ from schemas.parameters import Parameters
 from schemas.parts import Assembly, describe
 from schemas.plan import Plan
 from schemas.topics import Address, Kind, Topics
+from tests.link_bench import Ear
 from tests.link_mosquitto import Mosquitto
 from tests.scripted_device import Script, ScriptedDevice, delta_of
 
@@ -491,3 +495,122 @@ def test_rubbish_on_every_topic_is_counted_and_changes_nothing(home: Home) -> No
     result = home.run(run_settings(rounds=2, evaluate=False))
     check_model(result, devices, home.directory)
     assert len(home.watch.of(seen.MessageRejected)) == 24
+
+
+# -- what always holds -------------------------------------------------------------------------------------------------
+
+STRATEGIES = {
+    "fedavg": {},
+    "fedavgm": {"learning_rate": 0.5},
+    "fedadam": {"learning_rate": 0.01},
+    "fedyogi": {"learning_rate": 0.01},
+    "fedadagrad": {"learning_rate": 0.01},
+}
+
+
+@pytest.mark.parametrize("strategy", STRATEGIES)
+def test_invariant_06_the_newest_version_can_be_computed_again_from_the_journal_under_every_strategy(
+    tmp_path: Path, strategy: str
+) -> None:
+    """Its updates are there, and the version before with the server optimiser's state, over a crash in each round.
+
+    Seen to fail with ``moments`` of zeros in ``models._checkpoint``, and with ``KEPT_ROUNDS`` 0 after a tidying.
+    """
+    settings = run_settings(evaluate=False, rounds=4, strategy={"name": strategy, **STRATEGIES[strategy]})
+    expected = Home(tmp_path / "undisturbed")
+    home = Home(tmp_path / "state")
+    for number in range(3):
+        for each in (expected, home):
+            each.device(f"dev-{number}", Script(examples=10 * number + 5))
+    undisturbed = expected.run(settings)
+    crashed: set[int] = set()
+
+    def crash() -> None:
+        closed = home.watch.of(seen.RoundClosed)
+        if len(closed) not in crashed:
+            crashed.add(len(closed))
+            raise Crash
+
+    home.watch.then = [(seen.RoundClosed, crash)]
+    for _ in range(4):
+        with pytest.raises(Crash):
+            home.run(settings)
+    result = home.run(settings)
+    assert result.digest == undisturbed.digest
+    models = ModelStore(home.directory / "models")
+    newest, before = models.load(result.version, result.digest), models.load(result.version - 1)
+    assert newest.previous == before.parameters.digest()
+    chosen = rule(strategy)
+    total = chosen.init(PLAN.manifest(), settings.strategy, settings.max_weight)
+    with Journal(home.directory / "journal.db") as journal:
+        kept = list(journal.updates(result.run, result.version, "train"))
+    for stored in kept:
+        update = codec.decode_update(stored.blob)
+        total = chosen.fold(total, compression.decode(update.payload, PLAN.manifest()), update.examples)
+    moments, again = chosen.apply(before.moments, before.parameters, chosen.finish(total), settings.strategy)
+    assert again.digest() == result.digest
+    assert moments.keys() == newest.moments.keys()
+    for name, values in moments.items():
+        assert values.tobytes() == newest.moments[name].tobytes()
+
+
+def test_invariant_12_a_wall_clock_that_jumps_a_year_between_and_during_rounds_changes_nothing(tmp_path: Path) -> None:
+    """Sessions rise nevertheless, and nobody is late.
+
+    Seen to fail with ``wall().timestamp()`` alone as the session, and with the wall clock as the service's ``clock``.
+    """
+    expected = uninterrupted(tmp_path)
+    home = Home(tmp_path / "state")
+    for number in range(3):
+        home.device(f"dev-{number}")
+    jumps = itertools.cycle([0, 365, -365, 0, -365, 365])
+
+    def wall() -> datetime:
+        return datetime(2026, 6, 1, tzinfo=UTC) + timedelta(days=next(jumps))
+
+    sessions: list[int] = []
+    settings = run_settings(evaluate=False)
+    for _ in range(3):
+        service = home.service(settings, wall=wall)
+        home.watch.then = [(seen.RoundClosed, service.stop)]
+        result = service.run()
+        status = codec.decode(Kind.COORDINATOR, home.retained(Address(Kind.COORDINATOR)))
+        assert isinstance(status, CoordinatorStatus)
+        sessions.append(status.session)
+    home.watch.then = []
+    result = home.service(settings, wall=wall).run()
+    assert result.digest == expected
+    assert sessions == sorted(set(sessions))
+    for device in home.devices.values():
+        assert [device.outcomes(number) for number in (1, 2, 3)] == [[Outcome.ACCEPTED]] * 3
+
+
+def test_invariant_11_no_more_waits_in_memory_than_the_links_window_however_much_is_sent(
+    tmp_path: Path, mosquitto: Mosquitto
+) -> None:
+    """The coordinator hangs in a turn meanwhile. Seen to fail with a window of 300."""
+    ready, go_on = threading.Event(), threading.Event()
+
+    def hang(event: seen.Observation, /) -> None:
+        if isinstance(event, seen.Connected):
+            ready.set()
+            go_on.wait(60.0)
+
+    def link(sink: Sink, will: Will | None) -> MqttLink:
+        return MqttLink(MqttSettings(BrokerAddress.parse(mosquitto.address), "coordinator"), sink, will)
+
+    service = CoordinatorService(link, TOPICS, run_settings(), PLAN, MODEL, tmp_path / "state", observer=hang)
+    thread = threading.Thread(target=service.run)
+    thread.start()
+    assert ready.wait(60.0)
+    ear = Ear()
+    flood = MqttLink(MqttSettings(BrokerAddress.parse(mosquitto.address), "flood"), ear)
+    flood.open()
+    topic = TOPICS.topic(Address(Kind.JOIN, number=1, device="dev-1"))
+    ear.until_sent(*(flood.publish(topic, b"rubbish") for _ in range(400)))
+    flood.close()
+    waiting = service._events.qsize()
+    go_on.set()
+    service.stop()
+    thread.join()
+    assert 0 < waiting <= MqttSettings(BrokerAddress.parse(mosquitto.address), "any").inbound_window + 30
