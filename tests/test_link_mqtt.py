@@ -284,6 +284,28 @@ def test_no_more_is_read_than_a_window_ahead_of_the_acknowledgements(mosquitto: 
     link.close()
 
 
+def test_whoever_stops_to_acknowledge_keeps_the_connection(mosquitto: Mosquitto) -> None:
+    """As a coordinator does whose disk is full. Seen to fail without ``stalled``."""
+    ear = Ear(ack=False)
+    link = MqttLink(settings(mosquitto.port, inbound_window=4, keepalive_s=2), ear)
+    link.subscribe("t")
+    link.open()
+    ear.until_connected()
+    writer_ear = Ear()
+    writer = MqttLink(settings(mosquitto.port, "writer"), writer_ear)
+    writer.open()
+    writer_ear.until_sent(*[writer.publish("t", b"%d" % index) for index in range(10)])
+    three_keepalives = time.monotonic() + 6.0
+    ear.until(lambda: time.monotonic() > three_keepalives, "a keepalive to run out")
+    assert not ear.all(Disconnected)
+    ear.until_sent(link.publish("elsewhere", b"still here"))
+    for inbound in ear.all(Inbound):
+        inbound.ack()
+    ear.until(lambda: len(ear.all(Inbound)) > 4, "the next ones")
+    writer.close()
+    link.close()
+
+
 def test_what_a_crashed_broker_never_acknowledged_is_sent_again(mosquitto: Mosquitto, dial: Dial) -> None:
     link, ear = dial(settings(mosquitto.port))
     link.subscribe("t")

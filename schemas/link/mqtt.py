@@ -47,6 +47,7 @@ _UNSENT: Final = 128 * 1024  # bytes the kernel may hold unsent, which an urgent
 _LARGEST_INBOUND: Final = 17 * 2**20  # bytes of a packet we let MQTT 5 brokers send: the largest part, enveloped
 _IN_FLIGHT: Final = 60_000  # packet ids are 16 bits, and subscriptions need some
 _TOO_LARGE: Final = 0x95  # MQTT 5's "packet too large"
+_STALLED_WINDOWS: Final = 4  # inbound windows that are read ahead of a caller who has stopped to acknowledge
 _SILENCE_S: Final = 3.0  # after which a broker that doesn't answer MQTT 5 is asked in 3.1.1
 _TICK_S: Final = 5.0  # how often keepalive and time limits are looked at
 _GOODBYE_S: Final = 0.5  # for the last packet to leave
@@ -167,6 +168,8 @@ class _Connection:
         self._farewell: int | None = None  # the reason code of the broker's DISCONNECT
         self._tokens: dict[int, int] = {}  # by packet id
         self._unacknowledged = 0  # messages at QoS 1 that our caller still works on
+        self._tick_s = min(_TICK_S, settings.keepalive_s / 4)
+        self._full_since = math.inf  # monotonic: since when as much waits as we read ahead
         self._reached = False
         self._leaving = False  # we have said goodbye
         self._deadline = math.inf  # monotonic; the connection ends then
@@ -248,7 +251,7 @@ class _Connection:
     def _loop(self, sock: socket.socket) -> None:
         """Move bytes until paho has closed its socket, the broker refused us, or the deadline has passed."""
         client, mailbox = self._client, self._mailbox
-        tick_s = min(_TICK_S, self._settings.keepalive_s / 4)
+        tick_s = self._tick_s
         looked = time.monotonic()
         with selectors.DefaultSelector() as selector:
             selector.register(mailbox.wake, selectors.EVENT_READ)
@@ -274,8 +277,15 @@ class _Connection:
         """Wait for what we want of the socket, which is not reading while too much waits for its acknowledgement.
 
         MQTT 5's receive maximum should see to that, but mosquitto 2.0.11 sends up to all of it at each ack in order.
+        Where our caller takes long to acknowledge anything, some more is read: else no answer to a ping would be heard.
         """
-        full = self._unacknowledged >= self._settings.inbound_window
+        window, now = self._settings.inbound_window, time.monotonic()
+        if self._unacknowledged < window:
+            self._full_since = math.inf
+        else:
+            self._full_since = min(self._full_since, now)
+        stalled = now - self._full_since >= self._tick_s
+        full = self._unacknowledged >= (window * _STALLED_WINDOWS if stalled else window)
         events = (0 if full else selectors.EVENT_READ) | (selectors.EVENT_WRITE if self._client.want_write() else 0)
         known = selector.get_map().get(sock)
         if events == (known.events if known else 0):

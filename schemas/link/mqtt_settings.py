@@ -24,8 +24,9 @@ class MqttSettings:
     session_expiry_s: int = 0  # how long the broker keeps our session (3.1.1: as long as it likes); 0: not at all
     bulk_window: int = 8  # bulk publications in flight
     mqtt5: bool | None = None  # whether to speak MQTT 5 rather than 3.1.1; None: find out
-    # Messages we read ahead of our acks, which bounds what waits in memory. Whoever holds a full window for two
-    # keepalives hears no answer to a ping either, and loses the connection.
+    # Messages we read ahead of our acks, which bounds what waits in memory; four times as many where no ack comes for
+    # long, since the answers to our pings stand behind them. Whoever holds all of those for two keepalives loses the
+    # connection.
     inbound_window: int = 64
     connect_timeout_s: float = 10.0
     backoff: Backoff = field(default_factory=Backoff)
