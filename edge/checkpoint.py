@@ -71,7 +71,8 @@ def subject(plan: bytes, model: bytes, data: Dataset, settings: TrainSettings, s
     about = (plan, model, settings.model_dump_json().encode(), str(seed).encode(), "\0".join(data.classes).encode())
     for piece in about:
         digest.update(len(piece).to_bytes(8, "little") + piece)
-    for array in (*data.inputs, data.labels):
+    arrays: tuple[NDArray[Any], ...] = (*data.inputs, data.labels)
+    for array in arrays:
         digest.update(f"{array.dtype.str}{array.shape}".encode())
         digest.update(np.ascontiguousarray(array).data)
     return digest.hexdigest()
