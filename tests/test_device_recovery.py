@@ -114,8 +114,7 @@ def is_equal(update: Update, straight: Trained) -> bool:
 def test_invariant_08_a_killed_agent_goes_on_from_its_checkpoint_to_the_same_bits(
     device: Device, desk: DeviceDesk, straight: Trained
 ) -> None:
-    """Seen to fail with the checkpoint not handed to the trainer (it never says that it goes on), and with the data's
-    order drawn anew on the way (other bits)."""
+    """Seen to fail with the checkpoint not handed to the trainer (it never says that it goes on)."""
     running = device.start("--checkpoint", "0.2")
     desk.announce()
     until(lambda: device.kept() > 0.1)
