@@ -93,10 +93,8 @@ def read(path: Path) -> Record | None:
         raise Damaged(f"{path} is damaged")
     try:
         header = json.loads(line)
-    except (ValueError, RecursionError):
-        header = None
-    if not isinstance(header, dict):  # whole, and not ours
-        raise Damaged(f"{path} has no header")
+    except (ValueError, RecursionError):  # whole, and not ours
+        raise Damaged(f"{path} has no header") from None
     return Record(header, payload)
 
 

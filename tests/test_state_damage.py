@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -82,6 +83,11 @@ def a_list(path: Path, _where: int) -> None:
     files.write(path, [1, 2], b"", durable=False)  # type: ignore[arg-type]  # on purpose
 
 
+def no_json(path: Path, _where: int) -> None:
+    line = b"{" * 2000 + b"\n"
+    path.write_bytes(f"{hashlib.sha256(line).hexdigest()}{hashlib.sha256(b'').hexdigest()}\n".encode() + line)
+
+
 def a_directory(path: Path, _where: int) -> None:
     path.unlink()
     (path / "inside").mkdir(parents=True)
@@ -98,6 +104,7 @@ HARMS: tuple[Callable[[Path, int], None], ...] = (
     garbage,
     other_json,
     a_list,
+    no_json,
     a_directory,
     missing,
 )
@@ -129,7 +136,7 @@ def test_whatever_is_damaged_the_device_starts_says_so_and_works(
     tmp_path_factory: pytest.TempPathFactory,
     harms: list[tuple[str, Callable[[Path, int], None], int]],
 ) -> None:
-    """Seen to fail with a directory counted as a file that can't be read, with a header that is a list let through,
+    """Seen to fail with a directory counted as a file that can't be read, with a header that is no JSON let through,
     with a header of other fields let through, and with a lock or an outbox of the wrong kind left where it is."""
     state = tmp_path_factory.mktemp("harmed") / "device"
     shutil.copytree(lived_in, state)
@@ -147,7 +154,7 @@ def is_noticed(harm: Callable[[Path, int], None], name: str) -> bool:
     """Whether there is something to say: a file that is gone was never there, a lock holds nothing."""
     if name in {"lock", "outbox"}:
         return (name == "outbox" and harm is not missing) or harm is a_directory
-    return harm in {garbage, a_list, a_directory, emptied}
+    return harm in {garbage, a_list, no_json, a_directory, emptied}
 
 
 def works(state: Path) -> None:
