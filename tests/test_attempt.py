@@ -86,7 +86,7 @@ def test_progress_shows_in_the_status_at_a_modest_rate() -> None:
 
 
 def test_a_device_learns_how_long_a_whole_attempt_takes_and_remembers_it() -> None:
-    """Seen to fail with the trainer's own seconds in place of the attempt's."""
+    """Seen to fail with the time taken from the first tick on."""
     bench = Bench().settle()
     start = started(bench)
     bench.at(41.0)
