@@ -119,7 +119,7 @@ def test_invariant_11_a_plan_that_does_not_fit_is_fetched_once_there_is_room(dis
 def test_invariant_11_no_update_in_the_outbox_is_lost_to_a_full_disk(world: World, disk: Path) -> None:
     """It is there after a restart on the full disk, and goes again.
 
-    Seen to fail with a new file written over the old one in place of beside it.
+    Seen to fail with other updates dropped where there is no room for a new one.
     """
     about = world.training(1)
     before = world.desk.update
