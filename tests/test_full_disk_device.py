@@ -124,8 +124,9 @@ def test_invariant_11_no_update_in_the_outbox_is_lost_to_a_full_disk(world: Worl
     about = world.training(1)
     before = world.desk.update
     with full(disk):
-        world.desk.offer(1)
-        world.training(2)
+        world.desk.announce(announcement(2, version=0))
+        world.turn()
+        assert [join.accepts for join in world.desk.joins][-2:] == [True, False]
         world.desk.updates.clear()
         world.crash()
         everything = tuple(range(50))
