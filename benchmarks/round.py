@@ -77,6 +77,9 @@ class ReadyTrainer:
     def cancel(self, key: str) -> None:
         """Every answer has already been given."""
 
+    def suspend(self, key: str) -> None:
+        """No training takes any time."""
+
     def warm(self) -> None:
         """It always is."""
 

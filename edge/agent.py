@@ -11,16 +11,16 @@ from collections import Counter, deque
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final, Protocol, assert_never
+from typing import Final, ParamSpec, Protocol, assert_never
 
 from edge import events as ev
 from edge import participation, presence
 from edge.dataspec import DataSpec
 from edge.events import Effect, Event, Parcel
 from edge.fetcher import Fetcher
-from edge.jobs import Describe, Evaluate, Failure, Job, Result, Train
+from edge.jobs import Describe, Evaluate, Failure, Job, Progressed, Result, Train
 from edge.outbox import Outbox
-from edge.participation_state import Identity
+from edge.participation_state import OUTBOX_S, Identity, Kept
 from edge.store import Store
 from schemas import codec, parts
 from schemas.errors import LinkError, PayloadTooLarge, Reject, StateError, WireError
@@ -43,20 +43,24 @@ from schemas.topics import RULES, Address, Kind, Topics, check_name
 ENVELOPE: Final = 1024  # bytes around the payload of a part
 
 _FOLLOWED: Final = (Kind.COORDINATOR, Kind.RUN, Kind.MODEL, Kind.ROUND)
+P = ParamSpec("P")
 _log = logging.getLogger(__name__)
 
-Happening = wire.Event | ev.JobDone | ev.JobFailed
+Happening = wire.Event | ev.JobDone | ev.JobFailed | ev.JobProgressed
 MakeLink = Callable[[str, wire.Sink, wire.Will], wire.Link]  # client id, where events go, last will
 
 
 class Trainer(Protocol):
     """What trains: ``TrainerPool``, or anything that answers as it does. Answers may come on any thread."""
 
-    def submit(self, job: Job, on_result: Callable[[Result | Failure], None]) -> None:
-        """Do ``job`` some time; ``on_result`` hears how it went, once."""
+    def submit(self, job: Job, on_result: Callable[[Progressed | Result | Failure], None]) -> None:
+        """Do ``job`` some time; ``on_result`` hears how it went, once, and before that how far it is, if at all."""
 
     def cancel(self, key: str) -> None:
         """The answer to the job of this key is not wanted any more."""
+
+    def suspend(self, key: str) -> Progressed | None:
+        """Nor is it here; but where the job is, with a checkpoint, where there is one. May wait some seconds."""
 
     def warm(self) -> None:
         """Get ready, if idle: a job is expected."""
@@ -73,6 +77,8 @@ class Device:
     heartbeat_s: float = 30.0
     software: str = ""
     durable: bool = True  # an update survives a power cut
+    checkpoint_s: float = 0.0  # between two checkpoints of a training; none where 0
+    outbox_s: float = OUTBOX_S  # how long an update waits for its receipt, while the device runs
 
 
 class Agent:
@@ -99,15 +105,20 @@ class Agent:
         self._store = Store(device.state, self._warn)
         self._outbox = Outbox(device.state / "outbox", self._warn, durable=device.durable)
         self._now = 0.0
+        self._since: float | None = None  # the first tick or event
+        self._ran_s = self._store.running_s()  # before this start
         self._limit: int | None = None  # bytes of a payload the broker takes
         self._outage = ""  # how the connection ended, as it was last logged
-        held, contents = self._store.model(), self._outbox.contents()
+        held, contents = self._store.model(), self._outbox.contents(self._ran_s)
         self._state = participation.begin(
-            Identity(device.name, device.session, device.heartbeat_s, device.software),
+            Identity(device.name, device.session, device.heartbeat_s, device.software, device.outbox_s),
             model=None if held is None else held[0],
             parcels=contents.parcels,
             settled=contents.settled,
             last_round=contents.last_round,
+            ages=contents.ages,
+            pace=self._store.pace(),
+            kept=self._store.kept(),
         )
         gone = presence.status(self._state).model_copy(update={"state": DeviceState.OFFLINE})
         will = wire.Will(self._topic(Kind.DEVICE), codec.encode(gone))
@@ -132,7 +143,7 @@ class Agent:
         self._link.open()
 
     def stop(self, timeout_s: float = 5.0) -> None:
-        """Cancel what is being done, say goodbye, disconnect; updates without a receipt wait on disk."""
+        """Keep where a training is, say goodbye, disconnect; updates without a receipt wait on disk."""
         self._step(ev.StopRequested())
         self._link.close(wire.Will(self._topic(Kind.DEVICE), codec.encode(self.status)), timeout_s)
 
@@ -142,12 +153,12 @@ class Agent:
 
     def tick(self, now: float) -> None:
         """It is now ``now``, in monotonic seconds."""
-        self._now = now
+        self._reach(now)
         self._step()
 
     def handle(self, happening: Happening, now: float) -> None:
         """Take in what another thread posted. Never raises for anything that came from outside."""
-        self._now = now
+        self._reach(now)
         match happening:
             case wire.Inbound():
                 self._inbound(happening)
@@ -160,10 +171,19 @@ class Agent:
                 pass  # a broker's acknowledgement proves no delivery: we wait for the receipt
             case wire.Refused(error=error):
                 self._warn(str(error))
-            case ev.JobDone() | ev.JobFailed():
+            case ev.JobDone() | ev.JobFailed() | ev.JobProgressed():
                 self._step(happening)
             case _:
                 assert_never(happening)
+
+    def _reach(self, now: float) -> None:
+        self._since = now if self._since is None else self._since
+        self._now = now
+
+    @property
+    def _running_s(self) -> float:
+        """For how long the device has been running, over all its starts."""
+        return self._ran_s + (0.0 if self._since is None else self._now - self._since)
 
     # -- what comes in -------------------------------------------------------------------------------------------------
 
@@ -236,12 +256,24 @@ class Agent:
                 self._trainer.warm()
             case ev.CancelJob(key):
                 self._trainer.cancel(key)
+            case ev.SuspendJob(key, plan, model):
+                left = self._trainer.suspend(key)
+                if left is not None:
+                    self._try(self._store.keep_checkpoint, Kept(key, left.fraction), plan, model, left.checkpoint)
+            case ev.KeepCheckpoint(key, plan, model, fraction, checkpoint):
+                self._try(self._store.keep_checkpoint, Kept(key, fraction), plan, model, checkpoint)
+            case ev.DropCheckpoint():
+                self._try(self._store.drop_checkpoint)
+            case ev.KeepPace(pace):
+                self._try(self._store.keep_pace, pace)
+            case ev.KeepAge():
+                self._try(self._store.keep_running_s, self._running_s)
             case ev.StoreUpdate():
                 return (self._store_update(effect),)
             case ev.SendParts(parcel, indices):
                 self._send_parts(parcel, indices)
             case ev.Forget():
-                self._settle(effect)
+                self._try(self._outbox.settle, effect.ticket, effect.outcome)
             case ev.PublishStatus(status):
                 self._publish(Kind.DEVICE, status.model_copy(update={"health": self._health()}))
             case ev.Say(text, level):
@@ -272,14 +304,16 @@ class Agent:
         about = {"key": effect.key, "plan": plan, "model": held[1], "data": self._device.data}
         if isinstance(effect, ev.StartTraining):
             about |= {"settings": effect.settings, "seed": effect.seed, "codec": effect.codec}
+            about["checkpoint"] = self._store.checkpoint(effect.key, effect.plan, effect.model)
+            about["checkpoint_s"] = self._device.checkpoint_s
             self._submit(Train.model_validate(about))
         else:
             self._submit(Evaluate.model_validate(about))
         return ()
 
     def _submit(self, job: Job) -> None:
-        def answer(result: Result | Failure) -> None:
-            self._post(self, ev.JobFailed(result) if isinstance(result, Failure) else ev.JobDone(result))
+        def answer(result: Progressed | Result | Failure) -> None:
+            self._post(self, _happening(result))
 
         self._trainer.submit(job, answer)
 
@@ -288,10 +322,17 @@ class Agent:
         try:
             blob = codec.encode_update(effect.update)
             parcel = Parcel(effect.ticket, parts.describe(blob, size))
-            self._outbox.put(parcel, blob)
+            self._put(parcel, blob)
         except (StateError, WireError) as error:
             return ev.StoreFailed(effect.ticket, str(error))
         return ev.UpdateStored(parcel)
+
+    def _put(self, parcel: Parcel, blob: bytes) -> None:
+        try:
+            self._outbox.put(parcel, blob, self._running_s)
+        except StateError:  # on a full disk the update may have the room of the checkpoint it makes useless
+            self._store.drop_checkpoint()
+            self._outbox.put(parcel, blob, self._running_s)
 
     def _send_parts(self, parcel: Parcel, indices: tuple[int, ...] | None) -> None:
         blob = self._outbox.blob(parcel.ticket)
@@ -303,9 +344,10 @@ class Agent:
             payload = codec.encode_part(parts.cut(blob, parcel.ref, index))
             self._link.publish(topic, payload, qos=RULES[Kind.UPDATE_PART].qos, bulk=True)
 
-    def _settle(self, effect: ev.Forget) -> None:
+    def _try(self, write: Callable[P, None], *args: P.args, **kwargs: P.kwargs) -> None:
+        """Write what can be done without; the owner hears where that fails."""
         try:
-            self._outbox.settle(effect.ticket, effect.outcome)
+            write(*args, **kwargs)
         except StateError as error:
             self._warn(str(error))
 
@@ -318,6 +360,16 @@ class Agent:
 
     def _warn(self, text: str) -> None:
         _log.warning("%s: %s", self.name, text)
+
+
+def _happening(result: Progressed | Result | Failure) -> ev.JobDone | ev.JobFailed | ev.JobProgressed:
+    match result:
+        case Failure():
+            return ev.JobFailed(result)
+        case Progressed():
+            return ev.JobProgressed(result.key, result.fraction, result.checkpoint)
+        case _:
+            return ev.JobDone(result)
 
 
 def _event(address: Address, message: Message, device: str) -> Event:

@@ -43,6 +43,8 @@ def read_settings(kind: type[S], config: Path | None, flags: dict[str, Any], *, 
 @click.option("--held-out", metavar="RULE", help="none, or the newest fraction kept for evaluation (default: 0.2)")
 @click.option("--state", type=PATH, help="directory of the outbox and the newest model")
 @click.option("--heartbeat", type=float, metavar="S", help="seconds between status messages (default: 30)")
+@click.option("--checkpoint", type=float, metavar="S", help="seconds between a training's checkpoints (default: 300)")
+@click.option("--outbox-days", type=float, metavar="D", help="days an update waits for its receipt (default: 7)")
 @click.option("--idle", type=float, metavar="S", help="seconds an idle trainer process is kept (default: 30)")
 @click.option("--threads", type=int, metavar="N", help="threads of the trainer process (default: 1)")
 @click.option("--nice", type=int, metavar="N", help="how far the trainer process steps back (default: 10)")

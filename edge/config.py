@@ -20,6 +20,12 @@ class EdgeSettings(LinkSettings):
     held_out: str = Field("0.2", description="'none', or the newest fraction of its examples kept for evaluation")
     state: Path = Field(Path("state/edge"), description="directory of the outbox and the newest model")
     heartbeat: Seconds = Field(30.0, description="seconds between status messages")
+    checkpoint: Annotated[float, Field(ge=0, le=86_400)] = Field(
+        300.0, description="seconds between two checkpoints of a training; 0 for none"
+    )
+    outbox_days: Annotated[float, Field(gt=0, le=3650)] = Field(
+        7.0, description="days of running for which an update waits for its receipt"
+    )
     idle: Seconds = Field(30.0, description="seconds an idle trainer process is kept")
     threads: Annotated[int, Field(ge=1, le=64)] = Field(1, description="threads of the trainer process")
     nice: Annotated[int, Field(ge=0, le=19)] = Field(10, description="how far the trainer process steps back")

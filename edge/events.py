@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Literal, Self
 
 from edge.jobs import Described, Evaluated, Failure, Trained
+from edge.pace import Pace
 from schemas.errors import Reject
 from schemas.messages import (
     BlobRef,
@@ -154,6 +155,15 @@ class JobFailed:
 
 
 @dataclass(frozen=True, slots=True)
+class JobProgressed:
+    """The trainer is so far with the training of this key; ``checkpoint`` is what to go on from, empty for none."""
+
+    key: str
+    fraction: float  # of its batches that are done
+    checkpoint: bytes = b""
+
+
+@dataclass(frozen=True, slots=True)
 class UpdateStored:
     """The update is on disk, and will survive a power cut."""
 
@@ -188,6 +198,7 @@ Event = (
     | FetchFailed
     | JobDone
     | JobFailed
+    | JobProgressed
     | UpdateStored
     | StoreFailed
     | StopRequested
@@ -237,10 +248,11 @@ class StartDescribing:
 
 @dataclass(frozen=True, slots=True)
 class StartTraining:
-    """Train from the model on disk, with the plan on disk."""
+    """Train from the model on disk, with the plan on disk, on from the checkpoint on disk where it is of this key."""
 
     key: str
     plan: str  # digest of the blob
+    model: str  # digest of the parameters
     settings: TrainSettings
     codec: str
     seed: int
@@ -264,6 +276,43 @@ class CancelJob:
     """The job's result is not wanted any more; none may come, or a late one."""
 
     key: str
+
+
+@dataclass(frozen=True, slots=True)
+class SuspendJob:
+    """End a training and keep where it was, as ``KeepCheckpoint`` does."""
+
+    key: str
+    plan: str  # digest of the blob
+    model: str  # digest of the parameters it started from
+
+
+@dataclass(frozen=True, slots=True)
+class KeepCheckpoint:
+    """Put a checkpoint on disk instead of the one there is; if that fails, nothing is lost but time."""
+
+    key: str
+    plan: str  # digest of the blob
+    model: str  # digest of the parameters it started from
+    fraction: float
+    checkpoint: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class DropCheckpoint:
+    """Nothing will go on from the checkpoint on disk."""
+
+
+@dataclass(frozen=True, slots=True)
+class KeepPace:
+    """Remember over restarts how long training takes."""
+
+    pace: Pace
+
+
+@dataclass(frozen=True, slots=True)
+class KeepAge:
+    """Remember over restarts how long this device has been running, by which updates in the outbox age."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -316,6 +365,11 @@ Effect = (
     | StartEvaluation
     | WarmUp
     | CancelJob
+    | SuspendJob
+    | KeepCheckpoint
+    | DropCheckpoint
+    | KeepPace
+    | KeepAge
     | StoreUpdate
     | SendParts
     | Forget

@@ -11,6 +11,7 @@ import contextlib
 import hashlib
 import json
 import os
+import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,6 +21,9 @@ from schemas.errors import StateError
 
 _DIGESTS: Final = 2 * 64 + 1  # characters, and the end of their line
 _LONGEST_HEADER: Final = 64 * 1024  # bytes
+_BESIDE: Final = ".new"
+_ASIDE: Final = ".damaged"
+ASIDE: Final = 4  # damaged files kept in a directory, for whoever wants to look at one
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,7 +56,7 @@ def write(
     Raises ``StateError`` where the disk is full or refuses; then the file of before stays.
     """
     line = json.dumps(header, separators=(",", ":")).encode() + b"\n"
-    beside = path.with_name(f"{path.name}.new")
+    beside = path.with_name(f"{path.name}{_BESIDE}")
     try:
         with beside.open("wb") as file:
             file.write(f"{_digest(line)}{digest or _digest(payload)}\n".encode() + line)
@@ -81,17 +85,25 @@ def read(path: Path) -> Record | None:
             digests, line, payload = file.readline(_DIGESTS), file.readline(_LONGEST_HEADER), file.read()
     except FileNotFoundError:
         return None
+    except IsADirectoryError:
+        raise Damaged(f"{path} is a directory") from None
     except OSError as error:
         raise StateError(f"can't read {path}: {error.strerror}; see to its permissions and to the disk") from None
     if digests != f"{_digest(line)}{_digest(payload)}\n".encode():
         raise Damaged(f"{path} is damaged")
-    return Record(json.loads(line), payload)
+    try:
+        header = json.loads(line)
+    except (ValueError, RecursionError):  # whole, and not ours
+        raise Damaged(f"{path} has no header") from None
+    return Record(header, payload)
 
 
 def set_aside(path: Path) -> str:
     """Rename a damaged file so that it isn't read again, and say so; an earlier one of that name is lost."""
-    aside = path.with_name(f"{path.name}.damaged")
+    aside = path.with_name(f"{path.name}{_ASIDE}")
     try:
+        if aside.is_dir() or path.is_dir():
+            _clear(aside)
         path.replace(aside)
     except OSError as error:
         return f"{path} is damaged, and can't be set aside: {error.strerror}"
@@ -104,6 +116,27 @@ def remove(path: Path) -> None:
         path.unlink(missing_ok=True)
     except OSError as error:
         raise StateError(f"can't remove {path}: {error.strerror}; see to the permissions of its directory") from None
+
+
+def sweep(directory: Path) -> None:
+    """Clear away what a power cut left half written, and all but the newest ``ASIDE`` damaged files.
+
+    Whoever calls has the directory to itself. What can't be cleared stays, and does no harm.
+    """
+    for path in directory.glob(f"*{_BESIDE}"):
+        _clear(path)
+    with contextlib.suppress(OSError):
+        aside = sorted(directory.glob(f"*{_ASIDE}"), key=lambda path: path.lstat().st_mtime)
+        for path in aside[:-ASIDE]:
+            _clear(path)
+
+
+def _clear(path: Path) -> None:
+    with contextlib.suppress(OSError):
+        if path.is_dir() and not path.is_symlink():
+            shutil.rmtree(path, ignore_errors=True)
+        else:
+            path.unlink(missing_ok=True)
 
 
 def _digest(raw: bytes) -> str:

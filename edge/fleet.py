@@ -16,7 +16,7 @@ from pydantic import ValidationError
 
 from edge.agent import Agent, Device, MakeLink, Trainer
 from edge.dataspec import EVALUATOR, DataSpec
-from edge.jobs import Describe, Failure, Job, Result
+from edge.jobs import Describe, Failure, Job, Progressed, Result
 from edge.reactor import Reactor
 from edge.store import claim
 from schemas.errors import DataError, FedbeatError, SettingsError
@@ -83,10 +83,10 @@ class SharedRecordings:
         self._on_useless = on_useless
         self._failed: set[int] = set()
 
-    def submit(self, job: Job, on_result: Callable[[Result | Failure], None]) -> None:
+    def submit(self, job: Job, on_result: Callable[[Progressed | Result | Failure], None]) -> None:
         """Have it done; as ``Trainer`` has it."""
 
-        def look(result: Result | Failure) -> None:
+        def look(result: Progressed | Result | Failure) -> None:
             if isinstance(job, Describe):
                 self._look(job.data.index, result)
             on_result(result)
@@ -97,11 +97,15 @@ class SharedRecordings:
         """As ``Trainer`` has it."""
         self._trainer.cancel(key)
 
+    def suspend(self, key: str) -> Progressed | None:
+        """As ``Trainer`` has it."""
+        return self._trainer.suspend(key)
+
     def warm(self) -> None:
         """As ``Trainer`` has it."""
         self._trainer.warm()
 
-    def _look(self, index: int, result: Result | Failure) -> None:
+    def _look(self, index: int, result: Progressed | Result | Failure) -> None:
         if not isinstance(result, Failure) or result.kind != "data":
             self._failed.discard(index)
         elif index != EVALUATOR:

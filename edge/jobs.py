@@ -52,7 +52,7 @@ class Describe(_Framed):
 class Train(_Framed):
     """Train one round from ``model``."""
 
-    blobs: ClassVar[tuple[str, ...]] = ("plan", "model")
+    blobs: ClassVar[tuple[str, ...]] = ("plan", "model", "checkpoint")
 
     job: Literal["train"] = "train"
     plan: bytes = b""  # ``Plan.to_bytes()``
@@ -61,6 +61,8 @@ class Train(_Framed):
     settings: TrainSettings
     seed: Count  # of batch order, dropout and the codec's rounding
     codec: str  # of ``schemas.compression.NAMES``
+    checkpoint: bytes = b""  # of ``Progressed``, to go on from; one that is of another training is left aside
+    checkpoint_s: Seconds = 0.0  # between two checkpoints on the way; none where 0
 
 
 class Evaluate(_Framed):
@@ -84,6 +86,17 @@ class Cancel(_Framed):
     """Stop the running job of this key. Between pool and child only."""
 
     job: Literal["cancel"] = "cancel"
+    keep: bool = False  # with a checkpoint of where a training is
+
+
+class Progressed(_Framed):
+    """How far a training is. Comes any number of times before its answer; now and then with a checkpoint."""
+
+    blobs: ClassVar[tuple[str, ...]] = ("checkpoint",)
+
+    job: Literal["progressed"] = "progressed"
+    fraction: Annotated[float, Field(ge=0, le=1)]  # of its batches that are done
+    checkpoint: bytes = b""  # ``checkpoint.encode``; empty where there is none this time
 
 
 class Described(_Framed):
@@ -138,7 +151,7 @@ class Failure(_Framed):
 Job = Describe | Train | Evaluate
 Result = Described | Trained | Evaluated
 Request = Job | Warm | Cancel
-Answer = Result | Failure | Done
+Answer = Progressed | Result | Failure | Done
 
 _REQUESTS: TypeAdapter[Request] = TypeAdapter(Annotated[Request, Field(discriminator="job")])
 _ANSWERS: TypeAdapter[Answer] = TypeAdapter(Annotated[Answer, Field(discriminator="job")])

@@ -2,17 +2,21 @@
 
 One file for each (run, round, task); another attempt at the same task replaces it. Once a receipt has come the file
 keeps its header alone, so that a restart within the round doesn't train again. The header of the newest few stays.
+
+An update's age is counted in seconds this device has been running, added up over its starts: no wall clock that jumps
+can make an update old, or young again, and one that lay in a device that was switched off is as new as it was.
+
 Putting an update costs two fsyncs; settling it none: what a power cut undoes is answered by a duplicate's receipt.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final
+from typing import Annotated, Final
 
-from pydantic import ConfigDict, ValidationError
+from pydantic import ConfigDict, Field, ValidationError
 
 from edge import files
 from edge.events import Parcel, Ticket
@@ -35,6 +39,7 @@ class _Header(Message):
     task: Task
     nonce: Nonce
     blob: BlobRef
+    running_s: Annotated[float, Field(ge=0)] = 0.0  # for how long the device had been running then
     outcome: str = ""
 
     @property
@@ -47,6 +52,7 @@ class Contents:
     """What a device finds in its outbox when it starts, each oldest first."""
 
     parcels: tuple[Parcel, ...]  # without a final receipt
+    ages: Mapping[Ticket, float]  # for how many seconds they have waited
     settled: tuple[Ticket, ...]
     last_round: int | None  # whose update was accepted
 
@@ -59,7 +65,10 @@ class Outbox:
 
         Not ``durable``, updates survive a killed process and not a power cut, for virtual devices without number.
         """
+        if directory.exists() and not directory.is_dir():
+            report(files.set_aside(directory))
         files.make_directory(directory)
+        files.sweep(directory)
         self._directory = directory
         self._report = report
         self._durable = durable
@@ -67,17 +76,18 @@ class Outbox:
         headers = [header for path in sorted(directory.glob(f"*{_SUFFIX}")) if (header := self._read(path)) is not None]
         self._headers = {self._path(one.ticket): one for one in sorted(headers, key=lambda header: header.sequence)}
 
-    def contents(self) -> Contents:
-        """What is there now."""
+    def contents(self, running_s: float = 0.0) -> Contents:
+        """What is there now, the device having been running for so long."""
         headers = self._headers.values()
         rounds = [one.round for one in headers if one.task == "train" and one.outcome in _COUNTED]
         return Contents(
             parcels=tuple(Parcel(one.ticket, one.blob) for one in headers if not one.outcome),
+            ages={one.ticket: max(0.0, running_s - one.running_s) for one in headers if not one.outcome},
             settled=tuple(one.ticket for one in headers if one.outcome),
             last_round=rounds[-1] if rounds else None,
         )
 
-    def put(self, parcel: Parcel, blob: bytes) -> None:
+    def put(self, parcel: Parcel, blob: bytes, running_s: float = 0.0) -> None:
         """Keep an update; on return it survives a power cut. Raises ``StateError``, and then keeps what it had."""
         ticket, path = parcel.ticket, self._path(parcel.ticket)
         sequence = 1 + max((header.sequence for header in self._headers.values()), default=0)
@@ -88,6 +98,7 @@ class Outbox:
             task=ticket.task,
             nonce=ticket.nonce,
             blob=parcel.ref,
+            running_s=running_s,
         )
         digest = parcel.ref.digest
         files.write(path, header.model_dump(mode="json"), blob, durable=self._durable, digest=digest)
@@ -142,4 +153,6 @@ class Outbox:
             return None if record is None else _Header.model_validate(record.header)
         except (files.Damaged, ValidationError):
             self._report(files.set_aside(path))
-            return None
+        except StateError as error:
+            self._report(str(error))
+        return None

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import math
+from dataclasses import dataclass, field
 from typing import Final, Literal
 
-from edge.events import Parcel, Ticket
+from edge.events import Effect, Parcel, Ticket
+from edge.pace import Pace
 from schemas.messages import (
     BlobRef,
     CoordinatorState,
@@ -14,9 +16,14 @@ from schemas.messages import (
     ModelPointer,
     RoundAnnouncement,
     RunSettings,
+    Task,
 )
 
-_SERVING: Final = frozenset({CoordinatorState.STARTING, CoordinatorState.RUNNING})
+PATIENCE: Final = 2.5  # heartbeats a coordinator may be silent
+SHORTEST_HEARTBEAT_S: Final = 1.0  # that is believed
+OUTBOX_S: Final = 7 * 86_400.0  # for which an update waits, while the device runs
+
+_SERVING: Final = frozenset({CoordinatorState.STARTING, CoordinatorState.RUNNING, CoordinatorState.PAUSED})
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,6 +34,7 @@ class Identity:
     session: int  # rises at each start
     heartbeat_s: float = 30.0
     software: str = ""
+    outbox_s: float = OUTBOX_S  # how long an update waits for its receipt
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,7 +88,12 @@ class Work:
     model_digest: str
     stage: Literal["waiting", "running", "storing", "declined", "silent"]
     reason: str = ""
+    since: float = 0.0  # when it was taken up
     crashes: int = 0
+    heard: bool = False  # whether the trainer has said how far it is since it last began
+    began: float | None = None  # fraction of the training that was done when the trainer took it up; None until it says
+    done: float = 0.0  # fraction that is done now
+    done_at: float = 0.0  # when the trainer said so
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,6 +104,7 @@ class Pending:
     sent: bool
     resend_at: float
     patience_s: float
+    expires_at: float = math.inf
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,16 +122,36 @@ class Announced:
 
 
 @dataclass(frozen=True, slots=True)
+class Rest:
+    """The coordinator has no use for us until then: for a task of a round, or for any training where there is none."""
+
+    until: float
+    seconds: float  # that it was to be, when it was told
+    task: tuple[str, int, Task] | None  # run, round, task
+
+
+@dataclass(frozen=True, slots=True)
+class Kept:
+    """The checkpoint on disk: of which job, and how far it is."""
+
+    key: str
+    fraction: float
+
+
+@dataclass(frozen=True, slots=True)
 class State:
     """All of it. ``begin`` in ``participation`` makes the first one."""
 
     identity: Identity
     now: float = 0.0
+    ticked: bool = False  # before the first tick all times count from it
     connected: bool = False
+    lost_at: float = 0.0  # when the broker went, where it is gone
     stopped: bool = False
     paused: str | None = None  # not None: by the operator, who gave this reason
     coordinator: CoordinatorStatus | None = None
     heard: bool = False  # it, since we are connected
+    heard_at: float = 0.0  # anything of it, not counting the time without a broker
     run: RunSettings | None = None
     pointer: ModelPointer | None = None  # the newest offered
     announced: Announced | None = None
@@ -130,16 +164,39 @@ class State:
     data: Describing | Stock | Unusable | None = None
     trouble: Trouble | None = None
     work: Work | None = None
+    kept: Kept | None = None
+    pace: Pace = field(default_factory=Pace)
+    rest: Rest | None = None
     outbox: tuple[Pending, ...] = ()
     settled: tuple[Ticket, ...] = ()  # the newest tickets with a final answer, oldest first
     last_round: int | None = None  # whose update was accepted
     shown: DeviceStatus | None = None  # since we are connected
     shown_at: float = 0.0
+    aged_at: float = 0.0  # when our age was last put on disk
 
     @property
     def served(self) -> bool:
-        """Whether a coordinator is there, as far as we know."""
-        return self.coordinator is not None and self.coordinator.state in _SERVING
+        """Whether a coordinator is there, as far as we know: by its own word, and because we hear of it."""
+        return self.silence_at is not None and not self.silent
+
+    @property
+    def silent(self) -> bool:
+        """Whether a coordinator that says it is there has not been heard of for too long."""
+        at = self.silence_at
+        return at is not None and (self.now if self.connected else self.lost_at) >= at
+
+    @property
+    def silence_at(self) -> float | None:
+        """When a coordinator that says it is there will have been silent for too long; None where none is there."""
+        if self.coordinator is None or self.coordinator.state not in _SERVING:
+            return None
+        return self.heard_at + self.patience_s
+
+    @property
+    def patience_s(self) -> float:
+        """For how long a coordinator may be silent."""
+        heartbeat_s = self.coordinator.heartbeat_s if self.coordinator else 0.0
+        return PATIENCE * max(heartbeat_s, SHORTEST_HEARTBEAT_S)
 
     @property
     def holds_plan(self) -> bool:
@@ -170,6 +227,9 @@ class State:
     def data_key(self, recipe: str) -> str:
         """What the trainer knows the counting of our data by."""
         return f"{self.identity.device}/data/{recipe}"
+
+
+Step = tuple[State, tuple[Effect, ...]]  # what an event or a rule makes of a state, and what it wants done
 
 
 def _identity(pointer: ModelPointer) -> tuple[str, int, str]:

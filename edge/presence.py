@@ -9,6 +9,9 @@ from schemas.messages import DeviceState, DeviceStatus
 
 MAX_TEXT: Final = 500  # characters, as messages.Text allows
 
+STATUS_S: Final = 1.0  # between two statuses that say something new
+PROGRESS_S: Final = 10.0  # where that is progress alone
+
 _BUSY: Final = frozenset(
     {DeviceState.IDLE, DeviceState.FETCHING, DeviceState.TRAINING, DeviceState.EVALUATING, DeviceState.SENDING}
 )
@@ -28,6 +31,7 @@ def status(state: State) -> DeviceStatus:
         last_round=state.last_round,
         software=state.identity.software,
         heartbeat_s=state.identity.heartbeat_s,
+        progress=_progress(state),
         detail=detail[:MAX_TEXT],
     )
 
@@ -43,7 +47,23 @@ def _condition(state: State) -> tuple[DeviceState, str]:
         return DeviceState.IDLE, "no run yet"
     if not isinstance(state.data, Stock):
         return DeviceState.STARTING, "looking at the data"
-    return _activity(state), ""
+    activity = _activity(state)
+    return activity, _remark(state, activity)
+
+
+def _remark(state: State, activity: DeviceState) -> str:
+    if state.silent:
+        return f"the coordinator has been silent for {state.patience_s:.0f} s"
+    if state.rest is not None and activity is DeviceState.IDLE:
+        return f"resting until the next round, about {state.rest.seconds:.0f} s"
+    return ""
+
+
+def _progress(state: State) -> float | None:
+    work = state.work
+    if state.stopped or work is None or work.ticket.task != "train" or work.stage not in {"running", "storing"}:
+        return None
+    return round(work.done, 2)
 
 
 def _activity(state: State) -> DeviceState:
@@ -67,11 +87,19 @@ def trouble(state: State) -> str:
     return ""
 
 
-def urgent(now: DeviceStatus, shown: DeviceStatus) -> bool:
-    """Whether a coordinator decides by what has changed; what we are busy with is only for people."""
-    return (now.examples, now.held_out, now.detail, now.state in _BUSY) != (
-        shown.examples,
-        shown.held_out,
-        shown.detail,
-        shown.state in _BUSY,
-    )
+def interval(now: DeviceStatus, shown: DeviceStatus, heartbeat_s: float) -> float:
+    """Seconds after which ``now`` is to be told where ``shown`` was told last.
+
+    At once where a coordinator decides by what has changed; what we are busy with, and how far, is only for people.
+    """
+    if _decisive(now) != _decisive(shown):
+        return 0.0
+    if now == shown:
+        return heartbeat_s
+    progress_alone = now.model_copy(update={"progress": shown.progress}) == shown
+    return min(heartbeat_s, PROGRESS_S if progress_alone else STATUS_S)
+
+
+def _decisive(status: DeviceStatus) -> tuple[int, int, bool, str]:
+    able = status.state in _BUSY
+    return status.examples, status.held_out, able, "" if able else status.detail

@@ -43,7 +43,16 @@ def run_device(settings: EdgeSettings) -> None:
     trainer = TrainerPool(idle_s=settings.idle, threads=settings.threads, nice=settings.nice)
     try:
         with claim(settings.state) as session:
-            device = Device(name, session, data, settings.state, settings.heartbeat, SOFTWARE)
+            device = Device(
+                name,
+                session,
+                data,
+                settings.state,
+                settings.heartbeat,
+                SOFTWARE,
+                checkpoint_s=settings.checkpoint,
+                outbox_s=settings.outbox_days * 86_400,
+            )
             topics = Topics(settings.federation, settings.root)
             health = Monitor(settings.state, time.monotonic)
             reactor.add(Agent(device, topics, links(settings), trainer, reactor.post, health))

@@ -1,61 +1,113 @@
-"""What a device keeps beside its outbox: the newest model, the plan, and how often it has started.
+"""What a device keeps beside its outbox, one file each. All but the session number cost no fsync.
 
-Plan and model can be fetched again, so they cost no fsync: a torn file is found by its digest and fetched anew.
+The newest model and the plan can be fetched again, a training begun again, the pace learned again: a torn file is found
+by its digest. So a damaged file is set aside with a message, and the device carries on without what it held.
 """
 
 from __future__ import annotations
 
 import fcntl
+import logging
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Annotated, TypeVar
 
-from pydantic import ValidationError
+from pydantic import Field, ValidationError
 
 from edge import files
+from edge.jobs import Key
+from edge.pace import REMEMBERED, Pace
+from edge.participation_state import Kept
 from schemas.errors import StateError
-from schemas.messages import ModelPointer
+from schemas.messages import Count, Digest, Message, ModelPointer, Seconds
+
+M = TypeVar("M", bound=Message)
+_log = logging.getLogger(__name__)
+
+
+class _Session(Message):
+    session: Count
+
+
+class _PlanHeader(Message):
+    digest: Digest
+
+
+class _CheckpointHeader(Message):
+    key: Key  # of the job
+    plan: Digest
+    model: Digest
+    fraction: Annotated[float, Field(ge=0, le=1)]
+
+
+class _PaceHeader(Message):
+    seconds: Annotated[tuple[tuple[Digest, Seconds], ...], Field(max_length=REMEMBERED)]
+
+
+class _AgeHeader(Message):
+    running_s: Annotated[float, Field(ge=0)]
 
 
 @contextmanager
-def claim(directory: Path, wall_clock: Callable[[], float] = time.time) -> Iterator[int]:
+def claim(
+    directory: Path, wall_clock: Callable[[], float] = time.time, report: Callable[[str], None] = _log.warning
+) -> Iterator[int]:
     """Take ``directory`` for this process alone, and give the session number of this start.
 
     It is above every earlier one, also where the clock has jumped back or, the clock being right, the directory was
-    lost. Raises ``StateError`` where another process has the directory.
+    lost. Where the disk is full that number can't be kept: ``report`` hears of it, and the device works on, so that its
+    status shows the trouble to whoever looks. Raises ``StateError`` where another process has the directory, or where
+    nothing can be made there.
     """
     files.make_directory(directory)
-    with (directory / "lock").open("w", encoding="utf-8") as lock:
+    path = directory / "lock"
+    if path.is_dir():
+        report(files.set_aside(path))
+    try:
+        lock = path.open("a", encoding="utf-8")
+    except OSError as error:
+        raise StateError(f"can't open {path}: {error.strerror}; see to its permissions and to the disk") from None
+    with lock:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError:
             raise StateError(f"another process works in {directory}: stop it, or choose another with --state") from None
-        path = directory / "session"
-        try:
-            record = files.read(path)
-        except files.Damaged:
-            record = None
-        before = record.header["session"] if record else 0
-        session = max(before + 1, int(wall_clock()))
-        files.write(path, {"session": session}, durable=True)
+        files.sweep(directory)
+        session = _next_session(directory / "session", wall_clock, report)
         yield session
 
 
+def _next_session(path: Path, wall_clock: Callable[[], float], report: Callable[[str], None]) -> int:
+    found = _read(path, _Session, report)
+    before = found[0].session if found else 0
+    session = max(before + 1, int(wall_clock()))
+    try:
+        files.write(path, {"session": session}, durable=True)
+    except StateError as error:
+        report(f"{error}; going on with a session number that isn't kept")
+    return session
+
+
 class Store:
-    """The plan and the newest model of one device. Used from one thread."""
+    """The plan, the newest model, a training's checkpoint, the pace and the age of one device. Used from one thread."""
 
     def __init__(self, directory: Path, report: Callable[[str], None]) -> None:
         """Use ``directory``, made if need be; ``report`` hears of damaged files. Raises ``StateError``."""
         files.make_directory(directory)
+        files.sweep(directory)
         self._plan = directory / "plan"
         self._model = directory / "model"
+        self._checkpoint = directory / "checkpoint"
+        self._pace = directory / "pace"
+        self._age = directory / "age"
         self._report = report
 
     def plan(self, digest: str) -> bytes | None:
         """The plan whose blob has this digest, if it is here."""
-        record = self._read(self._plan)
-        return record.payload if record is not None and record.header.get("digest") == digest else None
+        found = _read(self._plan, _PlanHeader, self._report)
+        return found[1] if found is not None and found[0].digest == digest else None
 
     def keep_plan(self, digest: str, blob: bytes) -> None:
         """Keep a plan, whose SHA-256 this is, instead of the one there is. Raises ``StateError``."""
@@ -63,24 +115,59 @@ class Store:
 
     def model(self) -> tuple[ModelPointer, bytes] | None:
         """The model there is: what it is, and its blob."""
-        record = self._read(self._model)
-        if record is None:
-            return None
-        try:
-            return ModelPointer.model_validate(record.header), record.payload
-        except ValidationError:
-            self._report(files.set_aside(self._model))
-            return None
+        return _read(self._model, ModelPointer, self._report)
 
     def keep_model(self, pointer: ModelPointer, blob: bytes) -> None:
         """Keep a model instead of the one there is. Raises ``StateError``, and then keeps that one."""
         files.write(self._model, pointer.model_dump(mode="json"), blob, durable=False, digest=pointer.blob.digest)
 
-    def _read(self, path: Path) -> files.Record | None:
-        try:
-            return files.read(path)
-        except files.Damaged:
-            self._report(files.set_aside(path))
-        except StateError as error:
-            self._report(str(error))
-        return None
+    def kept(self) -> Kept | None:
+        """Which training can go on, and from where."""
+        found = _read(self._checkpoint, _CheckpointHeader, self._report)
+        return None if found is None else Kept(found[0].key, found[0].fraction)
+
+    def checkpoint(self, key: str, plan: str, model: str) -> bytes:
+        """What the training of this job goes on from; empty where it starts from the model."""
+        found = _read(self._checkpoint, _CheckpointHeader, self._report)
+        if found is None or (found[0].key, found[0].plan, found[0].model) != (key, plan, model):
+            return b""
+        return found[1]
+
+    def keep_checkpoint(self, kept: Kept, plan: str, model: str, checkpoint: bytes) -> None:
+        """Keep a checkpoint instead of the one there is. Raises ``StateError``, and then keeps that one."""
+        header = _CheckpointHeader(key=kept.key, plan=plan, model=model, fraction=kept.fraction)
+        files.write(self._checkpoint, header.model_dump(mode="json"), checkpoint, durable=False)
+
+    def drop_checkpoint(self) -> None:
+        """Nothing goes on from it. Raises ``StateError``."""
+        files.remove(self._checkpoint)
+
+    def pace(self) -> Pace:
+        """How long training takes, as far as is known."""
+        found = _read(self._pace, _PaceHeader, self._report)
+        return Pace() if found is None else Pace(found[0].seconds)
+
+    def keep_pace(self, pace: Pace) -> None:
+        """Keep how long training takes. Raises ``StateError``, and then keeps what it knew."""
+        files.write(self._pace, {"seconds": pace.seconds}, durable=False)
+
+    def running_s(self) -> float:
+        """For how long the device has been running, over all its starts, as it was last kept."""
+        found = _read(self._age, _AgeHeader, self._report)
+        return 0.0 if found is None else found[0].running_s
+
+    def keep_running_s(self, seconds: float) -> None:
+        """Keep for how long it has been running. Raises ``StateError``, and then keeps what it knew."""
+        files.write(self._age, {"running_s": seconds}, durable=False)
+
+
+def _read(path: Path, kind: type[M], report: Callable[[str], None]) -> tuple[M, bytes] | None:
+    """What a file holds. One that isn't whole, or isn't of this kind, is set aside; ``report`` hears of any fault."""
+    try:
+        record = files.read(path)
+        return None if record is None else (kind.model_validate(record.header), record.payload)
+    except (files.Damaged, ValidationError):
+        report(files.set_aside(path))
+    except StateError as error:
+        report(str(error))
+    return None

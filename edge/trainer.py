@@ -6,8 +6,10 @@ and ends when the agent does, or hangs up. torch is imported by the first job th
 
 from __future__ import annotations
 
+import functools
 import importlib
 import logging
+import math
 import os
 import queue
 import sys
@@ -16,9 +18,12 @@ import time
 from collections import OrderedDict
 from collections.abc import Callable
 from multiprocessing.connection import Client, Connection
+from typing import TYPE_CHECKING
 
 import numpy as np
 
+from edge import checkpoint
+from edge.checkpoint import Checkpoint
 from edge.dataset import Dataset
 from edge.dataspec import DataSpec
 from edge.jobs import (
@@ -32,6 +37,7 @@ from edge.jobs import (
     Evaluated,
     Failure,
     Job,
+    Progressed,
     Train,
     Trained,
     Warm,
@@ -44,7 +50,11 @@ from schemas.errors import FedbeatError, PlanError, TrainingError, WireError
 from schemas.plan import Plan
 from schemas.plan_cost import Limits, check
 
+if TYPE_CHECKING:
+    from edge.training import Event  # torch comes with it, when there is something to train
+
 MAX_CACHED = 512 * 2**20  # bytes of prepared recordings kept between jobs
+PROGRESS_S = 2.0  # between two reports of how far a training is
 EVALUATION_BATCHES = (256, 64, 16, 4, 1)  # the largest that fits in memory is used
 LIMITS = Limits()
 
@@ -65,12 +75,16 @@ class Inbox:
         self._connection = connection
         self._leave = leave
         self._jobs: queue.SimpleQueue[Job | Warm] = queue.SimpleQueue()
-        self._cancelled: set[str] = set()
+        self._cancelled: dict[str, Cancel] = {}
         threading.Thread(target=self._read, name="inbox", daemon=True).start()
 
     def next(self) -> Job | Warm:
         """The next job; blocks."""
         return self._jobs.get()
+
+    def cancelled(self, key: str) -> Cancel | None:
+        """The message that says that the job ``key`` is no longer wanted, if one came."""
+        return self._cancelled.get(key)
 
     def check(self, key: str) -> None:
         """Raise ``Cancelled`` where the job ``key`` is no longer wanted."""
@@ -82,9 +96,9 @@ class Inbox:
             while True:
                 message = read_request(self._connection.recv_bytes)
                 if isinstance(message, Cancel):
-                    self._cancelled.add(message.key)
+                    self._cancelled[message.key] = message
                 else:
-                    self._cancelled.discard(message.key)  # a cancel that came too late for an earlier job of this key
+                    self._cancelled.pop(message.key, None)  # a cancel that came too late for an earlier job of this key
                     self._jobs.put(message)
         except (EOFError, OSError):
             self._leave(0)
@@ -120,8 +134,10 @@ class Recordings:
 class Trainer:
     """Does jobs, one at a time; ``inbox`` says when a job's result is no longer wanted."""
 
-    def __init__(self, inbox: Inbox, threads: int) -> None:
+    def __init__(self, inbox: Inbox, threads: int, report: Callable[[Progressed], None]) -> None:
+        """``report`` hears on the way how far a training is."""
         self._inbox = inbox
+        self._report = report
         self._threads = threads
         self._recordings = Recordings()
         self._plans: dict[bytes, Plan] = {}
@@ -173,9 +189,15 @@ class Trainer:
         self._import_torch()
         from edge.training import train  # noqa: PLC0415 - torch comes with it
 
+        watch = Watch(job, data, self._inbox, self._report)
         training, rounding = np.random.default_rng(job.seed).spawn(2)
         started = time.perf_counter()
-        done = train(model, data, plan, job.settings, training, lambda _event: self._inbox.check(job.key))
+        try:
+            done = train(model, data, plan, job.settings, training, watch, watch.resumed())
+        except WireError as error:  # of the checkpoint, which costs no round
+            log.warning("training starts over: %s", error.detail)
+            training, rounding = np.random.default_rng(job.seed).spawn(2)
+            done = train(model, data, plan, job.settings, training, watch)
         seconds = time.perf_counter() - started
         payload = compression.encode(job.codec, done.delta, rounding)
         return Trained(
@@ -206,6 +228,41 @@ class Trainer:
         importlib.import_module("edge.training")
 
 
+class Watch:
+    """Looks at a training as it goes: reports, takes checkpoints, and ends it where nobody wants it any more."""
+
+    def __init__(self, job: Train, data: Dataset, inbox: Inbox, report: Callable[[Progressed], None]) -> None:
+        self._job = job
+        self._data = data
+        self._inbox = inbox
+        self._report = report
+        self._reported_at = -math.inf
+        self._kept_at = time.monotonic()
+
+    def __call__(self, event: Event) -> None:
+        """Something happened in the training. Raises ``Cancelled``."""
+        cancel, now = self._inbox.cancelled(self._job.key), time.monotonic()
+        due = 0 < self._job.checkpoint_s <= now - self._kept_at
+        if event.capture is not None and (due or (cancel is not None and cancel.keep)):
+            self._kept_at = self._reported_at = now
+            kept = checkpoint.encode(event.capture(), self._subject)
+            self._report(Progressed(key=self._job.key, fraction=event.step / event.steps, checkpoint=kept))
+        elif now >= self._reported_at + PROGRESS_S and cancel is None:
+            self._reported_at = now
+            self._report(Progressed(key=self._job.key, fraction=event.step / event.steps))
+        if cancel is not None and (event.capture is not None or not cancel.keep):
+            raise Cancelled
+
+    def resumed(self) -> Checkpoint | None:
+        """Where the job goes on from. Raises ``WireError`` where that is no checkpoint of this training."""
+        return checkpoint.decode(self._job.checkpoint, self._subject) if self._job.checkpoint else None
+
+    @functools.cached_property
+    def _subject(self) -> str:
+        job = self._job
+        return checkpoint.subject(job.plan, job.model, self._data, job.settings, job.seed)
+
+
 def _evaluation_batch(plan: Plan) -> int:
     for batch in EVALUATION_BATCHES[:-1]:
         try:
@@ -234,10 +291,14 @@ def main(address: str, threads: int, nice: int) -> None:
     os.nice(nice)
     with Client(address, "AF_UNIX") as connection:
         inbox = Inbox(connection)
-        trainer = Trainer(inbox, threads)
-        while True:
-            for frame in trainer.answer(inbox.next()).frames():
+
+        def send(answer: Answer) -> None:
+            for frame in answer.frames():
                 connection.send_bytes(frame)
+
+        trainer = Trainer(inbox, threads, send)
+        while True:
+            send(trainer.answer(inbox.next()))
 
 
 if __name__ == "__main__":

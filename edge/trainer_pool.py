@@ -6,6 +6,7 @@ directory that only this user can enter, and is checked to be the process that w
 
 from __future__ import annotations
 
+import functools
 import itertools
 import logging
 import os
@@ -23,15 +24,16 @@ from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Self
 
-from edge.jobs import MAX_TEXT, Answer, Cancel, Done, Failure, Job, Result, Warm, read_answer
+from edge.jobs import MAX_TEXT, Answer, Cancel, Done, Failure, Job, Progressed, Result, Warm, read_answer
 from schemas.errors import WireError
 
 START_S = 60.0  # for a child to start Python and connect, on a slow card
+SUSPEND_S = 6.0  # for what a suspended job answers
 CANCEL_S = 5.0  # for a child to stop a cancelled job between two batches, before it is killed
 _POLL_S = 0.1
 
 log = logging.getLogger(__name__)
-OnResult = Callable[[Result | Failure], None]
+OnResult = Callable[[Progressed | Result | Failure], None]
 
 
 class ChildDied(Exception):
@@ -40,18 +42,21 @@ class ChildDied(Exception):
 
 @dataclass(eq=False, slots=True)
 class _Task:
-    """A job on its way. Its answer is given to ``on_result`` unless it was cancelled."""
+    """A job on its way. What is answered is given to ``on_result`` unless it was cancelled."""
 
     job: Job | Warm
     on_result: OnResult | None
     cancelled: threading.Event = field(default_factory=threading.Event)
+    suspended: bool = False  # cancelled, and where it was is wanted
+    left: Progressed | None = None  # where it was
+    over: threading.Event = field(default_factory=threading.Event)
 
 
 class TrainerPool:
     """Runs jobs in ``workers`` child processes; each starts with its first job and ends after ``idle_s`` without one.
 
     ``threads`` and ``nice`` are each child's. ``on_result`` is called on a thread of the pool, once for each job that
-    was not cancelled, and should not raise. Usable as a context manager.
+    was not cancelled and before that as the job gets on, and should not raise. Usable as a context manager.
     """
 
     def __init__(self, workers: int = 1, idle_s: float = 30.0, threads: int = 1, nice: int = 10) -> None:
@@ -86,6 +91,20 @@ class TrainerPool:
             for task in self._running:
                 if task.job.key == key:
                     task.cancelled.set()
+
+    def suspend(self, key: str) -> Progressed | None:
+        """Drop the job of this key as ``cancel`` does, and give where it was, with a checkpoint.
+
+        None where there is nothing to go on from. Waits for the batch that is running, at most ``SUSPEND_S``.
+        """
+        with self._change:
+            running = [task for task in self._running if task.job.key == key]
+            for task in running:
+                task.suspended = True
+        self.cancel(key)
+        for task in running:
+            task.over.wait(SUSPEND_S)
+        return running[0].left if running else None
 
     def close(self) -> None:
         """End all children and drop all jobs. Returns when they have ended."""
@@ -124,7 +143,7 @@ class TrainerPool:
                     continue
                 try:
                     child = child or _Child(self._threads, self._nice)
-                    answer: Answer = child.do(task, lambda: self._closed)
+                    answer: Answer = child.do(task, lambda: self._closed, functools.partial(self._progress, task))
                 except ChildDied as error:
                     if child:
                         child.end()
@@ -147,17 +166,29 @@ class TrainerPool:
             self._running.add(task)
             return task
 
+    def _progress(self, task: _Task, answer: Progressed) -> None:
+        if not task.cancelled.is_set():
+            _hand_over(task, answer)
+        elif task.suspended and answer.checkpoint:
+            task.left = answer
+
     def _finish(self, task: _Task, answer: Answer) -> None:
         with self._change:
             self._running.discard(task)
             wanted = not task.cancelled.is_set() and not self._closed
-        if wanted and task.on_result is not None and not isinstance(answer, Done):
-            try:
-                task.on_result(answer)
-            except Exception:  # one job's bug must not take the worker from all others
-                log.exception("the answer to %s could not be handed over", task.job.key)
+        task.over.set()
+        if wanted and not isinstance(answer, Done):
+            _hand_over(task, answer)
         elif isinstance(answer, Failure) and not task.cancelled.is_set():
             log.warning("%s", answer.message)
+
+
+def _hand_over(task: _Task, answer: Progressed | Result | Failure) -> None:
+    try:
+        if task.on_result is not None:
+            task.on_result(answer)
+    except Exception:  # one job's bug must not take the worker from all others
+        log.exception("the answer to %s could not be handed over", task.job.key)
 
 
 class _Child:
@@ -176,23 +207,28 @@ class _Child:
         except OSError as error:
             raise ChildDied(f"it can't be started: {error}") from error
 
-    def do(self, task: _Task, hopeless: Callable[[], bool]) -> Answer:
+    def do(self, task: _Task, hopeless: Callable[[], bool], on_progress: Callable[[Progressed], None]) -> Answer:
         """The child's answer to a task. Where it is cancelled the child is told; it is killed if it doesn't listen."""
         try:
             self._send(*task.job.frames())
             deadline: float | None = None
-            while not self._connection.poll(_POLL_S):
+            while True:
                 if deadline is None and task.cancelled.is_set():
-                    self._send(*Cancel(key=task.job.key).frames())
+                    self._send(*Cancel(key=task.job.key, keep=task.suspended).frames())
                     deadline = time.monotonic() + CANCEL_S
                 if hopeless() or (deadline is not None and time.monotonic() > deadline):
                     raise ChildDied("it was stopped")
-            answer = read_answer(self._connection.recv_bytes)
+                if not self._connection.poll(_POLL_S):
+                    continue
+                answer = read_answer(self._connection.recv_bytes)
+                if answer.key != task.job.key or not isinstance(answer, Progressed):
+                    break
+                on_progress(answer)
         except (EOFError, OSError) as error:
             raise ChildDied(self._how(error)) from error
         except WireError as error:
             raise ChildDied(f"it said something else than an answer ({error})") from error
-        if answer.key != task.job.key:
+        if answer.key != task.job.key or isinstance(answer, Progressed):
             raise ChildDied(f"it answered {answer.key!r} instead of {task.job.key!r}")
         return answer
 

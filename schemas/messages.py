@@ -307,6 +307,7 @@ class DeviceStatus(Message):
     software: Text = ""
     health: Health | None = None
     heartbeat_s: Seconds = 30.0  # how often this message comes
+    progress: Annotated[float, Field(ge=0, le=1)] | None = None  # of the training in hand that is done
     detail: Text = ""
 
 

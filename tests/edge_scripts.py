@@ -7,7 +7,7 @@ import json
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
-from edge.jobs import Describe, Described, Evaluated, Failure, Job, Result, Train, Trained
+from edge.jobs import Describe, Described, Evaluated, Failure, Job, Progressed, Result, Train, Trained
 from schemas import parts
 from schemas.messages import (
     BlobRef,
@@ -38,8 +38,10 @@ def nonce(number: int) -> str:
     return f"{number:032x}"
 
 
-def coordinator(session: int = 1, state: CoordinatorState = CoordinatorState.RUNNING) -> CoordinatorStatus:
-    return CoordinatorStatus(state=state, session=session)
+def coordinator(
+    session: int = 1, state: CoordinatorState = CoordinatorState.RUNNING, heartbeat_s: float = 30.0
+) -> CoordinatorStatus:
+    return CoordinatorStatus(state=state, session=session, heartbeat_s=heartbeat_s)
 
 
 def run(name: str = RUN, *, plan: BlobRef = PLAN_REF, part_size: int = 1024, seed: int = 7) -> RunSettings:
@@ -95,6 +97,7 @@ def receipt(
     device: str = DEVICE,
     missing: tuple[int, ...] = (),
     reason: str = "",
+    come_back_after_s: float = 0.0,
 ) -> Receipt:
     return Receipt(
         run=about.run,
@@ -105,6 +108,7 @@ def receipt(
         outcome=outcome,
         missing=missing,
         reason=reason,
+        come_back_after_s=come_back_after_s,
     )
 
 
@@ -143,6 +147,10 @@ class InstantTrainer:
     def cancel(self, key: str) -> None:
         self.cancelled.append(key)
         self.held = [one for one in self.held if one[0].key != key]
+
+    def suspend(self, key: str) -> Progressed | None:
+        self.cancel(key)
+        return None
 
     def warm(self) -> None:
         self.warmed += 1

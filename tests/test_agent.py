@@ -243,7 +243,7 @@ def test_parts_nobody_asked_for_are_dropped_unread(world: World) -> None:
     assert not world.agent.rejected
 
 
-def test_must_16_invariant_8_after_a_power_cut_the_same_bytes_go_again_without_training(world: World) -> None:
+def test_must_16_invariant_08_after_a_power_cut_the_same_bytes_go_again_without_training(world: World) -> None:
     world.training()
     before = world.desk.update
     world.desk.updates.clear()
@@ -274,7 +274,7 @@ def test_a_power_cut_while_training_trains_again_from_the_same_seed(world: World
     assert world.desk.updates
 
 
-def test_must_15_invariant_7_after_a_restart_no_older_model_is_taken(world: World) -> None:
+def test_must_15_invariant_07_after_a_restart_no_older_model_is_taken(world: World) -> None:
     world.desk.offer(5)
     world.turn()
     world.desk.offer(4)

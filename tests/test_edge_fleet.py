@@ -54,6 +54,9 @@ class Steps:
     def cancel(self, key: str) -> None:
         """Every answer has already been given."""
 
+    def suspend(self, key: str) -> None:
+        """Nothing is ever under way."""
+
     def warm(self) -> None:
         """It always is."""
 

@@ -20,6 +20,7 @@ from edge.jobs import (
     Evaluate,
     Evaluated,
     Failure,
+    Progressed,
     Request,
     Train,
     Trained,
@@ -41,12 +42,15 @@ REQUESTS: tuple[Request, ...] = (
         settings=TrainSettings(class_weights=(1.0, 2.0)),
         seed=2**53,
         codec="int8",
+        checkpoint=b"so far",
+        checkpoint_s=300.0,
     ),
     Evaluate(key="c", plan=b"{}", model=b"\x00", data=DATA),
     Warm(key="d"),
-    Cancel(key="b"),
+    Cancel(key="b", keep=True),
 )
 ANSWERS: tuple[Answer, ...] = (
+    Progressed(key="b", fraction=0.5, checkpoint=b"so far"),
     Described(key="a", examples=5, held_out=2, class_counts={"N": 5}, notes=("x",), rejected={"too near": 1}),
     Trained(key="b", payload=b"\x00\xff", examples=5, train_loss=0.5, seconds=1.5),
     Evaluated(key="c", counts=Counts(examples=3, loss_sum=1.5, confusion=((1, 0), (1, 1))), seconds=0.1),
@@ -77,8 +81,8 @@ def test_an_answer_comes_back_from_its_frames(answer: Answer) -> None:
 
 
 def test_blobs_travel_beside_the_json_and_not_in_it() -> None:
-    header, plan, model = REQUESTS[1].frames()
-    assert (plan, model) == (b"{}", bytes(range(256)))
+    header, plan, model, checkpoint = REQUESTS[1].frames()
+    assert (plan, model, checkpoint) == (b"{}", bytes(range(256)), b"so far")
     assert b"model" not in header
 
 

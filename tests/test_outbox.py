@@ -39,7 +39,7 @@ def reopen(tmp_path: Path) -> Callable[[], tuple[Outbox, list[str]]]:
 Reopen = Callable[[], tuple[Outbox, list[str]]]
 
 
-def test_must_16_invariant_8_the_same_bytes_are_there_after_a_restart(reopen: Reopen) -> None:
+def test_must_16_invariant_08_the_same_bytes_are_there_after_a_restart(reopen: Reopen) -> None:
     blob = os.urandom(5000)
     parcel = put(reopen()[0], ticket(), blob)
     outbox, reports = reopen()

@@ -8,8 +8,8 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
+from edge import attempt, delivery, participation, presence
 from edge import events as ev
-from edge import participation, presence
 from edge.events import Effect, Event, Parcel, Ticket
 from edge.jobs import Failure
 from edge.participation_state import Identity, State
@@ -153,10 +153,10 @@ def test_messages_may_come_in_any_order() -> None:
 
 
 def test_the_seed_replays_and_differs_by_round_and_device() -> None:
-    assert participation.seed(run(), 1, DEVICE) == participation.seed(run(), 1, DEVICE)
-    others = [participation.seed(run(), 2, DEVICE), participation.seed(run(), 1, "dev-two")]
-    others += [participation.seed(run("run-two"), 1, DEVICE), participation.seed(run(seed=8), 1, DEVICE)]
-    assert len({participation.seed(run(), 1, DEVICE), *others}) == 5
+    assert attempt.seed(run(), 1, DEVICE) == attempt.seed(run(), 1, DEVICE)
+    others = [attempt.seed(run(), 2, DEVICE), attempt.seed(run(), 1, "dev-two")]
+    others += [attempt.seed(run("run-two"), 1, DEVICE), attempt.seed(run(seed=8), 1, DEVICE)]
+    assert len({attempt.seed(run(), 1, DEVICE), *others}) == 5
     assert all(0 <= seed < 2**53 for seed in others)
 
 
@@ -222,7 +222,7 @@ def test_data_that_cannot_be_used_is_trouble_and_is_looked_at_again() -> None:
     assert (join.accepts, join.reason) == (False, "no record here")
     due = participation.wake_at(bench.state)
     assert due is not None
-    assert only(bench.at(1.0 + participation.RETRY_S), ev.StartDescribing)
+    assert only(bench.at(1.0 + attempt.RETRY_S), ev.StartDescribing)
     assert bench.shown().state is DeviceState.TROUBLE  # until it is known to be over
 
 
@@ -244,7 +244,7 @@ def test_a_crashed_trainer_is_tried_again_and_then_given_up_for_this_round() -> 
     bench = Bench().settle()
     (start,) = only(bench(ev.RoundSeen(announcement(1))), ev.StartTraining)
     crash = ev.JobFailed(Failure(key=start.key, kind="crash", message="killed"))
-    for _ in range(participation.CRASHES - 1):
+    for _ in range(attempt.CRASHES - 1):
         assert only(bench(crash), ev.StartTraining) == [start]
     effects = bench(crash)
     assert not only(effects, ev.StartTraining)
@@ -372,6 +372,7 @@ def test_must_26_without_a_receipt_a_part_goes_again_after_30_seconds_then_twice
     kept = stored(bench)
     times = []
     for now in range(1, 400):
+        bench(ev.CoordinatorSeen(coordinator()))  # its heartbeat
         times += [now for _ in only(bench.at(float(now)), ev.SendParts)]
     assert times == [31, 91, 211]
     assert only(bench.effects, ev.SendParts)[1:] == [ev.SendParts(kept, (0,))] * 3
@@ -471,7 +472,7 @@ def test_updates_of_another_run_wait_for_it() -> None:
 
 
 def test_invariant_11_the_oldest_updates_are_dropped_beyond_the_bound() -> None:
-    kept = tuple(parcel(Ticket("run-old", number, "train", nonce(number))) for number in range(participation.OUTBOX))
+    kept = tuple(parcel(Ticket("run-old", number, "train", nonce(number))) for number in range(delivery.OUTBOX))
     bench = Bench(participation.begin(IDENTITY, parcels=kept)).settle()
     ticket, _ = bench.train()
     assert only(bench(ev.UpdateStored(parcel(ticket))), ev.Forget) == [ev.Forget(kept[0].ticket, "dropped")]
@@ -483,7 +484,7 @@ def test_invariant_11_a_full_disk_skips_the_round_and_says_so() -> None:
     effects = bench(ev.StoreFailed(ticket, "no space left"))
     assert [(join.accepts, join.reason) for join in only(effects, ev.SendJoin)] == [(False, "no space left")]
     assert (bench.shown().state, bench.shown().detail) == (DeviceState.TROUBLE, "no space left")
-    bench.at(1.0 + participation.RETRY_S)
+    bench.at(1.0 + attempt.RETRY_S)
     assert bench.shown().state is DeviceState.IDLE
     bench(ev.ModelSeen(pointer(1)), ev.ModelReady(pointer(1)))
     assert only(bench(ev.RoundSeen(announcement(2))), ev.StartTraining)
@@ -522,7 +523,7 @@ def test_query_publishes_the_status_at_once() -> None:
 def test_a_stopped_device_cancels_and_does_nothing_more() -> None:
     bench = Bench().settle()
     (start,) = only(bench(ev.RoundSeen(announcement(1))), ev.StartTraining)
-    assert bench(ev.StopRequested()) == [ev.CancelJob(start.key)]
+    assert bench(ev.StopRequested()) == [ev.SuspendJob(start.key, start.plan, start.model)]
     assert bench(ev.RoundSeen(announcement(2)), ev.Tick(99.0)) == []
     assert bench.shown().state is DeviceState.STOPPED
 
@@ -645,14 +646,26 @@ class Participation(RuleBasedStateMachine):
                 self.feed(ev.UpdateStored(parcel(store.ticket)))
 
     @precondition(lambda self: self.running)
+    @rule(fraction=st.floats(0, 1), checkpoint=st.sampled_from([b"", b"so far"]))
+    def progressed(self, fraction: float, checkpoint: bytes) -> None:
+        self.feed(ev.JobProgressed(next(iter(self.running)), fraction, checkpoint))
+
+    @precondition(lambda self: self.running)
     @rule(kind=st.sampled_from(["crash", "training"]))
     def failed(self, kind: str) -> None:
         key = self.running.pop()
         self.feed(ev.JobFailed(Failure.model_validate({"key": key, "kind": kind, "message": "no"})))
 
-    @rule(number=ROUNDS, attempt=ATTEMPTS, outcome=st.sampled_from(Outcome), task=TASKS)
-    def receipt(self, number: int, attempt: int, outcome: Outcome, task: Task) -> None:
-        self.feed(ev.ReceiptSeen(receipt(announcement(number, attempt=attempt, task=task), outcome, missing=(0, 7))))
+    @rule(
+        number=ROUNDS,
+        attempt=ATTEMPTS,
+        outcome=st.sampled_from(Outcome),
+        task=TASKS,
+        after_s=st.sampled_from([0.0, 5.0, 50.0, 1e7]),
+    )
+    def receipt(self, number: int, attempt: int, outcome: Outcome, task: Task, after_s: float) -> None:
+        about = announcement(number, attempt=attempt, task=task)
+        self.feed(ev.ReceiptSeen(receipt(about, outcome, missing=(0, 7), come_back_after_s=after_s)))
 
     @rule(command=st.sampled_from(["pause", "resume", "evict", "query"]))
     def operator(self, command: str) -> None:
@@ -662,16 +675,28 @@ class Participation(RuleBasedStateMachine):
     def power_cut(self) -> None:
         """All that was on disk comes back, and nothing else."""
         held = pointer(self.model) if self.model >= 0 else None
-        settled = tuple(self.settled[-participation.SETTLED :])
+        settled = tuple(self.settled[-delivery.SETTLED :])
         self.running.clear()
         self.bench = Bench(
-            participation.begin(IDENTITY, model=held, parcels=tuple(self.disk.values()), settled=settled)
+            participation.begin(
+                IDENTITY,
+                model=held,
+                parcels=tuple(self.disk.values()),
+                settled=settled,
+                pace=self.bench.state.pace,
+                kept=self.bench.state.kept,
+            )
         )
         self.start(2, 2)
 
     @invariant()
     def the_outbox_is_what_is_on_disk(self) -> None:
         assert {pending.parcel.ticket for pending in self.bench.state.outbox} == set(self.disk)
+
+    @invariant()
+    def a_rest_ends_within_the_hour(self) -> None:
+        rest = self.bench.state.rest
+        assert rest is None or rest.until <= self.bench.state.now + delivery.LONGEST_REST_S
 
     @invariant()
     def the_clock_is_never_behind(self) -> None:

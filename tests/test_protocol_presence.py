@@ -93,6 +93,7 @@ def test_must_10_a_device_with_nothing_to_say_beats_every_heartbeat(world: World
     world.turn(1.0)  # what was still to be said of the start
     times: list[float] = []
     for second in range(100):
+        world.desk.say(Kind.COORDINATOR, coordinator())
         before = len(world.desk.statuses)
         world.turn(1.0)
         times += [float(second)] * (len(world.desk.statuses) - before)

@@ -590,6 +590,7 @@ def silence(world: World) -> list[float]:
     times: list[float] = []
     for second in range(1, 601):
         world.desk.updates.clear()
+        world.desk.say(Kind.COORDINATOR, coordinator())  # its heartbeat
         world.turn(1.0)
         assert world.desk.updates.keys() <= {0}
         times += [float(second)] * bool(world.desk.updates)
@@ -599,7 +600,7 @@ def silence(world: World) -> list[float]:
 def test_must_26_without_a_receipt_a_part_goes_again_after_30_seconds_and_then_twice_as_long_each_time(
     world: World,
 ) -> None:
-    """And never after one. Seen to fail with ``RESEND_S`` 31, and without the doubling in ``participation._send``."""
+    """And never after one. Seen to fail with ``RESEND_S`` 31, and without the doubling in ``delivery.send``."""
     asked = world.training()
     assert silence(world) == [30.0, 90.0, 210.0, 450.0]
     world.desk.say(Kind.RECEIPT, receipt(asked, Outcome.LATE), 1)

@@ -4,6 +4,8 @@ from pathlib import Path
 
 import pytest
 
+from edge.pace import Pace
+from edge.participation_state import Kept
 from edge.store import Store, claim
 from schemas.errors import StateError
 from tests.edge_scripts import PLAN, PLAN_REF, model_blob, pointer
@@ -55,6 +57,37 @@ def test_two_processes_cannot_work_in_one_directory(tmp_path: Path) -> None:
 
 def test_a_file_that_cannot_be_read_is_reported_and_not_used(tmp_path: Path) -> None:
     reports: list[str] = []
-    (tmp_path / "model").mkdir()
+    (tmp_path / "model").symlink_to("model")
     assert Store(tmp_path, reports.append).model() is None
     assert "can't read" in reports[0]
+
+
+def test_what_a_training_goes_on_from_is_given_for_that_job_and_model_and_plan_alone(tmp_path: Path) -> None:
+    """Seen to fail with the model's digest, and with the plan's, left out of the comparison."""
+    Store(tmp_path, print).keep_checkpoint(Kept("job", 0.5), "a" * 64, "b" * 64, b"so far")
+    store = Store(tmp_path, print)
+    assert store.kept() == Kept("job", 0.5)
+    assert store.checkpoint("job", "a" * 64, "b" * 64) == b"so far"
+    others = [("job", "a" * 64, "c" * 64), ("job", "c" * 64, "b" * 64), ("else", "a" * 64, "b" * 64)]
+    assert [store.checkpoint(*other) for other in others] == [b"", b"", b""]
+    store.drop_checkpoint()
+    assert (store.kept(), store.checkpoint("job", "a" * 64, "b" * 64)) == (None, b"")
+
+
+def test_the_pace_and_the_age_are_there_after_a_restart(tmp_path: Path) -> None:
+    store = Store(tmp_path, print)
+    assert (store.pace(), store.running_s()) == (Pace(), 0.0)
+    store.keep_pace(Pace().learn("a" * 64, 400.5))
+    store.keep_running_s(86_400.25)
+    again = Store(tmp_path, print)
+    assert (again.pace().expected("a" * 64), again.running_s()) == (400.5, 86_400.25)
+
+
+def test_only_the_session_number_waits_for_the_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("os.fsync", lambda _: pytest.fail("waited for the disk"))
+    store = Store(tmp_path, print)
+    store.keep_model(pointer(2), model_blob(2))
+    store.keep_plan(PLAN_REF.digest, PLAN)
+    store.keep_checkpoint(Kept("job", 0.5), "a" * 64, "b" * 64, b"so far")
+    store.keep_pace(Pace())
+    store.keep_running_s(1.0)

@@ -44,7 +44,7 @@ def ends() -> tuple[Connection, Connection]:
 
 @pytest.fixture
 def trainer(ends: tuple[Connection, Connection]) -> Trainer:
-    return Trainer(Inbox(ends[1], leave=lambda _code: None), threads=1)
+    return Trainer(Inbox(ends[1], leave=lambda _code: None), threads=1, report=lambda _progressed: None)
 
 
 def send(agent: Connection, *requests: Request) -> None:

@@ -15,7 +15,7 @@ import pytest
 
 from coordinator.plan_file import PlanFile
 from edge.dataspec import DataSpec
-from edge.jobs import Describe, Described, Evaluate, Evaluated, Failure, Result, Train, Trained
+from edge.jobs import Describe, Described, Evaluate, Evaluated, Failure, Progressed, Result, Train, Trained
 from edge.trainer_pool import TrainerPool
 from schemas import compression
 from schemas.messages import TrainSettings
@@ -27,13 +27,21 @@ BLOB = compression.encode("float32", MODEL, np.random.default_rng(0))
 
 
 class Answers:
-    """What a pool answers, in the order it does."""
+    """What a pool answers, in the order it does; reports of progress apart."""
 
     def __init__(self) -> None:
         self._queue: queue.Queue[Result | Failure] = queue.Queue()
+        self.progress: list[Progressed] = []
 
-    def __call__(self, answer: Result | Failure) -> None:
-        self._queue.put(answer)
+    def __call__(self, answer: Progressed | Result | Failure) -> None:
+        if isinstance(answer, Progressed):
+            self.progress.append(answer)
+        else:
+            self._queue.put(answer)
+
+    def kept(self) -> list[Progressed]:
+        """The reports that carry a checkpoint."""
+        return [report for report in self.progress if report.checkpoint]
 
     def next(self) -> Result | Failure:
         return self._queue.get(timeout=LIMIT_S)
@@ -215,7 +223,7 @@ def test_a_child_that_does_not_listen_to_a_cancel_is_killed(
 
 
 def test_a_receiver_that_raises_does_not_stop_the_pool(pool: TrainerPool, answers: Answers, data: DataSpec) -> None:
-    def broken(_answer: Result | Failure) -> None:
+    def broken(_answer: Progressed | Result | Failure) -> None:
         raise ValueError("a bug")
 
     pool.submit(describe(data), broken)
@@ -270,3 +278,98 @@ def test_a_child_ends_when_its_agent_is_killed(data: DataSpec) -> None:
     process.kill()
     os.waitpid(agent, 0)
     until(lambda: ended(child))
+
+
+# -- checkpoints -------------------------------------------------------------------------------------------------------
+
+
+def long(data: DataSpec, key: str = "t", **changes: Any) -> Train:
+    """Some thousand batches, with a checkpoint every few of them."""
+    job = training(data, key, epochs=60, batch_size=1)
+    return job.model_copy(update={"checkpoint_s": 0.05, **changes})
+
+
+def payload(answer: Result | Failure) -> bytes:
+    assert isinstance(answer, Trained), answer
+    return answer.payload
+
+
+def test_a_child_that_is_killed_lost_only_what_came_after_its_newest_checkpoint(
+    pool: TrainerPool, answers: Answers, data: DataSpec
+) -> None:
+    """Seen to fail with ``resumed`` in the trainer giving None (it starts over at 0), and with a checkpoint of the
+    first batch in place of the newest."""
+    pool.submit(long(data), answers)
+    straight = payload(answers.next())
+    again = Answers()
+    pool.submit(long(data), again)
+    until(lambda: len(again.kept()) > 2)
+    for child in children():
+        child.send_signal(signal.SIGKILL)
+    crash = again.next()
+    assert isinstance(crash, Failure)
+    newest = again.kept()[-1]
+    assert 0 < newest.fraction < 1
+    rest = Answers()
+    pool.submit(long(data, checkpoint=newest.checkpoint), rest)
+    assert payload(rest.next()) == straight
+    assert rest.progress[0].fraction == newest.fraction
+
+
+def test_a_suspended_job_gives_where_it_was_and_no_answer(pool: TrainerPool, answers: Answers, data: DataSpec) -> None:
+    """Seen to fail without ``keep`` in the cancel that the child is sent."""
+    pool.submit(long(data), answers)
+    straight = payload(answers.next())
+    again = Answers()
+    pool.submit(long(data, checkpoint_s=0.0), again)
+    until(lambda: again.progress)
+    left = pool.suspend("t")
+    assert left is not None
+    assert left.checkpoint
+    assert again.kept() == []
+    assert again.empty()
+    pool.submit(long(data, checkpoint=left.checkpoint), answers)
+    assert payload(answers.next()) == straight
+
+
+def test_there_is_nothing_to_keep_of_a_job_that_is_not_running(
+    pool: TrainerPool, answers: Answers, data: DataSpec
+) -> None:
+    assert pool.suspend("nobody") is None
+    pool.submit(endless(data, "running"), answers)
+    until(lambda: answers.progress)
+    pool.submit(training(data, "waiting"), answers)
+    assert pool.suspend("waiting") is None
+    pool.cancel("running")
+    pool.submit(describe(data), answers)
+    assert answers.next().key == "d"
+
+
+@pytest.mark.parametrize(
+    "harm", [lambda raw: raw[:-9], lambda _raw: b"garbage", lambda raw: raw.replace(b'"step":', b'"step":9')]
+)
+def test_a_checkpoint_that_can_not_be_gone_on_from_costs_no_round(
+    pool: TrainerPool, answers: Answers, data: DataSpec, harm: Callable[[bytes], bytes]
+) -> None:
+    pool.submit(long(data), answers)
+    straight = payload(answers.next())
+    again = Answers()
+    pool.submit(long(data, checkpoint=harm(answers.kept()[0].checkpoint)), again)
+    assert payload(again.next()) == straight
+    assert again.progress[0].fraction == 0
+
+
+def test_with_other_data_training_starts_over(
+    pool: TrainerPool, answers: Answers, data: DataSpec, tmp_path: Path
+) -> None:
+    pool.submit(long(data), answers)
+    answers.next()
+    drawn = windows(60, seed=1)
+    np.savez(tmp_path / "other.npz", x=drawn.inputs[0], y=drawn.labels, classes=np.array(CLASSES))
+    other = data.model_copy(update={"path": str(tmp_path / "other.npz")})
+    pool.submit(long(other), answers)
+    fresh = payload(answers.next())
+    again = Answers()
+    pool.submit(long(other, checkpoint=answers.kept()[0].checkpoint), again)
+    assert payload(again.next()) == fresh
+    assert again.progress[0].fraction == 0

@@ -72,7 +72,7 @@ def statuses(ear: Ear) -> list[CoordinatorStatus]:
     return [one for one in found if isinstance(one, CoordinatorStatus)]
 
 
-def test_must_27_a_second_coordinator_is_refused_and_the_first_goes_on_unharmed(
+def test_must_29_a_second_coordinator_is_refused_and_the_first_goes_on_unharmed(
     home: Path, mosquitto: Mosquitto
 ) -> None:
     """It has said nothing at all. Seen to fail without ``look`` in ``start``."""
@@ -95,7 +95,7 @@ def test_must_27_a_second_coordinator_is_refused_and_the_first_goes_on_unharmed(
     assert {status.session for status in statuses(ear)} == {ours.session}
 
 
-def test_must_27_where_names_are_users_a_second_coordinator_is_refused_and_the_first_comes_back(
+def test_must_29_where_names_are_users_a_second_coordinator_is_refused_and_the_first_comes_back(
     home: Path, named: Mosquitto
 ) -> None:
     """Its connection ends the first one's, which comes back and says so: that is the sign of life.
@@ -113,7 +113,7 @@ def test_must_27_where_names_are_users_a_second_coordinator_is_refused_and_the_f
 
 
 @pytest.mark.parametrize("names", ["own", "users"])
-def test_must_28_of_two_that_start_at_once_exactly_one_stays(
+def test_must_30_of_two_that_start_at_once_exactly_one_stays(
     home: Path, request: pytest.FixtureRequest, names: str
 ) -> None:
     """Seen to fail without ``GiveUp`` in ``leadership._sees``, and without ``look`` in ``start``."""
@@ -131,7 +131,7 @@ def test_must_28_of_two_that_start_at_once_exactly_one_stays(
         assert stays.end().code == 0
 
 
-def test_must_27_a_killed_coordinator_is_followed_by_another_one_or_by_itself(home: Path, mosquitto: Mosquitto) -> None:
+def test_must_29_a_killed_coordinator_is_followed_by_another_one_or_by_itself(home: Path, mosquitto: Mosquitto) -> None:
     """The other waits for a sign of life where the broker knows of no end, and takes a higher session.
 
     Seen to fail without ``renew_session`` in ``service``, and with a comparison of runs instead of instances.
@@ -178,7 +178,7 @@ def retained(running: RunningCoordinator) -> CoordinatorStatus:
     return message
 
 
-def test_must_28_a_higher_session_ends_a_coordinator_at_once_and_without_a_word(tmp_path: Path) -> None:
+def test_must_30_a_higher_session_ends_a_coordinator_at_once_and_without_a_word(tmp_path: Path) -> None:
     """Seen to fail with a farewell for ``Superseded`` too."""
     with RunningCoordinator(tmp_path / "state") as running:
         newer = foreign(running, session=retained(running).session + 1)
@@ -188,7 +188,7 @@ def test_must_28_a_higher_session_ends_a_coordinator_at_once_and_without_a_word(
 
 
 @pytest.mark.parametrize("state", [CoordinatorState.RUNNING, CoordinatorState.OFFLINE])
-def test_must_28_a_lower_sessions_word_or_will_is_answered(tmp_path: Path, state: CoordinatorState) -> None:
+def test_must_30_a_lower_sessions_word_or_will_is_answered(tmp_path: Path, state: CoordinatorState) -> None:
     """Seen to fail without ``Say`` in ``leadership._sees``."""
     with RunningCoordinator(tmp_path / "state") as running:
         ours = retained(running)
@@ -200,7 +200,7 @@ def test_must_28_a_lower_sessions_word_or_will_is_answered(tmp_path: Path, state
         running.until(lambda: running.broker.retained[TOPICS.topic(Address(Kind.COORDINATOR))] != b"rubbish", "ours")
 
 
-def test_must_29_a_coordinator_says_its_status_every_heartbeat(tmp_path: Path) -> None:
+def test_must_31_a_coordinator_says_its_status_every_heartbeat(tmp_path: Path) -> None:
     """Seen to fail without ``beat`` in ``Reactor.turn``."""
     with RunningCoordinator(tmp_path / "state", deadline_s=600.0) as running:
         running.handled()

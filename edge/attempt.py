@@ -1,0 +1,229 @@
+"""The part of ``participation`` that sees to the attempt in hand: from the join to the update on disk. Pure.
+
+It trains once for a ticket (run, round, task, nonce). Another nonce, another phase, the deadline, or a final receipt
+ends the attempt and cancels its job. The seed is the round's and the device's, so training replays; after a crash it
+goes on from its newest checkpoint, to the same bits. How long it took is remembered, and a deadline that leaves less is
+declined; never on first acquaintance.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+from dataclasses import replace
+from typing import Final, Literal
+
+from edge import delivery, pace
+from edge import events as ev
+from edge.events import Effect, Parcel, Ticket
+from edge.jobs import Evaluated, Failure, Trained
+from edge.pace import Pace
+from edge.participation_state import Announced, Kept, State, Step, Stock, Trouble, Unusable, Work
+from edge.presence import MAX_TEXT, trouble
+from schemas.messages import Phase, RoundAnnouncement, RunSettings, Update
+
+RETRY_S: Final = 60.0  # after trouble that doesn't go away by itself
+CRASHES: Final = 3  # of a trainer over one ticket
+
+_WORKING: Final = frozenset({"waiting", "running", "storing"})
+
+
+def seed(run: RunSettings, number: int, device: str) -> int:
+    """What a device draws its training of round ``number`` from, below 2^53; the same for every attempt at it."""
+    digest = hashlib.sha256(f"train/{run.seed}/{run.run}/{number}/{device}".encode()).digest()
+    return int.from_bytes(digest[:8], "big") >> 11
+
+
+def answer(state: State, announced: Announced) -> Step:
+    """Accept or decline what is asked of us, once we know what we have."""
+    message = announced.message
+    stage, reason = _attitude(state, message)
+    if stage is None:
+        return state, ()
+    effects: tuple[Effect, ...] = ()
+    if stage == "waiting" and (why := _too_slow(state, announced)):
+        stage, reason = "declined", why
+        assert state.run is not None
+        state, effects = _learned(state, state.pace.decayed(pace.subject(state.run)))
+    work = Work(Ticket.of(message), message.model_version, message.model_digest, stage, reason, since=state.now)
+    return replace(state, work=work), (*effects, *join(state, work))
+
+
+def decline(state: State, work: Work, reason: str) -> Step:
+    """Take back that we take part."""
+    declined = replace(work, stage="declined", reason=reason)
+    return replace(state, work=declined), join(state, declined)
+
+
+def join(state: State, work: Work) -> tuple[Effect, ...]:
+    """Tell how we stand to the attempt."""
+    if work.stage == "silent" or not state.connected:
+        return ()
+    stock = state.data if isinstance(state.data, Stock) else Stock("", 0, 0)
+    examples = stock.examples if work.ticket.task == "train" else stock.held_out
+    return (ev.SendJoin(work.ticket, work.stage in _WORKING, work.reason[:MAX_TEXT], examples),)
+
+
+def done(state: State, result: Trained | Evaluated) -> Step:
+    """The trainer has the attempt's result."""
+    work, run = state.work, state.run
+    if work is None or run is None or work.stage != "running" or result.key != state.key(work.ticket):
+        return state, ()
+    about = {"device": state.identity.device, "model_version": work.model_version, "model_digest": work.model_digest}
+    ticket = work.ticket
+    about |= {"run": ticket.run, "round": ticket.round, "task": ticket.task, "nonce": ticket.nonce}
+    if isinstance(result, Trained):
+        about |= {"examples": result.examples, "payload": result.payload, "train_loss": result.train_loss}
+    else:
+        about |= {"examples": result.counts.examples, "counts": result.counts}
+    update = Update.model_validate(about)
+    return replace(state, work=replace(work, stage="storing")), (ev.StoreUpdate(ticket, update, run.part_size),)
+
+
+def progressed(state: State, news: ev.JobProgressed) -> Step:
+    """The trainer is so far."""
+    work, plan = state.work, state.plan
+    if work is None or plan is None or work.stage != "running" or news.key != state.key(work.ticket):
+        return state, ()
+    effects: tuple[Effect, ...] = ()
+    if not work.heard and news.fraction > 0:
+        effects = (ev.Say(f"round {work.ticket.round} (train) goes on from {news.fraction:.1%} of its training"),)
+    began = news.fraction if work.began is None else work.began
+    state = replace(state, work=replace(work, heard=True, began=began, done=news.fraction, done_at=state.now))
+    if news.checkpoint:
+        keep = ev.KeepCheckpoint(news.key, plan.digest, work.model_digest, news.fraction, news.checkpoint)
+        return replace(state, kept=Kept(news.key, news.fraction)), (*effects, keep)
+    return state, effects
+
+
+def failed(state: State, failure: Failure) -> Step:
+    """The trainer has no result."""
+    data, work, run = state.data, state.work, state.run
+    if work is None or run is None or work.stage != "running" or failure.key != state.key(work.ticket):
+        return state, ()
+    say = ev.Say(f"round {work.ticket.round} ({work.ticket.task}) failed: {failure.message}", logging.WARNING)
+    if failure.kind == "crash" and work.crashes + 1 < CRASHES:
+        again = replace(work, stage="waiting", crashes=work.crashes + 1, heard=False)
+        return replace(state, work=again), (say,)
+    if failure.kind == "plan":
+        state = replace(state, unfit=(run.plan.blob.digest, failure.message))
+    if failure.kind == "data" and isinstance(data, Stock):
+        state = replace(state, data=Unusable(data.recipe, failure.message, state.now + RETRY_S))
+    state, effects = decline(state, work, failure.message)
+    return state, (say, *effects)
+
+
+def stored(state: State, parcel: Parcel) -> Step:
+    """The update is on disk; nothing needs to go on from the attempt's checkpoint."""
+    work, effects = state.work, tuple[Effect, ...]()
+    if work is not None and work.ticket == parcel.ticket:
+        if parcel.ticket.task == "train":
+            state, effects = _took(state, work, state.now - work.since, 1.0)
+        state = replace(state, work=None)
+    state = replace(state, trouble=None)
+    if state.kept is not None and state.kept.key == state.key(parcel.ticket):
+        state, effects = replace(state, kept=None), (*effects, ev.DropCheckpoint())
+    state, more = delivery.stored(state, parcel)
+    return state, (*effects, *more)
+
+
+def store_failed(state: State, ticket: Ticket, reason: str) -> Step:
+    """The disk did not take the update."""
+    state = replace(state, trouble=Trouble(reason, state.now + RETRY_S))
+    say = ev.Say(f"round {ticket.round} ({ticket.task}) is lost: {reason}", logging.ERROR)
+    if state.work is None or state.work.ticket != ticket:
+        return state, (say,)
+    state, effects = decline(state, state.work, reason)
+    return state, (say, *effects)
+
+
+def stop(state: State) -> Step:
+    """The device stops; a training is kept where it is."""
+    work, effects = state.work, tuple[Effect, ...]()
+    if work is not None and work.stage == "running":
+        key = state.key(work.ticket)
+        if work.ticket.task == "train" and state.plan is not None:
+            effects = (ev.SuspendJob(key, state.plan.digest, work.model_digest),)
+        else:
+            effects = (ev.CancelJob(key),)
+    return replace(state, work=None), effects
+
+
+# -- rules -------------------------------------------------------------------------------------------------------------
+
+
+def drop(state: State) -> Step:
+    """An attempt that is over is not worked on. What was done of it by then tells how long all of it takes."""
+    work, announced = state.work, state.announced
+    if work is None or announced is None:
+        return state, ()
+    open_still = announced.message.phase is Phase.COLLECTING and Ticket.of(announced.message) == work.ticket
+    wanted = open_still and state.now < announced.until and work.ticket not in state.settled
+    if wanted and state.paused is None and state.is_current(work.ticket):
+        return state, ()
+    state, effects = replace(state, work=None), tuple[Effect, ...]()
+    if work.stage != "running":
+        return state, ()
+    if work.ticket.task == "train" and work.began is not None and work.done > work.began:
+        state, effects = _took(state, work, work.done_at - work.since, work.done)
+    text = f"round {work.ticket.round} ({work.ticket.task}) goes on without us: it is over, or we are paused"
+    return state, (*effects, ev.CancelJob(state.key(work.ticket)), ev.Say(text))
+
+
+def begin(state: State) -> Step:
+    """Hand the attempt to the trainer as soon as plan and model are here."""
+    work, run, plan, model = state.work, state.run, state.plan, state.model
+    if work is None or work.stage != "waiting" or run is None or plan is None or not state.holds_plan:
+        return state, ()
+    if model is None or model.run != work.ticket.run or model.version < work.model_version:
+        return state, ()
+    if (model.version, model.digest) != (work.model_version, work.model_digest):
+        return decline(state, work, f"it holds model {model.version} {model.digest[:8]}, not the one to start from")
+    key = state.key(work.ticket)
+    state = replace(state, work=replace(work, stage="running"))
+    if work.ticket.task == "evaluate":
+        return state, (ev.StartEvaluation(key, plan.digest),)
+    drawn = seed(run, work.ticket.round, state.identity.device)
+    start = ev.StartTraining(key, plan.digest, work.model_digest, run.train, run.codec, drawn)
+    if state.kept is None or state.kept.key == key:
+        return state, (start,)
+    return replace(state, kept=None), (ev.DropCheckpoint(), start)
+
+
+# -- what several of them need -----------------------------------------------------------------------------------------
+
+
+def _attitude(state: State, message: RoundAnnouncement) -> tuple[Literal["waiting", "declined", "silent"] | None, str]:
+    """How we stand to a task, and why; None until we know."""
+    train, data = message.task == "train", state.data
+    if why := trouble(state):
+        return ("declined" if train else "silent"), why
+    if not state.holds_plan or not isinstance(data, Stock):
+        return None, ""
+    if data.examples if train else data.held_out:
+        return "waiting", ""
+    if data.held_out or not train:
+        return "silent", ""
+    return "declined", "it has no examples to train on: look at its recordings with `edge data show`"
+
+
+def _too_slow(state: State, announced: Announced) -> str:
+    """Why we would not have done by the deadline; empty where we would, or can't tell."""
+    if announced.message.task != "train" or state.run is None:
+        return ""
+    needed, left = state.pace.expected(pace.subject(state.run)), announced.until - state.now
+    if needed is not None and state.kept is not None and state.kept.key == state.key(Ticket.of(announced.message)):
+        needed *= 1 - state.kept.fraction
+    return "" if needed is None or needed <= left else pace.why_not(needed, left)
+
+
+def _took(state: State, work: Work, seconds: float, fraction: float) -> Step:
+    """An attempt has come as far as ``fraction`` in ``seconds``."""
+    share = fraction - (work.began or 0.0)
+    if state.run is None or share <= 0:
+        return state, ()
+    return _learned(state, state.pace.learn(pace.subject(state.run), seconds / share))
+
+
+def _learned(state: State, learned: Pace) -> Step:
+    return replace(state, pace=learned), (ev.KeepPace(learned),)

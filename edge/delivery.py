@@ -1,0 +1,167 @@
+"""The part of ``participation`` that sees to updates on disk: they are sent until a final receipt, or given up. Pure.
+
+A receipt also says when the coordinator has use for the device again: after ``rejected`` it is silent to all training
+until then, after any other final outcome to further attempts at the same task of the round. Never longer than
+``LONGEST_REST_S``.
+"""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import replace
+from typing import Final
+
+from edge import events as ev
+from edge.events import Effect, Parcel, Ticket
+from edge.participation_state import Pending, Rest, State, Step
+from schemas.messages import Outcome, Phase, Receipt, Task
+
+RESEND_S: Final = 30.0
+LONGEST_RESEND_S: Final = 3600.0
+LONGEST_REST_S: Final = 3600.0
+OUTBOX: Final = 8  # updates kept
+SETTLED: Final = 16  # tickets remembered
+AGE_S: Final = 3600.0  # between two records of how long the device has been running
+
+_COUNTED: Final = frozenset({Outcome.ACCEPTED, Outcome.DUPLICATE})
+
+
+def waiting(parcel: Parcel, *, age_s: float, limit_s: float) -> Pending:
+    """An update found on disk, as old as that; times count from the first tick."""
+    return Pending(parcel, sent=True, resend_at=0.0, patience_s=RESEND_S, expires_at=limit_s - age_s)
+
+
+def stored(state: State, parcel: Parcel) -> Step:
+    """An update has been put on disk."""
+    expires_at = state.now + state.identity.outbox_s
+    fresh = Pending(parcel, sent=False, resend_at=state.now, patience_s=RESEND_S, expires_at=expires_at)
+    outbox = (*state.outbox, fresh)
+    state = replace(state, outbox=outbox)
+    if len(outbox) <= OUTBOX:
+        return state, ()
+    text = f"more than {OUTBOX} updates without a receipt: dropped that of round {outbox[0].parcel.ticket.round}"
+    state, effects = forget(state, outbox[0], "dropped")
+    return state, (ev.Say(text, logging.WARNING), *effects)
+
+
+def say_again(state: State) -> State:
+    """A part of every update is to be sent at once."""
+    again = tuple(replace(pending, resend_at=state.now, patience_s=RESEND_S) for pending in state.outbox)
+    return replace(state, outbox=again)
+
+
+def receipt_seen(state: State, receipt: Receipt) -> Step:
+    """What became of a join or an update."""
+    ticket = Ticket.of(receipt)
+    pending = next((pending for pending in state.outbox if pending.parcel.ticket == ticket), None)
+    if receipt.outcome is Outcome.INCOMPLETE:
+        return _incomplete(state, pending, receipt) if pending else (state, ())
+    work = state.work
+    if pending is None and (work is None or work.ticket != ticket):
+        return state, ()
+    state = _rested(state, receipt)
+    if pending is None and work is not None and work.stage in {"declined", "silent"}:
+        return state, ()
+    if receipt.outcome in _COUNTED and receipt.task == "train":
+        state = replace(state, last_round=receipt.round)
+    said = f"round {ticket.round} ({ticket.task}): {receipt.outcome}{f', {receipt.reason}' if receipt.reason else ''}"
+    say = ev.Say(said, logging.INFO if receipt.outcome in _COUNTED else logging.WARNING)
+    if pending is None:
+        return settled(state, ticket), (say,)
+    state, effects = forget(state, pending, receipt.outcome)
+    return state, (say, *effects)
+
+
+def forget(state: State, pending: Pending, outcome: str) -> Step:
+    """An update's end."""
+    outbox = tuple(one for one in state.outbox if one is not pending)
+    ticket = pending.parcel.ticket
+    return settled(replace(state, outbox=outbox), ticket), (ev.Forget(ticket, outcome),)
+
+
+def settled(state: State, ticket: Ticket) -> State:
+    """No answer to ``ticket`` is wanted any more."""
+    return replace(state, settled=(*state.settled, ticket)[-SETTLED:])
+
+
+def rests(state: State, ticket: Ticket) -> bool:
+    """Whether the coordinator has said that it has no use for an answer to this, yet."""
+    if state.rest is None or state.now >= state.rest.until:
+        return False
+    return ticket.task == "train" if state.rest.task is None else state.rest.task == _task(ticket)
+
+
+# -- rules -------------------------------------------------------------------------------------------------------------
+
+
+def drop_superseded(state: State) -> Step:
+    """Another attempt at the same task is open: the answer to the earlier one would only get in its way."""
+    effects: tuple[Effect, ...] = ()
+    if state.announced is None or state.announced.message.phase is not Phase.COLLECTING:
+        return state, effects
+    asked = Ticket.of(state.announced.message)
+    for pending in state.outbox:
+        ticket = pending.parcel.ticket
+        if ticket != asked and _task(ticket) == _task(asked):
+            state, more = forget(state, pending, "superseded")
+            effects += more
+    return state, effects
+
+
+def expire(state: State) -> Step:
+    """What nobody has answered for so long is not sent any more."""
+    effects: tuple[Effect, ...] = ()
+    for pending in state.outbox:
+        if state.now >= pending.expires_at:
+            number, days = pending.parcel.ticket.round, state.identity.outbox_s / 86_400
+            text = f"round {number} has given the update no receipt in {days:.3g} days of running: dropped"
+            state, more = forget(state, pending, "expired")
+            effects += (ev.Say(text, logging.WARNING), *more)
+    return state, effects
+
+
+def keep_age(state: State) -> Step:
+    """An update's age must not begin anew at each start."""
+    if not state.outbox or state.now < state.aged_at + AGE_S:
+        return state, ()
+    return replace(state, aged_at=state.now), (ev.KeepAge(),)
+
+
+def send(state: State) -> Step:
+    """Send what is due."""
+    if not state.connected or not state.served:
+        return state, ()
+    effects: list[Effect] = []
+    outbox: list[Pending] = []
+    for pending in state.outbox:
+        if state.now < pending.resend_at or not state.is_current(pending.parcel.ticket):
+            outbox.append(pending)
+            continue
+        effects.append(ev.SendParts(pending.parcel, (0,) if pending.sent else None))
+        patience = min(2 * pending.patience_s, LONGEST_RESEND_S)
+        outbox.append(replace(pending, sent=True, resend_at=state.now + pending.patience_s, patience_s=patience))
+    return (replace(state, outbox=tuple(outbox)), tuple(effects)) if effects else (state, ())
+
+
+# -- what several of them need -----------------------------------------------------------------------------------------
+
+
+def _incomplete(state: State, pending: Pending, receipt: Receipt) -> Step:
+    known = tuple(index for index in receipt.missing if index < pending.parcel.ref.parts) or (0,)
+    later = replace(pending, sent=True, resend_at=state.now + RESEND_S, patience_s=2 * RESEND_S)
+    outbox = tuple(later if one is pending else one for one in state.outbox)
+    return replace(state, outbox=outbox), (ev.SendParts(pending.parcel, known),)
+
+
+def _rested(state: State, receipt: Receipt) -> State:
+    seconds = min(receipt.come_back_after_s, LONGEST_REST_S)
+    if seconds <= 0:
+        return state
+    task = None if receipt.outcome is Outcome.REJECTED else _task(Ticket.of(receipt))
+    if task is not None and state.rest is not None and state.rest.task is None:
+        return state  # the longer silence covers it
+    return replace(state, rest=Rest(state.now + seconds, seconds, task))
+
+
+def _task(ticket: Ticket) -> tuple[str, int, Task]:
+    return ticket.run, ticket.round, ticket.task

@@ -1,0 +1,166 @@
+"""The attempt in hand: it goes on from its checkpoint, and a device knows how long it takes."""
+
+from __future__ import annotations
+
+import pytest
+
+from edge import events as ev
+from edge import pace, participation, presence
+from edge.events import Ticket
+from edge.jobs import Failure
+from edge.pace import Pace
+from edge.participation_state import Kept
+from schemas.messages import Command, DeviceState, Phase
+from tests.edge_scripts import PLAN_REF, RUN, announcement, digest, pointer, run, trained
+from tests.test_participation import IDENTITY, Bench, only, parcel
+
+ABOUT = pace.subject(run())
+
+
+def started(bench: Bench, number: int = 1, remaining_s: float = 600.0) -> ev.StartTraining:
+    (start,) = only(bench(ev.RoundSeen(announcement(number, remaining_s=remaining_s))), ev.StartTraining)
+    return start
+
+
+def knowing(seconds: float, kept: Kept | None = None) -> Bench:
+    """A device that has learned how long the run's training takes."""
+    return Bench(participation.begin(IDENTITY, pace=Pace().learn(ABOUT, seconds), kept=kept)).settle()
+
+
+# -- checkpoints -------------------------------------------------------------------------------------------------------
+
+
+def test_a_checkpoint_goes_to_disk_with_what_it_is_of_and_leaves_once_the_update_is_there() -> None:
+    bench = Bench().settle()
+    start = started(bench)
+    keep = ev.KeepCheckpoint(start.key, PLAN_REF.digest, digest(f"{RUN}/0"), 0.25, b"so far")
+    assert only(bench(ev.JobProgressed(start.key, 0.25, b"so far")), ev.KeepCheckpoint) == [keep]
+    effects = bench(ev.JobDone(trained(start.key)))
+    assert not only(effects, ev.DropCheckpoint)
+    assert only(bench(ev.UpdateStored(parcel(Ticket.of(announcement(1))))), ev.DropCheckpoint)
+
+
+def test_a_stopped_device_keeps_where_its_training_is() -> None:
+    bench = Bench().settle()
+    start = started(bench)
+    assert bench(ev.StopRequested()) == [ev.SuspendJob(start.key, start.plan, start.model)]
+
+
+def test_a_checkpoint_of_another_attempt_leaves_when_the_next_training_begins() -> None:
+    """Seen to fail with the checkpoint kept whatever its key."""
+    bench = Bench().settle()
+    start = started(bench)
+    bench(ev.JobProgressed(start.key, 0.25, b"so far"))
+    crash = ev.JobFailed(Failure(key=start.key, kind="crash", message="killed"))
+    effects = bench(crash)
+    assert only(effects, ev.StartTraining) == [start]
+    assert not only(effects, ev.DropCheckpoint)
+    assert only(bench(ev.RoundSeen(announcement(1, attempt=1))), ev.DropCheckpoint)
+
+
+def test_news_of_a_job_that_is_no_longer_ours_changes_nothing() -> None:
+    bench = Bench().settle()
+    start = started(bench)
+    bench(ev.RoundSeen(announcement(1, phase=Phase.ABANDONED)))
+    before = bench.state
+    assert bench(ev.JobProgressed(start.key, 0.9, b"late")) == []
+    assert bench.state == before
+
+
+def test_progress_shows_in_the_status_at_a_modest_rate() -> None:
+    """Seen to fail with a publication for each report."""
+    bench = Bench().settle()
+    assert bench.shown().progress is None
+    start = started(bench)
+    published = []
+    for second in range(2, 42):
+        bench(ev.JobProgressed(start.key, second / 50))
+        published += only(bench.at(float(second)), ev.PublishStatus)
+    assert [one.status.state for one in published] == [DeviceState.TRAINING] * 4
+    assert [one.status.progress for one in published] == [0.04, 0.24, 0.44, 0.64]
+    bench(ev.JobDone(trained(start.key)), ev.UpdateStored(parcel(Ticket.of(announcement(1)))))
+    assert bench.shown().progress is None
+
+
+# -- pace --------------------------------------------------------------------------------------------------------------
+
+
+def test_a_device_learns_how_long_a_whole_attempt_takes_and_remembers_it() -> None:
+    """Seen to fail with the time taken from the first tick on."""
+    bench = Bench().settle()
+    start = started(bench)
+    bench.at(41.0)
+    bench(ev.JobDone(trained(start.key)))
+    (keep,) = only(bench(ev.UpdateStored(parcel(Ticket.of(announcement(1))))), ev.KeepPace)
+    assert keep.pace.expected(ABOUT) == 40.0
+
+
+def test_it_is_never_declined_on_first_acquaintance() -> None:
+    assert started(Bench().settle(), remaining_s=0.5)
+
+
+def test_a_deadline_that_can_not_be_met_is_declined_with_what_would_help() -> None:
+    bench = knowing(410.0)
+    effects = bench(ev.RoundSeen(announcement(1, remaining_s=300.0)))
+    (join,) = only(effects, ev.SendJoin)
+    assert not join.accepts
+    assert join.reason == (
+        "it would need about 410 s, and the round leaves 300 s: "
+        "a longer deadline or fewer epochs would let it take part"
+    )
+    assert not only(effects, ev.StartTraining)
+    assert bench.shown().state is DeviceState.IDLE
+
+
+def test_each_decline_trusts_the_estimate_a_tenth_less_until_the_device_tries_again() -> None:
+    """Seen to fail without the decay."""
+    bench = knowing(410.0)
+    took_part = []
+    for attempt in range(4):
+        effects = bench(ev.RoundSeen(announcement(1, attempt=attempt, remaining_s=300.0)))
+        took_part += [join.accepts for join in only(effects, ev.SendJoin)]
+    assert took_part == [False, False, False, True]
+
+
+def test_an_attempt_cut_short_teaches_how_long_all_of_it_would_have_taken() -> None:
+    """Seen to fail with only whole attempts counted."""
+    bench = Bench().settle()
+    start = started(bench, remaining_s=100.0)
+    bench(ev.JobProgressed(start.key, 0.0))
+    bench.at(91.0)
+    bench(ev.JobProgressed(start.key, 0.3))
+    effects = bench.at(101.0)
+    assert only(effects, ev.CancelJob)
+    (keep,) = only(effects, ev.KeepPace)
+    assert keep.pace.expected(ABOUT) == pytest.approx(300.0)
+    (join,) = only(bench(ev.RoundSeen(announcement(1, attempt=1, remaining_s=100.0))), ev.SendJoin)
+    assert not join.accepts
+
+
+def test_what_a_checkpoint_holds_already_need_not_be_done_again() -> None:
+    """After a restart late in a round. Seen to fail with the whole estimate held against the time left."""
+    key = f"{IDENTITY.device}/{RUN}/1/train/{announcement(1).nonce}"
+    bench = knowing(400.0, Kept(key, 0.75))
+    start = started(bench, remaining_s=150.0)
+    bench(ev.JobProgressed(start.key, 0.75))
+    bench.at(121.0)
+    bench(ev.JobDone(trained(start.key)))
+    (keep,) = only(bench(ev.UpdateStored(parcel(Ticket.of(announcement(1))))), ev.KeepPace)
+    assert keep.pace.expected(ABOUT) == pytest.approx((400.0 + 480.0) / 2)
+
+
+def test_evaluations_are_not_measured_against_the_pace_of_training() -> None:
+    bench = Bench(participation.begin(IDENTITY, pace=Pace().learn(ABOUT, 1e6))).settle(held_out=5)
+    bench(ev.ModelSeen(pointer(1)), ev.ModelReady(pointer(1)))
+    assert only(bench(ev.RoundSeen(announcement(1, task="evaluate"))), ev.StartEvaluation)
+
+
+def test_a_pause_and_a_resume_go_on_from_what_was_kept() -> None:
+    bench = Bench().settle()
+    start = started(bench)
+    bench(ev.JobProgressed(start.key, 0.5, b"so far"))
+    bench(ev.CommandSeen(Command(command="pause")))
+    effects = bench(ev.CommandSeen(Command(command="resume")))
+    assert only(effects, ev.StartTraining) == [start]
+    assert not only(effects, ev.DropCheckpoint)
+    assert presence.status(bench.state).progress == 0.0

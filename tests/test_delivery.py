@@ -1,0 +1,208 @@
+"""Updates on disk until their receipt: what the receipt says of coming back, and how long they wait for it."""
+
+from __future__ import annotations
+
+import pytest
+
+from edge import delivery, participation
+from edge import events as ev
+from edge.events import Ticket
+from edge.participation_state import OUTBOX_S, Identity
+from schemas.messages import CoordinatorState, DeviceState, Outcome, Phase
+from tests.edge_scripts import DEVICE, announcement, coordinator, nonce, pointer, receipt, run, trained
+from tests.test_participation import IDENTITY, Bench, only, parcel, stored
+
+DAY_S = 86_400.0
+
+
+def told(bench: Bench, outcome: Outcome, after_s: float = 120.0) -> Bench:
+    """Through round 1 to a receipt that says when to come back."""
+    stored(bench)
+    bench(ev.ReceiptSeen(receipt(announcement(1), outcome, come_back_after_s=after_s)))
+    bench(ev.ModelSeen(pointer(1)), ev.ModelReady(pointer(1)))
+    return bench
+
+
+def takes_part(bench: Bench, about: object) -> bool:
+    effects = bench(ev.CoordinatorSeen(coordinator()), ev.RoundSeen(about))  # type: ignore[arg-type]  # an announcement
+    return bool(only(effects, ev.SendJoin))
+
+
+def test_must_27_after_a_rejection_a_device_is_silent_to_all_training_until_it_is_told_to_come_back() -> None:
+    """Seen to fail with the rest bound to the round's task whatever the outcome."""
+    bench = told(Bench().settle(), Outcome.REJECTED)
+    assert not takes_part(bench, announcement(2))
+    assert (bench.shown().state, bench.shown().detail) == (
+        DeviceState.IDLE,
+        "resting until the next round, about 120 s",
+    )
+    bench.at(120.9)
+    assert not takes_part(bench, announcement(2, remaining_s=600.0))
+    assert participation.wake_at(bench.state) == 121.0
+    assert only(bench.at(121.0), ev.SendJoin)
+    assert bench.shown().detail == ""
+
+
+@pytest.mark.parametrize("outcome", [Outcome.ACCEPTED, Outcome.DUPLICATE, Outcome.LATE, Outcome.NOTED])
+def test_must_27_after_another_outcome_it_is_silent_to_that_task_of_that_round_alone(outcome: Outcome) -> None:
+    """Seen to fail with every rest holding for all training."""
+    bench = told(Bench().settle(held_out=5), outcome)
+    assert not takes_part(bench, announcement(1, attempt=1, version=1))
+    assert takes_part(bench, announcement(1, task="evaluate"))
+    assert takes_part(bench, announcement(2))
+
+
+def test_must_27_a_rejected_device_still_evaluates() -> None:
+    bench = told(Bench().settle(held_out=5), Outcome.REJECTED)
+    assert takes_part(bench, announcement(1, task="evaluate"))
+
+
+def test_must_27_a_device_that_declined_is_told_too() -> None:
+    bench = Bench().settle(examples=0)
+    assert takes_part(bench, announcement(1))
+    bench(ev.ReceiptSeen(receipt(announcement(1), Outcome.NOTED, come_back_after_s=100.0)))
+    assert not takes_part(bench, announcement(1, attempt=1))
+    assert takes_part(bench, announcement(2, version=1))
+
+
+def test_must_28_no_rest_is_longer_than_an_hour() -> None:
+    """Seen to fail without the bound."""
+    bench = told(Bench().settle(), Outcome.REJECTED, after_s=31_536_000.0)
+    bench.at(1.0 + delivery.LONGEST_REST_S)
+    assert takes_part(bench, announcement(2))
+
+
+def test_a_resting_device_is_not_warmed_up() -> None:
+    bench = told(Bench().settle(), Outcome.REJECTED)
+    assert not only(bench(ev.RoundSeen(announcement(2, phase=Phase.SELECTING))), ev.WarmUp)
+
+
+def test_a_receipt_that_is_not_for_us_makes_nobody_rest() -> None:
+    bench = Bench().settle()
+    stranger = receipt(announcement(1, tag=99), Outcome.REJECTED, come_back_after_s=100.0)
+    bench(ev.ReceiptSeen(stranger))
+    assert takes_part(bench, announcement(1))
+
+
+# -- a silent coordinator ----------------------------------------------------------------------------------------------
+
+
+def test_must_32_a_coordinator_that_is_not_heard_of_for_two_and_a_half_heartbeats_is_not_there() -> None:
+    """Its update is held, no round is taken up. Seen to fail with ``served`` by the coordinator's own word alone."""
+    bench = Bench().settle()
+    kept = stored(bench)
+    bench.at(75.9)
+    assert bench.shown().detail == ""
+    assert participation.wake_at(bench.state) == 76.0
+    bench.at(76.0)
+    assert bench.shown().detail == "the coordinator has been silent for 75 s"
+    assert not only(bench.at(5000.0), ev.SendParts)
+    assert bench.state.outbox
+    effects = bench(ev.CoordinatorSeen(coordinator()))
+    assert only(effects, ev.SendParts) == [ev.SendParts(kept, (0,))]
+    assert bench.shown().detail == ""
+
+
+@pytest.mark.parametrize(
+    "sign",
+    [
+        ev.RunSeen(run()),
+        ev.ModelSeen(pointer(0)),
+        ev.RoundSeen(announcement(1, phase=Phase.COMMITTED)),
+        ev.ReceiptSeen(receipt(announcement(9))),
+    ],
+)
+def test_must_32_any_message_of_its_is_a_sign_of_life(sign: ev.Event) -> None:
+    """Seen to fail with statuses alone counted."""
+    bench = Bench().settle()
+    kept = stored(bench)
+    bench.at(5000.0)
+    assert only(bench(sign), ev.SendParts) == [ev.SendParts(kept, (0,))]
+
+
+def test_work_in_hand_goes_on_while_the_coordinator_is_silent_and_no_other_is_taken_up() -> None:
+    bench = Bench().settle()
+    (start,) = only(bench(ev.RoundSeen(announcement(1, remaining_s=900.0))), ev.StartTraining)
+    assert not only(bench.at(100.0), ev.CancelJob)
+    assert only(bench(ev.JobDone(trained(start.key))), ev.StoreUpdate)
+
+
+def test_must_32_time_without_a_broker_is_no_silence_of_the_coordinator() -> None:
+    """Seen to fail without shifting ``heard_at`` at the reconnect."""
+    bench = Bench().settle()
+    bench.at(41.0)
+    bench(ev.Disconnected())
+    bench.at(5000.0)
+    bench(ev.Connected())
+    assert bench.shown().detail == ""
+    bench.at(5034.9)
+    assert bench.shown().detail == ""
+    bench.at(5035.0)
+    assert "silent" in bench.shown().detail
+
+
+def test_a_heartbeat_of_nothing_is_not_believed() -> None:
+    bench = Bench().settle()
+    bench(ev.CoordinatorSeen(coordinator(heartbeat_s=0.0)))
+    assert bench.shown().detail == ""
+
+
+def test_a_paused_coordinator_is_there_and_costs_nobody_any_work() -> None:
+    """Seen to fail with a pause counted as an absence."""
+    bench = Bench().settle()
+    (start,) = only(bench(ev.RoundSeen(announcement(1, remaining_s=900.0))), ev.StartTraining)
+    bench(ev.CoordinatorSeen(coordinator(state=CoordinatorState.PAUSED)))
+    (store,) = only(bench(ev.JobDone(trained(start.key))), ev.StoreUpdate)
+    effects = bench(ev.UpdateStored(parcel(store.ticket)))
+    assert only(effects, ev.SendParts) == [ev.SendParts(parcel(store.ticket), None)]
+    times = []
+    for now in range(1, 400):
+        bench(ev.CoordinatorSeen(coordinator(state=CoordinatorState.PAUSED)))
+        times += [now for _ in only(bench.at(float(now)), ev.SendParts)]
+    assert times == [31, 91, 211]
+    assert bench.state.outbox
+
+
+# -- an outbox that nobody empties -------------------------------------------------------------------------------------
+
+
+def waiting(age_s: float = 0.0, limit_s: float = OUTBOX_S) -> tuple[Bench, Ticket]:
+    """A device that finds an update of that age on its disk."""
+    ticket = Ticket("run-old", 1, "train", nonce(1))
+    identity = Identity(DEVICE, session=5, outbox_s=limit_s)
+    return Bench(participation.begin(identity, parcels=(parcel(ticket),), ages={ticket: age_s})), ticket
+
+
+def test_invariant_11_an_update_is_given_up_after_a_week_of_running() -> None:
+    """Seen to fail without ``delivery.expire`` among the rules."""
+    bench, ticket = waiting()
+    bench.at(50.0)
+    assert participation.wake_at(bench.state) == 50.0 + 7 * DAY_S
+    assert not only(bench.at(49.0 + 7 * DAY_S), ev.Forget)
+    effects = bench.at(50.0 + 7 * DAY_S)
+    assert only(effects, ev.Forget) == [ev.Forget(ticket, "expired")]
+    assert "7 days" in only(effects, ev.Say)[0].text
+
+
+def test_invariant_11_its_age_counts_on_over_a_restart() -> None:
+    """Seen to fail with ``ages`` not handed to ``begin``."""
+    bench, ticket = waiting(age_s=6 * DAY_S)
+    bench.at(1000.0)
+    assert not only(bench.at(999.0 + DAY_S), ev.Forget)
+    assert only(bench.at(1000.0 + DAY_S), ev.Forget) == [ev.Forget(ticket, "expired")]
+
+
+def test_an_owner_may_have_updates_wait_longer_or_shorter() -> None:
+    bench, ticket = waiting(limit_s=10.0)
+    bench.at(5.0)
+    assert only(bench.at(15.0), ev.Forget) == [ev.Forget(ticket, "expired")]
+
+
+def test_how_long_the_device_has_been_running_is_kept_every_hour_and_at_the_end() -> None:
+    bench, _ = waiting()
+    bench.at(5.0)
+    assert len(only([effect for hour in range(1, 5) for effect in bench.at(5.0 + 3600 * hour)], ev.KeepAge)) == 4
+    assert only(bench(ev.StopRequested()), ev.KeepAge)
+    empty = Bench(participation.begin(IDENTITY))
+    empty.at(5.0)
+    assert not only(empty.at(50_000.0), ev.KeepAge)
