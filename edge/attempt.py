@@ -1,9 +1,10 @@
 """The part of ``participation`` that sees to the attempt in hand: from the join to the update on disk. Pure.
 
 It trains once for a ticket (run, round, task, nonce). Another nonce, another phase, the deadline, or a final receipt
-ends the attempt and cancels its job. The seed is the round's and the device's, so training replays; after a crash it
-goes on from its newest checkpoint, to the same bits. How long it took is remembered, and a deadline that leaves less is
-declined; never on first acquaintance.
+ends the attempt and cancels its job; but where rounds overlap (``max_staleness``), a training goes on past its round
+for as long as what it makes still counts. The seed is the round's and the device's, so training replays; after a crash
+it goes on from its newest checkpoint, to the same bits. How long it took is remembered, and a deadline that leaves less
+is declined; never on first acquaintance.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ from edge.jobs import Evaluated, Failure, Trained
 from edge.pace import Pace
 from edge.participation_state import Announced, Kept, State, Step, Stock, Trouble, Unusable, Work
 from edge.presence import MAX_TEXT, trouble
-from schemas.messages import Phase, RoundAnnouncement, RunSettings, Update
+from schemas.messages import CoordinatorState, Phase, RoundAnnouncement, RunSettings, Update
 
 RETRY_S: Final = 60.0  # after trouble that doesn't go away by itself
 CRASHES: Final = 3  # of a trainer over one ticket
@@ -158,8 +159,8 @@ def drop(state: State) -> Step:
     if work is None or announced is None:
         return state, ()
     open_still = announced.message.phase is Phase.COLLECTING and Ticket.of(announced.message) == work.ticket
-    wanted = open_still and state.now < announced.until and work.ticket not in state.settled
-    if wanted and state.paused is None and state.is_current(work.ticket):
+    wanted = (open_still and state.now < announced.until) or outlasts(state, work)
+    if wanted and work.ticket not in state.settled and state.paused is None and state.is_current(work.ticket):
         return state, ()
     state, effects = replace(state, work=None), tuple[Effect, ...]()
     if work.stage != "running":
@@ -190,6 +191,15 @@ def begin(state: State) -> Step:
     return replace(state, kept=None), (ev.DropCheckpoint(), start)
 
 
+def outlasts(state: State, work: Work) -> bool:
+    """Whether a training goes on past its round, since its update still counts in a later one."""
+    limit, announced = None if state.run is None else state.run.max_staleness, state.announced
+    if limit is None or announced is None or work.ticket.task != "train" or work.stage not in {"running", "storing"}:
+        return False
+    over = state.coordinator is not None and state.coordinator.state is CoordinatorState.FINISHED
+    return not over and announced.message.model_version - work.model_version <= limit
+
+
 # -- what several of them need -----------------------------------------------------------------------------------------
 
 
@@ -209,8 +219,8 @@ def _attitude(state: State, message: RoundAnnouncement) -> tuple[Literal["waitin
 
 def _too_slow(state: State, announced: Announced) -> str:
     """Why we would not have done by the deadline; empty where we would, or can't tell."""
-    if announced.message.task != "train" or state.run is None:
-        return ""
+    if announced.message.task != "train" or state.run is None or state.run.max_staleness is not None:
+        return ""  # where rounds overlap, their deadlines are not a device's
     needed, left = state.pace.expected(pace.subject(state.run)), announced.until - state.now
     if needed is not None and state.kept is not None and state.kept.key == state.key(Ticket.of(announced.message)):
         needed *= 1 - state.kept.fraction

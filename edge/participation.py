@@ -118,7 +118,7 @@ def wake_at(state: State) -> float | None:
     times: list[float] = []
     if state.connected and state.shown is not None:
         times.append(state.shown_at + interval(status(state), state.shown, state.identity.heartbeat_s))
-    if state.work is not None and state.announced is not None:
+    if state.work is not None and state.announced is not None and state.now < state.announced.until:
         times.append(state.announced.until)
     if state.wants_plan or state.wants_model:
         times.append(state.fetch_at)

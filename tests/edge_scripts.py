@@ -44,9 +44,18 @@ def coordinator(
     return CoordinatorStatus(state=state, session=session, heartbeat_s=heartbeat_s)
 
 
-def run(name: str = RUN, *, plan: BlobRef = PLAN_REF, part_size: int = 1024, seed: int = 7) -> RunSettings:
-    reference = PlanRef(name="tiny", blob=plan)
-    return RunSettings(run=name, rounds=3, plan=reference, part_size=part_size, seed=seed, codec="int8")
+def run(
+    name: str = RUN, *, plan: BlobRef = PLAN_REF, part_size: int = 1024, seed: int = 7, max_staleness: int | None = None
+) -> RunSettings:
+    return RunSettings(
+        run=name,
+        rounds=3,
+        plan=PlanRef(name="tiny", blob=plan),
+        part_size=part_size,
+        seed=seed,
+        codec="int8",
+        max_staleness=max_staleness,
+    )
 
 
 def model_blob(version: int, run: str = RUN, size: int = 3000) -> bytes:

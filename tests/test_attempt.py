@@ -10,8 +10,8 @@ from edge.events import Ticket
 from edge.jobs import Failure
 from edge.pace import Pace
 from edge.participation_state import Kept
-from schemas.messages import Command, DeviceState, Phase
-from tests.edge_scripts import PLAN_REF, RUN, announcement, digest, pointer, run, trained
+from schemas.messages import Command, CoordinatorState, DeviceState, Phase
+from tests.edge_scripts import PLAN_REF, RUN, announcement, coordinator, digest, pointer, run, trained
 from tests.test_participation import IDENTITY, Bench, only, parcel
 
 ABOUT = pace.subject(run())
@@ -164,3 +164,59 @@ def test_a_pause_and_a_resume_go_on_from_what_was_kept() -> None:
     assert only(effects, ev.StartTraining) == [start]
     assert not only(effects, ev.DropCheckpoint)
     assert presence.status(bench.state).progress == 0.0
+
+
+# -- rounds that overlap -----------------------------------------------------------------------------------------------
+
+
+def overlapping() -> tuple[Bench, ev.StartTraining]:
+    """A device at work on round 1 of a run that takes updates two versions old."""
+    bench = Bench().settle()
+    bench(ev.RunSeen(run(max_staleness=2)))
+    return bench, started(bench, remaining_s=60.0)
+
+
+def test_where_rounds_overlap_a_training_outlasts_its_round_and_its_deadline_and_its_update_is_sent() -> None:
+    """Seen to fail without ``outlasts`` in ``drop``."""
+    bench, start = overlapping()
+    bench.at(100.0)
+    effects = bench(ev.RoundSeen(announcement(1, phase=Phase.COMMITTED)), ev.ModelSeen(pointer(1)))
+    effects += bench(ev.ModelReady(pointer(1)), ev.RoundSeen(announcement(2)))
+    due = participation.wake_at(bench.state)
+    assert due is None or due > bench.state.now
+    (store,) = only(bench(ev.JobDone(trained(start.key))), ev.StoreUpdate)
+    assert (store.ticket, store.update.model_version) == (Ticket.of(announcement(1)), 0)
+    assert not only(effects, ev.CancelJob)
+    effects = bench(ev.UpdateStored(parcel(store.ticket)))
+    assert [sent.parcel.ticket for sent in only(effects, ev.SendParts)] == [store.ticket]
+    (second,) = only(effects, ev.StartTraining)
+    assert second.key == bench.state.key(Ticket.of(announcement(2)))
+
+
+def test_a_training_whose_update_would_be_too_far_behind_is_dropped() -> None:
+    """Seen to fail without the bound in ``outlasts``."""
+    bench, start = overlapping()
+    assert not only(bench(ev.RoundSeen(announcement(3))), ev.CancelJob)
+    assert only(bench(ev.RoundSeen(announcement(4))), ev.CancelJob) == [ev.CancelJob(start.key)]
+
+
+def test_a_training_that_has_not_begun_gives_way_to_the_newest_round() -> None:
+    bench = Bench().settle()
+    bench(ev.RunSeen(run(max_staleness=2)), ev.RoundSeen(announcement(2)))
+    assert not only(bench.effects, ev.StartTraining)
+    bench(ev.RoundSeen(announcement(3)), ev.ModelSeen(pointer(2)), ev.ModelReady(pointer(2)))
+    (start,) = only(bench.effects, ev.StartTraining)
+    assert start.key == bench.state.key(Ticket.of(announcement(3)))
+
+
+def test_where_rounds_overlap_a_slow_device_takes_part_whatever_their_deadline() -> None:
+    bench = knowing(500.0)
+    bench(ev.RunSeen(run(max_staleness=2)))
+    started(bench, remaining_s=60.0)
+
+
+def test_the_end_of_the_run_ends_a_training_that_outlasted_its_round() -> None:
+    bench, start = overlapping()
+    bench(ev.RoundSeen(announcement(2, phase=Phase.COMMITTED)))
+    ended = coordinator().model_copy(update={"state": CoordinatorState.FINISHED})
+    assert only(bench(ev.CoordinatorSeen(ended)), ev.CancelJob) == [ev.CancelJob(start.key)]
