@@ -10,6 +10,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import TextIO
 
 from pydantic import ValidationError
 
@@ -26,7 +27,7 @@ def claim(directory: Path, wall_clock: Callable[[], float] = time.time) -> Itera
     lost. Raises ``StateError`` where another process has the directory.
     """
     files.make_directory(directory)
-    with (directory / "lock").open("w", encoding="utf-8") as lock:
+    with _open_lock(directory / "lock") as lock:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError:
@@ -40,6 +41,15 @@ def claim(directory: Path, wall_clock: Callable[[], float] = time.time) -> Itera
         session = max(before + 1, int(wall_clock()))
         files.write(path, {"session": session}, durable=True)
         yield session
+
+
+def _open_lock(path: Path) -> TextIO:
+    try:
+        return path.open("a", encoding="utf-8")
+    except OSError as error:
+        raise StateError(
+            f"can't write {path}: {error.strerror}; free some space there, or choose another place with --state"
+        ) from None
 
 
 class Store:

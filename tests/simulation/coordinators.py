@@ -35,6 +35,7 @@ class CoordinatorNode:
 
     def __init__(self, world: World) -> None:
         self.world = world
+        self.name = NAME
         self.draw = random.Random(f"{world.scenario.seed}/{NAME}")  # noqa: S311  - no secret
         self.wall_s = 1.8e9
         self.image: Image = {}
@@ -58,6 +59,12 @@ class CoordinatorNode:
                 self.image = life.disk.left(power_cut=False)
                 life.end()
             self.world.discard(life.disk)
+
+    def fill(self, *, full: bool) -> None:
+        """Let nothing more fit on its disk, or something again."""
+        self.disk_full = full
+        if self.life is not None:
+            self.life.disk.full = full
 
     def wall(self) -> datetime:
         """The wall clock."""
@@ -91,7 +98,7 @@ class Life:
             wall=node.wall,
             keep_models=KEPT_MODELS,
         )
-        self.service._events = cast(Events, self)
+        self.service._events = cast("Events", self)
 
     def run(self) -> RunResult:
         """The service, until it ends."""
@@ -180,5 +187,3 @@ class Life:
 
     def _observe(self, event: seen.Observation, /) -> None:
         self.world.referee.observed(self, event)
-
-

@@ -72,6 +72,12 @@ class DeviceNode:
         if self.life is not None:
             self.life.die(power_cut=power_cut)
 
+    def fill(self, *, full: bool) -> None:
+        """Let nothing more fit on its disk, or something again."""
+        self.disk_full = full
+        if self.life is not None:
+            self.life.disk.full = full
+
     def wall(self) -> float:
         """The wall clock, in seconds since 1970."""
         return self.wall_s + self.world.now
@@ -262,5 +268,3 @@ def delta_of(model: Parameters, device: str, job: Train, times: int) -> Paramete
     seed = int.from_bytes(hashlib.sha256(text.encode()).digest()[:8], "big")
     size = model.manifest.size
     return Parameters(model.manifest, np.random.default_rng(seed).normal(0, 0.1, size).astype(np.float32))
-
-

@@ -34,7 +34,7 @@ _WRITES: Final = ("INSERT", "UPDATE", "DELETE")
 Image = dict[str, bytes]  # a disk's files by their path below its root
 
 
-class Killed(BaseException):  # noqa: N818  - not an error of anybody's
+class Killed(BaseException):
     """The process ends here, at this very operation. Nothing may catch it."""
 
 
@@ -95,6 +95,10 @@ class Disk:
             image[LOG] = image[LOG][: self.draw.choice(_ends_of_commits(image[LOG]))]
         return image
 
+    def has(self, name: str) -> bool:
+        """Whether there is a file of this name."""
+        return name in self._names
+
     # What the patched functions tell.
 
     def made(self, name: str) -> None:
@@ -153,7 +157,7 @@ class Journal(sqlite3.Connection):
         writes = word in _WRITES or word == "COMMIT"
         if writes:
             self.disk.step()
-            if self.disk.full and self.disk.draw.random() < 0.5:  # noqa: PLR2004  - some pages are free yet
+            if self.disk.full and self.disk.draw.random() < 0.5:
                 raise self._no_space()
         cursor = super().execute(sql, values)
         if not writes or self.in_transaction:
@@ -248,19 +252,22 @@ class Disks:
 
     def _open_file(self, real: Callable[..., Any], file: object, mode: str = "r", *more: Any, **named: Any) -> Any:
         found = self._find(file)
-        if found is None or "w" not in mode or "opener" in named:  # with an opener it is a file without a name
+        if (
+            found is None or not {"w", "a"} & set(mode) or "opener" in named
+        ):  # with an opener it is a file without a name
             return real(file, mode, *more, **named)
         disk, name = found
         disk.step()
         if disk.full:
             disk.refused += 1
-            if disk.draw.random() < 0.5:  # noqa: PLR2004  - there is room for the name, or not even for that
+            if not disk.has(name) and disk.draw.random() < 0.5:
                 raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(file))
             real(file, mode, *more, **named).close()
             disk.made(name)
             return real("/dev/full", mode, *more, **named)
         opened = real(file, mode, *more, **named)
-        disk.made(name)
+        if "w" in mode or not disk.has(name):
+            disk.made(name)
         self._open[opened.fileno()] = found
         return opened
 
@@ -337,7 +344,7 @@ def _set(names: dict[str, _Inode], name: str, inode: _Inode | None) -> None:
 def _ends_of_commits(log: bytes) -> list[int]:
     """Where a prefix of SQLite's write-ahead log may end so that it holds so many whole commits, from none on."""
     ends = [0]
-    if len(log) < 32:  # noqa: PLR2004  - its header
+    if len(log) < 32:
         return ends
     page, salt = struct.unpack_from(">I", log, 8)[0], log[16:24]
     at = 32

@@ -12,6 +12,7 @@ from tests.simulation.coordinators import NAME
 from tests.simulation.scenario import TOPICS
 
 if TYPE_CHECKING:
+    from tests.simulation.coordinators import CoordinatorNode
     from tests.simulation.devices import DeviceNode
     from tests.simulation.world import World
 
@@ -40,8 +41,8 @@ class Mishaps:
             "cut": lambda: self._world.broker.cut(self._anybody()),
             "partition": self._partition,
             "half-open": self._half_open,
-            "full disk of a device": self._device_fills,
-            "full disk of the coordinator": self._coordinator_fills,
+            "full disk of a device": lambda: self._fills(self._device()),
+            "full disk of the coordinator": lambda: self._fills(world.coordinator),
             "wall clock jump": self._clock_jumps,
             "garbage": self._garbage,
         }
@@ -138,34 +139,12 @@ class Mishaps:
 
     # -- disks and clocks ----------------------------------------------------------------------------------------------
 
-    def _device_fills(self) -> None:
-        node = self._device()
+    def _fills(self, node: DeviceNode | CoordinatorNode) -> None:
         self._world.note(f"the disk of {node.name} is full")
-        node.disk_full = True
-        if node.life is not None:
-            node.life.disk.full = True
-
-        def free() -> None:
-            node.disk_full = False
-            if node.life is not None:
-                node.life.disk.full = False
-
-        self._later(free)
-
-    def _coordinator_fills(self) -> None:
-        node = self._world.coordinator
-        self._world.note("the disk of the coordinator is full")
-        node.disk_full = True
-        if node.life is not None:
-            node.life.disk.full = True
-
-        def free() -> None:
-            node.disk_full = False
-            if node.life is not None:
-                node.life.disk.full = False
-
-        self._later(free)
+        node.fill(full=True)
+        self._later(lambda: node.fill(full=False))
 
     def _clock_jumps(self) -> None:
-        node = self._jumps.choice([self._world.coordinator, *self._world.devices])
+        nodes: list[DeviceNode | CoordinatorNode] = [self._world.coordinator, *self._world.devices]
+        node = self._jumps.choice(nodes)
         node.wall_s += self._jumps.choice((-YEAR_S, -60.0, 60.0, YEAR_S)) * self._jumps.random()

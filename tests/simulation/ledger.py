@@ -16,11 +16,12 @@ from tests.simulation.disk import Journal
 from tests.simulation.scenario import Scenario
 
 COLLECTING: Final = "collecting"
-KEPT_MODELS: Final = 5  # files, at most, one of them written and not committed yet
+KEPT_MODELS: Final = 8  # files, at most: 4, the newest, and what crashes in between have left since the last commit
+GRACE_S: Final = 5.0  # which devices always have after a restart of the coordinator
 _OPEN_AND_NEW: Final = 3  # rows that a single commit may have changed
 
 
-class Violation(Exception):  # noqa: N818  - of an invariant, by its number; 0 is liveness
+class Violation(Exception):
     """Something doesn't hold that always does."""
 
     def __init__(self, number: int, text: str) -> None:
@@ -53,6 +54,7 @@ class Ledger:
         self._scenario = scenario
         self._arithmetic = Arithmetic(scenario.settings, scenario.model().flat)
         self._kept: set[tuple[str, str]] = set()
+        self.left: dict[str, float] = {}  # seconds of an open attempt that were left when the coordinator last waited
         self._resumes: str | None = None
 
     @property
@@ -188,13 +190,20 @@ class Ledger:
 
     # -- what the coordinator says -------------------------------------------------------------------------------------
 
-    def announced(self, nonce: str) -> None:
-        """Devices are asked for something."""
+    def announced(self, nonce: str, remaining_s: float) -> None:
+        """Devices are asked for something, which they have ``remaining_s`` for."""
         if nonce not in self.attempts:
             raise Violation(4, "an attempt is announced that the journal does not have")
         resumes, self._resumes = self._resumes, None
-        if resumes not in {None, nonce}:
+        if resumes not in {None, nonce} and self.attempts[resumes or ""].phase == COLLECTING:
             raise Violation(4, "after a restart another attempt goes on than was open")
+        if resumes == nonce and (left := self.left.get(nonce)) is not None:
+            settings = self._scenario.settings
+            slack = max(1.0, 0.02 * settings.deadline_s) + 1.0 + 2 * self._scenario.busy_s
+            if remaining_s > max(GRACE_S, left + slack):
+                raise Violation(
+                    4, f"{left:.1f} s of the round were left before a restart, {remaining_s:.1f} s after it"
+                )
 
     def published(self, version: int, digest: str, previous: str | None) -> None:
         """A model is pointed to."""

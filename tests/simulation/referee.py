@@ -116,9 +116,10 @@ class Referee:
         desk.garbage.clear()
         state, clock = reactor._state, reactor._clock
         if isinstance(stage := state.stage, Collecting) and not clock.stopped_for:
-            over_s = clock.now() - stage.opened_at - state.rules.deadline_s
-            if over_s > EPSILON_S:
-                raise Violation(0, f"round {state.round} is open {over_s:.3f} s after its deadline")
+            left_s = stage.opened_at + state.rules.deadline_s - clock.now()
+            if left_s < -EPSILON_S:
+                raise Violation(0, f"round {state.round} is open {-left_s:.3f} s after its deadline")
+            self._ledger.left = {stage.ticket.nonce: left_s}
         publisher, inbox = reactor._publisher, reactor._inbox
         if len(publisher._queue) > QUEUE or len(publisher._tree) > TREE:
             raise Violation(11, f"{len(publisher._queue)} publications wait, {len(publisher._tree)} are kept")
@@ -141,7 +142,7 @@ class Referee:
     def _announced(self, announcement: dict[str, Any]) -> None:
         self._world.note(f"announces {announcement['round']} {announcement['task']} {announcement['phase']}")
         if announcement["phase"] == "collecting":
-            self._ledger.announced(announcement["nonce"])
+            self._ledger.announced(announcement["nonce"], announcement["remaining_s"])
 
     def disk_refused(self, error: StateError) -> None:
         """The coordinator ended because its disk won't."""

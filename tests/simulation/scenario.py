@@ -118,7 +118,7 @@ def draw(seed: int, rounds: int = 24) -> Scenario:
             weighting=rng.choice(("examples", "equal")),
             learning_rate=rng.choice((1.0, 0.5)),
         ),
-        evaluate=rng.random() < 0.5,  # noqa: PLR2004
+        evaluate=rng.random() < 0.5,
         goal=goal,
         quorum=quorum,
         deadline_s=deadline_s,
@@ -131,9 +131,7 @@ def draw(seed: int, rounds: int = 24) -> Scenario:
         settings=settings,
         members=_members(rng, honest, deadline_s),
         faults=_link(rng, wild),
-        mishaps={
-            name: often * wild * rng.choice((0.0, 0.5, 1.0)) / 100 for name, often in MISHAPS.items()
-        },
+        mishaps={name: often * wild * rng.choice((0.0, 0.5, 1.0)) / 100 for name, often in MISHAPS.items()},
         calm_at=rng.uniform(0.3, 1.0) * rounds * 12.0,
         busy_s=rng.choice((0.0, 0.0, 0.2, 2.0)),
     )
@@ -163,6 +161,6 @@ def _link(rng: random.Random, wild: float) -> Faults:
         loss=rng.choice((0.0, 0.01, 0.1)) * wild,
         duplicate=rng.choice((0.0, 0.1, 0.5)) * wild,
         delay_s=rng.choice((0.0, 0.05, 2.0)),
-        reorder=rng.random() < 0.5,  # noqa: PLR2004
+        reorder=rng.random() < 0.5,
         uplink_s=rng.choice((0.0, 0.05, 2.0)),
     )

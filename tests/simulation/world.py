@@ -1,4 +1,4 @@
-"""One simulated federation: virtual time, a broker, nodes, faults, and a referee, all in one thread and from one seed."""
+"""One simulated federation: virtual time, a broker, nodes, mishaps and a referee, in one thread and from one seed."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Final
 
 from coordinator.service import RunResult
-from schemas.errors import FederationError, StateError
+from schemas.errors import BrokerUnreachable, FederationError, StateError
 from schemas.link.memory import MemoryBroker, MemoryLink
 from tests.simulation.coordinators import NAME, CoordinatorNode
 from tests.simulation.devices import DeviceNode
@@ -121,8 +121,10 @@ class World:
         return outcome
 
     def _live(self) -> None:
-        for device in (*self.devices, *self.liars):
+        for device in self.devices:
             self.at(device.member.arrives_at, device.start)
+        for liar in self.liars:
+            self.at(liar.member.arrives_at, liar.start)
         Mishaps(self).begin()
         self.at(self.scenario.calm_at, self._calm_down)
         while (result := self._coordinate()) is None or result.stopped:
@@ -137,6 +139,8 @@ class World:
             self.note(f"run failed: {error}")
             self.failures += 1
             self.referee.failed()
+        except BrokerUnreachable:  # not within its first ten seconds
+            self.note("coordinator ends: no broker")
         except StateError as error:
             self.note("coordinator ends: its disk won't")
             self.referee.disk_refused(error)
@@ -151,10 +155,11 @@ class World:
         for name in (NAME, *(device.name for device in self.devices)):
             self.broker.mend(name)
             self.broker.cut(name)
-        for node in (self.coordinator, *self.devices):
-            node.disk_full = False
+        nodes: list[CoordinatorNode | DeviceNode] = [self.coordinator, *self.devices]
+        for node in nodes:
+            node.fill(full=False)
             if node.life is not None:
-                node.life.disk.full, node.life.disk.dies_at = False, None
+                node.life.disk.dies_at = None
         for device in self.devices:
             device.start()
 
