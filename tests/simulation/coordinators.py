@@ -43,13 +43,17 @@ class CoordinatorNode:
         self.lives = 0
         self.disk_full = False
 
-    def live(self) -> RunResult | None:
+    def next_life(self) -> Life:
+        """A new process, which has yet to ``live``."""
+        self.lives += 1
+        self.life = Life(self)
+        return self.life
+
+    def live(self, life: Life) -> RunResult | None:
         """One life of its process: how the run ended, None where the process was killed.
 
         Raises what ``CoordinatorService.run`` does.
         """
-        self.lives += 1
-        life = self.life = Life(self)
         try:
             return life.run()
         except Killed:
@@ -175,6 +179,7 @@ class Life:
 
     def said(self, topic: str, payload: bytes) -> None:
         """It has published something."""
+        self.world.remember(topic, payload)
         self.world.referee.coordinator_said(self, topic, payload)
 
     def acked(self, message: Inbound) -> None:

@@ -136,6 +136,7 @@ class Life:
 
     def said(self, topic: str, payload: bytes) -> None:
         """It has published something."""
+        self.world.remember(topic, payload)
         self.world.referee.device_said(self, topic, payload)
 
     def acked(self, message: Inbound) -> None:

@@ -45,6 +45,7 @@ class Mishaps:
             "full disk of the coordinator": lambda: self._fills(world.coordinator),
             "wall clock jump": self._clock_jumps,
             "garbage": self._garbage,
+            "replay": self._replay,
         }
 
     def begin(self) -> None:
@@ -136,6 +137,10 @@ class Mishaps:
         payload = b"\xff" + self._draw.randbytes(self._draw.choice((15, 15, 200)))
         self._world.referee.garbage.add(payload)
         self._vandal.publish(TOPICS.topic(address), payload, retain=address.device == "dev-ghost")
+
+    def _replay(self) -> None:
+        if self._world.heard:
+            self._vandal.publish(*self._draw.choice(self._world.heard))
 
     # -- disks and clocks ----------------------------------------------------------------------------------------------
 

@@ -16,6 +16,7 @@ from edge.agent import Agent, Happening
 from schemas import codec
 from schemas.errors import StateError, WireError
 from schemas.link.link import Inbound
+from schemas.messages import DeviceState
 from schemas.topics import Address, Kind
 from tests.simulation.disk import Journal
 from tests.simulation.ledger import Ledger, Violation
@@ -85,6 +86,10 @@ class Referee:
         desk.unacknowledged += 1
         if message.payload in self.garbage:
             desk.garbage[message.topic] += 1
+        elif "/devices/" in message.topic and message.payload:
+            status = json.loads(message.payload)
+            if status["state"] != "offline":
+                desk.sessions[status["device"]] = status["session"]
         elif "/update/" in message.topic:
             part = _part(message)
             if part is not None:
@@ -120,6 +125,9 @@ class Referee:
             if left_s < -EPSILON_S:
                 raise Violation(0, f"round {state.round} is open {-left_s:.3f} s after its deadline")
             self._ledger.left = {stage.ticket.nonce: left_s}
+        for name, member in reactor._fleet.members.items():
+            if member.state is DeviceState.OFFLINE and member.session != desk.sessions.get(name, member.session):
+                raise Violation(0, f"the stale will of {name}'s session {member.session} is believed")
         publisher, inbox = reactor._publisher, reactor._inbox
         if len(publisher._queue) > QUEUE or len(publisher._tree) > TREE:
             raise Violation(11, f"{len(publisher._queue)} publications wait, {len(publisher._tree)} are kept")
@@ -144,10 +152,10 @@ class Referee:
         if announcement["phase"] == "collecting":
             self._ledger.announced(announcement["nonce"], announcement["remaining_s"])
 
-    def disk_refused(self, error: StateError) -> None:
+    def disk_refused(self, life: CoordinatorLife, error: StateError) -> None:
         """The coordinator ended because its disk won't."""
-        if self._world.calm and "space" not in str(error) and "full" not in str(error):
-            raise Violation(0, f"its disk is all right, and the coordinator says: {error}")
+        if not life.disk.refused:
+            raise Violation(4, f"its disk is all right, and the coordinator can't go on: {error}")
 
     def failed(self) -> None:
         """The run ended with its documented error."""
@@ -230,6 +238,7 @@ class _Desk:
     def __init__(self) -> None:
         self.unacknowledged = 0
         self.garbage: Counter[str] = Counter()  # by topic
+        self.sessions: dict[str, int] = {}  # of each device's newest status but wills
         self.delivered: dict[tuple[str, str], set[int]] = {}  # parts by device and digest
         self.complete: set[tuple[str, str]] = set()
 
@@ -239,6 +248,7 @@ class _Known:
 
     def __init__(self) -> None:
         self.version = -1
+        self.session = 0  # of the coordinator, in this life
         self.digests: dict[tuple[str, str, str], str] = {}  # of all updates it ever kept, by round, task and nonce
         self.until: dict[str, float] = {}  # till when a nonce may be answered, by what this life was told
         self.garbage = 0
@@ -246,7 +256,7 @@ class _Known:
     def begin(self, agent: Agent) -> None:
         """A life of its process begins."""
         self.until.clear()
-        self.garbage = 0
+        self.garbage = self.session = 0
         self._see(agent)
 
     def look(self, node: DeviceNode) -> None:
@@ -265,6 +275,10 @@ class _Known:
 
     def _see(self, agent: Agent) -> None:
         state = agent._state
+        if state.coordinator is not None:
+            if state.coordinator.session < self.session:
+                raise Violation(0, f"{agent.name} believes the stale session {state.coordinator.session}")
+            self.session = state.coordinator.session
         if state.model is not None:
             if state.model.version < self.version:
                 raise Violation(7, f"{agent.name} goes back from model {self.version} to {state.model.version}")

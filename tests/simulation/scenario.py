@@ -35,6 +35,7 @@ MISHAPS: Final = {
     "full disk of the coordinator": 0.7,
     "wall clock jump": 3.0,
     "garbage": 8.0,
+    "replay": 8.0,
 }
 
 

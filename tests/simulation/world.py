@@ -18,18 +18,23 @@ from typing import Final
 from coordinator.service import RunResult
 from schemas.errors import BrokerUnreachable, FederationError, StateError
 from schemas.link.memory import MemoryBroker, MemoryLink
+from schemas.topics import Address, Kind
 from tests.simulation.coordinators import NAME, CoordinatorNode
 from tests.simulation.devices import DeviceNode
 from tests.simulation.disk import Disk, Disks
 from tests.simulation.faults import Mishaps
 from tests.simulation.liars import Liar
 from tests.simulation.referee import Referee, Violation
-from tests.simulation.scenario import CALM, Scenario
+from tests.simulation.scenario import CALM, TOPICS, Scenario
 
 TAIL: Final = 60  # lines of the trace that are kept
+REPLAYED: Final = 200  # messages that may come once more
 UNNOTICED: Final = 0.5  # share of power cuts that the broker only notices after a while
 KEEPALIVE_S: Final = 45.0  # the longest it takes to
 DOWN_S: Final = (0.1, 2.0, 40.0)  # how long a node is down, at most
+
+_MODEL: Final = TOPICS.topic(Address(Kind.MODEL))
+_ROUND: Final = TOPICS.topic(Address(Kind.ROUND))
 
 
 @dataclass(eq=False)
@@ -55,6 +60,7 @@ class World:
         self.base = base
         self.disks = Disks(base)
         self.faults: Counter[str] = Counter()
+        self.heard: deque[tuple[str, bytes]] = deque(maxlen=REPLAYED)  # what somebody might say again
         self.draw = random.Random(f"{scenario.seed}/world")  # noqa: S311  - no secret
         link = random.Random(f"{scenario.seed}/link")  # noqa: S311
         self.broker = MemoryBroker(faults=scenario.faults, draw=link)
@@ -83,6 +89,11 @@ class World:
         line = f"{self.now:.6f} {text}"
         self._trace.update(line.encode())
         self._tail.append(line)
+
+    def remember(self, topic: str, payload: bytes) -> None:
+        """Keep what was said, for somebody to say it again."""
+        if topic in (_MODEL, _ROUND) or "/update/" in topic or "/join/" in topic:
+            self.heard.append((topic, payload))
 
     def turn(self, until: float) -> bool:
         """Do what comes next, if it comes by ``until``; else let time pass until then, and say False."""
@@ -133,8 +144,9 @@ class World:
 
     def _coordinate(self) -> RunResult | None:
         self.note("coordinator starts")
+        life = self.coordinator.next_life()
         try:
-            return self.coordinator.live()
+            return self.coordinator.live(life)
         except FederationError as error:  # what its documentation says it may end with; its operator starts it again
             self.note(f"run failed: {error}")
             self.failures += 1
@@ -143,7 +155,7 @@ class World:
             self.note("coordinator ends: no broker")
         except StateError as error:
             self.note("coordinator ends: its disk won't")
-            self.referee.disk_refused(error)
+            self.referee.disk_refused(life, error)
         return None
 
     def _calm_down(self) -> None:
