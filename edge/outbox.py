@@ -1,12 +1,14 @@
 """Updates on disk until the coordinator's receipt, so that a power cut costs no training and the same bytes go again.
 
-One file for each (run, round, task); another attempt at the same task replaces it. Once a receipt has come the file
-keeps its header alone, so that a restart within the round doesn't train again. The header of the newest few stays.
-Putting an update costs two fsyncs; settling it none: what a power cut undoes is answered by a duplicate's receipt.
+One file for each (run, round, task); another attempt at the same task replaces it. Once a receipt has come, a file
+beside it keeps the header and the outcome, so that a restart within the round doesn't train again; that of the newest
+few stays. Putting an update costs two fsyncs; settling it none: the update's bytes stay until the next one is put, so
+that after a power cut which loses or tears the receipt the same bytes go again, and a duplicate's receipt answers them.
 """
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,8 +21,9 @@ from edge.events import Parcel, Ticket
 from schemas.errors import StateError
 from schemas.messages import BlobRef, Count, Message, Name, Nonce, Outcome, RoundNumber, Task
 
-REMEMBERED: Final = 16  # settled updates whose header stays
-_SUFFIX: Final = ".update"
+REMEMBERED: Final = 16  # receipts that stay
+_UPDATE: Final = ".update"
+_RECEIPT: Final = ".receipt"
 _COUNTED: Final = frozenset({Outcome.ACCEPTED.value, Outcome.DUPLICATE.value})
 
 
@@ -64,8 +67,12 @@ class Outbox:
         self._report = report
         self._durable = durable
         self._newest: tuple[Ticket, bytes] | None = None  # about to be sent, once: not read back from a slow card
-        headers = [header for path in sorted(directory.glob(f"*{_SUFFIX}")) if (header := self._read(path)) is not None]
-        self._headers = {self._path(one.ticket): one for one in sorted(headers, key=lambda header: header.sequence)}
+        found = self._read_all(_RECEIPT)
+        for path, header in self._read_all(_UPDATE).items():
+            if path not in found or found[path].ticket != header.ticket:
+                found[path] = header
+        self._headers = dict(sorted(found.items(), key=lambda one: one[1].sequence))  # by the update's path
+        self._spent = {path for path, header in found.items() if header.outcome}  # whose bytes may still be there
 
     def contents(self) -> Contents:
         """What is there now."""
@@ -90,8 +97,12 @@ class Outbox:
             blob=parcel.ref,
         )
         digest = parcel.ref.digest
+        for spent in self._spent:
+            files.remove(spent)
+        self._spent.clear()
         files.write(path, header.model_dump(mode="json"), blob, durable=self._durable, digest=digest)
-        self._headers.pop(path, None)
+        if self._headers.pop(path, None) is not None:
+            files.remove(path.with_suffix(_RECEIPT))  # of an earlier attempt
         self._headers[path] = header
         self._newest = (ticket, blob)
 
@@ -116,25 +127,31 @@ class Outbox:
         return record.payload
 
     def settle(self, ticket: Ticket, outcome: str) -> None:
-        """Keep of an update only that it ended with ``outcome``; nothing where another attempt has its place."""
+        """Note that an update ended with ``outcome``; nothing where another attempt has its place."""
         path = self._path(ticket)
         self._newest = None
         header = self._headers.get(path)
         if header is None or header.ticket != ticket:
             return
-        header = header.model_copy(update={"outcome": outcome})
-        try:
-            files.write(path, header.model_dump(mode="json"), durable=False)
-        except StateError:
-            files.remove(path)  # on a full disk this always helps; a restart may then train the round once more
-        self._headers[path] = header
+        self._headers[path] = header = header.model_copy(update={"outcome": outcome})
+        self._spent.add(path)
+        # On a full disk there may be no receipt: a restart then sends the update again, and is told the same.
+        with contextlib.suppress(StateError):
+            files.write(path.with_suffix(_RECEIPT), header.model_dump(mode="json"), durable=False)
         settled = [one for one, known in self._headers.items() if known.outcome]
         for old in settled[:-REMEMBERED]:
             files.remove(old)
+            files.remove(old.with_suffix(_RECEIPT))
+            self._spent.discard(old)
             del self._headers[old]
 
     def _path(self, ticket: Ticket) -> Path:
-        return self._directory / f"{ticket.run}.{ticket.round}.{ticket.task}{_SUFFIX}"
+        return self._directory / f"{ticket.run}.{ticket.round}.{ticket.task}{_UPDATE}"
+
+    def _read_all(self, suffix: str) -> dict[Path, _Header]:
+        """The headers of all files of a kind, by their update's path."""
+        headers = [header for path in sorted(self._directory.glob(f"*{suffix}")) if (header := self._read(path))]
+        return {self._path(header.ticket): header for header in headers}
 
     def _read(self, path: Path) -> _Header | None:
         try:
