@@ -58,3 +58,9 @@ def test_a_file_that_cannot_be_read_is_reported_and_not_used(tmp_path: Path) -> 
     (tmp_path / "model").mkdir()
     assert Store(tmp_path, reports.append).model() is None
     assert "can't read" in reports[0]
+
+
+def test_a_directory_where_the_lock_can_not_be_made_says_what_to_do(tmp_path: Path) -> None:
+    (tmp_path / "lock").mkdir()
+    with pytest.raises(StateError, match="free some space there"), claim(tmp_path):
+        pass
