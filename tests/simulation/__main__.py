@@ -26,10 +26,11 @@ def main() -> int:
     arguments.add_argument("--first", type=int, default=1, help="the first of many seeds")
     arguments.add_argument("--rounds", type=int, default=ROUNDS, help="of each run")
     given = arguments.parse_args()
-    tally, began = Tally(), time.monotonic()
+    tally, began, trace = Tally(), time.monotonic(), ""
     if given.seed is not None:
         outcome = simulate(draw(given.seed, given.rounds))
         tally.add(outcome)
+        trace = outcome.trace
         print(*outcome.tail, sep="\n")  # noqa: T201
     else:
         told_at = began
@@ -44,11 +45,11 @@ def main() -> int:
                 print(f"{now - began:.0f} s: {tally.rounds} rounds of {tally.seeds} seeds", flush=True)  # noqa: T201
             if now - began >= given.seconds:
                 break
-    _report(tally, time.monotonic() - began)
+    _report(tally, time.monotonic() - began, trace)
     return 1 if tally.violations else 0
 
 
-def _report(tally: Tally, seconds: float) -> None:
+def _report(tally: Tally, seconds: float, trace: str) -> None:
     for name, times in sorted(tally.faults.items()):
         print(f"{times:8d} x {name}")  # noqa: T201
     for seed, violation in tally.violations.items():
@@ -64,6 +65,7 @@ def _report(tally: Tally, seconds: float) -> None:
                 "seconds": round(seconds, 1),
                 "faults": dict(sorted(tally.faults.items())),
                 "violations": tally.violations,
+                "trace": trace,  # of a single seed: the digest of all that happened
             }
         )
     )

@@ -136,7 +136,8 @@ class Life:
 
     def said(self, topic: str, payload: bytes) -> None:
         """It has published something."""
-        self.world.remember(topic, payload)
+        if "/devices/" not in topic:  # what it says of itself is not worth repeating; that it is gone, is
+            self.world.remember(topic, payload)
         self.world.referee.device_said(self, topic, payload)
 
     def acked(self, message: Inbound) -> None:
@@ -162,6 +163,7 @@ class Life:
 
     def _connect(self, client_id: str, sink: Sink, will: Will) -> SimLink:
         self.link = SimLink(self, self.world.broker, client_id, sink, will)
+        self.world.remember(will.topic, will.payload)
         return self.link
 
     def _post(self, _agent: Agent, happening: Happening) -> None:
@@ -189,6 +191,7 @@ class Life:
     def _ring(self, due: float) -> None:
         if due != self._alarm or self.agent is None:
             return
+        self.world.referee.moves(self.node.name)
         self._alarm = None
         self.agent.tick(max(due, self.clock.monotonic()))  # sums of floats may fall short of it
         self.world.referee.device_turned(self)

@@ -140,7 +140,8 @@ class Mishaps:
 
     def _replay(self) -> None:
         if self._world.heard:
-            self._vandal.publish(*self._draw.choice(self._world.heard))
+            kind = self._draw.choice(sorted(self._world.heard))
+            self._vandal.publish(*self._draw.choice(self._world.heard[kind]))
 
     # -- disks and clocks ----------------------------------------------------------------------------------------------
 

@@ -56,6 +56,7 @@ class Ledger:
         self._kept: set[tuple[str, str]] = set()
         self.left: dict[str, float] = {}  # seconds of an open attempt that were left when the coordinator last waited
         self._resumes: str | None = None
+        self._left: float | None = None  # of it, before the restart
 
     @property
     def newest(self) -> tuple[int, str]:
@@ -87,6 +88,7 @@ class Ledger:
         if found != known:
             raise Violation(4, f"rounds that a restart has changed: {dict(found.items() ^ known.items())}")
         self._resumes = next((nonce for nonce, phase in known.items() if phase == COLLECTING), None)
+        self._left = None if self._resumes is None else self.left.get(self._resumes)
         if self._resumes is not None and _updates(journal, self._resumes) != self.attempts[self._resumes].updates:
             raise Violation(4, "the open round's updates are others than before the restart")
 
@@ -197,7 +199,7 @@ class Ledger:
         resumes, self._resumes = self._resumes, None
         if resumes not in {None, nonce} and self.attempts[resumes or ""].phase == COLLECTING:
             raise Violation(4, "after a restart another attempt goes on than was open")
-        if resumes == nonce and (left := self.left.get(nonce)) is not None:
+        if resumes == nonce and (left := self._left) is not None:
             settings = self._scenario.settings
             slack = max(1.0, 0.02 * settings.deadline_s) + 1.0 + 2 * self._scenario.busy_s
             if remaining_s > max(GRACE_S, left + slack):

@@ -35,6 +35,7 @@ OUTBOX: Final = 8  # invariant 11: updates a device keeps
 SETTLED: Final = 16
 QUEUE: Final = 100  # publications that wait at the coordinator
 TREE: Final = 60  # what it keeps on the broker, blobs counted once
+SPINS: Final = 1000  # turns at one instant
 EPSILON_S: Final = 1e-6
 _MODEL: Final = TOPICS.topic(Address(Kind.MODEL))
 _ROUND: Final = TOPICS.topic(Address(Kind.ROUND))
@@ -50,6 +51,7 @@ class Referee:
         self._desk = _Desk()
         self._devices: dict[str, _Known] = {}
         self._limit_s: float | None = None
+        self._looked: dict[str, tuple[float, int]] = {}
 
     @property
     def rounds(self) -> int:
@@ -111,6 +113,7 @@ class Referee:
 
     def coordinator_waits(self, life: CoordinatorLife) -> None:
         """A turn is over; it waits for what comes next."""
+        self.moves(life.node.name)
         reactor, desk = life.reactor, self._desk
         if reactor is None or reactor._performer.finish is not None:
             return
@@ -133,6 +136,14 @@ class Referee:
             raise Violation(11, f"{len(publisher._queue)} publications wait, {len(publisher._tree)} are kept")
         if inbox.buffered > inbox._room:
             raise Violation(11, f"{inbox.buffered} bytes of unfinished updates")
+
+    def moves(self, name: str) -> None:
+        """A node looks at its clock; if it does so without end and no time passes, it spins."""
+        at, times = self._looked.get(name, (-1.0, 0))
+        times = times + 1 if at == self._world.now else 0
+        self._looked[name] = (self._world.now, times)
+        if times > SPINS:
+            raise Violation(0, f"{name} spins")
 
     def coordinator_said(self, life: CoordinatorLife, topic: str, payload: bytes) -> None:  # noqa: ARG002  - likewise
         """It publishes something."""

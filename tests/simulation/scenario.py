@@ -105,10 +105,11 @@ def draw(seed: int, rounds: int = 24) -> Scenario:
     """The scenario of ``seed``, of at most ``rounds`` rounds."""
     rng = random.Random(f"scenario/{seed}")  # noqa: S311  - no secret
     width = rng.choice((6, 6, 6, 500))
-    honest, quorum = rng.randint(2, 5), rng.randint(1, 2)
+    honest = rng.randint(2, 5)
+    quorum = rng.choice((1, 2, 2, honest))  # with all of them needed, many an attempt is abandoned
     goal = rng.choice((None, None, *range(quorum, honest + 1)))
     deadline_s = rng.choice((15.0, 30.0, 60.0))
-    wild = rng.choice((0.0, 0.3, 1.0))
+    wild = rng.choice((0.0, 0.3, 1.0, 1.0))
     settings = RunSettings(
         run=RUN,
         rounds=rounds,

@@ -8,6 +8,7 @@ import itertools
 import logging
 import random
 import shutil
+import traceback
 from collections import Counter, deque
 from collections.abc import Callable
 from contextlib import ExitStack
@@ -18,23 +19,21 @@ from typing import Final
 from coordinator.service import RunResult
 from schemas.errors import BrokerUnreachable, FederationError, StateError
 from schemas.link.memory import MemoryBroker, MemoryLink
-from schemas.topics import Address, Kind
 from tests.simulation.coordinators import NAME, CoordinatorNode
 from tests.simulation.devices import DeviceNode
 from tests.simulation.disk import Disk, Disks
 from tests.simulation.faults import Mishaps
 from tests.simulation.liars import Liar
 from tests.simulation.referee import Referee, Violation
-from tests.simulation.scenario import CALM, TOPICS, Scenario
+from tests.simulation.scenario import CALM, Scenario
 
 TAIL: Final = 60  # lines of the trace that are kept
-REPLAYED: Final = 200  # messages that may come once more
+REPLAYED: Final = 40  # messages of each kind that may come once more
 UNNOTICED: Final = 0.5  # share of power cuts that the broker only notices after a while
 KEEPALIVE_S: Final = 45.0  # the longest it takes to
 DOWN_S: Final = (0.1, 2.0, 40.0)  # how long a node is down, at most
 
-_MODEL: Final = TOPICS.topic(Address(Kind.MODEL))
-_ROUND: Final = TOPICS.topic(Address(Kind.ROUND))
+_REPLAYED: Final = ("/model", "/rounds/current", "/update/", "/join/", "/devices/")  # in their topics
 
 
 @dataclass(eq=False)
@@ -60,7 +59,7 @@ class World:
         self.base = base
         self.disks = Disks(base)
         self.faults: Counter[str] = Counter()
-        self.heard: deque[tuple[str, bytes]] = deque(maxlen=REPLAYED)  # what somebody might say again
+        self.heard: dict[str, deque[tuple[str, bytes]]] = {}  # what somebody might say again, by what it is
         self.draw = random.Random(f"{scenario.seed}/world")  # noqa: S311  - no secret
         link = random.Random(f"{scenario.seed}/link")  # noqa: S311
         self.broker = MemoryBroker(faults=scenario.faults, draw=link)
@@ -92,8 +91,9 @@ class World:
 
     def remember(self, topic: str, payload: bytes) -> None:
         """Keep what was said, for somebody to say it again."""
-        if topic in (_MODEL, _ROUND) or "/update/" in topic or "/join/" in topic:
-            self.heard.append((topic, payload))
+        for kind in _REPLAYED:
+            if kind in topic:
+                self.heard.setdefault(kind, deque(maxlen=REPLAYED)).append((topic, payload))
 
     def turn(self, until: float) -> bool:
         """Do what comes next, if it comes by ``until``; else let time pass until then, and say False."""
@@ -126,6 +126,9 @@ class World:
                 self._live()
             except Violation as violation:
                 outcome.violation = str(violation)
+            except Exception as error:  # noqa: BLE001  - what a node must never raise
+                outcome.violation = f"crash: {error!r}"
+                self._tail.extend(traceback.format_exception(error))
         outcome.rounds, outcome.committed = self.referee.rounds, self.referee.versions
         outcome.virtual_s, outcome.faults, outcome.failures = self.now, self.faults, self.failures
         outcome.trace, outcome.tail = self._trace.hexdigest(), tuple(self._tail)
