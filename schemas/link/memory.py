@@ -13,13 +13,16 @@ import threading
 from collections import deque
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from functools import partial
+from functools import lru_cache, partial
 
 from schemas.errors import BrokerUnreachable, PayloadTooLarge
+from schemas.link import filters
 from schemas.link.backoff import Backoff, Draw
-from schemas.link.filters import check_filter, check_topic, matches
+from schemas.link.filters import check_filter, check_topic
 from schemas.link.link import Connected, Disconnected, Event, Inbound, Qos, Sent, Sink, Will
 from schemas.link.outbound import Outbound, Publication
+
+matches = lru_cache(4096)(filters.matches)  # each message is held against each subscription
 
 
 @dataclass(frozen=True, slots=True)

@@ -89,7 +89,7 @@ class Liar:
 
     def _send(self, asked: RoundAnnouncement, name: str, *, spoilt: bool = False) -> None:
         manifest = self.world.scenario.plan.manifest()
-        values = np.array([self._draw.gauss(0, 1) for _ in range(manifest.size)], np.float32)
+        values = np.random.default_rng(self._draw.getrandbits(64)).normal(size=manifest.size).astype(np.float32)
         payload = compression.encode("float32", Parameters(manifest, values), np.random.default_rng(0))
         if spoilt:  # the header of values that are not there
             body = np.full(manifest.size, np.nan, np.float32).tobytes()

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any, Final
 
 from coordinator import observers as seen
@@ -89,7 +90,7 @@ class Referee:
         if message.payload in self.garbage:
             desk.garbage[message.topic] += 1
         elif "/devices/" in message.topic and message.payload:
-            status = json.loads(message.payload)
+            status = _json(message.payload)
             if status["state"] != "offline":
                 desk.sessions[status["device"]] = status["session"]
         elif "/update/" in message.topic:
@@ -148,12 +149,12 @@ class Referee:
     def coordinator_said(self, life: CoordinatorLife, topic: str, payload: bytes) -> None:  # noqa: ARG002  - likewise
         """It publishes something."""
         if topic == _ROUND:
-            self._announced(json.loads(payload))
+            self._announced(_json(payload))
         elif topic == _MODEL:
-            pointer = json.loads(payload)
+            pointer = _json(payload)
             self._ledger.published(pointer["version"], pointer["digest"], pointer["previous"])
         elif "/receipt/" in topic:
-            receipt = json.loads(payload)
+            receipt = _json(payload)
             self._world.note(f"receipt {receipt['round']} {receipt['task']} {receipt['device']} {receipt['outcome']}")
             if receipt["outcome"] in {"accepted", "duplicate"}:
                 self._ledger.receipted(receipt["nonce"], receipt["device"], receipt["outcome"])
@@ -210,7 +211,7 @@ class Referee:
         if happening.payload in self.garbage:
             known.garbage += 1
         elif happening.topic == _ROUND:
-            message = json.loads(happening.payload)
+            message = _json(happening.payload)
             known.until[message["nonce"]] = self._world.now + message["remaining_s"]
 
     def device_turned(self, life: DeviceLife) -> None:
@@ -231,7 +232,7 @@ class Referee:
         """A device publishes something."""
         known = self._devices[life.node.name]
         if "/join/" in topic:
-            join = json.loads(payload)
+            join = _json(payload)
             self._world.note(f"{life.node.name} joins {join['round']} {join['task']} {join['accepts']}")
             if join["accepts"]:
                 known.in_time(join["nonce"], self._world.now, "is answered")
@@ -301,6 +302,13 @@ class _Known:
             key = (str(ticket.round), str(ticket.task), ticket.nonce)
             if self.digests.setdefault(key, digest) != digest:
                 raise Violation(8, f"{agent.name} has two updates for one round: {key}")
+
+
+@lru_cache(256)
+def _json(payload: bytes) -> dict[str, Any]:
+    """A message, not to be changed; many devices hear the same one."""
+    message: dict[str, Any] = json.loads(payload)
+    return message
 
 
 def _part(message: Inbound) -> tuple[str, str, int, int] | None:
