@@ -19,7 +19,7 @@ from tests.simulation.scenario import CALM, Scenario, draw
 from tests.simulation.world import Outcome
 
 SEEDS_A_TEST = 6
-TESTS = 8
+TESTS = 6
 WILD = 8  # a seed in which about everything goes wrong
 
 
