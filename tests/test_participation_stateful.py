@@ -89,6 +89,12 @@ class AnyDeviceWithCrashes(RuleBasedStateMachine):
         self.a_model_has_come()
         self._hear(message)
 
+    @rule(number=ROUNDS, remaining_s=st.floats(0, 120))
+    def a_round_is_over_when_its_coordinator_is_back(self, number: int, remaining_s: float) -> None:
+        self._do(ev.Connected(), ev.CoordinatorSeen(coordinator(3, CoordinatorState.OFFLINE)))
+        self._hear(announcement(number, remaining_s=remaining_s))
+        self._do(ev.Tick(self.bench.state.now + remaining_s + 1.0), ev.CoordinatorSeen(coordinator(3)))
+
     @rule(version=st.integers(0, 3))
     def a_model_is_offered(self, version: int) -> None:
         self._do(ev.ModelSeen(pointer(version)))
@@ -245,7 +251,9 @@ class AnyDeviceWithCrashes(RuleBasedStateMachine):
 
 
 def test_invariants_01_02_07_and_08_hold_over_crashes_and_power_cuts_at_any_step() -> None:
-    """Seen to fail where a device forgets its outbox, its deadline, or which model it has; see the comments there."""
+    """Seen to fail where a device begins with an empty outbox, never lets an announcement expire, takes any model that
+    is offered, or answers for tickets that are settled or wait in its outbox.
+    """
     run_state_machine_as_test(
         AnyDeviceWithCrashes, settings=settings(max_examples=200, stateful_step_count=50, deadline=None)
     )

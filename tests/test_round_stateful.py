@@ -75,7 +75,7 @@ class AnyRoundWithCrashes(RuleBasedStateMachine):
 
     @initialize(goal=st.none() | st.integers(1, 4), quorum=st.integers(1, 3), evaluate=st.booleans())
     def start(self, goal: int | None, quorum: int, evaluate: bool) -> None:  # noqa: FBT001  - hypothesis draws it
-        self.rules = rules(goal=goal, quorum=min(quorum, goal or quorum), evaluate=evaluate, rounds=4)
+        self.terms = rules(goal=goal, quorum=min(quorum, goal or quorum), evaluate=evaluate, rounds=4)
         self.disk = Disk()
         self.left = NEVER  # effects until the crash
         self.accepted: set[tuple[str, str]] = set()  # nonces and devices that were told so
@@ -162,7 +162,7 @@ class AnyRoundWithCrashes(RuleBasedStateMachine):
         if opened is not None:
             number, task, attempt = opened.ticket.round, opened.ticket.task, opened.ticket.attempt
         summary = disk.summary if task == "evaluate" else None
-        state = State(self.rules, disk.version, number, Selecting(0.0), 0.0, task, attempt, summary=summary)
+        state = State(self.terms, disk.version, number, Selecting(0.0), 0.0, task, attempt, summary=summary)
         reopened = None if opened is None else Reopened(opened.cohort, disk.elapsed_s)
         self.state, effects = begin(state, reopened)
         if opened is not None:
@@ -237,7 +237,7 @@ class AnyRoundWithCrashes(RuleBasedStateMachine):
         assert set(folded) == set(kept) == set(summary.devices), "invariant 6: others are folded than are on disk"
         lost = {device for nonce, device in self.accepted if nonce == ticket.nonce} - set(folded)
         assert not lost, f"invariant 2: accepted, and not in the model: {lost}"
-        assert len(folded) >= (self.rules.quorum if ticket.task == "train" else 1)
+        assert len(folded) >= (self.terms.quorum if ticket.task == "train" else 1)
         disk.open, disk.committed[ticket.round, ticket.task] = None, ticket.nonce
         if ticket.task == "evaluate":
             return [Measured(METRICS)]
@@ -268,7 +268,7 @@ class AnyRoundWithCrashes(RuleBasedStateMachine):
     def no_round_is_open_beyond_its_deadline(self) -> None:
         stage = self.state.stage
         if isinstance(stage, Collecting):
-            assert self.state.now <= stage.opened_at + self.rules.deadline_s
+            assert self.state.now <= stage.opened_at + self.terms.deadline_s
 
 
 def test_invariants_01_02_04_and_05_hold_over_crashes_after_any_effect() -> None:
