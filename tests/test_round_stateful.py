@@ -164,6 +164,7 @@ class AnyRoundWithCrashes(RuleBasedStateMachine):
         summary = disk.summary if task == "evaluate" else None
         state = State(self.terms, disk.version, number, Selecting(0.0), 0.0, task, attempt, summary=summary)
         reopened = None if opened is None else Reopened(opened.cohort, disk.elapsed_s)
+        self.state: State
         self.state, effects = begin(state, reopened)
         if opened is not None:
             assert isinstance(self.state.stage, Collecting)
