@@ -73,6 +73,8 @@ class Disk:
 class AnyRoundWithCrashes(RuleBasedStateMachine):
     """A coordinator that is killed after any effect and started again on its disk."""
 
+    state: State
+
     @initialize(goal=st.none() | st.integers(1, 4), quorum=st.integers(1, 3), evaluate=st.booleans())
     def start(self, goal: int | None, quorum: int, evaluate: bool) -> None:  # noqa: FBT001  - hypothesis draws it
         self.terms = rules(goal=goal, quorum=min(quorum, goal or quorum), evaluate=evaluate, rounds=4)
@@ -164,7 +166,6 @@ class AnyRoundWithCrashes(RuleBasedStateMachine):
         summary = disk.summary if task == "evaluate" else None
         state = State(self.terms, disk.version, number, Selecting(0.0), 0.0, task, attempt, summary=summary)
         reopened = None if opened is None else Reopened(opened.cohort, disk.elapsed_s)
-        self.state: State
         self.state, effects = begin(state, reopened)
         if opened is not None:
             assert isinstance(self.state.stage, Collecting)
