@@ -19,6 +19,7 @@ from hypothesis.stateful import (
     run_state_machine_as_test,
 )
 
+from coordinator.admission import refusal
 from coordinator.events import (
     Abandon,
     Announce,
@@ -44,7 +45,7 @@ from coordinator.events import (
     UpdateRestored,
     Version,
 )
-from coordinator.round import MARK_S, RETURN_S, begin, refusal, step
+from coordinator.round import MARK_S, RETURN_S, begin, step
 from coordinator.round_state import Collecting, Over, Selecting, State
 from schemas.messages import Join, Outcome, RoundSummary, Task
 from tests.test_round import METRICS, START, names, rules, view
