@@ -12,7 +12,7 @@ STAMP := $(VENV)/.installed
 # constraints.txt refuses the CUDA packages either way, so a wrong build can't slip in.
 TORCH_INDEX ?= https://download.pytorch.org/whl/cpu
 
-.PHONY: demo test check format clean
+.PHONY: demo test simulate check format clean
 
 $(STAMP): pyproject.toml constraints.txt
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
@@ -26,6 +26,9 @@ demo: $(STAMP)
 
 test: $(STAMP)
 	$(BIN)/python -m pytest -n auto
+
+simulate: $(STAMP)
+	$(BIN)/python -m tests.simulation --seconds $(or $(SECONDS),600) $(if $(SEED),--seed $(SEED))
 
 check: $(STAMP)
 	$(BIN)/ruff check .

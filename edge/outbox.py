@@ -1,16 +1,17 @@
 """Updates on disk until the coordinator's receipt, so that a power cut costs no training and the same bytes go again.
 
-One file for each (run, round, task); another attempt at the same task replaces it. Once a receipt has come the file
-keeps its header alone, so that a restart within the round doesn't train again. The header of the newest few stays.
+One file for each (run, round, task); another attempt at the same task replaces it. Once a receipt has come, a file
+beside it keeps the header and the outcome, so that a restart within the round doesn't train again; that of the newest
+few stays. Putting an update costs two fsyncs; settling it none: the update's bytes stay until the next one is put, so
+that after a power cut which loses or tears the receipt the same bytes go again, and a duplicate's receipt answers them.
 
 An update's age is counted in seconds this device has been running, added up over its starts: no wall clock that jumps
 can make an update old, or young again, and one that lay in a device that was switched off is as new as it was.
-
-Putting an update costs two fsyncs; settling it none: what a power cut undoes is answered by a duplicate's receipt.
 """
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,8 +24,9 @@ from edge.events import Parcel, Ticket
 from schemas.errors import StateError
 from schemas.messages import BlobRef, Count, Message, Name, Nonce, Outcome, RoundNumber, Task
 
-REMEMBERED: Final = 16  # settled updates whose header stays
-_SUFFIX: Final = ".update"
+REMEMBERED: Final = 16  # receipts that stay
+_UPDATE: Final = ".update"
+_RECEIPT: Final = ".receipt"
 _COUNTED: Final = frozenset({Outcome.ACCEPTED.value, Outcome.DUPLICATE.value})
 
 
@@ -73,8 +75,12 @@ class Outbox:
         self._report = report
         self._durable = durable
         self._newest: tuple[Ticket, bytes] | None = None  # about to be sent, once: not read back from a slow card
-        headers = [header for path in sorted(directory.glob(f"*{_SUFFIX}")) if (header := self._read(path)) is not None]
-        self._headers = {self._path(one.ticket): one for one in sorted(headers, key=lambda header: header.sequence)}
+        found = self._read_all(_RECEIPT)
+        for path, header in self._read_all(_UPDATE).items():
+            if path not in found or found[path].ticket != header.ticket:
+                found[path] = header
+        self._headers = dict(sorted(found.items(), key=lambda one: one[1].sequence))  # by the update's path
+        self._spent = {path for path, header in found.items() if header.outcome}  # whose bytes may still be there
 
     def contents(self, running_s: float = 0.0) -> Contents:
         """What is there now, the device having been running for so long."""
@@ -101,8 +107,12 @@ class Outbox:
             running_s=running_s,
         )
         digest = parcel.ref.digest
+        for spent in self._spent:
+            files.remove(spent)
+        self._spent.clear()
         files.write(path, header.model_dump(mode="json"), blob, durable=self._durable, digest=digest)
-        self._headers.pop(path, None)
+        if self._headers.pop(path, None) is not None:
+            files.remove(path.with_suffix(_RECEIPT))  # of an earlier attempt
         self._headers[path] = header
         self._newest = (ticket, blob)
 
@@ -127,25 +137,31 @@ class Outbox:
         return record.payload
 
     def settle(self, ticket: Ticket, outcome: str) -> None:
-        """Keep of an update only that it ended with ``outcome``; nothing where another attempt has its place."""
+        """Note that an update ended with ``outcome``; nothing where another attempt has its place."""
         path = self._path(ticket)
         self._newest = None
         header = self._headers.get(path)
         if header is None or header.ticket != ticket:
             return
-        header = header.model_copy(update={"outcome": outcome})
-        try:
-            files.write(path, header.model_dump(mode="json"), durable=False)
-        except StateError:
-            files.remove(path)  # on a full disk this always helps; a restart may then train the round once more
-        self._headers[path] = header
+        self._headers[path] = header = header.model_copy(update={"outcome": outcome})
+        self._spent.add(path)
+        # On a full disk there may be no receipt: a restart then sends the update again, and is told the same.
+        with contextlib.suppress(StateError):
+            files.write(path.with_suffix(_RECEIPT), header.model_dump(mode="json"), durable=False)
         settled = [one for one, known in self._headers.items() if known.outcome]
         for old in settled[:-REMEMBERED]:
             files.remove(old)
+            files.remove(old.with_suffix(_RECEIPT))
+            self._spent.discard(old)
             del self._headers[old]
 
     def _path(self, ticket: Ticket) -> Path:
-        return self._directory / f"{ticket.run}.{ticket.round}.{ticket.task}{_SUFFIX}"
+        return self._directory / f"{ticket.run}.{ticket.round}.{ticket.task}{_UPDATE}"
+
+    def _read_all(self, suffix: str) -> dict[Path, _Header]:
+        """The headers of all files of a kind, by their update's path."""
+        headers = [header for path in sorted(self._directory.glob(f"*{suffix}")) if (header := self._read(path))]
+        return {self._path(header.ticket): header for header in headers}
 
     def _read(self, path: Path) -> _Header | None:
         try:

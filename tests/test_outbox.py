@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from edge import files
 from edge.events import Parcel, Ticket
 from edge.outbox import REMEMBERED, Outbox
 from schemas import parts
@@ -48,14 +49,48 @@ def test_must_16_invariant_08_the_same_bytes_are_there_after_a_restart(reopen: R
     assert reports == []
 
 
-def test_a_settled_update_leaves_its_ticket_and_not_its_bytes(reopen: Reopen, tmp_path: Path) -> None:
+def test_a_settled_update_leaves_its_ticket_and_its_bytes_only_until_the_next(reopen: Reopen, tmp_path: Path) -> None:
     outbox, _ = reopen()
     put(outbox, ticket(), bytes(50_000))
     outbox.settle(ticket(), "accepted")
     contents = reopen()[0].contents()
     assert (contents.parcels, contents.settled, contents.last_round) == ((), (ticket(),), 1)
-    assert sum(path.stat().st_size for path in (tmp_path / "outbox").iterdir()) < 1000
     assert outbox.blob(ticket()) is None
+    outbox, _ = reopen()
+    put(outbox, ticket(2))
+    assert sum(path.stat().st_size for path in (tmp_path / "outbox").iterdir()) < 2000
+    assert reopen()[0].contents().settled == (ticket(),)
+
+
+@pytest.mark.parametrize("harm", [lambda path: path.unlink(), lambda path: path.write_bytes(b"")])
+def test_invariant_08_a_receipt_that_a_power_cut_undoes_leaves_the_update_to_be_sent_again(
+    reopen: Reopen, tmp_path: Path, harm: Callable[[Path], None]
+) -> None:
+    """Seen to fail where settling replaced the update's own file, which is torn then, so that it is trained again."""
+    outbox, _ = reopen()
+    parcel = put(outbox, ticket())
+    outbox.settle(ticket(), "accepted")
+    newest = max((tmp_path / "outbox").iterdir(), key=lambda path: path.stat().st_mtime_ns)
+    harm(newest)
+    outbox, _ = reopen()
+    assert outbox.contents().parcels == (parcel,)
+    assert outbox.blob(ticket()) == b"update"
+
+
+def test_invariant_08_a_receipt_on_a_full_disk_leaves_the_update_to_be_sent_again(
+    reopen: Reopen, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Seen to fail where the update was removed instead, and trained again after a restart."""
+    outbox, _ = reopen()
+    parcel = put(outbox, ticket())
+    monkeypatch.setattr(files, "write", full)
+    outbox.settle(ticket(), "accepted")
+    assert outbox.contents().settled == (ticket(),)
+    assert reopen()[0].contents().parcels == (parcel,)
+
+
+def full(*_: object, **__: object) -> None:
+    raise StateError("no space left")
 
 
 def test_only_accepted_training_counts_as_the_last_round(reopen: Reopen) -> None:
@@ -134,7 +169,7 @@ def test_invariant_11_only_the_newest_settled_tickets_are_remembered(reopen: Reo
         put(outbox, ticket(number))
         outbox.settle(ticket(number), "accepted")
     assert [one.round for one in reopen()[0].contents().settled] == list(range(5, REMEMBERED + 5))
-    assert len(list((tmp_path / "outbox").iterdir())) == REMEMBERED
+    assert len(list((tmp_path / "outbox").iterdir())) == REMEMBERED + 1  # receipts, and the newest update
 
 
 def test_an_update_costs_two_fsyncs_and_its_receipt_none(reopen: Reopen, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -10,24 +10,30 @@ from __future__ import annotations
 import heapq
 import random
 import threading
+from collections import deque
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from functools import partial
+from functools import lru_cache, partial
 
 from schemas.errors import BrokerUnreachable, PayloadTooLarge
+from schemas.link import filters
 from schemas.link.backoff import Backoff, Draw
-from schemas.link.filters import check_filter, check_topic, matches
+from schemas.link.filters import check_filter, check_topic
 from schemas.link.link import Connected, Disconnected, Event, Inbound, Qos, Sent, Sink, Will
 from schemas.link.outbound import Outbound, Publication
+
+matches = lru_cache(4096)(filters.matches)  # each message is held against each subscription
 
 
 @dataclass(frozen=True, slots=True)
 class Faults:
-    """What goes wrong between the broker and a subscriber; publishers are told ``Sent`` all the same, as in life."""
+    """What goes wrong between the broker and its clients; publishers are told ``Sent`` all the same, as in life."""
 
     loss: float = 0.0  # probability that a message is thrown away, as a full queue does
     duplicate: float = 0.0  # probability that it comes twice
     delay_s: float = 0.0  # longest delay, each uniform below it; a subscriber's messages stay in order
+    reorder: bool = False  # but those of one topic may overtake those of another
+    uplink_s: float = 0.0  # longest way of a publication to the broker, and of ``Sent`` back; what breaks one loses it
 
 
 @dataclass(slots=True)
@@ -47,19 +53,19 @@ class _Session:
     filters: dict[str, Qos] = field(default_factory=dict)
     unacked: dict[int, _Message] = field(default_factory=dict)
     link: MemoryLink | None = None
-    clear_at_s: float = 0.0  # when the last message on its way arrives
+    clear_at_s: dict[str, float] = field(default_factory=dict)  # when the last message on its way arrives; by topic
 
 
 class MemoryBroker:
     """A broker in this process; ``now_s`` is its clock, which only ``advance`` moves."""
 
     def __init__(self, *, limit: int | None = None, faults: Faults | None = None, draw: Draw | None = None) -> None:
-        """``limit``: largest payload in bytes; ``draw``: where faults and jitter come from."""
+        """``limit``: largest payload in bytes; ``draw``: where faults and jitter come from. ``faults`` may change."""
         self.limit = limit
+        self.faults = faults or Faults()
         self.now_s = 0.0
         self.draw = draw or random.Random(0)  # noqa: S311 - faults, no secret
         self.lock = threading.RLock()
-        self._faults = faults or Faults()
         self._up = True
         self._sessions: dict[str, _Session] = {}
         self._retained: dict[str, _Message] = {}
@@ -73,6 +79,11 @@ class MemoryBroker:
         """The retained payloads by topic, as they are now."""
         with self.lock:
             return {topic: message.payload for topic, message in self._retained.items()}
+
+    @property
+    def next_due_s(self) -> float | None:
+        """When ``advance`` next has something to do."""
+        return self._due[0][0] if self._due else None
 
     def advance(self, seconds: float) -> None:
         """Move the clock; what falls due happens in its order, each at its own time."""
@@ -92,6 +103,13 @@ class MemoryBroker:
             if session is not None and session.link is not None:
                 self._lose(session, session.link, "the connection broke")
             self.run()
+
+    def freeze(self, client_id: str) -> None:
+        """Have a client's connection hang, half-open: nothing comes through, and nobody notices until ``cut``."""
+        with self.lock:
+            session = self._sessions.get(client_id)
+            if session is not None and session.link is not None:
+                session.link.frozen = True
 
     def mend(self, client_id: str) -> None:
         """Let a barred client in at its next attempt."""
@@ -136,6 +154,10 @@ class MemoryBroker:
                 heapq.heappop(self._due)[2]()
         finally:
             self._running = False
+
+    def uplink_at(self) -> float:
+        """When something that a client and the broker say to each other now arrives."""
+        return self.now_s + self.draw.random() * self.faults.uplink_s
 
     def connect(self, link: MemoryLink) -> bool | None:
         """Whether a session was kept for it; None: nothing answers."""
@@ -206,7 +228,7 @@ class MemoryBroker:
         link.broken(why)
 
     def _deliver(self, session: _Session, message: _Message) -> None:
-        if self.draw.random() < self._faults.loss:
+        if self.draw.random() < self.faults.loss:
             return
         self._order += 1
         number = self._order
@@ -216,16 +238,18 @@ class MemoryBroker:
             self._send(session, number, message)
 
     def _send(self, session: _Session, number: int, message: _Message) -> None:
-        delay_s = self.draw.random() * self._faults.delay_s
-        session.clear_at_s = max(session.clear_at_s, self.now_s + delay_s)
+        delay_s, queue = self.draw.random() * self.faults.delay_s, message.topic if self.faults.reorder else ""
+        arrives_at = max(session.clear_at_s.get(queue, 0.0), self.now_s + delay_s)
+        session.clear_at_s = {queue: at_s for queue, at_s in session.clear_at_s.items() if at_s > self.now_s}
+        session.clear_at_s[queue] = arrives_at
         assert session.link is not None
-        copies = 2 if self.draw.random() < self._faults.duplicate else 1
+        copies = 2 if self.draw.random() < self.faults.duplicate else 1
         for _ in range(copies):
-            self.at(session.clear_at_s, partial(self._arrive, session, number, message, session.link.connection))
+            self.at(arrives_at, partial(self._arrive, session, number, message, session.link.connection))
 
     def _arrive(self, session: _Session, number: int, message: _Message, connection: object) -> None:
         """A message reaches its subscriber, if that connection is still the one it was sent over."""
-        if session.link is None or session.link.connection is not connection:
+        if session.link is None or session.link.connection is not connection or session.link.frozen:
             return
         duplicate, message.tried = message.tried, True
         ack = partial(self._ack, session, number, connection)
@@ -261,11 +285,14 @@ class MemoryLink:
         self.keep_session = keep_session
         self.emit = sink
         self.connection: object | None = None
+        self.frozen = False
         self._broker = broker
         self._backoff = backoff or Backoff()
         self._outbound = Outbound(bulk_window)
         self._filters: dict[str, Qos] = {}
         self._forgotten: set[str] = set()
+        self._under_way: deque[Publication] = deque()
+        self._arrives_at = 0.0
         self._token = 0
         self._failures = 0
         self._closed = False
@@ -303,7 +330,7 @@ class MemoryLink:
             self._forgotten.difference_update(filters)
             self._token += 1
             token = self._token
-            if self.connection:
+            if self.connection and not self.frozen:
                 arrived_at = self._broker.subscribe(self.client_id, wanted)
                 self._broker.at(arrived_at, partial(self._answer, token, self.connection))
             self._broker.run()
@@ -321,7 +348,7 @@ class MemoryLink:
         with self._broker.lock:
             for pattern in filters:
                 self._filters.pop(pattern, None)
-            if self.connection:
+            if self.connection and not self.frozen:
                 self._broker.unsubscribe(self.client_id, filters)
             else:
                 self._forgotten.update(filters)
@@ -333,6 +360,8 @@ class MemoryLink:
                 return
             if farewell is not None:
                 self.publish(farewell.topic, farewell.payload, retain=True)
+            while self._under_way and not self.frozen:
+                self._broker.accept(self._under_way.popleft())
             self._closed = True
             self._broker.disconnect(self)
             self.connection = None
@@ -341,7 +370,8 @@ class MemoryLink:
 
     def broken(self, why: str) -> None:
         """The broker says the connection is gone."""
-        self.connection = None
+        self.connection, self.frozen = None, False
+        self._under_way.clear()
         self._outbound.lost()
         self._retry(why)
 
@@ -369,16 +399,37 @@ class MemoryLink:
         self._broker.at(self._broker.now_s + wait_s, self._connect)
 
     def _flush(self) -> None:
-        """Hand the broker what may go; it acknowledges each at once."""
-        while self.connection and not self._held:
-            publication = self._outbound.take(bulk=False) or self._outbound.take(bulk=True)
-            if publication is None:
-                return
+        """Hand the broker what may go."""
+        while (
+            self.connection
+            and not (self._held or self.frozen)
+            and (publication := self._outbound.take(bulk=False) or self._outbound.take(bulk=True))
+        ):
+            if not self._broker.faults.uplink_s and not self._under_way:
+                self._broker.accept(publication)
+                self._settle(publication)
+                continue
+            self._under_way.append(publication)
+            self._arrives_at = max(self._arrives_at, self._broker.uplink_at())
+            self._broker.at(self._arrives_at, partial(self._reach, self.connection))
+
+    def _reach(self, connection: object) -> None:
+        """The oldest publication under way reaches the broker, if that connection still holds."""
+        if self.connection is connection and not self.frozen and self._under_way:
+            publication = self._under_way.popleft()
             self._broker.accept(publication)
-            if publication.qos:
-                self._outbound.settle(publication.token)
-                for token in publication.tokens:
-                    self._tell(Sent(token))
+            self._broker.at(self._broker.uplink_at(), partial(self._acknowledged, publication, connection))
+
+    def _acknowledged(self, publication: Publication, connection: object) -> None:
+        if self.connection is connection and not self.frozen:
+            self._settle(publication)
+            self._flush()
+
+    def _settle(self, publication: Publication) -> None:
+        if publication.qos:
+            self._outbound.settle(publication.token)
+            for token in publication.tokens:
+                self._tell(Sent(token))
 
     def _answer(self, token: int, connection: object) -> None:
         if self.connection is connection:

@@ -1,0 +1,45 @@
+"""The next model, computed another way than the product does: a plain weighted mean in extended precision."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+
+import numpy as np
+from numpy.typing import NDArray
+
+from schemas.messages import RunSettings
+
+Flat = NDArray[np.float32]
+
+
+@dataclass(eq=False)
+class Arithmetic:
+    """A run's models from version 0 on, by the declared rule: ``fedavg`` or ``fedavgm``."""
+
+    settings: RunSettings
+    model: Flat
+    velocity: Flat = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.velocity = np.zeros_like(self.model)
+
+    def follow(self, updates: Iterable[tuple[Flat, int]], found: Flat) -> bool:
+        """Whether ``found`` follows from deltas and their examples; it is what the next one follows from.
+
+        The product rounds its mean to float32 once. Ours may fall on the other side of a tie, so that the two may
+        differ by one unit in a last place, and no more.
+        """
+        strategy = self.settings.strategy
+        weights, total = np.longdouble(0), np.zeros(self.model.size, np.longdouble)
+        for delta, examples in updates:
+            weight = 1 if strategy.weighting == "equal" else min(examples, self.settings.max_weight)
+            total += delta.astype(np.longdouble) * weight
+            weights += weight
+        mean = (total / weights).astype(np.float32)
+        if strategy.name == "fedavgm":
+            mean = self.velocity = self.velocity * np.float32(strategy.momentum) + mean
+        expected = self.model + np.float32(strategy.learning_rate) * mean
+        unit = np.spacing(np.maximum(np.maximum(np.abs(self.model), np.abs(expected)), np.abs(mean)))
+        self.model = found
+        return bool((np.abs(expected - found) <= 2 * unit).all())

@@ -1,0 +1,320 @@
+"""Sees everything that nodes do, and knows what must hold. The numbers are those of the design's invariants.
+
+Nothing here asks a node what it thinks where the referee can see for itself: what is on disk it reads from the journal
+by SQL of its own, what a device knows from the messages it was given, and the next model it computes.
+"""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from functools import lru_cache
+from typing import TYPE_CHECKING, Any, Final
+
+from coordinator import observers as seen
+from coordinator.round_state import Collecting
+from edge.agent import Agent, Happening
+from schemas import codec
+from schemas.errors import StateError, WireError
+from schemas.link.link import Inbound
+from schemas.messages import DeviceState
+from schemas.topics import Address, Kind
+from tests.simulation.disk import Journal
+from tests.simulation.ledger import Ledger, Violation
+from tests.simulation.scenario import TOPICS
+
+if TYPE_CHECKING:
+    from coordinator.service import RunResult
+    from tests.simulation.coordinators import Life as CoordinatorLife
+    from tests.simulation.devices import DeviceNode
+    from tests.simulation.devices import Life as DeviceLife
+    from tests.simulation.world import World
+
+__all__ = ["Referee", "Violation"]
+
+OUTBOX: Final = 8  # invariant 11: updates a device keeps
+SETTLED: Final = 16
+QUEUE: Final = 100  # publications that wait at the coordinator
+TREE: Final = 60  # what it keeps on the broker, blobs counted once
+SPINS: Final = 1000  # turns at one instant
+EPSILON_S: Final = 1e-6
+_MODEL: Final = TOPICS.topic(Address(Kind.MODEL))
+_ROUND: Final = TOPICS.topic(Address(Kind.ROUND))
+
+
+class Referee:
+    """One world's."""
+
+    def __init__(self, world: World) -> None:
+        self._world = world
+        self.garbage: set[bytes] = set()  # payloads nobody must take for anything
+        self._ledger = Ledger(world.scenario)
+        self._desk = _Desk()
+        self._devices: dict[str, _Known] = {}
+        self._limit_s: float | None = None
+        self._looked: dict[str, tuple[float, int]] = {}
+
+    @property
+    def rounds(self) -> int:
+        """How many attempts at training have ended."""
+        return self._ledger.closed
+
+    @property
+    def versions(self) -> int:
+        """How many rounds were committed."""
+        return len(self._ledger.chain) - 1 if self._ledger.chain else 0
+
+    # -- the coordinator -----------------------------------------------------------------------------------------------
+
+    def committed(self, journal: Journal) -> None:
+        """A transaction of the journal is on disk."""
+        for line in self._ledger.read(journal):
+            self._world.note(line)
+
+    def observed(self, life: CoordinatorLife, event: seen.Observation) -> None:
+        """The coordinator let something be seen."""
+        match event:
+            case seen.Started():
+                assert life.disk.journal is not None
+                self._ledger.audit(life.disk.journal)
+                self._desk = _Desk()
+            case seen.MessageRejected(topic=topic):
+                self._desk.garbage[topic] -= 1
+            case _:
+                pass
+
+    def coordinator_hears(self, life: CoordinatorLife, message: Inbound) -> None:  # noqa: ARG002  - as the others
+        """It takes a message from its queue."""
+        desk = self._desk
+        desk.unacknowledged += 1
+        if message.payload in self.garbage:
+            desk.garbage[message.topic] += 1
+        elif "/devices/" in message.topic and message.payload:
+            status = _json(message.payload)
+            if status["state"] != "offline":
+                desk.sessions[status["device"]] = status["session"]
+        elif "/update/" in message.topic:
+            part = _part(message)
+            if part is not None:
+                device, digest, parts, index = part
+                have = desk.delivered.setdefault((device, digest), set())
+                have.add(index)
+                if len(have) == parts:
+                    desk.complete.add((device, digest))
+                self._ledger.early.discard((device, digest))
+
+    def coordinator_acked(self, life: CoordinatorLife, message: Inbound) -> None:  # noqa: ARG002  - likewise
+        """It acknowledges a message to the broker."""
+        desk = self._desk
+        desk.unacknowledged -= 1
+        if message.payload not in self.garbage and "/update/" in message.topic and (part := _part(message)):
+            update = part[:2]
+            if update in desk.complete and not self._ledger.keeps(*update):
+                self._ledger.early.add(update)
+
+    def coordinator_waits(self, life: CoordinatorLife) -> None:
+        """A turn is over; it waits for what comes next."""
+        self.moves(life.node.name)
+        reactor, desk = life.reactor, self._desk
+        if reactor is None or reactor._performer.finish is not None:
+            return
+        if desk.unacknowledged:
+            raise Violation(2, f"{desk.unacknowledged} messages are dealt with and not acknowledged to the broker")
+        if ignored := +desk.garbage:
+            raise Violation(13, f"garbage that nobody counted: {dict(ignored)}")
+        desk.garbage.clear()
+        state, clock = reactor._state, reactor._clock
+        if isinstance(stage := state.stage, Collecting) and not clock.stopped_for:
+            left_s = stage.opened_at + state.rules.deadline_s - clock.now()
+            if left_s < -EPSILON_S:
+                raise Violation(0, f"round {state.round} is open {-left_s:.3f} s after its deadline")
+            self._ledger.left = {stage.ticket.nonce: left_s}
+        for name, member in reactor._fleet.members.items():
+            if member.state is DeviceState.OFFLINE and member.session != desk.sessions.get(name, member.session):
+                raise Violation(0, f"the stale will of {name}'s session {member.session} is believed")
+        publisher, inbox = reactor._publisher, reactor._inbox
+        if len(publisher._queue) > QUEUE or len(publisher._tree) > TREE:
+            raise Violation(11, f"{len(publisher._queue)} publications wait, {len(publisher._tree)} are kept")
+        if inbox.buffered > inbox._room:
+            raise Violation(11, f"{inbox.buffered} bytes of unfinished updates")
+
+    def moves(self, name: str) -> None:
+        """A node looks at its clock; if it does so without end and no time passes, it spins."""
+        at, times = self._looked.get(name, (-1.0, 0))
+        times = times + 1 if at == self._world.now else 0
+        self._looked[name] = (self._world.now, times)
+        if times > SPINS:
+            raise Violation(0, f"{name} spins")
+
+    def coordinator_said(self, life: CoordinatorLife, topic: str, payload: bytes) -> None:  # noqa: ARG002  - likewise
+        """It publishes something."""
+        if topic == _ROUND:
+            self._announced(_json(payload))
+        elif topic == _MODEL:
+            pointer = _json(payload)
+            self._ledger.published(pointer["version"], pointer["digest"], pointer["previous"])
+        elif "/receipt/" in topic:
+            receipt = _json(payload)
+            self._world.note(f"receipt {receipt['round']} {receipt['task']} {receipt['device']} {receipt['outcome']}")
+            if receipt["outcome"] in {"accepted", "duplicate"}:
+                self._ledger.receipted(receipt["nonce"], receipt["device"], receipt["outcome"])
+
+    def _announced(self, announcement: dict[str, Any]) -> None:
+        self._world.note(f"announces {announcement['round']} {announcement['task']} {announcement['phase']}")
+        if announcement["phase"] == "collecting":
+            self._ledger.announced(announcement["nonce"], announcement["remaining_s"])
+
+    def disk_refused(self, life: CoordinatorLife, error: StateError) -> None:
+        """The coordinator ended because its disk won't."""
+        if not life.disk.refused:
+            raise Violation(4, f"its disk is all right, and the coordinator can't go on: {error}")
+
+    def failed(self) -> None:
+        """The run ended with its documented error."""
+
+    def finished(self, result: RunResult) -> None:
+        """The run has come to its end."""
+        self._world.note(f"finished at version {result.version}")
+        if (result.version, result.digest) != self._ledger.newest:
+            raise Violation(5, f"the run ends with version {result.version}, and not with the newest committed")
+        if result.version != self._world.scenario.settings.rounds:
+            raise Violation(0, f"the run is over at version {result.version}")
+
+    def time_passes(self) -> None:
+        """Now and then: is all of this coming to an end?"""
+        world = self._world
+        if self._limit_s is None:
+            settings = world.scenario.settings
+            self._limit_s = world.scenario.calm_at + 300.0 + settings.rounds * 8.0 * settings.deadline_s
+        if world.now > self._limit_s:
+            raise Violation(0, f"nothing has gone wrong for long, and after {world.now:.0f} s the run is not over")
+
+    # -- devices -------------------------------------------------------------------------------------------------------
+
+    def device_started(self, life: DeviceLife, agent: Agent) -> None:
+        """A device's agent has read its disk."""
+        known = self._devices.setdefault(life.node.name, _Known())
+        known.begin(agent)
+        self._world.note(f"{life.node.name} starts")
+
+    def device_died(self, life: DeviceLife, *, power_cut: bool) -> None:
+        """A device's process is gone; a power cut may bring back an older model, which it needs no disk for."""
+        known = self._devices.get(life.node.name)
+        if known is not None and power_cut:
+            known.version = -1
+
+    def device_hears(self, life: DeviceLife, happening: Happening) -> None:
+        """A device takes in what was posted for it."""
+        if not isinstance(happening, Inbound):
+            return
+        known = self._devices[life.node.name]
+        if happening.payload in self.garbage:
+            known.garbage += 1
+        elif happening.topic == _ROUND:
+            message = _json(happening.payload)
+            known.until[message["nonce"]] = self._world.now + message["remaining_s"]
+
+    def device_turned(self, life: DeviceLife) -> None:
+        """A device has done what followed from an event."""
+        if not life.alive:
+            return
+        self._devices[life.node.name].look(life.node)
+
+    def device_trains(self, life: DeviceLife, key: str) -> None:
+        """A device has its trainer begin."""
+        self._world.note(f"{life.node.name} works on {key}")
+        known, (_, _, number, task, nonce) = self._devices[life.node.name], key.split("/")
+        if (number, task, nonce) in known.digests:
+            raise Violation(8, f"{key} is trained again, though its update was on disk")
+        known.in_time(nonce, self._world.now, "is worked on")
+
+    def device_said(self, life: DeviceLife, topic: str, payload: bytes) -> None:
+        """A device publishes something."""
+        known = self._devices[life.node.name]
+        if "/join/" in topic:
+            join = _json(payload)
+            self._world.note(f"{life.node.name} joins {join['round']} {join['task']} {join['accepts']}")
+            if join["accepts"]:
+                known.in_time(join["nonce"], self._world.now, "is answered")
+        elif "/update/" in topic:
+            digest = codec.decode_part(payload).blob.digest
+            self._world.note(f"{life.node.name} sends {topic[len(TOPICS.prefix) :]} of {digest[:8]}")
+            known.look(life.node)
+            if digest not in known.digests.values():
+                raise Violation(8, f"{life.node.name} sends an update that is not on its disk")
+
+
+class _Desk:
+    """What one life of the coordinator has in hand."""
+
+    def __init__(self) -> None:
+        self.unacknowledged = 0
+        self.garbage: Counter[str] = Counter()  # by topic
+        self.sessions: dict[str, int] = {}  # of each device's newest status but wills
+        self.delivered: dict[tuple[str, str], set[int]] = {}  # parts by device and digest
+        self.complete: set[tuple[str, str]] = set()
+
+
+class _Known:
+    """What is known of one device."""
+
+    def __init__(self) -> None:
+        self.version = -1
+        self.session = 0  # of the coordinator, in this life
+        self.digests: dict[tuple[str, str, str], str] = {}  # of all updates it ever kept, by round, task and nonce
+        self.until: dict[str, float] = {}  # till when a nonce may be answered, by what this life was told
+        self.garbage = 0
+
+    def begin(self, agent: Agent) -> None:
+        """A life of its process begins."""
+        self.until.clear()
+        self.garbage = self.session = 0
+        self._see(agent)
+
+    def look(self, node: DeviceNode) -> None:
+        """See what it holds."""
+        assert node.life is not None
+        agent = node.life.agent
+        assert agent is not None
+        self._see(agent)
+        if agent.rejected.total() < self.garbage:
+            raise Violation(13, f"{node.name} was given garbage {self.garbage} times and counted {agent.rejected}")
+
+    def in_time(self, nonce: str, now: float, what: str) -> None:
+        """Whether an announcement may still be answered."""
+        if nonce not in self.until or now > self.until[nonce] + EPSILON_S:
+            raise Violation(7, f"an announcement that has expired or was never made {what}: {nonce}")
+
+    def _see(self, agent: Agent) -> None:
+        state = agent._state
+        if state.coordinator is not None:
+            if state.coordinator.session < self.session:
+                raise Violation(0, f"{agent.name} believes the stale session {state.coordinator.session}")
+            self.session = state.coordinator.session
+        if state.model is not None:
+            if state.model.version < self.version:
+                raise Violation(7, f"{agent.name} goes back from model {self.version} to {state.model.version}")
+            self.version = state.model.version
+        if len(state.outbox) > OUTBOX or len(state.settled) > SETTLED:
+            raise Violation(11, f"{agent.name} keeps {len(state.outbox)} updates and {len(state.settled)} tickets")
+        for pending in state.outbox:
+            ticket, digest = pending.parcel.ticket, pending.parcel.ref.digest
+            key = (str(ticket.round), str(ticket.task), ticket.nonce)
+            if self.digests.setdefault(key, digest) != digest:
+                raise Violation(8, f"{agent.name} has two updates for one round: {key}")
+
+
+@lru_cache(256)
+def _json(payload: bytes) -> dict[str, Any]:
+    """A message, not to be changed; many devices hear the same one."""
+    message: dict[str, Any] = json.loads(payload)
+    return message
+
+
+def _part(message: Inbound) -> tuple[str, str, int, int] | None:
+    """Device, digest, number of parts and index of an update's part."""
+    try:
+        part = codec.decode_part(message.payload)
+    except WireError:
+        return None
+    return message.topic.split("/")[-2], part.blob.digest, part.blob.parts, part.index

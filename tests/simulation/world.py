@@ -1,0 +1,228 @@
+"""One simulated federation: virtual time, a broker, nodes, mishaps and a referee, in one thread and from one seed."""
+
+from __future__ import annotations
+
+import hashlib
+import heapq
+import itertools
+import logging
+import random
+import shutil
+import traceback
+from collections import Counter, deque
+from collections.abc import Callable
+from contextlib import ExitStack
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Final
+
+from coordinator.service import RunResult
+from schemas.errors import BrokerUnreachable, FederationError, StateError
+from schemas.link.memory import MemoryBroker, MemoryLink
+from tests.simulation.coordinators import NAME, CoordinatorNode
+from tests.simulation.devices import DeviceNode
+from tests.simulation.disk import Disk, Disks
+from tests.simulation.faults import Mishaps
+from tests.simulation.liars import Liar
+from tests.simulation.referee import Referee, Violation
+from tests.simulation.scenario import CALM, Scenario
+
+TAIL: Final = 60  # lines of the trace that are kept
+REPLAYED: Final = 40  # messages of each kind that may come once more
+UNNOTICED: Final = 0.5  # share of power cuts that the broker only notices after a while
+KEEPALIVE_S: Final = 45.0  # the longest it takes to
+DOWN_S: Final = (0.1, 2.0, 40.0)  # how long a node is down, at most
+
+_REPLAYED: Final = ("/model", "/rounds/current", "/update/", "/join/", "/devices/")  # in their topics
+
+
+@dataclass(eq=False)
+class Outcome:
+    """What came of one seed."""
+
+    seed: int
+    rounds: int = 0  # closed: committed or abandoned
+    committed: int = 0
+    failures: int = 0  # of the run, each gone on from
+    virtual_s: float = 0.0
+    trace: str = ""  # digest of all that happened
+    faults: Counter[str] = field(default_factory=Counter)
+    violation: str = ""
+    tail: tuple[str, ...] = ()
+
+
+class World:
+    """One seed's federation. ``run`` is the whole of its life."""
+
+    def __init__(self, scenario: Scenario, base: Path) -> None:
+        self.scenario = scenario
+        self.base = base
+        self.disks = Disks(base)
+        self.faults: Counter[str] = Counter()
+        self.heard: dict[str, deque[tuple[str, bytes]]] = {}  # what somebody might say again, by what it is
+        self.draw = random.Random(f"{scenario.seed}/world")  # noqa: S311  - no secret
+        link = random.Random(f"{scenario.seed}/link")  # noqa: S311
+        self.broker = MemoryBroker(faults=scenario.faults, draw=link)
+        self.referee = Referee(self)
+        self.calm = not scenario.mishaps
+        self.failures = 0
+        self.coordinator = CoordinatorNode(self)
+        self.devices = [DeviceNode(self, one) for one in scenario.members if one.kind in {"honest", "slow"}]
+        self.liars = [Liar(self, one) for one in scenario.members if one.kind not in {"honest", "slow"}]
+        self._due: list[tuple[float, int, Callable[[], None]]] = []
+        self._order = itertools.count()
+        self._trace = hashlib.sha256()
+        self._tail: deque[str] = deque(maxlen=TAIL)
+
+    @property
+    def now(self) -> float:
+        """Virtual seconds since the start."""
+        return self.broker.now_s
+
+    def at(self, when: float, action: Callable[[], None]) -> None:
+        """Have ``action`` done at a time; those of one time in the order of the calls."""
+        heapq.heappush(self._due, (when, next(self._order), action))
+
+    def note(self, text: str) -> None:
+        """Write a line of the trace."""
+        line = f"{self.now:.6f} {text}"
+        self._trace.update(line.encode())
+        self._tail.append(line)
+
+    def remember(self, topic: str, payload: bytes) -> None:
+        """Keep what was said, for somebody to say it again."""
+        for kind in _REPLAYED:
+            if kind in topic:
+                self.heard.setdefault(kind, deque(maxlen=REPLAYED)).append((topic, payload))
+
+    def turn(self, until: float) -> bool:
+        """Do what comes next, if it comes by ``until``; else let time pass until then, and say False."""
+        ours = self._due[0][0] if self._due else float("inf")
+        theirs = self.broker.next_due_s
+        if theirs is not None and theirs <= min(ours, until):
+            self.broker.advance(max(0.0, theirs - self.now))
+            return True
+        if ours > until:
+            self.broker.advance(max(0.0, until - self.now))
+            self.broker.now_s = max(self.broker.now_s, until)  # sums of floats may fall short of it
+            return False
+        self.broker.advance(max(0.0, ours - self.now))
+        heapq.heappop(self._due)[2]()
+        self.referee.time_passes()
+        return True
+
+    def run_until(self, until: float) -> None:
+        """Let time pass."""
+        while self.turn(until):
+            pass
+
+    def run(self) -> Outcome:
+        """Everything, from the first start to the run's end. Never raises for a violation."""
+        outcome = Outcome(self.scenario.seed)
+        with ExitStack() as stack:
+            stack.enter_context(_quiet("edge"))
+            stack.enter_context(self.disks.patched())
+            try:
+                self._live()
+            except Violation as violation:
+                outcome.violation = str(violation)
+            except Exception as error:  # noqa: BLE001  - what a node must never raise
+                outcome.violation = f"crash: {error!r}"
+                self._tail.extend(traceback.format_exception(error))
+        outcome.rounds, outcome.committed = self.referee.rounds, self.referee.versions
+        outcome.virtual_s, outcome.faults, outcome.failures = self.now, self.faults, self.failures
+        outcome.trace, outcome.tail = self._trace.hexdigest(), tuple(self._tail)
+        return outcome
+
+    def _live(self) -> None:
+        for device in self.devices:
+            self.at(device.member.arrives_at, device.start)
+        for liar in self.liars:
+            self.at(liar.member.arrives_at, liar.start)
+        Mishaps(self).begin()
+        self.at(self.scenario.calm_at, self._calm_down)
+        while (result := self._coordinate()) is None or result.stopped:
+            self.run_until(self.now + self.draw.random() * self.draw.choice(DOWN_S))
+        self.referee.finished(result)
+
+    def _coordinate(self) -> RunResult | None:
+        self.note("coordinator starts")
+        life = self.coordinator.next_life()
+        try:
+            return self.coordinator.live(life)
+        except FederationError as error:  # what its documentation says it may end with; its operator starts it again
+            self.note(f"run failed: {error}")
+            self.failures += 1
+            self.referee.failed()
+        except BrokerUnreachable:  # not within its first ten seconds
+            self.note("coordinator ends: no broker")
+        except StateError as error:
+            self.note("coordinator ends: its disk won't")
+            self.referee.disk_refused(life, error)
+        return None
+
+    def _calm_down(self) -> None:
+        """From here on nothing goes wrong any more, and what is down comes back."""
+        self.note("calm")
+        self.calm = True
+        self.broker.faults = CALM
+        self.broker.start()
+        for name in (NAME, *(device.name for device in self.devices)):
+            self.broker.mend(name)
+            self.broker.cut(name)
+        nodes: list[CoordinatorNode | DeviceNode] = [self.coordinator, *self.devices]
+        for node in nodes:
+            node.fill(full=False)
+            if node.life is not None:
+                node.life.disk.dies_at = None
+        for device in self.devices:
+            device.start()
+
+    # What befalls nodes.
+
+    def device_died(self, node: DeviceNode, *, power_cut: bool) -> None:
+        """The broker notices, or thinks for a while that it is still there; and it comes back some time."""
+        self.note(f"{node.name} dies{' by a power cut' if power_cut else ''}")
+        self._lost(node.name, power_cut=power_cut)
+        self.at(self.now + self.draw.random() * self.draw.choice(DOWN_S), node.start)
+
+    def coordinator_died(self, *, power_cut: bool) -> None:
+        """The broker notices, or thinks for a while that it is still there."""
+        self.note(f"coordinator dies{' by a power cut' if power_cut else ''}")
+        self._lost(NAME, power_cut=power_cut)
+
+    def discard(self, disk: Disk) -> None:
+        """A process is gone: nobody looks at its directory any more."""
+        self.disks.drop(disk)
+        shutil.rmtree(disk.root, ignore_errors=True)
+
+    def _link_of(self, client_id: str) -> MemoryLink | None:
+        session = self.broker._sessions.get(client_id)
+        return None if session is None else session.link
+
+    def _lost(self, client_id: str, *, power_cut: bool) -> None:
+        if not power_cut or self.draw.random() >= UNNOTICED:
+            self.broker.cut(client_id)
+            return
+        self.broker.freeze(client_id)
+        link = self._link_of(client_id)
+
+        def notice() -> None:
+            if link is not None and self._link_of(client_id) is link:
+                self.broker.cut(client_id)
+
+        self.at(self.now + self.draw.random() * KEEPALIVE_S, notice)
+
+
+class _quiet:  # noqa: N801  - a context manager
+    """Nobody reads the log of a logger."""
+
+    def __init__(self, name: str) -> None:
+        self._logger = logging.getLogger(name)
+
+    def __enter__(self) -> None:
+        self._before, self._logger.disabled = self._logger.level, False
+        self._logger.setLevel(logging.CRITICAL + 1)
+
+    def __exit__(self, *_: object) -> None:
+        self._logger.setLevel(self._before)

@@ -1,0 +1,311 @@
+"""Bugs planted in the product, one at a time: the simulation finds each within a few seeds, and names what it breaks.
+
+This is the proof that the simulation's silence means something. A bug is planted by replacing a function; the product
+has no switch for any of this.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from coordinator import admission, inbox, models, reactor
+from coordinator import events as ce
+from coordinator import round as core
+from coordinator.database import Database
+from coordinator.events import Effect, Event, Header
+from coordinator.fleet import Fleet, Member
+from coordinator.inbox import Content, Inbox
+from coordinator.journal import Journal, ModelVersion
+from coordinator.models import Checkpoint, ModelStore
+from coordinator.performer import Performer
+from coordinator.reactor import Reactor
+from coordinator.round_state import Collecting, State
+from coordinator.run_store import RunStore
+from edge import files, participation
+from edge.events import Parcel
+from edge.outbox import Contents, Outbox
+from schemas.errors import Reject
+from schemas.link.link import Inbound
+from schemas.messages import DeviceState, DeviceStatus, Outcome, RoundSummary
+from tests.simulation.run import outcomes
+
+Plant = Callable[[pytest.MonkeyPatch], None]
+SEEDS = range(1, 61)
+ROUNDS = 12
+
+
+def hunt(seeds: range = SEEDS) -> tuple[int, str]:
+    """The first seed in which something is violated, and what; 0 and nothing where nothing is."""
+    return next(((one.seed, one.violation) for one in outcomes(seeds, ROUNDS) if one.violation), (0, ""))
+
+
+# -- the coordinator ---------------------------------------------------------------------------------------------------
+
+
+def an_update_is_folded_twice(patch: pytest.MonkeyPatch) -> None:
+    fold = RunStore.fold
+
+    def twice(store: RunStore, header: Header, content: Content, staleness: int | None = None) -> None:
+        fold(store, header, content, staleness)
+        if header.task == "train" and header.device == "dev-1":
+            fold(store, header, content, staleness)
+
+    patch.setattr(RunStore, "fold", twice)
+
+
+def a_second_update_of_a_device_counts_too(patch: pytest.MonkeyPatch) -> None:
+    refusal = admission.refusal
+
+    def lenient(state: State, header: Header) -> tuple[Outcome, Reject | None, str] | None:
+        refused = refusal(state, header)
+        return None if refused is not None and refused[0] is Outcome.DUPLICATE else refused
+
+    patch.setattr("coordinator.round.refusal", lenient)
+    patch.setattr(inbox, "refusal", lenient)
+
+
+def some_messages_are_never_acknowledged(patch: pytest.MonkeyPatch) -> None:
+    receive = Reactor._receive
+
+    def forgetful(one: Reactor, message: Inbound) -> None:
+        receive(one, message)
+        if "/join/" in message.topic:
+            one._acks.pop()
+
+    patch.setattr(Reactor, "_receive", forgetful)
+
+
+def updates_are_acknowledged_before_the_journal_has_them(patch: pytest.MonkeyPatch) -> None:
+    receive = Reactor._receive
+
+    def hasty(one: Reactor, message: Inbound) -> None:
+        receive(one, message)
+        for ack in one._acks:
+            ack()
+        one._acks.clear()
+
+    patch.setattr(Reactor, "_receive", hasty)
+
+
+def receipts_are_sent_before_the_commit(patch: pytest.MonkeyPatch) -> None:
+    perform = Performer.perform
+
+    def hasty(one: Performer, effects: Sequence[Effect], met: Sequence[DeviceStatus] = ()) -> Iterator[Event]:
+        for effect in effects:
+            if isinstance(effect, ce.Reply):
+                one._reply(effect)
+        return perform(one, [effect for effect in effects if not isinstance(effect, ce.Reply)], met)
+
+    patch.setattr(Performer, "perform", hasty)
+
+
+def a_restart_forgets_the_open_rounds_updates(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(Journal, "updates", lambda *_: iter(()))
+
+
+def a_restart_counts_attempts_from_zero(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(Journal, "attempts", lambda *_: 0)
+
+
+def a_restart_gives_the_round_its_whole_time_again(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(Journal, "elapsed", lambda *_: 0.0)
+
+
+def a_restart_opens_another_attempt(patch: pytest.MonkeyPatch) -> None:
+    begin = core.begin
+
+    def forgetful(state: State, _reopened: object = None) -> core.Step:
+        return begin(replace(state, attempt=state.attempt + 1))
+
+    patch.setattr(reactor, "begin", forgetful)
+
+
+def a_commit_is_two_transactions(patch: pytest.MonkeyPatch) -> None:
+    def in_two(one: Journal, nonce: str, summary: RoundSummary, model: ModelVersion, at: str) -> None:
+        one._close(nonce, "train", "committed", summary=summary.model_dump_json())
+        one._add_model(model, at)
+
+    patch.setattr(Journal, "commit_round", in_two)
+
+
+def the_journal_is_not_synced(patch: pytest.MonkeyPatch) -> None:
+    execute = Database.execute
+
+    def lazy(one: Database, sql: str, values: Any = ()) -> Any:
+        return execute(one, sql.replace("synchronous=FULL", "synchronous=NORMAL"), values)
+
+    patch.setattr(Database, "execute", lazy)
+
+
+class LazySync:
+    """The module ``os`` that syncs ``directories`` alone, or files alone."""
+
+    def __init__(self, *, directories: bool) -> None:
+        self._directories = directories
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(os, name)
+
+    def fsync(self, handle: int) -> None:
+        if Path(f"/proc/self/fd/{handle}").is_dir() == self._directories:
+            os.fsync(handle)
+
+
+def a_models_bytes_are_not_synced(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(models, "os", LazySync(directories=True))
+
+
+def a_models_name_is_not_synced(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(models, "os", LazySync(directories=False))
+
+
+def the_optimisers_state_is_lost_in_a_restart(patch: pytest.MonkeyPatch) -> None:
+    load = ModelStore.load
+
+    def forgetful(one: ModelStore, version: int, digest: str | None = None) -> Checkpoint:
+        checkpoint = load(one, version, digest)
+        return replace(checkpoint, moments={name: 0 * values for name, values in checkpoint.moments.items()})
+
+    patch.setattr(ModelStore, "load", forgetful)
+
+
+def a_stale_will_is_believed(patch: pytest.MonkeyPatch) -> None:
+    hear = Fleet.hear
+
+    def gullible(fleet: Fleet, status: DeviceStatus, now: float, *, retained: bool = False) -> Fleet | None:
+        known = fleet.members.get(status.device)
+        if known is not None and status.state is DeviceState.OFFLINE:
+            gone: Member = replace(known, state=status.state, session=status.session)
+            return replace(fleet, members={**fleet.members, status.device: gone})
+        return hear(fleet, status, now, retained=retained)
+
+    patch.setattr(Fleet, "hear", gullible)
+
+
+def garbage_is_not_counted(patch: pytest.MonkeyPatch) -> None:
+    receive = Inbox.receive
+
+    def careless(one: Inbox, topic: str, payload: bytes, state: State) -> Any:
+        arrival = receive(one, topic, payload, state)
+        return None if isinstance(arrival, ce.Rejected) else arrival
+
+    patch.setattr(Inbox, "receive", careless)
+
+
+def an_attempt_is_announced_before_it_is_in_the_journal(patch: pytest.MonkeyPatch) -> None:
+    open_round = RunStore.open
+
+    def lazy(one: RunStore, announcement: Any) -> Iterator[Any]:
+        yield from open_round(one, announcement)
+
+    patch.setattr(RunStore, "open", lazy)
+
+
+def a_round_is_not_closed_at_its_deadline(patch: pytest.MonkeyPatch) -> None:
+    close = core._try_close
+
+    def slow(state: State, stage: Collecting) -> core.Step:
+        over = state.now - stage.opened_at - state.rules.deadline_s
+        return (state, ()) if 0 <= over < 10.0 else close(state, stage)
+
+    patch.setattr(core, "_try_close", slow)
+
+
+# -- devices -----------------------------------------------------------------------------------------------------------
+
+
+def an_update_is_not_synced(patch: pytest.MonkeyPatch) -> None:
+    write = files.write
+
+    def lazy(*positional: Any, **named: Any) -> None:
+        write(*positional, **{**named, "durable": False})
+
+    patch.setattr(files, "write", lazy)
+
+
+def a_restart_trains_again(patch: pytest.MonkeyPatch) -> None:
+    contents = Outbox.contents
+
+    def forgetful(one: Outbox) -> Contents:
+        return replace(contents(one), parcels=(), settled=())
+
+    patch.setattr(Outbox, "contents", forgetful)
+
+
+def an_update_is_sent_before_it_is_on_disk(patch: pytest.MonkeyPatch) -> None:
+    def hasty(one: Outbox, parcel: Parcel, blob: bytes) -> None:
+        one._newest = (parcel.ticket, blob)
+
+    patch.setattr(Outbox, "put", hasty)
+
+
+def an_expired_announcement_is_answered(patch: pytest.MonkeyPatch) -> None:
+    seen = participation._round_seen
+
+    def patient(state: Any, message: Any) -> participation.Step:
+        return seen(state, message.model_copy(update={"remaining_s": message.remaining_s + 1e6}))
+
+    patch.setattr(participation, "_round_seen", patient)
+
+
+def an_older_model_is_taken(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(participation, "_model_seen", lambda state, pointer: (replace(state, pointer=pointer), ()))
+
+
+def the_outbox_grows(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(participation, "SETTLED", 1000)
+
+
+@dataclass(frozen=True)
+class Bug:
+    plant: Plant
+    breaks: tuple[str, ...]  # what the violation begins with, one of them
+
+
+CRASHES = -1  # the product raises what it must not
+
+
+def bug(plant: Plant, *breaks: int) -> Any:
+    texts = tuple("crash:" if number < 0 else f"invariant {number}:" if number else "liveness:" for number in breaks)
+    return pytest.param(Bug(plant, texts), id=plant.__name__)
+
+
+@pytest.mark.parametrize(
+    "planted",
+    [
+        bug(an_update_is_folded_twice, 6),
+        bug(a_second_update_of_a_device_counts_too, 4, 6, CRASHES),
+        bug(some_messages_are_never_acknowledged, 2),
+        bug(updates_are_acknowledged_before_the_journal_has_them, 2),
+        bug(receipts_are_sent_before_the_commit, 2),
+        bug(a_restart_forgets_the_open_rounds_updates, 2, 6),
+        bug(a_restart_counts_attempts_from_zero, 4),
+        bug(a_restart_gives_the_round_its_whole_time_again, 4),
+        bug(a_restart_opens_another_attempt, 4),
+        bug(a_commit_is_two_transactions, 3),
+        bug(the_journal_is_not_synced, 2, 3, 4, 5),
+        bug(a_models_bytes_are_not_synced, 4),
+        bug(a_models_name_is_not_synced, 4),
+        bug(the_optimisers_state_is_lost_in_a_restart, 6),
+        bug(a_stale_will_is_believed, 0),
+        bug(garbage_is_not_counted, 13),
+        bug(an_attempt_is_announced_before_it_is_in_the_journal, 4),
+        bug(a_round_is_not_closed_at_its_deadline, 0),
+        bug(an_update_is_not_synced, 8),
+        bug(a_restart_trains_again, 8),
+        bug(an_update_is_sent_before_it_is_on_disk, 8),
+        bug(an_expired_announcement_is_answered, 7),
+        bug(an_older_model_is_taken, 7),
+        bug(the_outbox_grows, 11),
+    ],
+)
+def test_a_planted_bug_is_found(planted: Bug, monkeypatch: pytest.MonkeyPatch) -> None:
+    planted.plant(monkeypatch)
+    seed, violation = hunt()
+    assert violation.startswith(planted.breaks), f"seed {seed} of {SEEDS}: {violation or 'nothing was found'}"
