@@ -20,7 +20,7 @@ from schemas import codec
 from schemas.errors import StateError
 from schemas.messages import DeviceState, Outcome
 from schemas.topics import Kind
-from tests.edge_scripts import DEVICE, receipt
+from tests.edge_scripts import DEVICE, announcement, receipt
 from tests.link_mosquitto import Mosquitto
 from tests.running_commands import EDGE, Running, device_status, until
 from tests.test_agent import World
