@@ -7,7 +7,7 @@ has no switch for any of this.
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -18,18 +18,19 @@ from coordinator import admission, inbox, models, reactor
 from coordinator import events as ce
 from coordinator import round as core
 from coordinator.database import Database
-from coordinator.events import Effect, Event, Header
+from coordinator.events import Event, Header
 from coordinator.fleet import Fleet, Member
 from coordinator.inbox import Content, Inbox
 from coordinator.journal import Journal, ModelVersion
 from coordinator.models import Checkpoint, ModelStore
-from coordinator.performer import Performer
+from coordinator.performer import Batch, Performer
 from coordinator.reactor import Reactor
 from coordinator.round_state import Collecting, State
 from coordinator.run_store import RunStore
 from edge import files, participation
 from edge.events import Parcel
 from edge.outbox import Contents, Outbox
+from edge.participation_state import Step
 from schemas.errors import Reject
 from schemas.link.link import Inbound
 from schemas.messages import DeviceState, DeviceStatus, Outcome, RoundSummary
@@ -96,11 +97,13 @@ def updates_are_acknowledged_before_the_journal_has_them(patch: pytest.MonkeyPat
 def receipts_are_sent_before_the_commit(patch: pytest.MonkeyPatch) -> None:
     perform = Performer.perform
 
-    def hasty(one: Performer, effects: Sequence[Effect], met: Sequence[DeviceStatus] = ()) -> Iterator[Event]:
-        for effect in effects:
-            if isinstance(effect, ce.Reply):
-                one._reply(effect)
-        return perform(one, [effect for effect in effects if not isinstance(effect, ce.Reply)], met)
+    def hasty(one: Performer, batch: Batch) -> Event | None:
+        if not batch.committed:
+            for effect in batch.effects:
+                if isinstance(effect, ce.Reply):
+                    one._reply(effect)
+            batch.effects = [effect for effect in batch.effects if not isinstance(effect, ce.Reply)]
+        return perform(one, batch)
 
     patch.setattr(Performer, "perform", hasty)
 
@@ -248,7 +251,7 @@ def an_update_is_sent_before_it_is_on_disk(patch: pytest.MonkeyPatch) -> None:
 def an_expired_announcement_is_answered(patch: pytest.MonkeyPatch) -> None:
     seen = participation._round_seen
 
-    def patient(state: Any, message: Any) -> participation.Step:
+    def patient(state: Any, message: Any) -> Step:
         return seen(state, message.model_copy(update={"remaining_s": message.remaining_s + 1e6}))
 
     patch.setattr(participation, "_round_seen", patient)

@@ -211,7 +211,7 @@ class MemoryBroker:
                 if matches(pattern, kept.topic):
                     both: Qos = 1 if qos and kept.qos else 0
                     self._deliver(session, _Message(kept.topic, kept.payload, both, retained=True))
-        return max(session.clear_at_s, self.now_s)
+        return max((*session.clear_at_s.values(), self.now_s))
 
     def unsubscribe(self, client_id: str, filters: tuple[str, ...]) -> None:
         """Forget subscriptions."""

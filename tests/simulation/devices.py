@@ -17,7 +17,7 @@ import numpy as np
 
 from edge.agent import Agent, Device, Happening
 from edge.dataspec import DataSpec
-from edge.jobs import Describe, Described, Evaluate, Evaluated, Failure, Job, Result, Train, Trained
+from edge.jobs import Describe, Described, Evaluate, Evaluated, Failure, Job, Progressed, Result, Train, Trained
 from edge.store import claim
 from schemas import compression
 from schemas.errors import StateError
@@ -214,7 +214,7 @@ class SimTrainer:
         self._life = life
         self._cancelled: set[str] = set()
 
-    def submit(self, job: Job, on_result: Callable[[Result | Failure], None]) -> None:
+    def submit(self, job: Job, on_result: Callable[[Progressed | Result | Failure], None]) -> None:
         """Take a job."""
         life, node = self._life, self._life.node
         self._cancelled.discard(job.key)
@@ -239,6 +239,11 @@ class SimTrainer:
     def cancel(self, key: str) -> None:
         """Forget a job."""
         self._cancelled.add(key)
+
+    def suspend(self, key: str) -> Progressed | None:
+        """Forget a job; nothing of it is kept."""
+        self._cancelled.add(key)
+        return None
 
     def warm(self) -> None:
         """It is always."""
