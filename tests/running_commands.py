@@ -85,6 +85,10 @@ class Running:
     def pid(self) -> int:
         return self._child.pid
 
+    @property
+    def alive(self) -> bool:
+        return self._child.poll() is None
+
     def wait_for(self, words: str) -> str:
         """The first line, of those not seen yet, that has ``words``."""
         deadline = time.monotonic() + LIMIT_S
