@@ -6,33 +6,11 @@ import signal
 from collections.abc import Callable
 from pathlib import Path
 
-from schemas.messages import CoordinatorState, CoordinatorStatus, DeviceState, DeviceStatus, RoundSummary
+from schemas.messages import CoordinatorState, CoordinatorStatus
 from tests.chaos.evidence import lost
-from tests.chaos.federation import Federation
-from tests.chaos.spy import Heard, Spy
+from tests.chaos.federation import ALL, QUICK, Federation
+from tests.chaos.spy import Heard, Spy, closed_by, coordinator, device_gone
 from tests.link_mosquitto import Mosquitto
-
-QUICK = {"FEDBEAT_KEEPALIVE": "2", "FEDBEAT_HEARTBEAT": "1"}
-ALL = ("dev-0", "dev-1", "dev-2")
-
-
-def closed_by(*devices: str) -> Callable[[Heard], bool]:
-    def look(heard: Heard) -> bool:
-        return isinstance(heard.message, RoundSummary) and heard.message.devices == devices and not heard.retained
-
-    return look
-
-
-def coordinator(state: CoordinatorState) -> Callable[[Heard], bool]:
-    def look(heard: Heard) -> bool:
-        return isinstance(heard.message, CoordinatorStatus) and heard.message.state is state
-
-    return look
-
-
-def device_gone(heard: Heard) -> bool:
-    status = heard.message
-    return isinstance(status, DeviceStatus) and (status.device, status.state) == ("dev-0", DeviceState.OFFLINE)
 
 
 def test_whoever_stands_still_past_the_keepalive_shows_as_gone_and_goes_on_later(

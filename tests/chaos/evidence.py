@@ -68,14 +68,24 @@ class Ledger:
             yield f"{len(self.rounds)} attempts were made at {rounds} rounds"
 
 
+def differences(one: Ledger, other: Ledger) -> Iterator[str]:
+    """Every version that is not bit for bit the same in two runs of one name and seed."""
+    for mine, theirs in zip(one.versions, other.versions, strict=False):
+        if mine != theirs:
+            yield f"version {mine.number} is another one than without all that happened"
+    if len(one.versions) != len(other.versions):
+        yield f"{len(one.versions)} versions were made, and {len(other.versions)} without all that happened"
+
+
 def lost(heard: Iterable[Heard], ledger: Ledger) -> Iterator[str]:
-    """Every update that a receipt called accepted and that the journal doesn't have in its committed set."""
+    """Every update that a receipt called accepted, of a round that was committed without it."""
     committed = {
         (one.nonce, device) for one in ledger.rounds if one.summary is not None for device in one.summary.devices
     }
+    abandoned = {one.nonce for one in ledger.rounds if one.phase == "abandoned"}
     for receipt in (one.message for one in heard if isinstance(one.message, Receipt)):
-        counted = receipt.outcome in {Outcome.ACCEPTED, Outcome.DUPLICATE}
-        if counted and receipt.task == "train" and (receipt.nonce, receipt.device) not in committed:
+        counts = receipt.outcome in {Outcome.ACCEPTED, Outcome.DUPLICATE} and receipt.task == "train"
+        if counts and receipt.nonce not in abandoned and (receipt.nonce, receipt.device) not in committed:
             yield f"round {receipt.round}: {receipt.device} has a receipt, {receipt.outcome}, and is not in the model"
 
 

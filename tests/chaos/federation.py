@@ -6,6 +6,7 @@ on the same state directory, a killed broker with the configuration it had.
 
 from __future__ import annotations
 
+import shutil
 import signal
 from pathlib import Path
 from typing import Self
@@ -20,6 +21,8 @@ from tests.running_commands import COORDINATOR, EDGE, Done, Running
 
 WINDOWS = 48  # of each person: enough to train on, and no time to read
 CHEAP = ("--plan", "watch", "--local-steps", "2", "--batch-size", "16", "--no-evaluate", "--json", "--deadline", "600")
+QUICK = {"FEDBEAT_KEEPALIVE": "2", "FEDBEAT_HEARTBEAT": "1"}  # for whom silence is to be noticed soon
+ALL = ("dev-0", "dev-1", "dev-2")
 
 
 def recordings(folder: Path, people: int) -> list[Path]:
@@ -45,13 +48,18 @@ class Federation:
         rounds: int = 1_000_000,
         options: tuple[str, ...] = (),
         env: dict[str, str] | None = None,
+        abroad: dict[str, tuple[str, tuple[str, ...]]] | None = None,
     ) -> None:
-        """``options`` are the coordinator's, over ``CHEAP``; ``env`` is everybody's."""
+        """``options`` are the coordinator's, over ``CHEAP``; ``env`` is everybody's.
+
+        ``abroad``: devices with a broker's address of their own, and the command within which they run.
+        """
         self.home = home
         self.broker = broker
         self.names = [f"dev-{number}" for number in range(devices)]
         self.rounds = rounds
         self.env = env
+        self._abroad = abroad or {}
         self.deaths: dict[str, list[Done]] = {}
         self.options = options
         self._data = dict(zip(self.names, recordings(home, devices), strict=True))
@@ -83,7 +91,7 @@ class Federation:
     def start(self, name: str) -> None:
         """Start a process."""
         command = self._coordinator() if name == "coordinator" else self._device(name)
-        self._alive[name] = Running(*command, cwd=self.home, env=self.env)
+        self._alive[name] = Running(*command, cwd=self.home, env=self.env, within=self._place(name)[1])
 
     def kill(self, name: str) -> None:
         """End a process as the kernel does when memory is out."""
@@ -110,6 +118,21 @@ class Federation:
         self.start("coordinator")
         self._alive["coordinator"].wait_for('"started"')
         self.stop("coordinator")
+
+    def twin(self, home: Path, broker: Mosquitto) -> Federation:
+        """The same run before anything of it has happened, under the same name, on other disks; after ``begin``."""
+        home.mkdir()
+        twin = Federation(home, broker, len(self.names), options=self.options)
+        shutil.copytree(self.state("coordinator"), twin.state("coordinator"))
+        return twin
+
+    def run_in_peace(self, rounds: int) -> Ledger:
+        """Run so many rounds, with nothing happening to anybody; the journal they leave."""
+        self.rounds = rounds
+        with self:
+            assert self.finish().code == 0, self.said("coordinator")
+            self.stop()
+        return Ledger.read(self.state("coordinator"))
 
     def conclude(self) -> Ledger:
         """Have the run end with the round that is open, or the next one, and end everybody; the journal it leaves."""
@@ -140,5 +163,8 @@ class Federation:
 
     def _device(self, name: str) -> tuple[str, ...]:
         about = ("--device", name, "--data", str(self._data[name]), "--held-out", "none")
-        where = ("--broker", self.broker.address, "--state", str(self.state(name)))
+        where = ("--broker", self._place(name)[0], "--state", str(self.state(name)))
         return (*EDGE, "run", *about, *where)
+
+    def _place(self, name: str) -> tuple[str, tuple[str, ...]]:
+        return self._abroad.get(name, (self.broker.address, ()))

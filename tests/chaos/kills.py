@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import os
 import random
-import shutil
 import signal
 import threading
 import time
@@ -21,7 +20,7 @@ from typing import Final
 
 from schemas.messages import ModelPointer
 from schemas.topics import Kind
-from tests.chaos.evidence import Ledger, lost, trained_again
+from tests.chaos.evidence import differences, lost, trained_again
 from tests.chaos.federation import Federation
 from tests.chaos.spy import Heard, Spy
 from tests.link_mosquitto import Mosquitto
@@ -113,45 +112,26 @@ class Mayhem:
 def survive(home: Path, seed: int, kills: int, *, devices: int = 3) -> Outcome:
     """Run a federation with so many kills, and the same in peace; what both left is looked through for faults."""
     began, outcome = time.monotonic(), Outcome(seed)
-    with Mosquitto(_made(home / "broker")) as broker:
+    with Mosquitto(_made(home / "broker")) as broker, Mosquitto(_made(home / "calm")) as calm:
         federation = Federation(_made(home / "killed"), broker, devices, options=("--seed", str(seed)))
         federation.begin()
-        peaceful = Federation(_made(home / "peaceful"), broker, devices, options=federation.options)
-        shutil.copytree(federation.state("coordinator"), peaceful.state("coordinator"))
+        twin = federation.twin(home / "twin", calm)
         with Spy(broker.port) as spy, federation:
             mayhem = Mayhem(federation, spy, seed)
             while mayhem.kills.total() < kills:
                 mayhem.strike()
                 mayhem.breathe()
-            federation.conclude()
+            ledger = federation.conclude()
             heard = spy.heard
+        outcome.violations += differences(ledger, twin.run_in_peace(federation.rounds))
     outcome.kills, outcome.aimed, outcome.rounds = dict(mayhem.kills), dict(mayhem.aimed), federation.rounds
-    ledger = Ledger.read(federation.state("coordinator"))
     outcome.violations += [*mayhem.faults, *ledger.faults(federation.rounds), *lost(heard, ledger)]
     for name in federation.names:
         outcome.violations += trained_again(name, federation.state(name), federation.rounds)
     for name in federation.deaths:
         outcome.violations += [f"{name}: {each}" for each in _tracebacks(federation.said(name))]
-    with Mosquitto(_made(home / "calm")) as calm:
-        outcome.violations += _compare(ledger, _in_peace(peaceful, calm, federation.rounds))
     outcome.seconds = time.monotonic() - began
     return outcome
-
-
-def _in_peace(federation: Federation, broker: Mosquitto, rounds: int) -> Ledger:
-    federation.broker, federation.rounds = broker, rounds
-    with federation:
-        assert federation.finish().code == 0, federation.said("coordinator")
-        federation.stop()
-    return Ledger.read(federation.state("coordinator"))
-
-
-def _compare(killed: Ledger, peaceful: Ledger) -> Iterator[str]:
-    for one, other in zip(killed.versions, peaceful.versions, strict=False):
-        if one != other:
-            yield f"version {one.number} is another one than without the kills"
-    if len(killed.versions) != len(peaceful.versions):
-        yield f"{len(killed.versions)} versions were made, and {len(peaceful.versions)} without the kills"
 
 
 def _is(one: Heard, kind: Kind) -> bool:

@@ -14,7 +14,14 @@ from schemas.link.address import BrokerAddress
 from schemas.link.link import Connected, Event, Inbound
 from schemas.link.mqtt import MqttLink
 from schemas.link.mqtt_settings import MqttSettings
-from schemas.messages import Message
+from schemas.messages import (
+    CoordinatorState,
+    CoordinatorStatus,
+    DeviceState,
+    DeviceStatus,
+    Message,
+    RoundSummary,
+)
 from schemas.topics import Address, Kind, Topics
 
 LIMIT_S = 60.0
@@ -99,3 +106,27 @@ class Spy:
             one = Heard(time.monotonic(), event.topic, address, message, event.payload, event.retained)
             self._heard.append(one)
             self._stirred.notify_all()
+
+
+def closed_by(*devices: str) -> Callable[[Heard], bool]:
+    """Whether a message says that a round has been closed with exactly these devices, just now."""
+
+    def look(heard: Heard) -> bool:
+        return isinstance(heard.message, RoundSummary) and heard.message.devices == devices and not heard.retained
+
+    return look
+
+
+def coordinator(state: CoordinatorState) -> Callable[[Heard], bool]:
+    """Whether a message says that this is the coordinator's state."""
+
+    def look(heard: Heard) -> bool:
+        return isinstance(heard.message, CoordinatorStatus) and heard.message.state is state
+
+    return look
+
+
+def device_gone(heard: Heard, device: str = "dev-0") -> bool:
+    """Whether a message is the last will of a device."""
+    status = heard.message
+    return isinstance(status, DeviceStatus) and (status.device, status.state) == (device, DeviceState.OFFLINE)
