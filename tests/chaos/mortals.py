@@ -99,6 +99,11 @@ class Mortals:
         for name in list(self._alive):
             self.kill(name)
 
+    @property
+    def alive(self) -> list[str]:
+        """Who is, by name."""
+        return sorted(name for name, process in self._alive.items() if process.is_alive())
+
     def start(self, name: str) -> None:
         """Start one on the disk it had."""
         self._alive[name] = _FORKS.Process(target=live, args=(name, self._port, self._home / name), daemon=True)
