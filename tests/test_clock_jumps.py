@@ -10,7 +10,7 @@ import pytest
 
 from schemas.messages import DeviceStatus, Outcome, Receipt, RoundAnnouncement
 from tests.chaos.evidence import differences, lost, trained_again
-from tests.chaos.federation import Federation
+from tests.chaos.federation import QUICK, Federation
 from tests.chaos.spy import Heard, Spy, closed_by
 from tests.link_mosquitto import Mosquitto
 
@@ -43,7 +43,7 @@ def test_invariant_12_a_clock_that_jumps_a_year_either_way_changes_nothing(
     }
     (home := tmp_path / "room").mkdir()
     (calm_home := tmp_path / "calm").mkdir()
-    room = Federation(home, mosquitto, 2, env=faked)
+    room = Federation(home, mosquitto, 2, env={**QUICK, **faked})
     room.begin()
     with Mosquitto(calm_home) as calm, Spy(mosquitto.port) as spy:
         twin = room.twin(tmp_path / "twin", calm)
@@ -72,6 +72,10 @@ def test_invariant_12_a_clock_that_jumps_a_year_either_way_changes_nothing(
         sessions = [one.session for one in said if isinstance(one, DeviceStatus) and one.device == name]
         assert sessions == sorted(sessions)
         assert len(set(sessions)) == (2 if name == "dev-0" else 1)
+
+
+def tells(device: str, heard: Heard) -> bool:
+    return isinstance(heard.message, DeviceStatus) and heard.message.device == device and not heard.retained
 
 
 def opened_in(day: date) -> Callable[[Heard], bool]:

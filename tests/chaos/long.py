@@ -38,17 +38,14 @@ def main() -> int:
     for number, done in enumerate(range(0, given.kills, A_RUN)):
         outcomes.append(_killed(seed + number, min(A_RUN, given.kills - done)))
     attrition = _decimated(seed, given.rounds) if given.rounds else None
-    violations = [f"seed {one.seed}: {text}" for one in outcomes for text in one.violations]
-    violations += [] if attrition is None else attrition.violations
-    for violation in violations:
-        _say(f"VIOLATED {violation}")
+    violations = sum(len(one.violations) for one in outcomes) + (len(attrition.violations) if attrition else 0)
     figures = {
         "seed": seed,
         "kills": dict(sum((Counter(one.kills) for one in outcomes), Counter())),
         "aimed": dict(sum((Counter(one.aimed) for one in outcomes), Counter())),
         "rounds": sum(one.rounds for one in outcomes),
         "decimated": None if attrition is None else _figures(attrition),
-        "violations": len(violations),
+        "violations": violations,
         "seconds": round(time.monotonic() - began),
     }
     sys.stdout.write(json.dumps(figures) + "\n")
@@ -59,9 +56,10 @@ def _killed(seed: int, kills: int) -> Outcome:
     with tempfile.TemporaryDirectory(prefix="chaos-") as home:
         outcome = survive(Path(home), seed, kills)
     _say(
-        f"kills {outcome.kills}, right after {outcome.aimed}: {outcome.rounds} rounds bit-equal, "
+        f"seed {seed}: kills {outcome.kills}, right after {outcome.aimed}; {outcome.rounds} rounds, "
         f"{len(outcome.violations)} violations, {outcome.seconds:.0f} s"
     )
+    _say(*outcome.violations)
     return outcome
 
 
@@ -72,6 +70,7 @@ def _decimated(seed: int, rounds: int) -> Attrition:
         f"{found.committed} rounds of {rounds} committed, deaths {found.deaths}, the longest took "
         f"{max(found.seconds):.3f} s of {DEADLINE_S:g} s, {len(found.violations)} violations, {found.took_s:.0f} s"
     )
+    _say(*found.violations)
     return found
 
 
@@ -85,8 +84,8 @@ def _figures(found: Attrition) -> dict[str, object]:
     }
 
 
-def _say(text: str) -> None:
-    sys.stdout.write(f"{text}\n")
+def _say(*lines: str) -> None:
+    sys.stdout.writelines(f"{line}\n" for line in lines)
     sys.stdout.flush()
 
 
