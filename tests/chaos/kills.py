@@ -69,7 +69,10 @@ class Mayhem:
         name = draw.choice(self._federation.names)
         aim = draw.choice((None, draw.choice(AIMS[victim])))
         instant = draw.uniform(0, LONGEST_S if aim is None else HAIR_S)
-        if aim is not None and self._spy.next(lambda one: _is(one, aim), len(self._spy.heard), AIM_S):
+        own = name if victim == "device" and aim in {Kind.UPDATE_PART, Kind.RECEIPT} else None
+        if own is not None:
+            self._hold_up(own)
+        if aim is not None and self._spy.next(lambda one: _is(one, aim, own), len(self._spy.heard), AIM_S):
             self.aimed[aim.name.lower()] += 1
         self._never.wait(instant)  # the blow falls at a random instant: nothing is waited for
         match victim:
@@ -97,6 +100,11 @@ class Mayhem:
         if self._random.random() < 1 / 2:
             found = self._spy.next(lambda one: _version(one) > newest, len(self._spy.heard), PROGRESS_S)
             assert found is not None, f"no round was committed within {PROGRESS_S:g} s after {self.kills}"
+
+    def _hold_up(self, device: str) -> None:
+        """Keep the round open that ``device`` will have done its part of, so that it comes back within it."""
+        other = self._random.choice([name for name in self._federation.names if name != device])
+        self.kills["trainer"] += self._kill_trainer(other)
 
     def _kill_trainer(self, name: str) -> bool:
         child = self._federation.trainer(name)
@@ -134,8 +142,9 @@ def survive(home: Path, seed: int, kills: int, *, devices: int = 3) -> Outcome:
     return outcome
 
 
-def _is(one: Heard, kind: Kind) -> bool:
-    return one.address is not None and one.address.kind is kind
+def _is(one: Heard, kind: Kind, device: str | None) -> bool:
+    address = one.address
+    return address is not None and address.kind is kind and (device is None or device == address.device)
 
 
 def _tracebacks(said: str) -> Iterator[str]:
