@@ -204,7 +204,7 @@ def test_a_device_behind_a_dead_line_is_gone_within_two_and_a_half_keepalives_an
 
 
 def test_heartbeats_keep_coming_while_an_update_crawls_over_a_slow_line(mosquitto: Mosquitto, tmp_path: Path) -> None:
-    """Seen to fail with the parts of an update published like everything else, and with all of them at a time."""
+    """Seen to fail with the parts of an update published like everything else."""
     slow = Proxy(mosquitto.port, SIZE / 16, latency_s=0.05)
     with Spy(mosquitto.port) as spy:
         room = Room(tmp_path, mosquitto, {0: slow}, heartbeat_s=0.5)

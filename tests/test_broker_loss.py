@@ -74,7 +74,7 @@ def test_a_broker_that_comes_back_empty_has_the_whole_tree_after_one_reconnect(
 def test_invariant_13_what_somebody_else_has_left_on_a_federation_s_topics_changes_no_bit(tmp_path: Path) -> None:
     """Devices meet it before their coordinator does. It comes again, but for the coordinator's own topics, in mid-run.
 
-    Seen to fail with a device that takes another run's announcement, and with an inbox that raises.
+    Seen to fail with a device, and with a coordinator, that lets an unreadable message out as an error.
     """
     with Mosquitto(_made(tmp_path / "broker")) as broker:
         with Running(*command(broker, tmp_path / "clean"), cwd=tmp_path) as coordinator:
