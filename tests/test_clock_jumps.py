@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from schemas.messages import DeviceStatus, Outcome, Receipt, RoundAnnouncement
-from tests.chaos.evidence import differences, lost, trained_again
+from tests.chaos.evidence import begun_again, differences, lost, trained_again
 from tests.chaos.federation import QUICK, Federation
 from tests.chaos.spy import Heard, Spy, closed_by
 from tests.link_mosquitto import Mosquitto
@@ -59,7 +59,7 @@ def test_invariant_12_a_clock_that_jumps_a_year_either_way_changes_nothing(
                 room.start(name)
             spy.until(closed_by(*room.names), "a round", len(spy.heard))
             ledger = room.conclude()
-        faults = [*ledger.faults(room.rounds), *lost(spy.heard, ledger)]
+        faults = [*ledger.faults(room.rounds), *lost(spy.heard, ledger), *begun_again(spy.heard)]
         faults += differences(ledger, twin.run_in_peace(room.rounds))
     for name in room.names:
         faults += trained_again(name, room.state(name), room.rounds)

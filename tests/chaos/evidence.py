@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import sqlite3
 from collections.abc import Iterable, Iterator
 from contextlib import closing
@@ -9,7 +10,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from edge import files
-from schemas.messages import Outcome, Receipt, RoundSummary
+from schemas.messages import DeviceStatus, Join, Outcome, Receipt, RoundSummary
+from schemas.topics import Address, Kind
 from tests.chaos.spy import Heard
 
 
@@ -109,3 +111,21 @@ def trained_again(device: str, state: Path, rounds: int) -> Iterator[str]:
         yield f"{device} trained {count} times for {rounds} rounds"
     if count < rounds:
         yield f"{device} has trained {count} of {rounds} rounds"
+
+
+def begun_again(heard: Iterable[Heard]) -> Iterator[str]:
+    """Every round that a device, started anew, joined although it had sent its update of it before.
+
+    It shows a training that is done again and that the end of the round has cut short. For runs without evaluation.
+    """
+    sessions: dict[str, int] = {}
+    sent: dict[tuple[str, int | None], int] = {}
+    for one in heard:
+        match one.message, one.address:
+            case DeviceStatus(device=device, session=session), _:
+                sessions[device] = max(session, sessions.get(device, 0))
+            case Join(device=device, round=number, accepts=True), _:
+                if sent.get((device, number), math.inf) < sessions.get(device, 0):
+                    yield f"round {number}: {device} joins again, and had sent its update before it was killed"
+            case None, Address(kind=Kind.UPDATE_PART, device=str(device), number=number):
+                sent.setdefault((device, number), sessions.get(device, 0))

@@ -20,14 +20,15 @@ from typing import Final
 
 from schemas.messages import ModelPointer
 from schemas.topics import Kind
-from tests.chaos.evidence import differences, lost, trained_again
+from tests.chaos.evidence import begun_again, differences, lost, trained_again
 from tests.chaos.federation import Federation
 from tests.chaos.spy import Heard, Spy
 from tests.link_mosquitto import Mosquitto
 
 VICTIMS: Final = {"device": 6, "coordinator": 6, "trainer": 4, "broker": 4}  # and how often, of 20
+OWN: Final = (Kind.UPDATE_PART, Kind.RECEIPT)  # after which a device has done its part of a round
 AIMS: Final = {  # what has just gone by when they die
-    "device": (Kind.ROUND, Kind.JOIN, Kind.UPDATE_PART, Kind.RECEIPT, Kind.MODEL, Kind.DEVICE),
+    "device": (Kind.ROUND, Kind.JOIN, *OWN, *OWN, Kind.MODEL),
     "coordinator": (Kind.ROUND, Kind.JOIN, Kind.UPDATE_PART, Kind.RECEIPT, Kind.MODEL_PART, Kind.MODEL, Kind.SUMMARY),
     "trainer": (Kind.ROUND, Kind.JOIN, Kind.UPDATE_PART),
     "broker": (Kind.ROUND, Kind.JOIN, Kind.UPDATE_PART, Kind.RECEIPT, Kind.MODEL_PART, Kind.MODEL),
@@ -69,7 +70,7 @@ class Mayhem:
         name = draw.choice(self._federation.names)
         aim = draw.choice((None, draw.choice(AIMS[victim])))
         instant = draw.uniform(0, LONGEST_S if aim is None else HAIR_S)
-        own = name if victim == "device" and aim in {Kind.UPDATE_PART, Kind.RECEIPT} else None
+        own = name if victim == "device" and aim in OWN else None
         if own is not None:
             self._hold_up(own)
         if aim is not None and self._spy.next(lambda one: _is(one, aim, own), len(self._spy.heard), AIM_S):
@@ -133,7 +134,7 @@ def survive(home: Path, seed: int, kills: int, *, devices: int = 3) -> Outcome:
             heard = spy.heard
         outcome.violations += differences(ledger, twin.run_in_peace(federation.rounds))
     outcome.kills, outcome.aimed, outcome.rounds = dict(mayhem.kills), dict(mayhem.aimed), federation.rounds
-    outcome.violations += [*mayhem.faults, *ledger.faults(federation.rounds), *lost(heard, ledger)]
+    outcome.violations += [*mayhem.faults, *ledger.faults(federation.rounds), *lost(heard, ledger), *begun_again(heard)]
     for name in federation.names:
         outcome.violations += trained_again(name, federation.state(name), federation.rounds)
     for name in federation.deaths:
