@@ -1,5 +1,6 @@
 # make demo    a virtual fleet of eight learns from smartwatch recordings, before your eyes
 # make test    every test, mosquitto included
+# make chaos   the long run of kills (KILLS=200, SEED=n): some minutes
 # make check   lint, format, types, import contracts, generated code
 # Each does everything from a bare clone. PYTHON picks the interpreter (3.11 to 3.13).
 
@@ -12,7 +13,7 @@ STAMP := $(VENV)/.installed
 # constraints.txt refuses the CUDA packages either way, so a wrong build can't slip in.
 TORCH_INDEX ?= https://download.pytorch.org/whl/cpu
 
-.PHONY: demo test simulate check format clean
+.PHONY: demo test simulate chaos check format clean
 
 $(STAMP): pyproject.toml constraints.txt
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
@@ -29,6 +30,11 @@ test: $(STAMP)
 
 simulate: $(STAMP)
 	$(BIN)/python -m tests.simulation --seconds $(or $(SECONDS),600) $(if $(SEED),--seed $(SEED))
+
+KILLS ?= 200
+
+chaos: $(STAMP)
+	$(BIN)/python -m tests.chaos.long --kills $(KILLS) $(if $(SEED),--seed $(SEED))
 
 check: $(STAMP)
 	$(BIN)/ruff check .

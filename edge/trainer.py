@@ -6,6 +6,7 @@ and ends when the agent does, or hangs up. torch is imported by the first job th
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import importlib
 import logging
@@ -289,7 +290,8 @@ def _bytes(data: Dataset) -> int:
 def main(address: str, threads: int, nice: int) -> None:
     """Answer the jobs that come over the socket at ``address`` until it closes."""
     os.nice(nice)
-    with Client(address, "AF_UNIX") as connection:
+    # Where the agent has been killed there is nobody to connect to or to answer, and nothing to say about it.
+    with contextlib.suppress(ConnectionError), Client(address, "AF_UNIX") as connection:
         inbox = Inbox(connection)
 
         def send(answer: Answer) -> None:

@@ -12,7 +12,7 @@ import tomllib
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Annotated, Any, TypeVar
 
 from pydantic import Field, SecretStr, ValidationError
 from pydantic_settings import (
@@ -44,6 +44,9 @@ class LinkSettings(BaseSettings):
     ca: Path | None = Field(None, description="certificates to trust for mqtts; the system's unless given")
     cert: Path | None = Field(None, description="this client's certificate, for mqtts")
     key: Path | None = Field(None, description="and its private key")
+    keepalive: Annotated[int, Field(ge=1, le=3600)] = Field(
+        30, description="seconds of silence after which a connection is tried; it counts as dead after 2.5 times that"
+    )
 
     def mqtt(self, client_id: str, broker: str | None = None, *, session_expiry_s: int = 0) -> MqttSettings:
         """How ``client_id`` connects, to ``broker`` where given, else to the one of the settings.
@@ -56,7 +59,13 @@ class LinkSettings(BaseSettings):
         if self.username:
             address = address.with_login(self.username, self.password.get_secret_value())
         return MqttSettings(
-            address, client_id, ca=self.ca, cert=self.cert, key=self.key, session_expiry_s=session_expiry_s
+            address,
+            client_id,
+            ca=self.ca,
+            cert=self.cert,
+            key=self.key,
+            keepalive_s=self.keepalive,
+            session_expiry_s=session_expiry_s,
         )
 
 

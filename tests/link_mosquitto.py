@@ -49,17 +49,18 @@ def accepts(port: int) -> bool:
 class Mosquitto:
     """mosquitto on a loopback port that stays the same however often it is started.
 
-    ``config`` is the text of a configuration file; its port and its persistence directory are replaced by ours.
+    ``config`` is the text of a configuration file; its port and its persistence directory are replaced by ours. It
+    listens on ``host``, which must be reached by loopback too.
     What it is to keep it keeps in ``directory``: all of it over ``restart``, what was last saved over ``kill``.
     """
 
-    def __init__(self, directory: Path, config: str | None = None) -> None:
+    def __init__(self, directory: Path, config: str | None = None, *, host: str = "127.0.0.1") -> None:
         self.directory = directory
         self.port = free_port()
         self._log = directory / "mosquitto.log"
         self._config = directory / "mosquitto.conf"
         text = (ROOT / "mosquitto" / "test.conf").read_text(encoding="utf-8") if config is None else config
-        text = re.sub(r"^listener 1883\b.*$", f"listener {self.port} 127.0.0.1", text, flags=re.MULTILINE)
+        text = re.sub(r"^listener 1883\b.*$", f"listener {self.port} {host}", text, flags=re.MULTILINE)
         text = re.sub(r"^persistence_location .*$", f"persistence_location {directory}/", text, flags=re.MULTILINE)
         # Started by root, mosquitto would become a user who can't write to our directory.
         self._config.write_text(f"{text}\nuser {'root' if os.geteuid() == 0 else ''}\n".replace("\nuser \n", "\n"))

@@ -52,10 +52,15 @@ class Running:
     """A command at work; its output is read as it comes. Killed where a test leaves it running."""
 
     def __init__(
-        self, *arguments: str, cwd: Path, env: dict[str, str] | None = None, stdin: int = subprocess.DEVNULL
+        self,
+        *arguments: str,
+        cwd: Path,
+        env: dict[str, str] | None = None,
+        stdin: int = subprocess.DEVNULL,
+        within: tuple[str, ...] = (),
     ) -> None:
         self._child = subprocess.Popen(
-            [sys.executable, *arguments],
+            [*within, sys.executable, *arguments],
             cwd=cwd,
             env={**os.environ, "PYTHONPATH": str(ROOT), **(env or {})},
             stdin=stdin,
@@ -84,6 +89,10 @@ class Running:
     @property
     def pid(self) -> int:
         return self._child.pid
+
+    @property
+    def alive(self) -> bool:
+        return self._child.poll() is None
 
     def wait_for(self, words: str) -> str:
         """The first line, of those not seen yet, that has ``words``."""

@@ -74,3 +74,9 @@ def test_a_password_is_not_printed(monkeypatch: pytest.MonkeyPatch) -> None:
     value, source = origins({})["password"]
     assert "hush" not in str(value)
     assert source == "environment"
+
+
+def test_how_soon_a_silent_connection_is_noticed_is_a_setting_of_the_link(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("FEDBEAT_KEEPALIVE", "7")
+    settings, _ = load(CoordinatorSettings, {"broker": "mqtt://host"}, None)
+    assert settings.mqtt("coordinator").keepalive_s == 7

@@ -1,5 +1,9 @@
 from __future__ import annotations
 
+import os
+import socket
+import subprocess
+import sys
 from multiprocessing import Pipe
 from multiprocessing.connection import Connection
 from pathlib import Path
@@ -18,6 +22,8 @@ from schemas import compression
 from schemas.messages import TrainSettings
 from schemas.parameters import Parameters
 from tests.plan_examples import CLASSES, fields, tiny, windows
+
+ROOT = str(Path(__file__).parents[1])
 
 torch.set_num_threads(1)
 MODEL = PlanFile(tiny(), {}).initial(0)
@@ -184,3 +190,13 @@ def test_the_model_is_not_changed_by_training(trainer: Trainer, data: DataSpec) 
     trainer.answer(job(data))
     assert np.array_equal(before, compression.decode(BLOB, MODEL.manifest).flat)
     assert Parameters(MODEL.manifest, before).equal(MODEL)
+
+
+def test_a_child_whose_agent_was_killed_before_it_could_connect_ends_without_a_word(tmp_path: Path) -> None:
+    """Seen to fail with the refused connection's traceback, which came out in the log of an agent that was gone."""
+    address = str(tmp_path / "gone")
+    with socket.socket(socket.AF_UNIX) as agent:
+        agent.bind(address)  # the file stays, as it does after a kill -9
+    child = [sys.executable, "-m", "edge.trainer", address, "1", "0"]
+    ended = subprocess.run(child, capture_output=True, text=True, check=False, env={**os.environ, "PYTHONPATH": ROOT})
+    assert (ended.returncode, ended.stdout, ended.stderr) == (0, "", "")
