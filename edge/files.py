@@ -85,7 +85,13 @@ def read(path: Path) -> Record | None:
         raise StateError(f"can't read {path}: {error.strerror}; see to its permissions and to the disk") from None
     if digests != f"{_digest(line)}{_digest(payload)}\n".encode():
         raise Damaged(f"{path} is damaged")
-    return Record(json.loads(line), payload)
+    try:
+        header = json.loads(line)
+    except (ValueError, RecursionError):
+        header = None
+    if not isinstance(header, dict):
+        raise Damaged(f"{path} is damaged")
+    return Record(header, payload)
 
 
 def set_aside(path: Path) -> str:

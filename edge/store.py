@@ -10,12 +10,15 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Final
 
 from pydantic import ValidationError
 
 from edge import files
 from schemas.errors import StateError
 from schemas.messages import ModelPointer
+
+_LAST_SESSION: Final = 2**53  # which no message carries a higher one than
 
 
 @contextmanager
@@ -36,8 +39,8 @@ def claim(directory: Path, wall_clock: Callable[[], float] = time.time) -> Itera
             record = files.read(path)
         except files.Damaged:
             record = None
-        before = record.header["session"] if record else 0
-        session = max(before + 1, int(wall_clock()))
+        before = record.header.get("session") if record else 0
+        session = max(before + 1 if isinstance(before, int) and before < _LAST_SESSION else 0, int(wall_clock()))
         files.write(path, {"session": session}, durable=True)
         yield session
 

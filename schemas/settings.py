@@ -111,7 +111,7 @@ def _check_readable(config: Path | None) -> None:
         tomllib.loads(config.read_text(encoding="utf-8"))
     except OSError as error:
         raise SettingsError(f"can't read the settings file {config}: {error.strerror}") from None
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+    except (ValueError, RecursionError) as error:  # of its syntax, its text, its numbers, its depth
         raise SettingsError(f"{config} is not valid TOML: {error}") from None
 
 

@@ -74,3 +74,13 @@ def test_a_password_is_not_printed(monkeypatch: pytest.MonkeyPatch) -> None:
     value, source = origins({})["password"]
     assert "hush" not in str(value)
     assert source == "environment"
+
+
+@pytest.mark.parametrize(
+    "text", ["a = " + "[" * 5000, "rounds = " + "9" * 5000, 'a = "\ud800"'], ids=["depth", "digits", "text"]
+)
+def test_a_file_that_no_parser_can_take_is_an_error_in_one_sentence(tmp_path: Path, text: str) -> None:
+    """Seen to fail with ``tomllib.TOMLDecodeError`` alone."""
+    (tmp_path / "own.toml").write_bytes(text.encode("utf-8", "surrogatepass"))
+    with pytest.raises(SettingsError, match="is not valid TOML"):
+        load(CoordinatorSettings, {}, tmp_path / "own.toml")

@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 
+from edge import files
 from edge.store import Store, claim
 from schemas.errors import StateError
 from tests.edge_scripts import PLAN, PLAN_REF, model_blob, pointer
@@ -58,3 +59,11 @@ def test_a_file_that_cannot_be_read_is_reported_and_not_used(tmp_path: Path) -> 
     (tmp_path / "model").mkdir()
     assert Store(tmp_path, reports.append).model() is None
     assert "can't read" in reports[0]
+
+
+@pytest.mark.parametrize("session", [None, "7", [1], 2**60, {}])
+def test_a_session_that_is_no_number_of_ours_is_counted_from_the_clock(tmp_path: Path, session: object) -> None:
+    """Seen to fail with ``record.header["session"] + 1``."""
+    files.write(tmp_path / "session", {"session": session}, durable=True)
+    with claim(tmp_path, lambda: 1000.0) as number:
+        assert number == 1000
