@@ -41,9 +41,12 @@ from schemas.topics import Address, Kind, Topics
 STALL_S: Final = 5.0  # without a new part, after which a device is told what is missing
 STALLS: Final = 3  # such reminders in vain, after which an update's parts are forgotten
 ROOM: Final = 256 * 2**20  # bytes that all unfinished updates together may take, in a spool on disk
+ENTRY_COST: Final = 8192  # bytes of that, for what is remembered of one in memory, and its last block on disk
+PART_COST: Final = 128  # likewise, of each of its parts: a flood of empty promises must fill the room as well
 PER_DEVICE: Final = 2  # unfinished updates: one that trains, one that evaluates
 REMEMBERED: Final = 4096  # digests of updates that were accepted, and of those refused
 TURNED_AWAY: Final = 4096  # devices waiting for room
+MIN_PARTS: Final = 1024  # that the largest update may have, however little room there is
 MAX_MISSING: Final = 1000  # parts a receipt names
 
 V = TypeVar("V")
@@ -101,7 +104,7 @@ class Inbox:
         self._classes = classes
         self._store = store
         self._limit = largest_update(manifest, classes)
-        self._room = max(room, self._limit)
+        self._room = max(room, self._limit + ENTRY_COST + PART_COST * MIN_PARTS)
         self._unfinished: OrderedDict[tuple[str, str], _Unfinished] = OrderedDict()  # longest unfed first
         self._turned_away: OrderedDict[str, BlobRef] = OrderedDict()
         self._accepted: OrderedDict[str, Header] = OrderedDict()
@@ -148,7 +151,7 @@ class Inbox:
         free = self._room - self._buffered
         while self._turned_away:
             device, ref = next(iter(self._turned_away.items()))
-            free -= ref.size
+            free -= _cost(ref)
             if free < 0:
                 return
             del self._turned_away[device]
@@ -224,10 +227,13 @@ class Inbox:
         if entry is not None:
             return entry
         Assembly(ref, self._limit)  # refuses what no update can be, before anything gives way to it
+        cost = _cost(ref)
+        if cost > self._room:
+            raise WireError(Reject.TOO_LARGE, f"{ref.parts} parts of {ref.size} bytes: send larger ones")
         mine = self._by_device.get(device, ())
         if len(mine) >= PER_DEVICE:
             self._drop(mine[0])
-        while self._buffered + ref.size > self._room:
+        while self._buffered + cost > self._room:
             oldest = next(iter(self._unfinished.values()))
             if now - oldest.fed_at < STALL_S:
                 _note(self._turned_away, device, ref, TURNED_AWAY)
@@ -237,7 +243,7 @@ class Inbox:
         entry = _Unfinished(device, number, Assembly(ref, self._limit, store), store, now)
         self._unfinished[device, ref.digest] = entry
         self._by_device[device] = (*self._by_device.get(device, ()), entry)
-        self._buffered += ref.size
+        self._buffered += cost
         self._turned_away.pop(device, None)
         return entry
 
@@ -289,12 +295,17 @@ class Inbox:
         ref = entry.assembly.ref
         entry.store.clear()
         del self._unfinished[entry.device, ref.digest]
-        self._buffered -= ref.size
+        self._buffered -= _cost(ref)
         mine = tuple(other for other in self._by_device[entry.device] if other is not entry)
         if mine:
             self._by_device[entry.device] = mine
         else:
             del self._by_device[entry.device]
+
+
+def _cost(ref: BlobRef) -> int:
+    """What an unfinished update takes of the room, in bytes."""
+    return ref.size + ENTRY_COST + PART_COST * ref.parts
 
 
 def largest_update(manifest: Manifest, classes: int) -> int:
