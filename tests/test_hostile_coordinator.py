@@ -5,25 +5,35 @@ What must hold each time is that the run ends as if they had not been there, to 
 
 from __future__ import annotations
 
-import random
 from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import pytest
 
+from coordinator import admission, reactor
 from coordinator import observers as seen
+from coordinator.admission import refusal
+from coordinator.events import Header, JoinReceived
+from coordinator.fleet import Fleet
 from coordinator.journal import Journal
-from schemas import codec
+from coordinator.round import step
+from coordinator.round_state import Collecting
+from schemas import codec, cohort
 from schemas.errors import Reject
 from schemas.link.filters import matches
-from schemas.messages import DeviceState, DeviceStatus, Join, Outcome, RoundAnnouncement
+from schemas.messages import Join, Outcome, RoundAnnouncement, Update
 from schemas.parts import cut, describe
-from schemas.topics import Address, Kind
+from schemas.proto import federation_pb2 as pb
+from schemas.topics import Kind
 from tests.hostile.chance import draw
-from tests.hostile.flood import READ, flood, is_bad
+from tests.hostile.flood import MISNAMED, READ, flood, is_bad
 from tests.running_coordinator import RunningCoordinator
-from tests.scripted_device import Script, ScriptedDevice
-from tests.test_service import TOPICS
+from tests.scripted_device import ScriptedDevice, counts_of
+from tests.test_inbox import START, collecting
+from tests.test_service import TOPICS, check_model
 
 ROUNDS = 3
 
@@ -77,3 +87,211 @@ def test_invariant_13_a_flood_of_mutated_messages_on_every_topic_changes_no_bit_
         counted = journal.rejections("run-1")
     assert counted.keys() <= set(Reject)
     assert sum(counted.values()) >= bad
+
+
+# -- liars among the devices -------------------------------------------------------------------------------------------
+
+
+@dataclass
+class Round:
+    """An open round, and those in it."""
+
+    running: RunningCoordinator
+    devices: list[ScriptedDevice]
+    asked: RoundAnnouncement
+
+    def whole(self, update: Update, device: str = "dev-0", number: int = 1) -> None:
+        """Say an update in one part, on the topic of ``device``."""
+        self.say(codec.encode_update(update), device, number)
+
+    def say(self, blob: bytes, device: str = "dev-0", number: int = 1) -> None:
+        """Say any blob in one part whose digest is right."""
+        part = cut(blob, describe(blob, len(blob)), 0)
+        self.running.say(f"rounds/{number}/update/{device}/0", codec.encode_part(part))
+        self.running.handled()
+
+    def reasons(self) -> list[str]:
+        """Why messages were rejected, in order."""
+        return [one.reason for one in self.running.of(seen.MessageRejected)]
+
+    def ends(self, of: Sequence[str] = ("dev-0", "dev-1", "dev-2")) -> None:
+        """The honest answers of devices are taken, and the run ends with the model they make."""
+        honest = [device for device in self.devices if device.name in of]
+        for device in honest:
+            device.send(device.update(self.asked, 10))
+        if len(of) < 3:
+            self.running.handled()
+            self.running.skip(self.running.settings.deadline_s)
+        result = self.running.result()
+        assert result.summaries[-1].devices == tuple(of)
+        check_model(result, [device for device in self.devices if device.name in of], self.running.directory)
+
+
+@pytest.fixture
+def three(tmp_path: Path) -> Iterator[Round]:
+    """A coordinator in its only round, and three devices that joined and have said nothing since."""
+    running = RunningCoordinator(tmp_path / "state", rounds=1, evaluate=False)
+    devices = [running.device(f"dev-{number}") for number in range(3)]
+    with running:
+        yield Round(running, devices, running.opened())
+
+
+@pytest.mark.parametrize("nonce", [b"", b"short", b"n" * 17, b"n" * 64])
+def test_invariant_13_an_update_whose_nonce_is_none_is_a_rejection_with_a_receipt(three: Round, nonce: bytes) -> None:
+    """The receipt repeats the nonce, and can't repeat this one.
+
+    Seen to fail with ``Heading`` a class without checks: the coordinator ended with a ``ValidationError``.
+    """
+    wire = pb.Update.FromString(codec.encode_update(three.devices[0].update(three.asked, 10)))
+    wire.nonce = nonce
+    three.say(wire.SerializeToString())
+    assert three.reasons() == [Reject.MALFORMED]
+    assert three.devices[0].outcomes(1) == [Outcome.REJECTED]
+    three.ends()
+
+
+@pytest.mark.parametrize("loss", [1.7e308, -1.7e308])
+def test_invariant_13_a_loss_at_the_end_of_all_numbers_ends_nothing(three: Round, loss: float) -> None:
+    """Seen to fail with ``sum(loss * n) / sum(n)`` in ``reports.summarise``: the coordinator ended over its summary."""
+    for device in three.devices:
+        device.send(device.update(three.asked, 10).model_copy(update={"train_loss": loss}))
+    summary = three.running.result().summaries[-1]
+    assert len(summary.devices) == 3
+    assert summary.train_loss is None or abs(summary.train_loss) > 1e307
+
+
+def test_invariant_01_two_different_updates_of_a_device_are_one_and_an_equivocation(three: Round) -> None:
+    """The first wins; the second gets a receipt, and is counted by a reason of its own.
+
+    Seen to fail without the comparison of digests in ``admission.refusal``.
+    """
+    first = three.devices[0].update(three.asked, 10)
+    three.whole(first)
+    three.whole(first.model_copy(update={"examples": 9_999}))
+    three.whole(first)
+    assert three.devices[0].outcomes(1) == [Outcome.ACCEPTED, Outcome.DUPLICATE, Outcome.DUPLICATE]
+    assert three.reasons() == [Reject.EQUIVOCATION]
+    three.ends()
+    with Journal(three.running.directory / "journal.db") as journal:
+        assert journal.rejections("run-1")[Reject.EQUIVOCATION] == 1
+        assert [stored.examples for stored in journal.updates("run-1", 1, "train")] == [10, 10, 10]
+
+
+def test_invariant_13_what_answers_another_run_round_nonce_or_model_is_refused_with_its_reason(three: Round) -> None:
+    """Seen to fail without the comparison of runs in ``Inbox._check_identity``, and of nonces in ``belongs``."""
+    honest = three.devices[0].update(three.asked, 10)
+    others = (
+        {"run": "run-2"},
+        {"round": 2},
+        {"nonce": "f" * 32},
+        {"model_version": 7},
+        {"model_digest": "f" * 64},
+        {"task": "evaluate", "payload": b"", "counts": counts_of("dev-0", 10)},
+    )
+    for number, changes in enumerate(others, 1):
+        three.whole(honest.model_copy(update=changes))
+        assert three.reasons() == [Reject.WRONG_RUN] * number, changes
+    three.whole(honest, number=2)
+    three.whole(honest.model_copy(update={"round": 2}), number=2)
+    assert three.reasons()[-2:] == [Reject.WRONG_RUN] * 2
+    assert Outcome.ACCEPTED not in three.devices[0].outcomes(1)
+    three.ends()
+
+
+def test_invariant_13_the_bytes_of_an_old_round_are_late_and_change_nothing(tmp_path: Path) -> None:
+    """Replayed by anybody, as they were. Seen to fail with ``belongs`` true for every nonce that was ever asked."""
+    running = RunningCoordinator(tmp_path / "state", rounds=2, evaluate=False)
+    devices = [running.device(f"dev-{number}") for number in range(3)]
+    with running:
+        asked = running.opened()
+        for device in devices:
+            device.send(device.update(asked, 10))
+        again = Round(running, devices, running.opened(2))
+        old = [said for said in tuple(running.log) if said.kind is Kind.UPDATE_PART]
+        for said in old:
+            running.say(said.topic.removeprefix(TOPICS.prefix), said.payload)
+            as_new = said.topic.removeprefix(TOPICS.prefix).replace("rounds/1/", "rounds/2/")
+            running.say(as_new, said.payload)
+        running.handled()
+        assert set(again.reasons()) <= {Reject.WRONG_RUN}
+        outcomes = {outcome for device in devices for outcome in device.outcomes(1)}
+        assert outcomes <= {Outcome.ACCEPTED, Outcome.DUPLICATE, Outcome.LATE}
+        again.ends()
+
+
+# -- unknown devices ---------------------------------------------------------------------------------------------------
+
+
+def test_invariant_14_a_device_beyond_the_fleets_bound_changes_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its status, its join and its update are refused as an unknown device's; what it had sent is not kept.
+
+    Seen to fail without ``is_stranger`` in ``admission.refusal`` (it counted), and in ``round._join``.
+    """
+    monkeypatch.setattr(reactor, "Fleet", partial(Fleet, limit=3))
+    running = RunningCoordinator(tmp_path / "state", rounds=1, evaluate=False)
+    devices = [running.device(f"dev-{number}") for number in range(3)]
+    with running:
+        three = Round(running, devices, running.opened())
+        stranger = running.device("dev-9")
+        running.handled()
+        stranger.send(stranger.update(three.asked, 10))
+        running.until(lambda: stranger.outcomes(1) == [Outcome.REJECTED], "a receipt")
+        assert set(three.reasons()) == {Reject.UNKNOWN_DEVICE}
+        assert len(three.reasons()) >= 3  # status, join and update
+        assert all(one.device != "dev-9" for one in running.of(seen.DeviceJoined))
+        three.ends()
+
+
+def test_invariant_14_a_device_that_was_not_drawn_or_has_no_name_changes_nothing(tmp_path: Path) -> None:
+    """Seen to fail without the comparison of the draw in ``admission.refusal``, and with ``NAME`` taking capitals."""
+    running = RunningCoordinator(tmp_path / "state", rounds=1, evaluate=False, goal=2)
+    devices = [running.device(f"dev-{number}") for number in range(12)]
+    with running:
+        asked = running.opened()
+        drawn = [device for device in devices if cohort.draw(asked.nonce, device.name) < asked.cohort]
+        undrawn = next(device for device in devices if device not in drawn)
+        three = Round(running, drawn, asked)
+        assert len(drawn) == 3
+        undrawn.send(undrawn.update(asked, 10))
+        running.until(lambda: undrawn.outcomes(1) == [Outcome.REJECTED], "a receipt")
+        for name in MISNAMED:
+            running.say(f"devices/{name}", b'{"device":"%s","session":1,"state":"idle","examples":9}' % name.encode())
+            three.whole(undrawn.update(asked, 10), device=name)
+        running.handled()
+        assert three.reasons() == [Reject.NOT_SELECTED] + [Reject.UNEXPECTED] * 2 * len(MISNAMED)
+        assert running.of(seen.FleetSeen)[-1] == seen.FleetSeen(12, 12, 0)
+        for device in drawn[:2]:
+            device.send(device.update(asked, 10))
+        assert running.result().summaries[-1].devices == tuple(sorted(device.name for device in drawn[:2]))
+
+
+def header(device: str, stage: Collecting) -> Header:
+    """An update of a device for an open round."""
+    ticket = stage.ticket
+    return Header(device, ticket.round, ticket.task, ticket.nonce, START, 10, None, "d" * 64, 100)
+
+
+def test_invariant_14_a_flood_of_names_in_a_round_is_refused_beyond_the_bound(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each costs memory, and a place in the round's summary. Seen to fail without the last line of ``is_stranger``."""
+    monkeypatch.setattr(admission, "MAX_DEVICES", 50)
+    state = collecting()
+    stage = state.stage
+    assert isinstance(stage, Collecting)
+    for number in range(200):
+        join = Join(
+            run="run-1",
+            round=1,
+            task="train",
+            nonce=stage.ticket.nonce,
+            device=f"eve-{number}",
+            accepts=number % 2 == 0,
+        )
+        state, _ = step(state, JoinReceived(join))
+    assert isinstance(state.stage, Collecting)
+    assert len(state.stage.joined) + len(state.stage.declined) == 50
+    assert state.rejected == {Reject.UNKNOWN_DEVICE: 150}
+    assert refusal(state, header("dev-1", stage)) is None  # it was selected, and has its place
+    assert refusal(state, header("eve-0", stage)) is None  # it joined in time
+    assert refusal(state, header("eve-199", stage)) is not None

@@ -34,7 +34,11 @@ def flood(rng: random.Random, count: int, among: float = 0.6) -> Iterator[tuple[
             digest="ab" * 32,
             part=rng.choice((0, 0, 1, 99_999)),
         )
-        yield TOPICS.topic(address).removeprefix(TOPICS.prefix), payload(rng, kind), rng.random() < 0.3 and address.rule.publisher == "device"
+        yield (
+            TOPICS.topic(address).removeprefix(TOPICS.prefix),
+            payload(rng, kind),
+            rng.random() < 0.3 and address.rule.publisher == "device",
+        )
 
 
 def payload(rng: random.Random, kind: Kind) -> bytes:
