@@ -49,6 +49,7 @@ TURNED_AWAY: Final = 4096  # devices waiting for room
 MIN_PARTS: Final = 1024  # that the largest update may have, however little room there is
 MAX_MISSING: Final = 1000  # parts a receipt names
 
+K = TypeVar("K")
 V = TypeVar("V")
 
 
@@ -108,7 +109,7 @@ class Inbox:
         self._unfinished: OrderedDict[tuple[str, str], _Unfinished] = OrderedDict()  # longest unfed first
         self._turned_away: OrderedDict[str, BlobRef] = OrderedDict()
         self._accepted: OrderedDict[str, Header] = OrderedDict()
-        self._refused: OrderedDict[str, None] = OrderedDict()
+        self._refused: OrderedDict[tuple[str, str], None] = OrderedDict()
         self._by_device: dict[str, tuple[_Unfinished, ...]] = {}  # oldest first
         self._buffered = 0
 
@@ -181,7 +182,7 @@ class Inbox:
         if number > state.round:
             raise WireError(Reject.WRONG_RUN, f"round {number} has not begun")
         if part.index > 0:
-            foreign = digest in self._refused or not hears(state, number)
+            foreign = (device, digest) in self._refused or not hears(state, number)
             return None if foreign else self._gather(address, device, part, topic, state, None)
         try:
             header = self._heading(address, device, part)
@@ -191,7 +192,7 @@ class Inbox:
         if header is not None and refusal(state, header) is not None:
             self._forget(device, digest)
             return Delivery(UpdateReceived(header), None)
-        self._refused.pop(digest, None)
+        self._refused.pop((device, digest), None)
         return self._gather(address, device, part, topic, state, header)
 
     def _gather(
@@ -287,7 +288,7 @@ class Inbox:
 
     def _forget(self, device: str, digest: str) -> None:
         """Let the rest of a refused update pass without a look."""
-        _note(self._refused, digest, None, REMEMBERED)
+        _note(self._refused, (device, digest), None, REMEMBERED)
         if (entry := self._unfinished.get((device, digest))) is not None:
             self._drop(entry)
 
@@ -337,7 +338,7 @@ def _header(update: Heading | Update, digest: str, size: int) -> Header:
     )
 
 
-def _note(memory: OrderedDict[str, V], key: str, value: V, limit: int) -> None:
+def _note(memory: OrderedDict[K, V], key: K, value: V, limit: int) -> None:
     """Put ``value`` in ``memory``, which forgets its oldest entry beyond ``limit``."""
     memory[key] = value
     memory.move_to_end(key)

@@ -16,7 +16,6 @@ import numpy as np
 
 from coordinator import plan_file
 from coordinator.config import CoordinatorSettings
-from coordinator.database import Database
 from coordinator.journal import Journal, ModelVersion
 from coordinator.models import Checkpoint, ModelStore
 from edge import files
@@ -28,6 +27,7 @@ from schemas.errors import PlanError, SettingsError, StateError
 from schemas.messages import DeviceState, DeviceStatus, RoundAnnouncement, RoundSummary, RunSettings
 from schemas.parameters import Parameters
 from schemas.settings import load
+from schemas.topics import Kind
 from tests.edge_scripts import model_blob, pointer
 from tests.hostile import json_text
 from tests.hostile.payloads import MANIFEST
@@ -35,8 +35,8 @@ from tests.hostile.raw import damage
 from tests.hostile.target import Target
 from tests.hostile.tensor_targets import plan
 from tests.test_codec import DIGEST, JSON_SAMPLES, NONCE, TRAINED
-from schemas.topics import Kind
 
+_BLOB: Final = pointer(1).blob.model_dump()
 _TOML: Final = (
     b'broker = "mqtt://localhost"\nfederation = "home"\nrounds = 3\n[train]\nepochs = 2\nlearning_rate = 0.1\n'
 )
@@ -109,8 +109,7 @@ def _record(rng: random.Random) -> bytes:
         pointer(1).model_dump_json(),
         '{"session":3}',
         '{"digest":"x"}',
-        '{"sequence":1,"run":"run-one","round":1,"task":"train","nonce":"%s","blob":%s,"outcome":""}'
-        % (NONCE, pointer(1).blob.model_dump_json()),
+        json.dumps({"sequence": 1, "run": "run-one", "round": 1, "task": "train", "nonce": NONCE, "blob": _BLOB}),
     )
     line = json_text.render(json_text.mutate(rng, json_text.parse(rng.choice(headers).encode()))) + b"\n"
     payload = model_blob(1)

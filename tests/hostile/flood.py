@@ -8,6 +8,8 @@ from typing import Final
 
 from schemas import codec
 from schemas.errors import WireError
+from schemas.messages import Part
+from schemas.parts import describe
 from schemas.topics import Address, Kind
 from tests.hostile import wire_targets
 from tests.hostile.wire_targets import changed_json
@@ -30,7 +32,7 @@ def flood(rng: random.Random, count: int, among: float = 0.6) -> Iterator[tuple[
         address = Address(
             kind,
             number=rng.choice((0, 1, 1, 1, 2, 3, 999_999_999)),
-            device=rng.choice(STRANGERS if rng.random() < 0.95 else MISNAMED),  # noqa: PLR2004 - a few
+            device=rng.choice(STRANGERS if rng.random() < 0.95 else MISNAMED),
             digest="ab" * 32,
             part=rng.choice((0, 0, 1, 99_999)),
         )
@@ -53,7 +55,7 @@ def payload(rng: random.Random, kind: Kind) -> bytes:
 def update_part(rng: random.Random) -> bytes:
     """A whole update in one part, mutated before it was cut: its digest is right."""
     blob = wire_targets.update(rng)[:60_000] or codec.encode_update(rng.choice((TRAINED, EVALUATED)))
-    return codec.encode_part(codec.Part(blob=wire_targets.describe(blob, len(blob)), index=0, payload=blob))
+    return codec.encode_part(Part(blob=describe(blob, len(blob)), index=0, payload=blob))
 
 
 def is_bad(below: str, payload: bytes) -> bool:

@@ -2,7 +2,8 @@
 
 A decoder may end in its documented error and in nothing else. Running out of memory, more than ``CPU_S`` of one
 processor for one input, a crash of the process and any other exception are findings. An input follows from the seed,
-the decoder's name and a number, so a finding names all it takes to see it again: `--only NAME --first NUMBER --inputs 1`.
+the decoder's name and a number, so a finding names all it takes to see it again:
+`python -m tests.hostile.fuzz --only NAME --seed SEED --first NUMBER --inputs 1`.
 """
 
 from __future__ import annotations
@@ -68,8 +69,8 @@ def targets(group: str) -> Sequence[Target]:
     return found
 
 
-def one(target: Target, seed: str, number: int) -> str:
-    """Have a decoder take one input; how it ended, which begins with ``!`` where it must not end so."""
+def one(target: Target, seed: str, number: int) -> tuple[str, float]:
+    """Have a decoder take one input: how it ended, with ``!`` before it where it must not end so, and CPU seconds."""
     data = target.make(draw(seed, target.name, number))
     before = time.process_time()
     try:
@@ -82,7 +83,7 @@ def one(target: Target, seed: str, number: int) -> str:
     else:
         outcome = "taken"
     spent = time.process_time() - before
-    return outcome if spent <= CPU_S else f"!{spent:.1f} s for {len(data)} bytes, then {outcome}"
+    return outcome if spent <= CPU_S else f"!{spent:.1f} s for {len(data)} bytes, then {outcome}", spent
 
 
 def child(group: str, seed: str, seconds: float, inputs: int, first: int, only: str, progress: Path) -> Report:
@@ -104,9 +105,7 @@ def child(group: str, seed: str, seconds: float, inputs: int, first: int, only: 
         target = order[number % len(order)]
         os.pwrite(handle, f"{target.name} {number}".encode().ljust(80), 0)
         resource.setrlimit(resource.RLIMIT_CPU, (int(time.process_time()) + _HANG_S, resource.RLIM_INFINITY))
-        before = time.process_time()
-        outcome = one(target, seed, number)
-        spent = time.process_time() - before
+        outcome, spent = one(target, seed, number)
         if spent > report.slowest_s:
             report.slowest_s, report.slowest = spent, f"{target.name} {number}"
         if outcome.startswith("!"):
@@ -177,10 +176,9 @@ def main() -> int:
 
 def _show(report: Report) -> None:
     rate = report.inputs / report.seconds if report.seconds else 0.0
-    print(  # noqa: T201 - a command's output, as is all below
-        f"{report.group}: {report.inputs} inputs, {rate:.0f} a second, seed {report.seed}, slowest "
-        f"{report.slowest_s:.2f} s ({report.slowest}), at most {report.peak_mib:.0f} MiB, {len(report.findings)} findings"
-    )
+    print(f"{report.group}: {report.inputs} inputs, {rate:.0f} a second, seed {report.seed}")  # noqa: T201 - output, as below
+    print(f"  slowest {report.slowest_s:.2f} s ({report.slowest}), at most {report.peak_mib:.0f} MiB more")  # noqa: T201
+    print(f"  {len(report.findings)} findings")  # noqa: T201
     for outcome, count in report.outcomes.items():
         print(f"  {count:9} {outcome}")  # noqa: T201
     for finding in report.findings[:_SHOWN]:

@@ -81,7 +81,7 @@ def mutate(rng: random.Random, document: Any, other: Any = None) -> Any:
 
 
 def _change(rng: random.Random, holder: Object | list[Any], value: Any) -> None:
-    items = holder.pairs if isinstance(holder, Object) else holder
+    items: list[Any] = holder.pairs if isinstance(holder, Object) else holder
     at = rng.randrange(len(items))
     how = rng.choice(("replace", "replace", "replace", "remove", "repeat", "add", "swap"))
     if how == "remove":

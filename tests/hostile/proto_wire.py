@@ -79,7 +79,7 @@ def mutate(rng: random.Random, data: bytes, other: bytes, depth: int = 0) -> byt
                 message[at] = (message[at][0], rng.randrange(8), message[at][2])
             case "take":
                 message.append(rng.choice(fields(other)))
-            case "into" if message and message[at][1] == _BYTES and depth < 2:  # noqa: PLR2004 - messages aren't deeper
+            case "into" if message and message[at][1] == _BYTES and depth < 2:
                 message[at] = (message[at][0], _BYTES, _inner(rng, message[at][2], depth))
             case "shuffle":
                 rng.shuffle(message)

@@ -9,7 +9,7 @@ _LONGEST = 1 << 20  # bytes of an input: what a decoder may cost is judged again
 
 
 def damage(rng: random.Random, data: bytes, other: bytes = b"") -> bytes:
-    """``data`` with one to four faults: bits flipped, cut, inserted, repeated, overwritten, or spliced with ``other``."""
+    """``data`` with one to four faults: flipped, cut, inserted, repeated, overwritten, or spliced with ``other``."""
     result = bytearray(data)
     for _ in range(rng.randint(1, 4)):
         at = rng.randint(0, len(result))

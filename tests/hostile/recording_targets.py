@@ -1,4 +1,4 @@
-"""Every reader of recordings: what is wrong with a file is a ``DataError`` that says so, or windows counted as rejected.
+"""Every reader of recordings: what is wrong with a file is a ``DataError``, or windows counted as rejected.
 
 An input is a folder's files in a row, each behind a line with its name and its length.
 """

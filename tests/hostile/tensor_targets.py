@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import random
 from typing import Any, Final
@@ -68,10 +69,8 @@ def plan(rng: random.Random) -> bytes:
         document = json_text.mutate(rng, document, json_text.parse(_PLAN))
     text = json_text.render(document)
     if rng.random() < 0.8:
-        try:
+        with contextlib.suppress(ValueError, RecursionError):
             text = json.dumps(json.loads(text), sort_keys=True, separators=(",", ":")).encode()
-        except (ValueError, RecursionError):
-            pass
     return damage(rng, text, _PLAN) if rng.random() < 0.15 else text
 
 

@@ -26,7 +26,7 @@ from edge.jobs import (
     read_request,
 )
 from schemas import codec
-from schemas.errors import WireError
+from schemas.errors import Reject, WireError
 from schemas.link.filters import check_filter, check_topic, matches
 from schemas.messages import Counts, Part, TrainSettings
 from schemas.parts import Assembly, cut, describe
@@ -120,7 +120,7 @@ def _frames(data: bytes) -> Iterator[bytes]:
 
 
 def _assemble(data: bytes) -> object:
-    """The first part says which blob; a part that doesn't fit is refused by itself, and the digest has the last word."""
+    """The first part says which blob; one that doesn't fit is refused by itself, and the digest has the last word."""
     assembly: Assembly | None = None
     for frame in _frames(data):
         try:
@@ -130,7 +130,7 @@ def _assemble(data: bytes) -> object:
         except WireError:
             continue
     if assembly is None:
-        raise WireError(next(iter(codec.Reject)), "no part")
+        raise WireError(Reject.TRUNCATED, "no part")
     return assembly.blob()
 
 
@@ -166,7 +166,7 @@ def _topic(rng: random.Random) -> bytes:
         "\0",
         "\ud800",
         "$SYS",
-    )  # noqa: RUF001 - digits that aren't 0 to 9
+    )
     pieces[at : at + rng.randint(0, 1)] = [rng.choice((*hostile, pieces[at] * 3))]
     text = "/".join(pieces).encode("utf-8", "surrogatepass")
     return damage(rng, text) if rng.random() < 0.3 else text
