@@ -5,6 +5,8 @@ What must hold each time is that the run ends as if they had not been there, to 
 
 from __future__ import annotations
 
+import contextlib
+import threading
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -21,19 +23,24 @@ from coordinator.fleet import Fleet
 from coordinator.journal import Journal
 from coordinator.round import step
 from coordinator.round_state import Collecting
+from coordinator.service import CoordinatorService
 from schemas import codec, cohort
 from schemas.errors import Reject
+from schemas.link.address import BrokerAddress
 from schemas.link.filters import matches
+from schemas.link.link import Link, Sent, Sink, Will
+from schemas.link.mqtt import MqttLink, MqttSettings
 from schemas.messages import Join, Outcome, RoundAnnouncement, Update
 from schemas.parts import cut, describe
 from schemas.proto import federation_pb2 as pb
 from schemas.topics import Kind
 from tests.hostile.chance import draw
 from tests.hostile.flood import MISNAMED, READ, flood, is_bad
+from tests.link_mosquitto import Mosquitto
 from tests.running_coordinator import RunningCoordinator
-from tests.scripted_device import ScriptedDevice, counts_of
+from tests.scripted_device import Script, ScriptedDevice, counts_of
 from tests.test_inbox import START, collecting
-from tests.test_service import TOPICS, check_model
+from tests.test_service import MODEL, PLAN, TOPICS, Watch, check_model, run_settings
 
 ROUNDS = 3
 
@@ -87,6 +94,46 @@ def test_invariant_13_a_flood_of_mutated_messages_on_every_topic_changes_no_bit_
         counted = journal.rejections("run-1")
     assert counted.keys() <= set(Reject)
     assert sum(counted.values()) >= bad
+
+
+def test_invariant_13_a_flood_over_mosquitto_changes_no_bit_either(tmp_path: Path, mosquitto: Mosquitto) -> None:
+    """What a real broker lets through, retained messages that wait for the coordinator to come among it.
+
+    Seen to fail with ``Heading`` unchecked in ``codec``.
+    """
+    _, expected, _ = finished(tmp_path / "quiet", 0)
+
+    def link(name: str, sink: Sink, will: Will | None = None) -> Link:
+        return MqttLink(MqttSettings(BrokerAddress.parse(mosquitto.address), name), sink, will)
+
+    devices = [
+        ScriptedDevice(f"dev-{number}", TOPICS, PLAN.manifest(), link, Script(part_size=1024)).start()
+        for number in range(3)
+    ]
+    watch, sent, rng = Watch(), threading.Semaphore(0), draw("mosquitto")
+    vandal = link("vandal", lambda event: sent.release() if isinstance(event, Sent) else None)
+    vandal.open()
+
+    def throw() -> None:
+        count = 0
+        for below, payload, retain in flood(rng, 100, among=0.9):
+            with contextlib.suppress(ValueError):  # a topic that no client can publish to
+                vandal.publish(TOPICS.prefix + below, payload, retain=retain)
+                count += 1
+        for _ in range(count):
+            assert sent.acquire(timeout=10)
+
+    throw()
+    watch.then = [(seen.RoundOpened, throw)]
+    settings = run_settings(rounds=ROUNDS, evaluate=False)
+    result = CoordinatorService(
+        partial(link, "coordinator"), TOPICS, settings, PLAN, MODEL, tmp_path / "state", observer=watch
+    ).run()
+    for device in devices:
+        device.stop()
+    vandal.close()
+    assert result.digest == expected
+    assert len(watch.of(seen.MessageRejected)) > 150
 
 
 # -- liars among the devices -------------------------------------------------------------------------------------------
