@@ -1,5 +1,6 @@
 # make demo    a virtual fleet of eight learns from smartwatch recordings, before your eyes
 # make test    every test, mosquitto included
+# make fuzz    hostile inputs for every decoder, under a memory limit; SECONDS=600 and SEED=1 unless told otherwise
 # make check   lint, format, types, import contracts, generated code
 # Each does everything from a bare clone. PYTHON picks the interpreter (3.11 to 3.13).
 
@@ -12,7 +13,7 @@ STAMP := $(VENV)/.installed
 # constraints.txt refuses the CUDA packages either way, so a wrong build can't slip in.
 TORCH_INDEX ?= https://download.pytorch.org/whl/cpu
 
-.PHONY: demo test check format clean
+.PHONY: demo test fuzz check format clean
 
 $(STAMP): pyproject.toml constraints.txt
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
@@ -26,6 +27,11 @@ demo: $(STAMP)
 
 test: $(STAMP)
 	$(BIN)/python -m pytest -n auto
+
+SECONDS ?= 600
+SEED ?= 1
+fuzz: $(STAMP)
+	$(BIN)/python -m tests.hostile.fuzz --seconds $(SECONDS) --seed $(SEED)
 
 check: $(STAMP)
 	$(BIN)/ruff check .
