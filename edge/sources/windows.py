@@ -159,7 +159,7 @@ def _claimed(members: zipfile.ZipFile, name: str) -> int:
             return 0  # no array
         first = tuple(stream.read(2)) == (1, 0)
         read = np.lib.format.read_array_header_1_0 if first else np.lib.format.read_array_header_2_0
-        shape, _, dtype = read(stream)  # type: ignore[arg-type]  # a stream is all it needs
+        shape, _, dtype = read(stream)
     return math.prod(shape) * dtype.itemsize
 
 
