@@ -30,7 +30,7 @@ def bad(seed: object, count: int) -> Iterator[tuple[Address, bytes]]:
         kind = rng.choice(FOLLOWED)
         version = rng.choice((0, 1, 2, 3, 4))
         address = Address(kind, number=version, device=DEVICE, digest=pointer(0).digest, part=rng.choice((0, 1, 2)))
-        content = payload(rng, kind)
+        content = payload(rng, kind, address)
         if is_bad(kind, content):
             yield address, content
             found += 1
@@ -81,7 +81,7 @@ def trained(state: Path, messages: int) -> tuple[World, list[bytes]]:
 def test_invariant_13_a_device_in_a_flood_trains_the_same_rounds_to_the_same_bits(tmp_path: Path) -> None:
     """Retained or not, and on the parts it waits for.
 
-    Seen to fail with ``except ValueError`` in ``Agent._inbound``, and with a part's digest taken on trust.
+    Seen to fail with ``except ValueError`` in ``Agent._inbound``.
     """
     _, expected = trained(tmp_path / "quiet", 0)
     world, updates = trained(tmp_path / "loud", 40)

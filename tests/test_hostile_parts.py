@@ -91,6 +91,7 @@ def test_invariant_11_one_name_with_thousands_of_blobs_has_two_of_them_kept(box:
                 put(box, state, [part])
 
     assert grown(pour) < 2 * MIB
+    assert box.buffered < 3 * (60_000 + ENTRY_COST)
     (arrival,) = put(box, state, list(honest))
     assert isinstance(arrival, Delivery)
 

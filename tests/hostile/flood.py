@@ -38,23 +38,24 @@ def flood(rng: random.Random, count: int, among: float = 0.6) -> Iterator[tuple[
         )
         yield (
             TOPICS.topic(address).removeprefix(TOPICS.prefix),
-            payload(rng, kind),
+            payload(rng, kind, address),
             rng.random() < 0.3 and address.rule.publisher == "device",
         )
 
 
-def payload(rng: random.Random, kind: Kind) -> bytes:
-    """Something for a topic of this kind: mostly its own message, mutated."""
+def payload(rng: random.Random, kind: Kind, address: Address) -> bytes:
+    """Something for a topic of this kind: mostly its own message, mutated; of the device that ``address`` names."""
     if rng.random() < 0.1:
         return rng.choice((b"{}", b"null", b"\0" * 50, b"[" * 9000, rng.randbytes(200), rng.choice(_VALID)))
     if kind in JSON_SAMPLES:
         return changed_json(rng, codec.encode(JSON_SAMPLES[kind]), rng.choice(_VALID))
-    return rng.choice((wire_targets.part, update_part))(rng)
+    return wire_targets.part(rng) if rng.random() < 0.3 else update_part(rng, address)
 
 
-def update_part(rng: random.Random) -> bytes:
+def update_part(rng: random.Random, address: Address) -> bytes:
     """A whole update in one part, mutated before it was cut: its digest is right."""
-    blob = wire_targets.update(rng)[:60_000] or codec.encode_update(rng.choice((TRAINED, EVALUATED)))
+    fields = {"run": "run-1", "round": address.number or 0, "device": address.device or "dev-7"}
+    blob = wire_targets.update(rng, **fields)[:60_000] or codec.encode_update(rng.choice((TRAINED, EVALUATED)))
     return codec.encode_part(Part(blob=describe(blob, len(blob)), index=0, payload=blob))
 
 

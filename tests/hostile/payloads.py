@@ -45,7 +45,7 @@ def hostile(rng: random.Random) -> bytes:
 
 def frame(rng: random.Random, size: int) -> bytes:  # noqa: PLR0911 - a kind of frame a line
     """A zstd frame, or what looks like one, for a body announced as ``size`` bytes."""
-    big = rng.choice((size, size + 1, 64 * _MIB))
+    big = rng.choice((size, size + 1, 512 * _MIB))
     zeros = _packed(big, sized=True)
     match rng.randrange(9):
         case 0:  # no content size
@@ -81,4 +81,5 @@ def lying(said: int, real: int) -> bytes:
 def _packed(size: int, *, sized: bool) -> bytes:
     """A frame of zeros that says how many they are, or doesn't."""
     packer = zstandard.ZstdCompressor(write_content_size=sized).compressobj(size if sized else -1)
-    return packer.compress(bytes(size)) + packer.flush()
+    pieces = [packer.compress(bytes(min(_MIB, size - start))) for start in range(0, size, _MIB)]
+    return b"".join((*pieces, packer.flush()))

@@ -137,15 +137,15 @@ def _npz(rng: random.Random) -> bytes:
 
 
 @cache
-def zip_bomb(size: int = 2**33) -> bytes:
-    """64 kB of NPZ that become 64 MiB of zeros, under a header that claims ``size`` bytes of them."""
+def zip_bomb(size: int | None = 2**33) -> bytes:
+    """64 kB of NPZ that become 64 MiB of zeros, under a header that claims ``size`` bytes of them, or none."""
     buffer = io.BytesIO()
-    header = f"{{'descr': '<f4', 'fortran_order': False, 'shape': ({size // 4}, 1), }}".encode().ljust(117) + b"\n"
+    header = f"{{'descr': '<f4', 'fortran_order': False, 'shape': ({(size or 0) // 4}, 1), }}".encode()
     with (
         zipfile.ZipFile(buffer, "w", zipfile.ZIP_DEFLATED) as packed,
         packed.open("x.npy", "w", force_zip64=True) as file,
     ):
-        file.write(npy(header, b""))
+        file.write(b"" if size is None else npy(header.ljust(117) + b"\n", b""))
         for _ in range(4):
             file.write(bytes(16 * _MIB))
     return buffer.getvalue()

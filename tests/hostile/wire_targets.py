@@ -89,8 +89,10 @@ def part(rng: random.Random) -> bytes:
     return _changed_proto(rng, codec.encode_part(PART), rng.choice(_UPDATES))
 
 
-def update(rng: random.Random) -> bytes:
-    return _changed_proto(rng, rng.choice(_UPDATES), rng.choice((*_UPDATES, codec.encode_part(PART))))
+def update(rng: random.Random, **fields: object) -> bytes:
+    """An update, changed; one that was of these ``fields`` before."""
+    valid = codec.encode_update(rng.choice((TRAINED, EVALUATED)).model_copy(update=fields))
+    return _changed_proto(rng, valid, rng.choice((*_UPDATES, codec.encode_part(PART))))
 
 
 def _read_update(payload: bytes) -> object:
