@@ -21,6 +21,7 @@ from pydantic_settings import (
     SettingsConfigDict,
     TomlConfigSettingsSource,
 )
+from pydantic_settings import SettingsError as UnreadableSetting
 
 from schemas.errors import SettingsError
 from schemas.link.address import BrokerAddress
@@ -100,6 +101,8 @@ def load(settings: type[S], flags: Mapping[str, Any], config: Path | None) -> tu
         read = Sourced(**flags)
     except ValidationError as error:
         raise SettingsError(_explain(error, settings.model_fields, sources)) from None
+    except UnreadableSetting as error:  # a table in the environment that is no JSON
+        raise SettingsError(f"{error}: give a table's settings one by one, as FEDBEAT_TRAIN__EPOCHS") from None
     plain = settings.model_construct(**{name: getattr(read, name) for name in settings.model_fields})
     return plain, tuple(_origins(plain, sources))  # type: ignore[return-value]  # mypy widens S in model_construct
 

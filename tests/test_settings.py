@@ -76,6 +76,13 @@ def test_a_password_is_not_printed(monkeypatch: pytest.MonkeyPatch) -> None:
     assert source == "environment"
 
 
+def test_a_table_in_the_environment_that_is_no_json_says_how_to_write_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Seen to fail without ``UnreadableSetting`` in ``load``."""
+    monkeypatch.setenv("FEDBEAT_TRAIN", "{")
+    with pytest.raises(SettingsError, match=r'"train".*FEDBEAT_TRAIN__EPOCHS'):
+        load(CoordinatorSettings, {}, None)
+
+
 @pytest.mark.parametrize(
     "text", ["a = " + "[" * 5000, "rounds = " + "9" * 5000, 'a = "\ud800"'], ids=["depth", "digits", "text"]
 )
