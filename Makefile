@@ -1,6 +1,7 @@
 # make demo    a virtual fleet of eight learns from smartwatch recordings, before your eyes
 # make test    every test, mosquitto included
 # make chaos   the long run of kills (KILLS=200, SEED=n): some minutes
+# make fuzz    hostile inputs for every decoder, under a memory limit; SECONDS=600 and SEED=1 unless told otherwise
 # make check   lint, format, types, import contracts, generated code
 # Each does everything from a bare clone. PYTHON picks the interpreter (3.11 to 3.13).
 
@@ -13,7 +14,7 @@ STAMP := $(VENV)/.installed
 # constraints.txt refuses the CUDA packages either way, so a wrong build can't slip in.
 TORCH_INDEX ?= https://download.pytorch.org/whl/cpu
 
-.PHONY: demo test simulate chaos check format clean
+.PHONY: demo test simulate chaos fuzz check format clean
 
 $(STAMP): pyproject.toml constraints.txt
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
@@ -35,6 +36,9 @@ KILLS ?= 200
 
 chaos: $(STAMP)
 	$(BIN)/python -m tests.chaos.long --kills $(KILLS) $(if $(SEED),--seed $(SEED))
+
+fuzz: $(STAMP)
+	$(BIN)/python -m tests.hostile.fuzz --seconds $(or $(SECONDS),600) --seed $(or $(SEED),1)
 
 check: $(STAMP)
 	$(BIN)/ruff check .

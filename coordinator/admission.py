@@ -7,16 +7,19 @@ folded with a weight that falls with its staleness. Either way one update counts
 
 from __future__ import annotations
 
+from typing import Final
+
 from coordinator.events import Header, Ticket
 from coordinator.round_state import ATTEMPTS, Collecting, State
 from schemas import cohort
 from schemas.errors import Reject
-from schemas.messages import Join, Outcome
+from schemas.messages import MAX_DEVICES, Join, Outcome
 
+UNKNOWN: Final = f"{MAX_DEVICES} devices are known, and no more are taken"
 Refusal = tuple[Outcome, Reject | None, str]
 
 
-def refusal(state: State, header: Header) -> Refusal | None:
+def refusal(state: State, header: Header) -> Refusal | None:  # noqa: PLR0911  - a reason a line
     """Why an update would not count now: outcome, reason and text; None where it would, if its content is valid."""
     stage = state.stage
     if not isinstance(stage, Collecting) or not belongs(state, header):
@@ -27,11 +30,22 @@ def refusal(state: State, header: Header) -> Refusal | None:
         return Outcome.REJECTED, Reject.WRONG_RUN, f"it starts from another model than version {state.model.number}"
     if cohort.draw(stage.ticket.nonce, header.device) >= stage.cohort:
         return Outcome.REJECTED, Reject.NOT_SELECTED, "the device was not drawn for this round"
+    if is_stranger(state, stage, header.device):
+        return Outcome.REJECTED, Reject.UNKNOWN_DEVICE, UNKNOWN
     counts = stage.received.get(key(stage, header))
     if counts is None and (header.device, header.round) not in state.counted:
         return None
     same = counts is None or counts.digest == header.digest
     return Outcome.DUPLICATE, None if same else Reject.EQUIVOCATION, "an update of this device counts already"
+
+
+def is_stranger(state: State, stage: Collecting, device: str) -> bool:
+    """Whether there is no place for ``device``: as many as there may be are known, or have answered, without it."""
+    if state.view.roll is not None and device not in state.view.roll:
+        return True
+    if device in stage.selected or device in stage.joined or device in stage.declined:
+        return False
+    return len(stage.joined) + len(stage.declined) >= MAX_DEVICES
 
 
 def belongs(state: State, header: Header) -> bool:

@@ -157,7 +157,7 @@ class Database:
             yield
         except sqlite3.ProgrammingError:
             raise  # a mistake in this program, such as a call from another thread
-        except sqlite3.Error as error:
+        except (sqlite3.Error, UnicodeDecodeError) as error:  # the latter where a damaged name is in SQLite's message
             self._failed = True
             full = getattr(error, "sqlite_errorname", "") in REFUSED
             raise (DiskFull if full else StateError)(f"{self.path}: {error}. {_advice(error)}") from error
@@ -173,9 +173,9 @@ def claim(path: Path) -> Iterator[None]:
         os.close(handle)
 
 
-def _advice(error: sqlite3.Error) -> str:
+def _advice(error: Exception) -> str:
     """What the user should do, by SQLite's own name for what went wrong."""
-    name = getattr(error, "sqlite_errorname", "")
+    name = getattr(error, "sqlite_errorname", "SQLITE_CORRUPT" if isinstance(error, UnicodeDecodeError) else "")
     for prefix, advice in (
         ("SQLITE_FULL", "Free some disk space; what was committed is safe, and the run goes on from there"),
         ("SQLITE_IOERR", "Free some disk space, or check the disk and its quota; what was committed is safe"),

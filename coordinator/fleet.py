@@ -44,6 +44,7 @@ class View:
     trainers: frozenset[str] = frozenset()  # the ready ones with examples to train on
     evaluators: frozenset[str] = frozenset()  # the ready ones with held-out examples
     complaints: Mapping[str, str] = field(default_factory=dict)  # devices in trouble, and what they say
+    roll: frozenset[str] | None = None  # who is known, once nobody else can be; None while there is room
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,4 +95,5 @@ class Fleet:
                 for name, member in self.members.items()
                 if member.state is DeviceState.TROUBLE
             },
+            roll=frozenset(self.members) if len(self.members) >= self.limit else None,
         )

@@ -41,11 +41,15 @@ from schemas.topics import Address, Kind, Topics
 STALL_S: Final = 5.0  # without a new part, after which a device is told what is missing
 STALLS: Final = 3  # such reminders in vain, after which an update's parts are forgotten
 ROOM: Final = 256 * 2**20  # bytes that all unfinished updates together may take, in a spool on disk
+ENTRY_COST: Final = 8192  # bytes of that, for what is remembered of one in memory, and its last block on disk
+PART_COST: Final = 128  # likewise, of each of its parts: a flood of empty promises must fill the room as well
 PER_DEVICE: Final = 2  # unfinished updates: one that trains, one that evaluates
 REMEMBERED: Final = 4096  # digests of updates that were accepted, and of those refused
 TURNED_AWAY: Final = 4096  # devices waiting for room
+MIN_PARTS: Final = 1024  # that the largest update may have, however little room there is
 MAX_MISSING: Final = 1000  # parts a receipt names
 
+K = TypeVar("K")
 V = TypeVar("V")
 
 
@@ -101,11 +105,11 @@ class Inbox:
         self._classes = classes
         self._store = store
         self._limit = largest_update(manifest, classes)
-        self._room = max(room, self._limit)
+        self._room = max(room, self._limit + ENTRY_COST + PART_COST * MIN_PARTS)
         self._unfinished: OrderedDict[tuple[str, str], _Unfinished] = OrderedDict()  # longest unfed first
         self._turned_away: OrderedDict[str, BlobRef] = OrderedDict()
         self._accepted: OrderedDict[str, Header] = OrderedDict()
-        self._refused: OrderedDict[str, None] = OrderedDict()
+        self._refused: OrderedDict[tuple[str, str], None] = OrderedDict()
         self._by_device: dict[str, tuple[_Unfinished, ...]] = {}  # oldest first
         self._buffered = 0
 
@@ -148,7 +152,7 @@ class Inbox:
         free = self._room - self._buffered
         while self._turned_away:
             device, ref = next(iter(self._turned_away.items()))
-            free -= ref.size
+            free -= _cost(ref)
             if free < 0:
                 return
             del self._turned_away[device]
@@ -183,7 +187,7 @@ class Inbox:
         if number > state.round:
             raise WireError(Reject.WRONG_RUN, f"round {number} has not begun")
         if part.index > 0:
-            foreign = digest in self._refused or not hears(state, number)
+            foreign = (device, digest) in self._refused or not hears(state, number)
             return None if foreign else self._gather(address, device, part, topic, state, None)
         try:
             header = self._heading(address, device, part)
@@ -193,7 +197,7 @@ class Inbox:
         if header is not None and refusal(state, header) is not None:
             self._forget(device, digest)
             return Delivery(UpdateReceived(header), None)
-        self._refused.pop(digest, None)
+        self._refused.pop((device, digest), None)
         return self._gather(address, device, part, topic, state, header)
 
     def _gather(
@@ -229,10 +233,13 @@ class Inbox:
         if entry is not None:
             return entry
         Assembly(ref, self._limit)  # refuses what no update can be, before anything gives way to it
+        cost = _cost(ref)
+        if cost > self._room:
+            raise WireError(Reject.TOO_LARGE, f"{ref.parts} parts of {ref.size} bytes: send larger ones")
         mine = self._by_device.get(device, ())
         if len(mine) >= PER_DEVICE:
             self._drop(mine[0])
-        while self._buffered + ref.size > self._room:
+        while self._buffered + cost > self._room:
             oldest = next(iter(self._unfinished.values()))
             if now - oldest.fed_at < STALL_S:
                 _note(self._turned_away, device, ref, TURNED_AWAY)
@@ -242,7 +249,7 @@ class Inbox:
         entry = _Unfinished(device, number, Assembly(ref, self._limit, store), store, now)
         self._unfinished[device, ref.digest] = entry
         self._by_device[device] = (*self._by_device.get(device, ()), entry)
-        self._buffered += ref.size
+        self._buffered += cost
         self._turned_away.pop(device, None)
         return entry
 
@@ -286,7 +293,7 @@ class Inbox:
 
     def _forget(self, device: str, digest: str) -> None:
         """Let the rest of a refused update pass without a look."""
-        _note(self._refused, digest, None, REMEMBERED)
+        _note(self._refused, (device, digest), None, REMEMBERED)
         if (entry := self._unfinished.get((device, digest))) is not None:
             self._drop(entry)
 
@@ -294,12 +301,17 @@ class Inbox:
         ref = entry.assembly.ref
         entry.store.clear()
         del self._unfinished[entry.device, ref.digest]
-        self._buffered -= ref.size
+        self._buffered -= _cost(ref)
         mine = tuple(other for other in self._by_device[entry.device] if other is not entry)
         if mine:
             self._by_device[entry.device] = mine
         else:
             del self._by_device[entry.device]
+
+
+def _cost(ref: BlobRef) -> int:
+    """What an unfinished update takes of the room, in bytes."""
+    return ref.size + ENTRY_COST + PART_COST * ref.parts
 
 
 def largest_update(manifest: Manifest, classes: int) -> int:
@@ -331,7 +343,7 @@ def _header(update: Heading | Update, digest: str, size: int) -> Header:
     )
 
 
-def _note(memory: OrderedDict[str, V], key: str, value: V, limit: int) -> None:
+def _note(memory: OrderedDict[K, V], key: K, value: V, limit: int) -> None:
     """Put ``value`` in ``memory``, which forgets its oldest entry beyond ``limit``."""
     memory[key] = value
     memory.move_to_end(key)

@@ -13,7 +13,9 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
-from typing import Self
+from typing import Self, TypeVar
+
+from pydantic import ValidationError
 
 from coordinator.database import Database, Value
 from schemas.errors import StateError
@@ -21,6 +23,7 @@ from schemas.messages import (
     MAX_DEVICES,
     Counts,
     DeviceStatus,
+    Message,
     Metrics,
     RoundAnnouncement,
     RoundSummary,
@@ -28,6 +31,8 @@ from schemas.messages import (
     Task,
     Update,
 )
+
+M = TypeVar("M", bound=Message)
 
 
 @dataclass(frozen=True, slots=True)
@@ -142,7 +147,7 @@ class Journal:
         run = _str(rows[0][0])
         announcement, devices = self._open_round(run)
         return Resume(
-            settings=RunSettings.model_validate_json(_str(rows[0][1])),
+            settings=_message(RunSettings, rows[0][1]),
             model=self.models(run)[-1],
             round=announcement,
             devices=devices,
@@ -168,9 +173,9 @@ class Journal:
                     run=run, round=_int(number), outcome="abandoned", reason=_str(reason), model_version=_int(version)
                 )
             else:
-                summary = RoundSummary.model_validate_json(_str(text))
+                summary = _message(RoundSummary, text)
             if scores is not None:
-                summary = summary.model_copy(update={"metrics": Metrics.model_validate_json(_str(scores))})
+                summary = summary.model_copy(update={"metrics": _message(Metrics, scores)})
             summaries.append(summary)
         return tuple(summaries)
 
@@ -329,7 +334,7 @@ class Journal:
     def devices(self) -> tuple[DeviceStatus, ...]:
         """The newest status of each device ever seen, by name."""
         rows = self._database.execute("SELECT status FROM devices ORDER BY device")
-        return tuple(DeviceStatus.model_validate_json(_str(row[0])) for row in rows)
+        return tuple(_message(DeviceStatus, row[0]) for row in rows)
 
     def add_rejections(self, run: str, number: int, counts: Mapping[str, int]) -> None:
         """Add to the counts of rejected messages; ``commit_round`` adds those of its summary itself."""
@@ -368,7 +373,7 @@ class Journal:
         rows = self._database.execute(sql, (run,))
         if not rows:
             return None, ()
-        announcement = RoundAnnouncement.model_validate_json(_str(rows[0][0]))
+        announcement = _message(RoundAnnouncement, rows[0][0])
         sql = "SELECT device FROM updates WHERE counted = ? ORDER BY received"
         devices = tuple(_str(row[0]) for row in self._database.execute(sql, (announcement.nonce,)))
         return announcement.model_copy(update={"received": len(devices)}), devices
@@ -390,10 +395,21 @@ class Journal:
             nonce=_str(nonce),
             examples=_int(examples),
             train_loss=None if loss is None else float(loss),
-            counts=None if counts is None else Counts.model_validate_json(_str(counts)),
+            counts=None if counts is None else _message(Counts, counts),
             digest=_str(digest),
             blob=blob,
         )
+
+
+def _message(kind: type[M], value: Value) -> M:
+    """A message from its JSON in a row. Raises ``StateError`` where that is not what was written."""
+    try:
+        return kind.model_validate_json(_str(value))
+    except ValidationError:
+        raise StateError(
+            f"the journal holds a {kind.__name__} that can't be read: put back a backup of it, or choose another "
+            "--state directory"
+        ) from None
 
 
 # The schema's STRICT tables make these types certain; the type checker can't read SQL.

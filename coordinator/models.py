@@ -146,7 +146,7 @@ def _checkpoint(
         order = json.loads(metadata["order"])
         parameters = Parameters.from_arrays({name: arrays.pop(name) for name in order})
         moments = Parameters.from_arrays({name: arrays[name] for name in sorted(arrays)})
-    except (KeyError, ValueError, TypeError, WireError) as error:
+    except (KeyError, ValueError, TypeError, RecursionError, WireError) as error:
         raise _damaged(path, f"it is not a model of this program ({error!r})") from error
     if metadata.get("version") != str(version):
         raise _damaged(path, f"it holds version {metadata.get('version')}")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Final
 
 from coordinator.events import Announce, Header, Reply, Ticket
@@ -25,12 +26,19 @@ def summarise(state: State, stage: Collecting | None, failure: str = "") -> Roun
         model_version=state.model.number + (state.task == "train" and not failure),
         devices=() if failure else tuple(sorted({header.device for header in headers})),
         examples=0 if failure else sum(header.examples for header in headers),
-        train_loss=sum(loss * n for loss, n in losses) / sum(n for _, n in losses) if losses else None,
+        train_loss=_mean(losses),
         declined={} if stage is None else dict(stage.declined),
         rejected=dict(state.rejected),
         seconds=0.0 if stage is None else state.now - stage.opened_at,
         uplink_bytes=sum(header.size for header in headers),
     )
+
+
+def _mean(losses: list[tuple[float, int]]) -> float | None:
+    """The mean loss over examples; None where nobody gave one, or where what a device gave is beyond all numbers."""
+    total = sum(examples for _, examples in losses)
+    mean = sum(loss * (examples / total) for loss, examples in losses) if losses else math.nan
+    return mean if math.isfinite(mean) else None
 
 
 def with_evaluation(training: RoundSummary, evaluation: RoundSummary, metrics: Metrics) -> RoundSummary:

@@ -32,7 +32,7 @@ from dataclasses import replace
 from typing import Final
 
 from coordinator import observers as seen
-from coordinator.admission import answers, belongs, key, refusal, staleness, was_asked
+from coordinator.admission import UNKNOWN, answers, belongs, is_stranger, key, refusal, staleness, was_asked
 from coordinator.events import (
     Abandon,
     Committed,
@@ -252,7 +252,7 @@ def _try_close(state: State, stage: Collecting) -> Step:
     return replace(state, stage=stage), effects
 
 
-def _join(state: State, join: Join) -> Step:
+def _join(state: State, join: Join) -> Step:  # noqa: PLR0911  - likewise, a case a line
     stage, device = state.stage, join.device
     if not isinstance(stage, Collecting) or not answers(join, stage.ticket):
         if not was_asked(state, join):
@@ -264,6 +264,8 @@ def _join(state: State, join: Join) -> Step:
         return state, (receipt(join, Outcome.NOTED, "not drawn for this round", back_in),)
     if device in stage.received:
         return state, ()
+    if is_stranger(state, stage, device):
+        return _rejected(state, Rejected(Reject.UNKNOWN_DEVICE, UNKNOWN, "", device))
     if join.accepts:
         declined = {name: reason for name, reason in stage.declined.items() if name != device}
         after = replace(stage, joined=stage.joined | {device}, declined=declined)
@@ -337,7 +339,8 @@ def _rejected(state: State, event: Rejected) -> Step:
         return state, (rejected,)
     text = f"{event.reason.value}: {event.detail}"[:MAX_TEXT]
     back_in = come_back(state, stage, device) if isinstance(stage, Collecting) else 0.0
-    if isinstance(stage, Collecting) and answers(answered, stage.ticket) and device not in stage.received:
+    answers_this = isinstance(stage, Collecting) and answers(answered, stage.ticket) and device not in stage.received
+    if isinstance(stage, Collecting) and answers_this and not is_stranger(state, stage, device):
         declined = {**stage.declined, device: f"its update was rejected, {text}"[:MAX_TEXT]}
         state = replace(state, stage=replace(stage, declined=declined))
     return state, (rejected, reply(device, answered, Outcome.REJECTED, text, back_in))

@@ -93,8 +93,10 @@ def read(path: Path) -> Record | None:
         raise Damaged(f"{path} is damaged")
     try:
         header = json.loads(line)
-    except (ValueError, RecursionError):  # whole, and not ours
-        raise Damaged(f"{path} has no header") from None
+    except (ValueError, RecursionError):
+        header = None
+    if not isinstance(header, dict):
+        raise Damaged(f"{path} has no header")
     return Record(header, payload)
 
 

@@ -21,14 +21,14 @@ from edge.jobs import Key
 from edge.pace import REMEMBERED, Pace
 from edge.participation_state import Kept
 from schemas.errors import StateError
-from schemas.messages import Count, Digest, Message, ModelPointer, Seconds
+from schemas.messages import Digest, Message, ModelPointer, Seconds
 
 M = TypeVar("M", bound=Message)
 _log = logging.getLogger(__name__)
 
 
 class _Session(Message):
-    session: Count
+    session: Annotated[int, Field(ge=0, lt=2**53)]  # so that the next one still fits a message
 
 
 class _PlanHeader(Message):

@@ -21,6 +21,7 @@ from pydantic_settings import (
     SettingsConfigDict,
     TomlConfigSettingsSource,
 )
+from pydantic_settings import SettingsError as UnreadableSetting
 
 from schemas.errors import SettingsError
 from schemas.link.address import BrokerAddress
@@ -109,6 +110,8 @@ def load(settings: type[S], flags: Mapping[str, Any], config: Path | None) -> tu
         read = Sourced(**flags)
     except ValidationError as error:
         raise SettingsError(_explain(error, settings.model_fields, sources)) from None
+    except UnreadableSetting as error:  # a table in the environment that is no JSON
+        raise SettingsError(f"{error}: give a table's settings one by one, as FEDBEAT_TRAIN__EPOCHS") from None
     plain = settings.model_construct(**{name: getattr(read, name) for name in settings.model_fields})
     return plain, tuple(_origins(plain, sources))  # type: ignore[return-value]  # mypy widens S in model_construct
 
@@ -120,7 +123,7 @@ def _check_readable(config: Path | None) -> None:
         tomllib.loads(config.read_text(encoding="utf-8"))
     except OSError as error:
         raise SettingsError(f"can't read the settings file {config}: {error.strerror}") from None
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+    except (ValueError, RecursionError) as error:  # of its syntax, its text, its numbers, its depth
         raise SettingsError(f"{config} is not valid TOML: {error}") from None
 
 

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from schemas import codec, cohort, compression
+from schemas.errors import WireError
 from schemas.link.link import Connected, Event, Inbound, Link, Sink, Will
 from schemas.messages import (
     Counts,
@@ -116,7 +117,10 @@ class ScriptedDevice:
                 ack()
                 address = self.topics.parse(topic)
                 assert address is not None
-                message = codec.decode(address.kind, payload)
+                try:
+                    message = codec.decode(address.kind, payload)
+                except WireError:  # somebody else's rubbish
+                    return
                 if isinstance(message, Receipt):
                     self.receipts.append(message)
                 elif isinstance(message, RoundAnnouncement):

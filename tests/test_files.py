@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import hashlib
 import os
 import resource
 from collections.abc import Iterator
@@ -72,3 +73,13 @@ def test_a_directory_that_cannot_be_made_says_what_to_do(tmp_path: Path) -> None
     (tmp_path / "file").write_text("")
     with pytest.raises(StateError, match="--state"):
         files.make_directory(tmp_path / "file" / "state")
+
+
+@pytest.mark.parametrize("line", [b"{]", b"[1]", b"7", b"[" * 5000, b"9" * 5000], ids=lambda line: ascii(line[:9]))
+def test_a_file_with_the_right_digests_and_no_header_in_it_is_damaged(tmp_path: Path, line: bytes) -> None:
+    """Digests tell what a disk did, not what somebody's hand did. Seen to fail with ``json.loads`` alone."""
+    line += b"\n"
+    digests = "".join(hashlib.sha256(piece).hexdigest() for piece in (line, b"")) + "\n"
+    (tmp_path / "one").write_bytes(digests.encode() + line)
+    with pytest.raises(files.Damaged):
+        files.read(tmp_path / "one")

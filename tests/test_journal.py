@@ -494,3 +494,19 @@ def test_a_large_round_is_pruned_in_pieces(journal: Journal) -> None:
         left.append(len(list(journal.updates("run-1", 1, "train"))))
     assert left == [5, 3, 1]
     assert list(journal.updates("run-1", 1, "train")) == []
+
+
+@pytest.mark.parametrize(("table", "column"), [("runs", "settings"), ("rounds", "announcement"), ("devices", "status")])
+def test_a_row_that_holds_no_message_is_a_state_error(tmp_path: Path, table: str, column: str) -> None:
+    """Seen to fail with ``model_validate_json`` alone."""
+    path = tmp_path / "journal.db"
+    with Journal(path) as journal:
+        journal.start_run(RUN, DIGESTS[0], AT)
+        journal.open_round(announced(1))
+        journal.add_device(DeviceStatus(device="dev-1", session=1, state=DeviceState.IDLE), AT)
+    with sqlite3.connect(path) as connection:
+        connection.execute(f"UPDATE {table} SET {column} = '{{}}'")  # noqa: S608 - our own names
+    connection.close()
+    with Journal(path) as journal, pytest.raises(StateError, match="can't be read: put back a backup"):  # noqa: PT012 - one of the two
+        journal.open_run()
+        journal.devices()

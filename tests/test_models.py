@@ -105,7 +105,7 @@ def test_every_flipped_bit_and_every_truncation_is_found(tmp_path: Path) -> None
             store.load(1)
 
 
-@pytest.mark.parametrize("change", ["version", "order", "digest", "not-a-list", "missing"])
+@pytest.mark.parametrize("change", ["version", "order", "digest", "not-a-list", "deep", "missing"])
 def test_a_file_with_the_wrong_words_about_itself_is_refused(tmp_path: Path, change: str) -> None:
     store, saved = ModelStore(tmp_path), checkpoint(1)
     store.save(saved)
@@ -114,6 +114,8 @@ def test_a_file_with_the_wrong_words_about_itself_is_refused(tmp_path: Path, cha
     arrays = safetensors.numpy.load_file(store.path(1))
     if change == "version":
         metadata["version"] = "2"
+    elif change == "deep":
+        metadata["order"] = "[" * 100_000
     elif change == "order":
         metadata["order"] = json.dumps(sorted(saved.parameters.arrays()))
     elif change == "digest":

@@ -141,7 +141,7 @@ def test_a_plan_with_any_field_replaced_is_a_plan_or_a_plan_error(data: st.DataO
     ids=["long", "operations", "sizes", "fields"],
 )
 def test_a_plan_of_nothing_but_faults_takes_little_memory(hostile: bytes) -> None:
-    """One MB took 900. Seen to fail without ``fail_fast``, and without the bound on entries in ``from_bytes``."""
+    """One MB took 900. Seen to fail without ``fail_fast``, the bound on entries and the count of faults together."""
     tracemalloc.start()
     try:
         with pytest.raises(PlanError):

@@ -80,3 +80,20 @@ def test_how_soon_a_silent_connection_is_noticed_is_a_setting_of_the_link(monkey
     monkeypatch.setenv("FEDBEAT_KEEPALIVE", "7")
     settings, _ = load(CoordinatorSettings, {"broker": "mqtt://host"}, None)
     assert settings.mqtt("coordinator").keepalive_s == 7
+
+
+def test_a_table_in_the_environment_that_is_no_json_says_how_to_write_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Seen to fail without ``UnreadableSetting`` in ``load``."""
+    monkeypatch.setenv("FEDBEAT_TRAIN", "{")
+    with pytest.raises(SettingsError, match=r'"train".*FEDBEAT_TRAIN__EPOCHS'):
+        load(CoordinatorSettings, {}, None)
+
+
+@pytest.mark.parametrize(
+    "text", ["a = " + "[" * 5000, "rounds = " + "9" * 5000, 'a = "\ud800"'], ids=["depth", "digits", "text"]
+)
+def test_a_file_that_no_parser_can_take_is_an_error_in_one_sentence(tmp_path: Path, text: str) -> None:
+    """Seen to fail with ``tomllib.TOMLDecodeError`` alone."""
+    (tmp_path / "own.toml").write_bytes(text.encode("utf-8", "surrogatepass"))
+    with pytest.raises(SettingsError, match="is not valid TOML"):
+        load(CoordinatorSettings, {}, tmp_path / "own.toml")

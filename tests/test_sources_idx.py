@@ -78,3 +78,14 @@ def test_images_without_labels_say_what_is_missing(tmp_path: Path) -> None:
     (tmp_path / "train-labels-idx1-ubyte").write_bytes(idx(np.zeros(2)))
     with pytest.raises(DataError, match=r"3 images but .* 2 labels"):
         load(str(tmp_path), "digits")
+
+
+def test_damage_inside_a_gzip_file_is_a_data_error(tmp_path: Path) -> None:
+    """zlib's own error is none of gzip's. Seen to fail without ``zlib.error`` in ``read_idx``."""
+    write_set(tmp_path, "train", 20, packed=True)
+    file = tmp_path / "train-images-idx3-ubyte.gz"
+    content = bytearray(file.read_bytes())
+    content[10:14] = b"\xff" * 4
+    file.write_bytes(content)
+    with pytest.raises(DataError, match="can't be read"):
+        load(str(tmp_path), "digits")

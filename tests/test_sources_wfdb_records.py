@@ -192,3 +192,13 @@ def test_opening_reads_no_signal(tmp_path: Path) -> None:
     (tmp_path / "mine.dat").unlink()
     shutil.copy(tmp_path / "mine.hea", tmp_path / "other.hea")
     assert open_source(str(tmp_path), "ecg-beats").owners == ("mine", "other")
+
+
+@pytest.mark.parametrize(("rate", "samples"), [("360", 10), ("99999999999999999999", 4680)])
+def test_a_record_too_short_or_too_fast_to_be_filtered_says_so(tmp_path: Path, rate: str, samples: int) -> None:
+    """Seen to fail with ``ecg.cut_beats`` outside ``try``."""
+    write_record(tmp_path, "900")
+    header = tmp_path / "900.hea"
+    header.write_text(header.read_text().replace(" 360 4680", f" {rate} {samples}", 1))
+    with pytest.raises(DataError, match="can't be filtered"):
+        load(str(tmp_path), "ecg-beats")

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import zipfile
 from pathlib import Path
 
 import numpy as np
@@ -110,6 +111,7 @@ def test_windows_with_gaps_are_rejected_and_counted(tmp_path: Path) -> None:
         ("label,a,a\nx,1,2\n", "two columns of the same name"),
         ("label,a\nx,high\n", "line 2: .*must be numbers"),
         ("label,a,b\nx,1\n", "no usable window"),
+        ("label,a\n" + "9" * 5000 + ",nan\n", "no usable window"),
         ("label,a\nx,nan\n", "no usable window"),
         ("label,p.0,p.1,q.0\nx,1,2,3\n", "equal lengths"),
         ("label,p.0,q.0,p.1,q.1\nx,1,2,3,4\n", "keep the columns of one channel together"),
@@ -170,3 +172,38 @@ def test_files_of_one_folder_have_one_shape(tmp_path: Path) -> None:
 def test_an_unknown_recipe_is_a_settings_error(tmp_path: Path) -> None:
     with pytest.raises(SettingsError, match="recipe 'soup' is not known: use one of ecg-beats, watch"):
         load(str(tmp_path), "soup")
+
+
+def test_a_row_with_fewer_cells_than_the_header_is_left_out_and_costs_nothing(tmp_path: Path) -> None:
+    """Forty thousand columns and fifty thousand short rows took minutes. Seen to fail with ``csv.DictReader``."""
+    header = "label," + ",".join(f"{at}" for at in range(40_000))
+    path = csv_file(tmp_path, header + "\n" + "0\n" * 50_000)
+    with pytest.raises(DataError, match="50000 rows, all with fewer cells"):
+        load(path, "windows")
+    report = describe(csv_file(tmp_path, "label,a,b\n0,1,2\n1,1\n1,2,3\n"), "windows")
+    assert (report.examples, report.rejected) == (2, {"windows with NaN or infinity": 1})
+
+
+def test_labels_of_thousands_of_digits_are_names(tmp_path: Path) -> None:
+    """Python makes no number of them. Seen to fail with ``label.isdigit()`` alone."""
+    assert load(csv_file(tmp_path, "label,a\n" + "9" * 5000 + ",1\n0,2\n"), "windows").classes == ("0", "9" * 5000)
+
+
+@pytest.mark.parametrize("shape", ["(4294967296, 1)", "(1073741824, 1)"])
+def test_an_array_that_claims_more_than_is_ever_read_is_refused_before_it_is_allocated(
+    tmp_path: Path, shape: str
+) -> None:
+    """Seen to fail without ``_claimed``, by running out of memory."""
+    header = f"{{'descr': '<f4', 'fortran_order': False, 'shape': {shape}, }}".encode().ljust(117) + b"\n"
+    with zipfile.ZipFile(tmp_path / "a.npz", "w") as packed:
+        packed.writestr("x.npy", b"\x93NUMPY\x01\x00" + len(header).to_bytes(2, "little") + header)
+    with pytest.raises(DataError, match="more than 1024 MiB"):
+        load(str(tmp_path / "a.npz"), "windows")
+
+
+def test_what_is_called_npz_and_is_npy_is_refused(tmp_path: Path) -> None:
+    """Seen to fail with ``np.load`` alone, which takes it, and gives what can't be closed."""
+    np.save(tmp_path / "a.npy", np.ones((2, 3)))
+    (tmp_path / "a.npy").rename(tmp_path / "a.npz")
+    with pytest.raises(DataError, match="can't be read as NPZ"):
+        load(str(tmp_path / "a.npz"), "windows")

@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 
+from edge import files
 from edge.pace import Pace
 from edge.participation_state import Kept
 from edge.store import Store, claim
@@ -91,3 +92,11 @@ def test_only_the_session_number_waits_for_the_disk(tmp_path: Path, monkeypatch:
     store.keep_checkpoint(Kept("job", 0.5), "a" * 64, "b" * 64, b"so far")
     store.keep_pace(Pace())
     store.keep_running_s(1.0)
+
+
+@pytest.mark.parametrize("session", [None, "7", [1], 2**60, {}])
+def test_a_session_that_is_no_number_of_ours_is_counted_from_the_clock(tmp_path: Path, session: object) -> None:
+    """Seen to fail with ``record.header["session"] + 1``."""
+    files.write(tmp_path / "session", {"session": session}, durable=True)
+    with claim(tmp_path, lambda: 1000.0) as number:
+        assert number == 1000

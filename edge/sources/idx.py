@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import gzip
 import math
+import zlib
 from collections.abc import Sequence
 from pathlib import Path
 from typing import BinaryIO, cast
@@ -47,7 +48,7 @@ def read_idx(file: Path, dimensions: int) -> NDArray[np.uint8]:
                 raise DataError(f"{file} announces {shape}: at most {MAX_EXAMPLES} examples of {SIDE}x{SIDE} are read")
             size = math.prod(shape)
             payload = stream.read(size + 1)
-    except (OSError, EOFError) as error:  # gzip's own errors among them
+    except (OSError, EOFError, zlib.error, MemoryError) as error:  # the first three are gzip's own
         raise DataError(f"{file} can't be read: {error}") from error
     if len(payload) != size:
         raise DataError(f"{file} is truncated or too long: it should hold {size} bytes after its header")

@@ -1,7 +1,8 @@
 """The `watch` recordings: 10 people doing 7 shoulder exercises with a smartwatch (Burns et al. 2018), 50 Hz, 6 axes.
 
 They come inside the PyPI package seglearn 1.2.5 as a pickled NumPy array. Nothing we load may run code, so the file's
-SHA-256 is checked before a byte is interpreted, and even then only NumPy's array reconstruction is let through.
+SHA-256 is checked before a byte is interpreted. Even then the unpickler knows only classes of our own that stand for
+NumPy's arrays: NumPy's own reconstruction can be made to read memory that isn't the array's.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ import io
 import pickle  # only subclassed below, with an allow-list
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, Literal
 
 import numpy as np
 
@@ -31,30 +32,61 @@ AXES = ("ax", "ay", "az", "wx", "wy", "wz")
 # Fixed divisors bring each axis to about unit size. They come from the units (g, rad/s), not from anybody's data, so
 # that normalising tells a device nothing about other people.
 SCALE = np.array([1.0, 1.0, 1.0, 2.0, 2.0, 2.0], dtype=np.float32)
+_TYPES = {"f8": "<f8", "i8": "<i8", "O8": "O"}  # NumPy's names of the types in the file, and for reading them
+_DEEPEST = 3  # lists within lists
 FORM = Form("watch", ((len(AXES), WINDOW),), CLASSES)
 
 
+class _Kind:
+    """Stands for ``numpy.ndarray``, which is only named in this file, never called."""
+
+
+class _Type:
+    """Stands for a ``numpy.dtype`` while the file is read: one of ``_TYPES``."""
+
+    def __init__(self, code: str, *_: object) -> None:
+        if code not in _TYPES:
+            raise DataError(f"the watch recordings hold arrays of type {code!r}: refused")
+        self.code = code
+
+    def __setstate__(self, state: tuple[object, ...]) -> None:
+        """Byte order, and what only other types have; little-endian is all there is."""
+
+
+class _Array:
+    """Stands for an array while the file is read, so that no code of NumPy's sees a number before it is checked."""
+
+    def __init__(self, kind: type, *_: object) -> None:
+        if kind is not _Kind:
+            raise DataError("the watch recordings hold something other than plain arrays: refused")
+        self.shape: tuple[int, ...] = ()
+        self.code = ""
+        self.order: Literal["C", "F"] = "C"
+        self.content: object = None
+
+    def __setstate__(self, state: tuple[object, ...]) -> None:
+        """What NumPy writes: version, shape, type, whether columns come first, values."""
+        _, shape, kind, by_column, content = state
+        if not isinstance(kind, _Type) or not isinstance(shape, tuple):
+            raise DataError("the watch recordings hold something other than plain arrays: refused")
+        self.shape, self.code, self.content = shape, kind.code, content
+        self.order = "F" if by_column else "C"
+
+
 class _ArraysOnly(pickle.Unpickler):
-    """Admits NumPy's array reconstruction and Latin-1 text, and no other callable."""
+    """Admits what stands for NumPy's arrays, Latin-1 text, and no other callable."""
 
     def find_class(self, module: str, name: str) -> Any:
         """The one place where a pickle can name code; ``DataError`` for any name but these."""
         if name == "_reconstruct" and module in {"numpy.core.multiarray", "numpy._core.multiarray"}:  # 1.x, 2.x
-            return _empty_array
+            return _Array
         if (module, name) == ("numpy", "ndarray"):
-            return np.ndarray
+            return _Kind
         if (module, name) == ("numpy", "dtype"):
-            return np.dtype
+            return _Type
         if (module, name) == ("_codecs", "encode"):
             return _latin1
         raise DataError(f"the watch recordings name {module}.{name}, which is not array data: refused")
-
-
-def _empty_array(kind: type, _shape: object, _code: object) -> np.ndarray[Any, Any]:
-    """What NumPy's own reconstruction starts from; the state that follows gives shape and values."""
-    if kind is not np.ndarray:
-        raise DataError("the watch recordings hold something other than plain arrays: refused")
-    return np.empty(0)
 
 
 def _latin1(text: str, encoding: str) -> bytes:
@@ -63,17 +95,33 @@ def _latin1(text: str, encoding: str) -> bytes:
     return codecs.encode(text, "latin1")
 
 
+def _plain(value: object, depth: int = 0) -> Any:
+    """``value`` with arrays in place of what stood for them; lists hold nothing but arrays and plain values."""
+    if isinstance(value, list):
+        return [_plain(item, depth + 1) for item in value] if depth < _DEEPEST else value
+    if not isinstance(value, _Array):
+        return value
+    if value.code == "O8":  # objects: no more than what a list holds
+        return _plain(value.content, depth)
+    content = value.content.encode("latin1") if isinstance(value.content, str) else value.content
+    if not isinstance(content, bytes):
+        raise DataError("the watch recordings hold an array without its values: refused")
+    return np.frombuffer(content, _TYPES[value.code]).reshape(value.shape, order=value.order)
+
+
 def read_arrays(file: BinaryIO) -> dict[str, Any]:
     """The dictionary in a `.npy` file of one pickled object, admitting arrays only. Raises ``DataError``."""
     try:
         np.lib.format.read_magic(file)
         np.lib.format.read_array_header_1_0(file)
-        content = _ArraysOnly(file, encoding="latin1").load()
-    except (ValueError, EOFError, pickle.UnpicklingError, TypeError, AttributeError, IndexError, KeyError) as error:
-        raise DataError(f"the watch recordings can't be read: {error}") from error
-    if not (isinstance(content, np.ndarray) and content.shape == () and isinstance(content.item(), dict)):
-        raise DataError("the watch recordings are not one dictionary of arrays")
-    return dict(content.item())
+        content = _plain(_ArraysOnly(file, encoding="latin1").load())
+        if isinstance(content, list) and len(content) == 1 and isinstance(content[0], dict):
+            return {str(name): _plain(value) for name, value in content[0].items()}
+    except DataError:
+        raise
+    except Exception as error:  # of NumPy's header, of pickle, and of values that fit no shape
+        raise DataError(f"the watch recordings can't be read: {str(error)[:200]}") from error
+    raise DataError("the watch recordings are not one dictionary of arrays")
 
 
 def find_recordings() -> Path:

@@ -139,7 +139,10 @@ def _read_record(record: Path, rejected: Counter[str]) -> Dataset:
         raise DataError("has annotations but no labelled beat: annotate its beats first")
     if (symbols == "/").any():
         raise DataError("has paced beats, which AAMI EC57 leaves out")
-    cut = ecg.cut_beats(signal, float(header.fs), annotation.sample[beats].astype(np.int64))
+    try:
+        cut = ecg.cut_beats(signal, float(header.fs), annotation.sample[beats].astype(np.int64))
+    except (ValueError, ArithmeticError, MemoryError, np.linalg.LinAlgError) as error:  # SciPy's, on absurd rates
+        raise DataError(f"can't be filtered ({error}): check its rate of {header.fs:g} Hz and its length") from error
     names = [ecg.AAMI_OF_SYMBOL[symbol] for symbol in symbols[beats][cut.kept]]
     if lost := int((~cut.kept).sum()):
         rejected["beats too near an end of their record"] += lost

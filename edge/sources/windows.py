@@ -16,7 +16,7 @@ import csv
 import math
 import zipfile
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -31,6 +31,8 @@ from schemas.errors import DataError
 FORM = Form("windows", None, None)
 ENDINGS = (".csv", ".npz")
 MAX_CLASSES = 1000
+LONGEST_NUMBER = 18  # digits of a label that is a number; of more, Python itself refuses to make one
+MAX_BYTES = 2**30  # of a file's arrays, unpacked: 8 MB of NPZ can become 8 GB
 BROKEN = "windows with NaN or infinity"
 
 
@@ -42,6 +44,7 @@ class _Table:
     labels: Sequence[str]
     owners: Sequence[str]
     classes: tuple[str, ...] = ()  # where the file lists them
+    short: int = 0  # rows with fewer cells than the header, which are left out
 
 
 def _files(path: str) -> tuple[Path, ...]:
@@ -79,14 +82,15 @@ def _join(tables: Sequence[_Table], form: Form, path: str) -> tuple[Dataset, Cou
     finite = np.all([np.isfinite(array).reshape(len(labels), -1).all(axis=1) for array in inputs], axis=0)
     if not finite.any():
         raise DataError(f"{path} holds no usable window: {len(labels)} rows, all with NaN or infinity")
-    rejected = Counter({BROKEN: int((~finite).sum())} if not finite.all() else {})
+    broken = int((~finite).sum()) + sum(table.short for table in tables)
+    rejected = Counter({BROKEN: broken} if broken else {})
     return Dataset(tuple(array[finite] for array in inputs), labels[finite], owners[finite], classes), rejected
 
 
 def _number(labels: Sequence[str], listed: Iterable[str], form: Form) -> tuple[NDArray[np.int64], tuple[str, ...]]:
     """Labels as indices into class names: the recipe's, else those the files list, else those that occur."""
     present = set(labels)
-    numeric = all(label.isascii() and label.isdigit() for label in present)
+    numeric = all(label.isascii() and label.isdigit() and len(label) <= LONGEST_NUMBER for label in present)
     classes = form.classes or tuple(dict.fromkeys(listed))
     if not classes and numeric:
         highest = max(map(int, present), default=0)
@@ -105,11 +109,7 @@ def _number(labels: Sequence[str], listed: Iterable[str], form: Form) -> tuple[N
 
 
 def _read_npz(file: Path) -> _Table:
-    try:
-        with np.load(file, allow_pickle=False) as archive:
-            arrays = {name: archive[name] for name in archive.files}
-    except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
-        raise DataError(f"{file} can't be read as NPZ of plain arrays: {error}") from error
+    arrays = _unpack(file)
     names = ["x"] if "x" in arrays else [f"x{i}" for i in range(len(arrays)) if f"x{i}" in arrays]
     if not names:
         raise DataError(
@@ -138,14 +138,40 @@ def _read_npz(file: Path) -> _Table:
     return _Table(inputs, texts, list(map(str, owners)), listed)
 
 
+def _unpack(file: Path) -> dict[str, NDArray[Any]]:
+    """The arrays of an NPZ file by name. Raises ``DataError`` before more than ``MAX_BYTES`` are unpacked."""
+    try:
+        with zipfile.ZipFile(file) as members:
+            claims = [_claimed(members, name) for name in members.namelist()]
+            size = max(sum(member.file_size for member in members.infolist()), *claims, 0)
+        if size <= MAX_BYTES:
+            with np.load(file, allow_pickle=False) as archive:
+                return {name: archive[name] for name in archive.files}
+    except Exception as error:  # of zip, of its compressors, and of NumPy's headers, whatever each lets through
+        raise DataError(f"{file} can't be read as NPZ of plain arrays: {str(error)[:200]}") from error
+    raise DataError(f"{file} would take more than {MAX_BYTES >> 20} MiB: cut it into several files")
+
+
+def _claimed(members: zipfile.ZipFile, name: str) -> int:
+    """The bytes that the header of an array asks for, which NumPy allocates before it reads any."""
+    with members.open(name) as stream:
+        if stream.read(len(np.lib.format.MAGIC_PREFIX)) != np.lib.format.MAGIC_PREFIX:
+            return 0  # no array
+        first = tuple(stream.read(2)) == (1, 0)
+        read = np.lib.format.read_array_header_1_0 if first else np.lib.format.read_array_header_2_0
+        shape, _, dtype = read(stream)
+    return math.prod(shape) * dtype.itemsize
+
+
 def _read_csv(file: Path, form: Form) -> _Table:
     rows: list[FloatArray] = []
     labels: list[str] = []
     owners: list[str] = []
+    short = 0
     try:
         with file.open(newline="", encoding="utf-8-sig") as stream:
-            reader = csv.DictReader(stream)
-            columns = list(reader.fieldnames or ())
+            reader = csv.reader(stream)
+            columns = next(reader, [])
             if "label" not in columns:
                 raise DataError(
                     f"{file} has no column `label` (its header: {', '.join(columns[:8])}): label the windows"
@@ -154,28 +180,43 @@ def _read_csv(file: Path, form: Form) -> _Table:
                 raise DataError(f"{file} has two columns of the same name: rename one")
             values = [column for column in columns if column not in {"label", "owner"}]
             shape = _shape(file, values, form)
-            for row in reader:
-                if None in row:
-                    raise DataError(f"{file} line {reader.line_num} has more cells than the header: name every column")
-                if not (label := (row["label"] or "").strip()):
-                    raise DataError(f"{file} line {reader.line_num} has no label: label it, or delete the line")
-                rows.append(_values(file, reader.line_num, row, values))
+            for row in filter(None, reader):
+                label = _label(file, reader.line_num, row, columns)
+                if len(row) < len(columns):
+                    short += 1
+                    continue
+                cells = dict(zip(columns, row, strict=True))
+                if (len(rows) + 1) * len(values) * 4 > MAX_BYTES:
+                    raise DataError(f"{file} has more than {MAX_BYTES >> 20} MiB of values: cut it into several files")
+                rows.append(_values(file, reader.line_num, [cells[column] for column in values]))
                 labels.append(label)
-                owners.append((row.get("owner") or file.stem).strip())
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
+                owners.append((cells.get("owner") or file.stem).strip())
+    except (OSError, UnicodeDecodeError, csv.Error, MemoryError) as error:
         raise DataError(f"{file} can't be read as CSV: {error}") from error
+    if not rows and short:
+        raise DataError(f"{file} holds no usable window: {short} rows, all with fewer cells than the header")
     if not rows:
         raise DataError(f"{file} has a header but no window: add rows")
-    return _Table((np.stack(rows).reshape(len(rows), *shape),), labels, owners)
+    return _Table((np.stack(rows).reshape(len(rows), *shape),), labels, owners, short=short)
 
 
-def _values(file: Path, line: int, row: Mapping[str, Any], columns: Sequence[str]) -> FloatArray:
+def _label(file: Path, line: int, row: Sequence[str], columns: Sequence[str]) -> str:
+    """A row's label; ``DataError`` where it has none, or cells that no column names."""
+    if len(row) > len(columns):
+        raise DataError(f"{file} line {line} has more cells than the header: name every column")
+    place = columns.index("label")
+    if not (label := row[place].strip() if place < len(row) else ""):
+        raise DataError(f"{file} line {line} has no label: label it, or delete the line")
+    return label
+
+
+def _values(file: Path, line: int, cells: Sequence[str]) -> FloatArray:
     """One window's values; an empty cell is NaN, and rejects the window later."""
     try:
         with np.errstate(over="ignore"):
-            return np.array([float(row[column] or "nan") for column in columns]).astype(np.float32)
+            return np.array([float(cell or "nan") for cell in cells]).astype(np.float32)
     except ValueError as error:
-        raise DataError(f"{file} line {line}: {error}: a window's values must be numbers") from error
+        raise DataError(f"{file} line {line}: {str(error)[:200]}: a window's values must be numbers") from error
 
 
 def _shape(file: Path, columns: Sequence[str], form: Form) -> Shape:
