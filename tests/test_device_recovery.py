@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import re
 import signal
-from collections.abc import Iterator
+import threading
+import time
+from collections.abc import Callable, Iterator
 from multiprocessing import Pipe
 from pathlib import Path
+from typing import Any
 
 import psutil
 import pytest
@@ -21,8 +24,9 @@ from schemas.messages import TrainSettings, Update
 from tests.device_desk import MODEL_BLOB, PLAN_BLOB, DeviceDesk, recordings
 from tests.link_mosquitto import Mosquitto
 from tests.running_commands import EDGE, Running
-from tests.test_trainer_pool import until
 
+pytestmark = pytest.mark.timeout(300)  # several processes, each with torch, on a machine that may be busy
+LIMIT_S = 100.0
 DEVICE = "dev-one"
 LONG = TrainSettings(epochs=200, batch_size=1, momentum=0.9)  # 9600 batches
 
@@ -86,6 +90,14 @@ def device(tmp_path: Path, mosquitto: Mosquitto) -> Iterator[Device]:
     yield device
     if device.running is not None:
         device.running.__exit__()
+
+
+def until(condition: Callable[[], Any]) -> None:
+    deadline = time.monotonic() + LIMIT_S
+    pause = threading.Event()
+    while not condition():
+        assert time.monotonic() < deadline, "it never came to be"
+        pause.wait(0.02)
 
 
 def goes_on_from(running: Running) -> float:
