@@ -110,8 +110,8 @@ def test_invariant_11_a_disk_that_takes_no_more_at_any_one_write_pauses_the_run_
 ) -> None:
     """Invariants 2 and 3 too: at each of its writes in turn, once or for a while.
 
-    Seen to fail with ``batch.done += 1`` before the effect, with the effects done before the commit, without
-    ``self._aside.appendleft(message)``, and with ``self._folded = None`` first in ``RunStore.abandon``.
+    Seen to fail with ``batch.done += 1`` before the effect, with the effects done before the commit, and without
+    ``self._aside.appendleft(message)``.
     """
     expected, operations = undisturbed(tmp_path / "undisturbed")
     first = operations.index("sqlite INSERT INTO devices") - 1  # what comes before is its start

@@ -161,7 +161,7 @@ def test_a_gated_link_publishes_nothing_over_a_connection_before_its_release(ben
 
 
 def test_a_gated_link_that_closes_unreleased_takes_its_words_along(bench: Bench) -> None:
-    """Seen to fail without ``_held`` in ``done``."""
+    """Seen to fail without ``_held`` in ``take``."""
     reader = subscriber(bench, "t/#")
     writer = bench.client("writer", gated=True)
     writer.link.open()

@@ -613,4 +613,4 @@ def test_invariant_11_no_more_waits_in_memory_than_the_links_window_however_much
     go_on.set()
     service.stop()
     thread.join()
-    assert 0 < waiting <= MqttSettings(BrokerAddress.parse(mosquitto.address), "any").inbound_window + 30
+    assert 0 < waiting <= 64 + 20  # and what else a connection brings

@@ -116,7 +116,7 @@ def test_must_29_where_names_are_users_a_second_coordinator_is_refused_and_the_f
 def test_must_30_of_two_that_start_at_once_exactly_one_stays(
     home: Path, request: pytest.FixtureRequest, names: str
 ) -> None:
-    """Seen to fail without ``GiveUp`` in ``leadership._sees``, and without ``look`` in ``start``."""
+    """Seen to fail without ``GiveUp`` in ``leadership._sees`` where there is no ``look`` in ``start`` either."""
     broker: Mosquitto = request.getfixturevalue("mosquitto" if names == "own" else "named")
     address = broker.address if names == "own" else broker.address.replace("mqtt://", "mqtt://coordinator:secret@")
     with start(home, address, "first") as first, start(home, address, "second") as second:
