@@ -95,7 +95,8 @@ class Snapshot:
         if self.model is not None:
             m = self.model
             score = "" if m.metrics is None else f", accuracy {m.metrics.accuracy:.3f} on held-out examples"
-            yield f"model {m.version}: {m.blob.size} bytes in {count(m.blob.parts, 'part')}, digest {m.digest[:12]}{score}"
+            size = f"{m.blob.size} bytes in {count(m.blob.parts, 'part')}"
+            yield f"model {m.version}: {size}, digest {m.digest[:12]}{score}"
         if self.unreadable:
             messages = count(self.unreadable, "retained message")
             yield f"{messages} can't be read: another version's, or somebody else's"
