@@ -9,6 +9,7 @@ from typing import Annotated, Any, TypeVar
 
 from pydantic import BaseModel, Field, ValidationError
 
+from coordinator.aggregation import RULES
 from coordinator.aggregation.mean import MAX_TOTAL, WHOLE
 from schemas import compression
 from schemas.errors import SettingsError
@@ -83,6 +84,7 @@ def run_settings(
         raise SettingsError(f"there is no codec {settings.codec!r}: choose one of {', '.join(compression.NAMES)}")
     if settings.train.get("epochs"):
         train = train.model_copy(update={"local_steps": None})  # the plan's own limit gives way
+    strategy = in_scale(strategy, settings.strategy.get("name", strategy.name))
     return RunSettings(
         run=run,
         rounds=settings.rounds,
@@ -99,6 +101,14 @@ def run_settings(
         part_size=settings.part_size,
         seed=settings.seed,
     )
+
+
+def in_scale(advised: StrategySettings, name: object) -> StrategySettings:
+    """``advised`` with its learning rate as the strategy ``name`` needs it; a rate for another would drive it apart."""
+    if name == advised.name or name not in RULES:
+        return advised
+    rate = advised.learning_rate * RULES[str(name)].scale / RULES[advised.name].scale
+    return advised.model_copy(update={"learning_rate": rate})
 
 
 def over(base: M, entries: Mapping[str, Any], table: str) -> M:

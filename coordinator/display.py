@@ -34,6 +34,7 @@ REMARKS = (
     seen.EvaluationFailed,
     seen.Finished,
 )
+WHOLE = ("outcome", "state")  # columns of single words, never cut
 COLUMNS = ("round", "model", "devices", "examples", "train\nloss", "accuracy", "macro-F1", "up", "seconds")
 
 
@@ -99,7 +100,7 @@ def plain_line(event: seen.Observation) -> str | None:  # noqa: C901, PLR0911, P
     match event:
         case seen.Started(run=run, plan=plan, rounds=rounds, next_round=first, version=version, resumed=resumed):
             return (
-                f"run {run}: plan {plan}, {_beginning(rounds, first, version) if resumed else _count(rounds, 'round')}"
+                f"run {run}: plan {plan}, {_beginning(rounds, first, version) if resumed else count(rounds, 'round')}"
             )
         case seen.Connected():
             return "connected to the broker"
@@ -118,21 +119,21 @@ def plain_line(event: seen.Observation) -> str | None:  # noqa: C901, PLR0911, P
         case seen.DeviceTroubled(device=device, reason=reason):
             return f"{device} can't take part: {reason}"
         case seen.Selecting(round=number, quorum=quorum, deadline_s=deadline):
-            return f"round {number}: waiting for {_count(quorum, 'device')}, at most {deadline:g} s"
+            return f"round {number}: waiting for {count(quorum, 'device')}, at most {deadline:g} s"
         case seen.RoundOpened(task="train", round=number, selected=selected, deadline_s=deadline):
-            asked = f"{_count(selected, 'device')} asked to train" if selected else "open again, waiting for updates"
+            asked = f"{count(selected, 'device')} asked to train" if selected else "open again, waiting for updates"
             return f"round {number}: {asked}, {deadline:g} s"
         case seen.DeviceDeclined(round=number, device=device, reason=reason):
             return f"round {number}: {device} declines: {reason}"
         case seen.UpdateAccepted(task="train", round=number, device=device, examples=examples, size=size):
-            behind = f", {_count(event.staleness, 'version')} behind" if event.staleness else ""
+            behind = f", {count(event.staleness, 'version')} behind" if event.staleness else ""
             return f"round {number}: update from {device}, {examples} examples, {_bytes(size)}{behind}"
         case seen.MessageRejected(reason=reason, detail=detail, topic=topic):
             return f"rejected ({reason}) on {topic}: {detail}"
         case seen.RoundClosed(summary=summary):
             return f"round {summary.round}: {_closing(summary)}"
         case seen.ModelEvaluated(version=version, devices=devices, metrics=metrics):
-            where = f"{metrics.examples} held-out examples on {_count(devices, 'device')}"
+            where = f"{metrics.examples} held-out examples on {count(devices, 'device')}"
             return f"model {version}: {_scores(metrics)}, {where}"
         case seen.EvaluationFailed(round=number, reason=reason):
             return f"round {number}: not evaluated: {reason}"
@@ -149,7 +150,7 @@ def _beginning(rounds: int, first: int, version: int) -> str:
     if first <= rounds:
         return f"resuming at round {first} of {rounds} from model {version}"
     return (
-        f"all of its {_count(rounds, 'round')} are done; model {version} is published again (more --rounds go on from "
+        f"all of its {count(rounds, 'round')} are done; model {version} is published again (more --rounds go on from "
         "it, --fresh starts over)"
     )
 
@@ -159,7 +160,8 @@ def printable(text: str) -> str:
     return "".join(character if character.isprintable() else "\N{REPLACEMENT CHARACTER}" for character in text)
 
 
-def _count(number: int, noun: str) -> str:
+def count(number: int, noun: str) -> str:
+    """A number and its noun, in the plural where there is not one."""
     return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
 
 
@@ -172,7 +174,7 @@ def _closing(summary: RoundSummary) -> str:
         return f"abandoned: {summary.reason}"
     loss = "" if summary.train_loss is None else f", training loss {summary.train_loss:.3f}"
     return (
-        f"committed as model {summary.model_version} from {_count(len(summary.devices), 'device')}, "
+        f"committed as model {summary.model_version} from {count(len(summary.devices), 'device')}, "
         f"{summary.examples} examples{loss}, {_bytes(summary.uplink_bytes)} up, {summary.seconds:.1f} s"
     )
 
@@ -221,7 +223,7 @@ class LiveTable:
     def _take(self, event: seen.Observation) -> None:
         match event:
             case seen.Started(run=run, plan=plan, rounds=rounds):
-                self._title = f"{run}   plan {plan}   {_count(rounds, 'round')}"
+                self._title = f"{run}   plan {plan}   {count(rounds, 'round')}"
             case seen.Selecting(round=number, quorum=quorum):
                 self._quorum = quorum
                 self._phase.reset(self._bar, description=f"round {number}: waiting for devices", total=quorum)
@@ -266,12 +268,12 @@ class LiveTable:
 
 
 def plain_table(title: str, *columns: str, words: Collection[str] = ()) -> Table:
-    """A table that fits 80 columns: numbers to the right, ``words`` to the left."""
+    """A table that fits 80 columns: numbers to the right, ``words`` to the left, which may go over several lines."""
     table = Table(
         title=title, title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False, show_edge=False, padding=(0, 1, 0, 0)
     )
     for name in columns:
-        table.add_column(name, justify="left" if name in words else "right", no_wrap=name not in words)
+        table.add_column(name, justify="left" if name in words else "right", no_wrap=name not in words or name in WHOLE)
     return table
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 from coordinator import plan_file
 from coordinator.config import CoordinatorSettings
 from coordinator.plan_file import PlanFile
-from schemas.errors import SettingsError
+from schemas.errors import PlanError, SettingsError
 from schemas.messages import MAX_CLASSES
 from schemas.parameters import Parameters
 from schemas.plan import Plan
@@ -54,7 +54,15 @@ def export_module(
     """The plan of ``FILE.py:CLASS``. Raises ``SettingsError`` for options, ``PlanError`` for the module."""
     shapes = parse_inputs(inputs)
     names = parse_classes(classes)
-    from coordinator.plan_export import export, load_class  # noqa: PLC0415 - brings PyTorch, which averaging doesn't need
+    try:
+        from coordinator.plan_export import export, load_class  # noqa: PLC0415 - brings PyTorch; averaging needs none
+    except ModuleNotFoundError as error:
+        if error.name != "torch":
+            raise
+        raise PlanError(
+            "exporting a model needs PyTorch, which isn't installed here: pip install 'fedbeat[plan]', or export the "
+            "model on another machine with `coordinator plan export` and give the file to --plan"
+        ) from None
 
     module = load_class(source)
     plain = re.sub(r"[^a-z0-9]+", "-", source.rpartition(":")[2].lower()).strip("-")

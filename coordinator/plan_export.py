@@ -7,8 +7,11 @@ the layer it comes from, so that the operator hears of it and not the fleet.
 
 from __future__ import annotations
 
+import contextlib
 import importlib.util
 import inspect
+import io
+import logging
 import math
 import sys
 import warnings
@@ -16,19 +19,16 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final, TypeGuard
 
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
 from coordinator.plan_file import PlanFile
 from coordinator.plan_graph import steps
 from schemas.errors import PlanError
 from schemas.messages import StrategySettings, TrainSettings
 from schemas.plan import Plan, advice
 from schemas.plan_shapes import infer
-
-try:
-    import torch
-    from torch import Tensor, nn
-    from torch.nn import functional
-except ImportError as error:  # pragma: no cover - the test environment has torch
-    raise PlanError("exporting a plan needs PyTorch: run `pip install 'fedbeat[plan]'`") from error
 
 LOSSES: Final = {
     "cross_entropy": functional.cross_entropy,  # the module gives logits
@@ -132,15 +132,20 @@ def _trace(module: nn.Module, inputs: Mapping[str, Sequence[int]], loss: str, cl
         with torch.random.fork_rng(devices=[]), warnings.catch_warnings():
             warnings.simplefilter("ignore", FutureWarning)  # torch's own, about itself
             step(*arguments)  # what is wrong with the shapes reads better from an ordinary call
-            program = torch.export.export(step, arguments, dynamic_shapes=shapes)
+            logging.disable(logging.CRITICAL)
+            with contextlib.redirect_stderr(io.StringIO()):  # torch prints whole graphs; its error says what is wrong
+                program = torch.export.export(step, arguments, dynamic_shapes=shapes)
             return program.run_decompositions({})  # nothing decomposed: only writes in place become ordinary steps
     except Exception as error:  # the operator's own code again, and torch.export has no error base class
         first = next((line for line in str(error).splitlines() if line.strip()), "no message")
+        if "data-dependent" in first:
+            first = "its forward branches on values of its inputs, and a plan is the same steps for every batch"
         given = ", ".join(f"{key}={'x'.join(map(str, shape))}" for key, shape in inputs.items())
         raise PlanError(
             f"{type(module).__name__} can't be exported with the inputs {given} and {classes} classes: {first}"
         ) from error
     finally:
+        logging.disable(logging.NOTSET)
         module.train(training)
 
 
@@ -149,7 +154,7 @@ def _check_module(module: nn.Module) -> None:
         if isinstance(child, _REFUSED):
             kind = type(child).__name__
             hint = advice("lstm" if isinstance(child, nn.RNNBase | nn.RNNCellBase) else "batch_norm")
-            raise PlanError(f"layer {layer or 'itself'} is a {kind}: {hint}")
+            raise PlanError(f"layer {layer or 'itself'} ({kind}): {hint}")
     for key, buffer in module.named_buffers():
         raise PlanError(
             f"{key} is a buffer of {buffer.numel()} values: a plan has parameters only; make it an nn.Parameter, "

@@ -16,13 +16,14 @@ from rich.console import Console
 from rich.table import Table
 
 from coordinator.config import CoordinatorSettings
-from coordinator.display import plain_table, printable
+from coordinator.display import count, plain_table, printable
 from coordinator.leadership import PATIENCE, SERVING
 from schemas import codec
 from schemas.errors import BrokerUnreachable, FederationError, WireError
 from schemas.link.link import Connected, Disconnected, Event, Inbound, Link, Sink
 from schemas.link.mqtt import MqttLink
 from schemas.messages import (
+    CoordinatorState,
     CoordinatorStatus,
     DeviceStatus,
     Message,
@@ -85,24 +86,35 @@ class Snapshot:
         single = {"coordinator": self.coordinator, "run": self.run, "model": self.model, "round": self.round}
         return {
             **{name: message and message.model_dump(mode="json") for name, message in single.items()},
-            "rounds": {number: summary.model_dump(mode="json") for number, summary in sorted(self.summaries.items())},
+            "rounds": {number: summary.model_dump(mode="json") for number, summary in self.rounds()},
             "devices": {name: device.model_dump(mode="json") for name, device in sorted(self.devices.items())},
             "unreadable": self.unreadable,
         }
+
+    def rounds(self) -> list[tuple[int, RoundSummary]]:
+        """How the run's rounds ended, in order; an earlier, longer run may have left some of its own."""
+        run = self.run or self.coordinator
+        ours = {number: summary for number, summary in self.summaries.items() if run is None or summary.run == run.run}
+        return sorted(ours.items())
 
     def lines(self, now: datetime) -> Iterator[str]:
         """What there is to say in a sentence each; ``now`` is the wall clock here."""
         if self.coordinator is not None:
             c = self.coordinator
-            where = f"run {c.run}, round {c.round} of {c.rounds} {c.phase}".rstrip()
+            number, phase = c.round, c.phase
+            if c.state is CoordinatorState.OFFLINE and self.round is not None and self.round.run == c.run:
+                number, phase = self.round.round, self.round.phase.value  # its last will was written before any round
+            where = f"run {c.run}, round {number} of {c.rounds} {phase}".rstrip()
             yield f"coordinator {c.state}: {where}{f'. {c.detail}' if c.detail else ''}"
             yield from _silence(c, now)
         if self.model is not None:
             m = self.model
             score = "" if m.metrics is None else f", accuracy {m.metrics.accuracy:.3f} on held-out examples"
-            yield f"model {m.version}: {m.blob.size} bytes in {m.blob.parts} parts, digest {m.digest[:12]}{score}"
+            size = f"{m.blob.size} bytes in {count(m.blob.parts, 'part')}"
+            yield f"model {m.version}: {size}, digest {m.digest[:12]}{score}"
         if self.unreadable:
-            yield f"{self.unreadable} retained messages can't be read: another version's, or somebody else's"
+            messages = count(self.unreadable, "retained message")
+            yield f"{messages} can't be read: another version's, or somebody else's"
 
     @property
     def empty(self) -> bool:
@@ -182,7 +194,7 @@ def show(settings: CoordinatorSettings, *, as_json: bool) -> None:
         console.print(printable(line))
     if snapshot.devices:
         console.print(_devices(snapshot))
-    if snapshot.summaries:
+    if snapshot.rounds():
         console.print(_rounds(snapshot))
 
 
@@ -201,7 +213,7 @@ def _devices(snapshot: Snapshot) -> Table:
 def _rounds(snapshot: Snapshot) -> Table:
     names = ("round", "outcome", "model", "devices", "examples", "accuracy", "macro-F1", "seconds", "remark")
     table = plain_table("rounds", *names, words=("outcome", "remark"))
-    for number, summary in sorted(snapshot.summaries.items()):
+    for number, summary in snapshot.rounds():
         metrics = summary.metrics
         accuracy = "" if metrics is None else f"{metrics.accuracy:.3f}"
         macro = "" if metrics is None or metrics.macro_f1 is None else f"{metrics.macro_f1:.3f}"

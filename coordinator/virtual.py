@@ -51,7 +51,10 @@ class VirtualFleet:
                     start_new_session=True,  # a Ctrl-C is ours; the child is told when we are done with it
                 )
         except OSError as error:
-            raise StateError(f"can't start the virtual devices: {error}") from None
+            raise StateError(
+                f"can't start the virtual devices: {error.filename or self._log}: {error.strerror}; choose another "
+                "--state directory"
+            ) from None
         self._watcher.start()
         return self
 

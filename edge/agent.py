@@ -120,7 +120,7 @@ class Agent:
             pace=self._store.pace(),
             kept=self._store.kept(),
         )
-        gone = presence.status(self._state).model_copy(update={"state": DeviceState.OFFLINE})
+        gone = presence.status(self._state).model_copy(update={"state": DeviceState.OFFLINE, "detail": ""})
         will = wire.Will(self._topic(Kind.DEVICE), codec.encode(gone))
         self._link = make_link(device.name, lambda event: post(self, event), will)
         self._fetcher = Fetcher(self._link, topics, self._store)

@@ -10,20 +10,21 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
-from typing import Self
+from typing import Final, Self
 
 from pydantic import ValidationError
 
 from edge.agent import Agent, Device, MakeLink, Trainer
 from edge.dataspec import EVALUATOR, DataSpec
-from edge.jobs import Describe, Failure, Job, Progressed, Result
+from edge.jobs import Evaluate, Failure, Job, Progressed, Result
 from edge.reactor import Reactor
 from edge.store import claim
-from schemas.errors import DataError, FedbeatError, SettingsError
+from schemas.errors import DataError, FedbeatError, PlanError, SettingsError
 from schemas.messages import Health
 from schemas.topics import Topics, check_name
 
 _STOP_S = 30.0
+USELESS: Final[dict[str, type[FedbeatError]]] = {"data": DataError, "plan": PlanError}  # by a failure's kind
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,10 +74,11 @@ class Fleet:
 class SharedRecordings:
     """The fleet's trainer, as its devices see it; it notices when no device that trains can use the recordings.
 
-    One device may be without; where all are, what is given as ``--data`` is not what the plan is about.
+    One device may be without; where all are, what is given as ``--data`` is not what the plan is about: none of it
+    can be read, or what can be doesn't fit the plan.
     """
 
-    def __init__(self, trainer: Trainer, devices: int, on_useless: Callable[[DataError], None]) -> None:
+    def __init__(self, trainer: Trainer, devices: int, on_useless: Callable[[FedbeatError], None]) -> None:
         """``on_useless`` is called on a thread of the trainer's."""
         self._trainer = trainer
         self._devices = devices
@@ -87,7 +89,7 @@ class SharedRecordings:
         """Have it done; as ``Trainer`` has it."""
 
         def look(result: Progressed | Result | Failure) -> None:
-            if isinstance(job, Describe):
+            if not isinstance(job, Evaluate):
                 self._look(job.data.index, result)
             on_result(result)
 
@@ -106,12 +108,12 @@ class SharedRecordings:
         self._trainer.warm()
 
     def _look(self, index: int, result: Progressed | Result | Failure) -> None:
-        if not isinstance(result, Failure) or result.kind != "data":
+        if not isinstance(result, Failure) or result.kind not in USELESS:
             self._failed.discard(index)
         elif index != EVALUATOR:
             self._failed.add(index)
             if len(self._failed) == self._devices:
-                self._on_useless(DataError(result.message))
+                self._on_useless(USELESS[result.kind](result.message))
 
 
 class VirtualFleet:
@@ -129,7 +131,7 @@ class VirtualFleet:
         """``trainer`` is shared by all; it stays open. Raises ``SettingsError``, ``StateError``."""
         self._reactor = reactor or Reactor()
         self._claim = claim(fleet.state)
-        self._useless: DataError | None = None
+        self._useless: FedbeatError | None = None
         self._error: FedbeatError | None = None
         self._thread = threading.Thread(target=self._run, name="virtual-fleet")
         recordings = SharedRecordings(trainer, fleet.devices, self._give_up)
@@ -148,7 +150,8 @@ class VirtualFleet:
     def run(self) -> None:
         """Be the fleet until ``stop``.
 
-        Raises ``LinkError`` where the broker will never take it, ``DataError`` where no device can use the recordings.
+        Raises ``LinkError`` where the broker will never take it, ``DataError`` where no device can read the recordings,
+        ``PlanError`` where nothing that can be read fits the plan.
         """
         try:
             self._reactor.run()
@@ -181,6 +184,6 @@ class VirtualFleet:
         except FedbeatError as error:
             self._error = error
 
-    def _give_up(self, why: DataError) -> None:
+    def _give_up(self, why: FedbeatError) -> None:
         self._useless = why
         self.stop()

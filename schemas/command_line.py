@@ -18,7 +18,7 @@ F = TypeVar("F", bound=Callable[..., Any])
 PATH = click.Path(path_type=Path)
 EXIT_CODES: Final = (
     "Exit codes: 0 done or stopped by its operator, 1 a bug, 2 settings, 3 recordings, 4 plan, 5 broker, "
-    "6 federation, 7 state directory, 130 interrupted before anything had begun."
+    "6 federation, 7 state directory, 8 training, 130 interrupted before anything had begun."
 )
 GROUP = {"help_option_names": ["-h", "--help"], "max_content_width": 110}
 

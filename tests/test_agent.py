@@ -176,6 +176,7 @@ def test_must_10_birth_and_will_carry_the_same_session(world: World) -> None:
     assert world.desk.statuses[0].session == 1
     world.broker.cut(DEVICE)
     assert (world.desk.statuses[-1].state, world.desk.statuses[-1].session) == (DeviceState.OFFLINE, 1)
+    assert world.desk.statuses[-1].detail == ""  # not what held when it was started
 
 
 def test_a_round_over_the_wire_with_real_bytes(world: World) -> None:

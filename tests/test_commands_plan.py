@@ -82,6 +82,29 @@ def test_a_plan_is_exported_shown_and_checked(home: Path) -> None:
         assert done.out.startswith("plan net: ")
 
 
+def test_a_module_that_branches_is_refused_in_one_sentence_and_nothing_else(home: Path) -> None:
+    branching = NET.replace("return self.layers(signal)", "return self.layers(signal if signal.sum() > 0 else -signal)")
+    (home / "branching.py").write_text(branching)
+    options = ("--input", "6x150", "--classes", "7", "-o", "branching.plan")
+    done = finished(*COORDINATOR, "plan", "export", "branching.py:Net", *options, cwd=home)
+    done.says(4, "its forward branches on values of its inputs")
+    assert len(done.err.splitlines()) == 1
+
+
+WITHOUT_TORCH = "import sys; sys.modules['torch'] = None; from coordinator.cli import main; main()"
+
+
+def test_without_pytorch_bundled_plans_work_and_a_module_is_refused_with_what_to_do(home: Path) -> None:
+    """As on a machine that only averages. Seen to fail with ``plan_export`` imported unguarded: a traceback."""
+    for name in ("ecg-beats", "watch", "digits"):
+        assert finished("-c", WITHOUT_TORCH, "plan", "check", name, cwd=home).code == 0
+    options = ("--input", "6x150", "--classes", "7")
+    model = "net.py:Net"
+    for command in (("plan", "export", model, "-o", "x.plan"), ("start", "--virtual", "2", "--model", model)):
+        done = finished("-c", WITHOUT_TORCH, *command, *options, cwd=home)
+        done.says(4, "exporting a model needs PyTorch", "pip install 'fedbeat[plan]'")
+
+
 def test_a_file_that_is_no_python_is_a_plan_error_in_one_sentence(home: Path) -> None:
     arguments = ("start", "--virtual", "2", "--model", "bad.py:Net", "--input", "6x150", "--classes", "7")
     finished(*COORDINATOR, *arguments, cwd=home).says(4, "bad.py:Net can't be loaded: SyntaxError")

@@ -26,6 +26,25 @@ def test_what_is_not_asked_for_is_the_plans_advice() -> None:
     assert (settings.strategy.name, settings.strategy.tau) == ("fedadam", 0.1)
 
 
+@pytest.mark.parametrize(
+    ("advised", "asked", "rate"),
+    [
+        (StrategySettings(learning_rate=0.5), {"name": "fedyogi"}, 0.015),
+        (StrategySettings(learning_rate=0.5), {"name": "fedavgm"}, 0.5),
+        (StrategySettings(learning_rate=0.5), {"name": "fedyogi", "learning_rate": 0.2}, 0.2),
+        (StrategySettings(name="fedadam", learning_rate=0.06), {"name": "fedavg"}, 2.0),
+        (StrategySettings(name="fedadam", learning_rate=0.06), {"tau": 0.1}, 0.06),
+    ],
+)
+def test_a_plans_server_rate_is_brought_to_the_scale_of_the_strategy_that_is_asked_for(
+    advised: StrategySettings, asked: dict[str, Any], rate: float
+) -> None:
+    """Seen to fail without ``in_scale``: the rate stays 0.5. (FedAdam at FedAvg's rate 1 falls to chance.)"""
+    chosen = CoordinatorSettings(strategy=asked)
+    settings = run_settings(chosen, run="run-one", plan=PLAN, train=ADVICE, strategy=advised)
+    assert settings.strategy.learning_rate == pytest.approx(rate)
+
+
 def test_epochs_that_are_asked_for_replace_the_plans_local_steps() -> None:
     assert run(train={"epochs": 3}).train.local_steps is None
     assert run(train={"local_steps": 3}).train.local_steps == 3

@@ -4,21 +4,31 @@ import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import pytest
 
 from coordinator.service import CoordinatorService, RunResult
-from edge.fleet import Fleet, VirtualFleet
+from edge.dataspec import DataSpec
+from edge.fleet import Fleet, SharedRecordings, VirtualFleet
 from edge.jobs import Describe, Described, Evaluate, Evaluated, Failure, Job, Result, Train, Trained
 from schemas import codec, compression
-from schemas.errors import BrokerRefused, LinkError, SettingsError, StateError
+from schemas.errors import (
+    BrokerRefused,
+    DataError,
+    FedbeatError,
+    LinkError,
+    PlanError,
+    SettingsError,
+    StateError,
+)
 from schemas.link.address import BrokerAddress
 from schemas.link.link import Disconnected, Event, Inbound, Link, Sink, Will
 from schemas.link.memory import MemoryBroker, MemoryLink
 from schemas.link.mqtt import MqttLink
 from schemas.link.mqtt_settings import MqttSettings
-from schemas.messages import Counts, DeviceState, DeviceStatus, PlanRef, RunSettings
+from schemas.messages import Counts, DeviceState, DeviceStatus, PlanRef, RunSettings, TrainSettings
 from schemas.parameters import Parameters
 from schemas.parts import describe
 from schemas.plan import Plan
@@ -223,6 +233,46 @@ def test_a_broker_that_refuses_us_ends_the_fleet_with_its_error(tmp_path: Path) 
     )
     with pytest.raises(LinkError, match=r"virtual-000: bad password"):
         fleet.run()
+
+
+class Misfit(InstantTrainer):
+    """A trainer to whose recordings no plan fits but for the devices ``fits``."""
+
+    def __init__(self, kind: Literal["data", "plan", "training"], fits: frozenset[int] = frozenset()) -> None:
+        self.kind, self.fits = kind, fits
+
+    def submit(self, job: Job, on_result: Callable[[Result | Failure], None]) -> None:
+        fits = isinstance(job, Describe) or job.data.index in self.fits
+        on_result(
+            Described(key=job.key, examples=1, held_out=0, class_counts={})
+            if fits
+            else Failure(key=job.key, kind=self.kind, message="the plan takes 6x150")
+        )
+
+
+@pytest.mark.parametrize(
+    ("trainer", "told"),
+    [
+        (Misfit("plan"), [PlanError]),
+        (Misfit("data"), [DataError]),
+        (Misfit("training"), []),  # another round may go better
+        (Misfit("plan", frozenset({1})), []),
+    ],
+)
+def test_a_fleet_none_of_whose_recordings_fit_the_plan_is_given_up(
+    trainer: Misfit, told: list[type[FedbeatError]]
+) -> None:
+    """Seen to fail with plans left out: the coordinator waited three deadlines for devices that all said why."""
+    heard: list[FedbeatError] = []
+    recordings = SharedRecordings(trainer, 2, heard.append)
+    for index in range(2):
+        data = DataSpec(path="here", devices=2, index=index)
+        recordings.submit(Describe(key=f"describe-{index}", data=data, recipe="windows"), lambda _: None)
+    for index in range(2):
+        data = DataSpec(path="here", devices=2, index=index)
+        job = Train(key=f"train-{index}", data=data, settings=TrainSettings(), seed=0, codec="int8")
+        recordings.submit(job, lambda _: None)
+    assert [type(error) for error in heard] == told
 
 
 def test_heartbeats_come_by_the_clock_alone(tmp_path: Path) -> None:

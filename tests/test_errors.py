@@ -1,8 +1,10 @@
 import re
+from pathlib import Path
 
 import pytest
 
 from schemas import errors
+from schemas.command_line import EXIT_CODES
 from schemas.errors import FedbeatError, Reject, WireError
 
 
@@ -31,6 +33,14 @@ def test_the_kinds_of_failure_a_script_tells_apart_have_codes_of_their_own() -> 
     codes = [error.exit_code for error in FedbeatError.__subclasses__() if error is not WireError]
     assert len(set(codes)) == len(codes)
     assert not {0, 1} & set(codes)
+
+
+def test_every_exit_code_is_in_the_help_and_in_the_operations_page() -> None:
+    """Seen to fail: TrainingError's 8 was in neither."""
+    page = (Path(__file__).parents[1] / "docs" / "operations.md").read_text()
+    table = {int(code) for code in re.findall(r"^\| (\d+) \|", page[page.index("## Exit codes") :], re.MULTILINE)}
+    told = {int(code) for code in re.findall(r"(\d+) [a-z]", EXIT_CODES)}
+    assert table == told == {0, 1, 130} | {error.exit_code for error in _tree(FedbeatError)}
 
 
 def test_a_wire_error_carries_its_reason_for_counting_and_its_detail_for_reading() -> None:

@@ -81,7 +81,7 @@ def test_a_module_becomes_a_plan_file_that_devices_would_take(nets: str, tmp_pat
 @pytest.mark.parametrize(
     ("name", "words"),
     [
-        ("Normed", "layer norm is a BatchNorm1d"),
+        ("Normed", "layer norm (BatchNorm1d)"),
         ("Sorted", "sort"),
         ("Needy", "can't be loaded: TypeError"),
         ("Absent", "has no nn.Module called 'Absent'; it has: Net, Normed, Sorted, Needy"),

@@ -6,13 +6,23 @@ import json
 from datetime import UTC, datetime, timedelta
 
 import pytest
+from rich.console import Console
 
-from coordinator.status import FIRST_S, Snapshot, read
+from coordinator.status import FIRST_S, Snapshot, _rounds, read
 from schemas import codec
 from schemas.errors import BrokerUnreachable, FederationError
 from schemas.link.link import Disconnected, Link, Sink, Will
 from schemas.link.memory import MemoryBroker, MemoryLink
-from schemas.messages import CoordinatorState, CoordinatorStatus, DeviceState, DeviceStatus, Message, RoundSummary
+from schemas.messages import (
+    CoordinatorState,
+    CoordinatorStatus,
+    DeviceState,
+    DeviceStatus,
+    Message,
+    Phase,
+    RoundAnnouncement,
+    RoundSummary,
+)
 from schemas.topics import Address, Kind, Topics
 
 TOPICS = Topics("home")
@@ -28,6 +38,20 @@ COORDINATOR = CoordinatorStatus(
 )
 DEVICE = DeviceStatus(device="dev-one", session=1, state=DeviceState.TROUBLE, heartbeat_s=30.0, detail="no recordings")
 SUMMARY = RoundSummary(run="run-one", round=2, outcome="abandoned", reason="nobody came", model_version=1)
+ANNOUNCED = RoundAnnouncement(
+    run="run-one",
+    round=4,
+    task="train",
+    phase=Phase.COLLECTING,
+    nonce="0" * 32,
+    model_version=3,
+    model_digest="0" * 64,
+    opened="2026-11-24T13:30:19+00:00",
+    deadline_s=600,
+    remaining_s=600,
+    goal=3,
+    quorum=1,
+)
 
 
 def broker_with(**messages: Message) -> MemoryBroker:
@@ -38,6 +62,7 @@ def broker_with(**messages: Message) -> MemoryBroker:
         "coordinator": Address(Kind.COORDINATOR),
         "device": Address(Kind.DEVICE, device="dev-one"),
         "summary": Address(Kind.SUMMARY, number=2),
+        "round": Address(Kind.ROUND),
     }
     for name, message in messages.items():
         writer.publish(TOPICS.topic(addresses[name]), codec.encode(message), qos=1, retain=True)
@@ -60,7 +85,7 @@ def test_everything_retained_is_in_its_place_and_what_can_not_be_read_is_counted
     assert snapshot.unreadable == 1
     text = "\n".join(snapshot.lines(NOON))
     assert "coordinator stopped: run run-one, round 2 of 5. [/b] no device" in text
-    assert "1 retained messages can't be read" in text
+    assert "1 retained message can't be read" in text
     plain = json.loads(json.dumps(snapshot.plain()))
     assert (plain["coordinator"]["state"], list(plain["rounds"]), plain["model"]) == ("stopped", ["2"], None)
 
@@ -111,3 +136,24 @@ def test_a_broker_that_does_not_answer_is_told_without_another_try(error: Broker
 
     with pytest.raises(BrokerUnreachable, match="check"):
         read(link, TOPICS, timeout_s=FIRST_S / 20)
+
+
+def test_rounds_that_an_earlier_run_left_on_the_broker_are_not_shown() -> None:
+    snapshot = look(broker_with(coordinator=COORDINATOR, summary=SUMMARY.model_copy(update={"run": "run-old"})))
+    assert list(snapshot.summaries) == [2]
+    assert (snapshot.rounds(), snapshot.plain()["rounds"]) == ([], {})
+
+
+def test_a_coordinator_that_broke_off_is_told_with_the_round_it_was_in() -> None:
+    will = COORDINATOR.model_copy(update={"state": CoordinatorState.OFFLINE, "round": 0, "detail": ""})
+    snapshot = look(broker_with(coordinator=will, round=ANNOUNCED))
+    assert next(snapshot.lines(NOON)) == "coordinator offline: run run-one, round 4 of 5 collecting"
+    later = look(broker_with(coordinator=will, round=ANNOUNCED.model_copy(update={"run": "run-two"})))
+    assert next(later.lines(NOON)) == "coordinator offline: run run-one, round 0 of 5"
+
+
+def test_a_long_remark_leaves_the_outcome_whole(capsys: pytest.CaptureFixture[str]) -> None:
+    summary = SUMMARY.model_copy(update={"reason": "0 of at least 2 devices were there by the deadline"})
+    snapshot = look(broker_with(coordinator=COORDINATOR, summary=summary))
+    Console(width=80).print(_rounds(snapshot))
+    assert "abandoned" in capsys.readouterr().out

@@ -55,6 +55,13 @@ def test_systemd_finds_nothing_wrong_with_the_unit(unit: Path) -> None:
     assert (done.returncode, [line for line in done.stderr.splitlines() if unit.name in line]) == (0, [])
 
 
+def test_the_operations_page_writes_the_settings_where_the_units_read_them() -> None:
+    """Seen to fail: the page wrote the coordinator's into run.toml, which no unit reads."""
+    page = (UNITS.parent / "docs" / "operations.md").read_text()
+    read = {line[line.index("--config") + 1] for line in map(command, NAMES)}
+    assert set(re.findall(r"/etc/fedbeat/[\w.-]+\.toml", page)) == read
+
+
 def test_the_sandbox_is_as_tight_as_promised(unit: Path, name: str) -> None:
     done = analyze("security", "--offline=true", "--no-pager", str(unit))
     match = re.search(r"Overall exposure level for \S+: ([0-9.]+)", done.stdout)

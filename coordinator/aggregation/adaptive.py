@@ -7,12 +7,14 @@ With D the round's mean delta and b1 = ``settings.momentum``, elementwise and in
     model + learning_rate * m / (sqrt(v) + tau)
 
 There is no bias correction, as in the paper. Good learning rates are far below FedAvg's 1: a step is about
-``learning_rate`` in each parameter, so 0.001 to 0.1. The paper runs FedAdagrad without momentum.
+``learning_rate`` in each parameter, so 0.001 to 0.1; ``SCALE`` is what suits where FedAvg's is 1. The paper runs
+FedAdagrad without momentum.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Final
 
 import numpy as np
 
@@ -21,6 +23,8 @@ from coordinator.aggregation.mean import WeightedSum
 from coordinator.aggregation.rule import Moments, Rule, blocks
 from schemas.messages import StrategySettings
 from schemas.parameters import Flat, Manifest, Parameters
+
+SCALE: Final = 0.03
 
 SecondMoment = Callable[[Flat, Flat, StrategySettings], Flat]
 """The next v from v and the squared delta, both float32 of one shape."""
@@ -49,4 +53,4 @@ def adaptive(second_moment: SecondMoment) -> Rule[WeightedSum]:
             following[where] = model.flat[where] + rate * first[where] / (np.sqrt(second[where]) + tau)
         return {"momentum": first, "second_moment": second}, Parameters(model.manifest, following)
 
-    return Rule(mean.init, mean.fold, mean.merge, mean.finish, start, apply)
+    return Rule(mean.init, mean.fold, mean.merge, mean.finish, start, apply, scale=SCALE)

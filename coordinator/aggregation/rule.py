@@ -47,6 +47,7 @@ class Rule(Generic[S]):
 
     ``start(manifest, settings)`` is the server optimiser's state before the first round, and
     ``apply(moments, model, delta, settings)`` the state after a round and the next model. Both are pure.
+    ``scale`` is the learning rate at which a step is about as large as FedAvg's with the rate 1.
     """
 
     init: Callable[[Manifest, StrategySettings, int], S]
@@ -55,3 +56,4 @@ class Rule(Generic[S]):
     finish: Callable[[S], Parameters]
     start: Callable[[Manifest, StrategySettings], Moments]
     apply: Callable[[Moments, Parameters, Parameters, StrategySettings], tuple[Moments, Parameters]]
+    scale: float = 1.0
