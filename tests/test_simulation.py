@@ -18,8 +18,8 @@ from tests.simulation.run import Tally, outcomes, simulate
 from tests.simulation.scenario import CALM, Scenario, draw
 from tests.simulation.world import Outcome
 
-SEEDS_A_TEST = 6
-TESTS = 6
+SEEDS_A_TEST = 3
+TESTS = 12
 WILD = 8  # a seed in which about everything goes wrong
 
 

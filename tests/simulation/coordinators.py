@@ -187,7 +187,7 @@ class Life:
         self.world.referee.coordinator_acked(self, message)
 
     def _connect(self, sink: Sink, will: Will) -> SimLink:
-        self.link = SimLink(self, self.world.broker, NAME, sink, will, keep_session=True)
+        self.link = SimLink(self, self.world.broker, NAME, sink, will, keep_session=True, gated=True)
         return self.link
 
     def _observe(self, event: seen.Observation, /) -> None:

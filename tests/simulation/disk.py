@@ -224,6 +224,7 @@ class Disks:
     def drop(self, disk: Disk) -> None:
         """Forget it; its process is gone."""
         self._disks.pop(disk.root.name, None)
+        self._open = {handle: found for handle, found in self._open.items() if found[0] is not disk}
 
     @contextmanager
     def patched(self) -> Iterator[None]:
@@ -253,7 +254,7 @@ class Disks:
     def _open_file(self, real: Callable[..., Any], file: object, mode: str = "r", *more: Any, **named: Any) -> Any:
         found = self._find(file)
         if (
-            found is None or not {"w", "a"} & set(mode) or "opener" in named
+            found is None or not set("wax") & set(mode) or "opener" in named
         ):  # with an opener it is a file without a name
             return real(file, mode, *more, **named)
         disk, name = found
@@ -263,10 +264,11 @@ class Disks:
             if not disk.has(name) and disk.draw.random() < 0.5:
                 raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(file))
             real(file, mode, *more, **named).close()
-            disk.made(name)
-            return real("/dev/full", mode, *more, **named)
+            if "a" not in mode:
+                disk.made(name)
+            return real("/dev/full", mode.replace("x", "w"), *more, **named)
         opened = real(file, mode, *more, **named)
-        if "w" in mode or not disk.has(name):
+        if "a" not in mode or not disk.has(name):
             disk.made(name)
         self._open[opened.fileno()] = found
         return opened

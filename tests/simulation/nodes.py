@@ -37,8 +37,9 @@ class SimLink(MemoryLink):
         will: Will | None = None,
         *,
         keep_session: bool = False,
+        gated: bool = False,
     ) -> None:
-        super().__init__(broker, client_id, self._hear, will, keep_session=keep_session)
+        super().__init__(broker, client_id, self._hear, will, keep_session=keep_session, gated=gated)
         self.dead = False
         self._process = process
         self._sink = sink

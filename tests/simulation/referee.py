@@ -15,7 +15,7 @@ from coordinator import observers as seen
 from coordinator.round_state import Collecting
 from edge.agent import Agent, Happening
 from schemas import codec
-from schemas.errors import StateError, WireError
+from schemas.errors import DiskFull, StateError, WireError
 from schemas.link.link import Inbound
 from schemas.messages import DeviceState
 from schemas.topics import Address, Kind
@@ -24,6 +24,7 @@ from tests.simulation.ledger import Ledger, Violation
 from tests.simulation.scenario import TOPICS
 
 if TYPE_CHECKING:
+    from coordinator.reactor import Reactor
     from coordinator.service import RunResult
     from tests.simulation.coordinators import Life as CoordinatorLife
     from tests.simulation.devices import DeviceNode
@@ -36,6 +37,7 @@ OUTBOX: Final = 8  # invariant 11: updates a device keeps
 SETTLED: Final = 16
 QUEUE: Final = 100  # publications that wait at the coordinator
 TREE: Final = 60  # what it keeps on the broker, blobs counted once
+PUT_ASIDE: Final = 1024  # messages, while its disk is full
 SPINS: Final = 1000  # turns at one instant
 EPSILON_S: Final = 1e-6
 _MODEL: Final = TOPICS.topic(Address(Kind.MODEL))
@@ -78,17 +80,24 @@ class Referee:
                 assert life.disk.journal is not None
                 self._ledger.audit(life.disk.journal)
                 self._desk = _Desk()
+            case seen.Paused():
+                self._world.note("coordinator pauses")
+                self._world.faults["pause"] += 1
+            case seen.Resumed():
+                self._world.note("coordinator goes on")
             case seen.MessageRejected(topic=topic):
                 self._desk.garbage[topic] -= 1
             case _:
                 pass
 
-    def coordinator_hears(self, life: CoordinatorLife, message: Inbound) -> None:  # noqa: ARG002  - as the others
+    def coordinator_hears(self, life: CoordinatorLife, message: Inbound) -> None:
         """It takes a message from its queue."""
         desk = self._desk
         desk.unacknowledged += 1
+        paused = life.reactor is not None and life.reactor._pause is not None
         if message.payload in self.garbage:
-            desk.garbage[message.topic] += 1
+            # While its disk is full it has nowhere to count what is no presence.
+            desk.garbage[message.topic] += not (paused and "/devices/" in message.topic)
         elif "/devices/" in message.topic and message.payload:
             status = _json(message.payload)
             if status["state"] != "offline":
@@ -103,7 +112,7 @@ class Referee:
                     desk.complete.add((device, digest))
                 self._ledger.early.discard((device, digest))
 
-    def coordinator_acked(self, life: CoordinatorLife, message: Inbound) -> None:  # noqa: ARG002  - likewise
+    def coordinator_acked(self, life: CoordinatorLife, message: Inbound) -> None:  # noqa: ARG002  - as the others
         """It acknowledges a message to the broker."""
         desk = self._desk
         desk.unacknowledged -= 1
@@ -118,11 +127,7 @@ class Referee:
         reactor, desk = life.reactor, self._desk
         if reactor is None or reactor._performer.finish is not None:
             return
-        if desk.unacknowledged:
-            raise Violation(2, f"{desk.unacknowledged} messages are dealt with and not acknowledged to the broker")
-        if ignored := +desk.garbage:
-            raise Violation(13, f"garbage that nobody counted: {dict(ignored)}")
-        desk.garbage.clear()
+        self._check_messages(reactor)
         state, clock = reactor._state, reactor._clock
         if isinstance(stage := state.stage, Collecting) and not clock.stopped_for:
             left_s = stage.opened_at + state.rules.deadline_s - clock.now()
@@ -137,6 +142,19 @@ class Referee:
             raise Violation(11, f"{len(publisher._queue)} publications wait, {len(publisher._tree)} are kept")
         if inbox.buffered > inbox._room:
             raise Violation(11, f"{inbox.buffered} bytes of unfinished updates")
+
+    def _check_messages(self, reactor: Reactor) -> None:
+        """What a turn leaves behind; one that begins or ends a pause may leave some of it to the next."""
+        desk, rests = self._desk, reactor._pause is not None or bool(reactor._aside)
+        if len(reactor._aside) > PUT_ASIDE:
+            raise Violation(11, f"{len(reactor._aside)} messages are put aside")
+        if not (rests or desk.rested):
+            if desk.unacknowledged:
+                raise Violation(2, f"{desk.unacknowledged} messages are dealt with and not acknowledged to the broker")
+            if ignored := +desk.garbage:
+                raise Violation(13, f"garbage that nobody counted: {dict(ignored)}")
+            desk.garbage.clear()
+        desk.rested = rests
 
     def moves(self, name: str) -> None:
         """A node looks at its clock; if it does so without end and no time passes, it spins."""
@@ -168,6 +186,8 @@ class Referee:
         """The coordinator ended because its disk won't."""
         if not life.disk.refused:
             raise Violation(4, f"its disk is all right, and the coordinator can't go on: {error}")
+        if isinstance(error, DiskFull) and life.reactor is not None and life.reactor.finish is None:
+            raise Violation(11, f"a full disk ends the coordinator, and should have paused it: {error}")
 
     def failed(self) -> None:
         """The run ended with its documented error."""
@@ -249,6 +269,7 @@ class _Desk:
 
     def __init__(self) -> None:
         self.unacknowledged = 0
+        self.rested = False  # at the end of the turn before
         self.garbage: Counter[str] = Counter()  # by topic
         self.sessions: dict[str, int] = {}  # of each device's newest status but wills
         self.delivered: dict[tuple[str, str], set[int]] = {}  # parts by device and digest

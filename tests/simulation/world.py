@@ -6,6 +6,7 @@ import hashlib
 import heapq
 import itertools
 import logging
+import os
 import random
 import shutil
 import traceback
@@ -15,6 +16,7 @@ from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
+from unittest import mock
 
 from coordinator.service import RunResult
 from schemas.errors import BrokerUnreachable, FederationError, StateError
@@ -122,6 +124,7 @@ class World:
         with ExitStack() as stack:
             stack.enter_context(_quiet("edge"))
             stack.enter_context(self.disks.patched())
+            stack.enter_context(mock.patch.object(os, "urandom", self.draw.randbytes))
             try:
                 self._live()
             except Violation as violation:
