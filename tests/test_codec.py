@@ -55,6 +55,7 @@ JSON_SAMPLES: dict[Kind, Message] = {
     Kind.COORDINATOR: CoordinatorStatus(
         state=CoordinatorState.RUNNING,
         session=7,
+        instance="0123456789abcdef",
         run="run-1",
         round=2,
         rounds=5,
@@ -62,6 +63,8 @@ JSON_SAMPLES: dict[Kind, Message] = {
         model_version=1,
         software="fedbeat 0.1",
         heartbeat_s=10.0,
+        since="2026-01-01T00:00:00Z",
+        said="2026-01-01T00:00:01Z",
         detail="fine ♥",
     ),
     Kind.RUN: RunSettings(
@@ -154,6 +157,7 @@ JSON_SAMPLES: dict[Kind, Message] = {
             temperature_c=71.5, throttled=True, memory_available_mb=100.0, disk_free_mb=900.0, load=1.5, uptime_s=60.0
         ),
         heartbeat_s=10.0,
+        progress=0.5,
         detail="hot",
     ),
     Kind.COMMAND: Command(command="pause", reason="maintenance"),

@@ -10,12 +10,15 @@ import ast
 import sys
 import time
 from pathlib import Path
+from typing import get_args
 
 import pytest
 
+from edge.jobs import Answer, Request
 from tests.hostile import fuzz
 from tests.hostile.chance import draw
 from tests.hostile.target import Target
+from tests.hostile.wire_targets import ANSWERS, REQUESTS
 
 INPUTS = {"wire": 1500, "tensors": 200, "files": 400, "recordings": 500}
 
@@ -81,14 +84,21 @@ def test_every_module_that_parses_bytes_from_outside_is_fuzzed() -> None:
         "coordinator/journal.py",
         "coordinator/models.py",
         "coordinator/plan_file.py",
+        "edge/checkpoint.py",
         "edge/fetcher.py",
         "edge/files.py",
         "edge/jobs.py",
         "edge/sources/idx.py",
         "edge/sources/watch.py",
+        "edge/training.py",  # torch's own generator state, whose checks tests/test_checkpoint.py has
         "schemas/codec.py",
         "schemas/compression/int8.py",
         "schemas/compression/planes.py",
         "schemas/plan.py",
         "schemas/settings.py",
     }
+
+
+def test_every_kind_of_frame_between_agent_and_trainer_is_among_the_inputs() -> None:
+    assert {type(one) for one in REQUESTS} == set(get_args(Request))
+    assert {type(one) for one in ANSWERS} == set(get_args(Answer))

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from schemas import codec
-from schemas.errors import Reject, WireError
+from schemas.errors import Reject
 from schemas.link.filters import matches
 from schemas.link.link import Inbound
 from schemas.messages import DeviceState, Outcome
@@ -15,7 +15,7 @@ from schemas.parts import cut
 from schemas.topics import Address, Kind
 from tests.edge_scripts import DEVICE, announcement, coordinator, model_blob, pointer, receipt
 from tests.hostile.chance import draw
-from tests.hostile.flood import payload
+from tests.hostile.flood import is_bad, payload
 from tests.test_agent import TOPICS, World
 
 ROUNDS = 4
@@ -31,23 +31,9 @@ def bad(seed: object, count: int) -> Iterator[tuple[Address, bytes]]:
         version = rng.choice((0, 1, 2, 3, 4))
         address = Address(kind, number=version, device=DEVICE, digest=pointer(0).digest, part=rng.choice((0, 1, 2)))
         content = payload(rng, kind, address)
-        if is_bad(kind, content):
+        if is_bad(TOPICS.topic(address).removeprefix(TOPICS.prefix), content):
             yield address, content
             found += 1
-
-
-def is_bad(kind: Kind, content: bytes) -> bool:
-    """Whether no decoder takes it. An empty message clears a retained one, and is none."""
-    if not content:
-        return False
-    try:
-        if kind in HEARD:
-            codec.decode(kind, content)
-        else:
-            codec.decode_part(content)
-    except WireError:
-        return True
-    return False
 
 
 def trained(state: Path, messages: int) -> tuple[World, list[bytes]]:

@@ -108,7 +108,10 @@ def _record(rng: random.Random) -> bytes:
     headers = (
         pointer(1).model_dump_json(),
         '{"session":3}',
-        '{"digest":"x"}',
+        json.dumps({"digest": DIGEST}),
+        json.dumps({"key": "job", "plan": DIGEST, "model": DIGEST, "fraction": 0.5}),
+        json.dumps({"seconds": [[DIGEST, 400.5]]}),
+        '{"running_s":86400.25}',
         json.dumps({"sequence": 1, "run": "run-one", "round": 1, "task": "train", "nonce": NONCE, "blob": _BLOB}),
     )
     line = json_text.render(json_text.mutate(rng, json_text.parse(rng.choice(headers).encode()))) + b"\n"
@@ -123,11 +126,13 @@ def _read_record(data: bytes) -> object:
     folder, said = _folder() / "device", list[str]()
     shutil.rmtree(folder, ignore_errors=True)
     (folder / "outbox").mkdir(parents=True)
-    for name in ("record", "model", "plan", "session", "outbox/run-one.1.train.update"):
+    names = ("record", "model", "plan", "session", "checkpoint", "pace", "age", "outbox/run-one.1.train.update")
+    for name in names:
         (folder / name).write_bytes(data)
     with claim(folder):
         store, outbox = Store(folder, said.append), Outbox(folder / "outbox", said.append)
         found = store.model(), store.plan("x"), outbox.contents()
+        store.kept(), store.checkpoint("job", DIGEST, DIGEST), store.pace(), store.running_s()
     for parcel in outbox.contents().parcels:
         outbox.blob(parcel.ticket)
     assert all(found) or said or found[1] is None

@@ -18,16 +18,18 @@ from tests.test_service import TOPICS
 
 STRANGERS: Final = ("dev-7", "dev-8", "eve-1")
 MISNAMED: Final = ("DEV-7", "d", "x" * 64, "-dev", "dev_7", "dev 7", "٣٣٣")
-READ: Final = (Kind.DEVICE, Kind.JOIN, Kind.UPDATE_PART)  # what a coordinator reads
+READ: Final = (Kind.DEVICE, Kind.JOIN, Kind.UPDATE_PART, Kind.COORDINATOR)  # what a coordinator reads
 _VALID: Final = tuple(codec.encode(message) for message in JSON_SAMPLES.values())
 
 
 def flood(rng: random.Random, count: int, among: float = 0.6) -> Iterator[tuple[str, bytes, bool]]:
     """Topic below the federation's root, payload, and whether it is retained; a share ``among`` is for a coordinator.
 
-    What only a coordinator may retain is not: a broker's access list sees to that, and nothing else can.
+    What only a coordinator may say is never retained, nor well formed: a broker's access list sees to who can forge
+    that, and nothing else can.
     """
-    for _ in range(count):
+    found = 0
+    while found < count:
         kind = rng.choice(READ if rng.random() < among else tuple(Kind))
         address = Address(
             kind,
@@ -36,11 +38,11 @@ def flood(rng: random.Random, count: int, among: float = 0.6) -> Iterator[tuple[
             digest="ab" * 32,
             part=rng.choice((0, 0, 1, 99_999)),
         )
-        yield (
-            TOPICS.topic(address).removeprefix(TOPICS.prefix),
-            payload(rng, kind, address),
-            rng.random() < 0.3 and address.rule.publisher == "device",
-        )
+        below, content = TOPICS.topic(address).removeprefix(TOPICS.prefix), payload(rng, kind, address)
+        from_device = address.rule.publisher == "device"
+        if from_device or is_bad(below, content):
+            yield below, content, from_device and rng.random() < 0.3
+            found += 1
 
 
 def payload(rng: random.Random, kind: Kind, address: Address) -> bytes:
@@ -60,14 +62,16 @@ def update_part(rng: random.Random, address: Address) -> bytes:
 
 
 def is_bad(below: str, payload: bytes) -> bool:
-    """Whether a message on a topic that a coordinator reads can't be anything but a rejection."""
+    """Whether a message on a topic can't be anything but a rejection. An empty one clears what was retained."""
     address = TOPICS.parse(TOPICS.prefix + below)
     if address is None:
         return True
     try:
-        if address.kind is Kind.UPDATE_PART:
+        if not payload and address.rule.retain:
+            return False
+        if address.rule.form == "protobuf":
             codec.decode_part(payload)
-        elif payload or address.kind is Kind.JOIN:
+        else:
             codec.decode(address.kind, payload)
     except WireError:
         return True

@@ -9,6 +9,8 @@ from typing import Any, Final
 
 import numpy as np
 
+from edge import checkpoint
+from edge.checkpoint import Checkpoint
 from schemas import compression
 from schemas.compression import entropy
 from schemas.errors import PlanError, WireError
@@ -21,6 +23,7 @@ from tests.hostile.raw import damage
 from tests.hostile.target import Target
 from tests.plan_examples import tiny
 
+_ABOUT: Final = "a" * 64  # what a training is known by
 _PLAN: Final = tiny().to_bytes()
 _OPERATIONS: Final = json.loads(
     """[
@@ -92,8 +95,35 @@ def _read_plan(data: bytes) -> object:
     return read
 
 
+# -- a training left off -----------------------------------------------------------------------------------------------
+
+
+def _left() -> bytes:
+    rng = np.random.default_rng(1)
+    flat = np.arange(MANIFEST.size, dtype=np.float32)
+    shuffle: Any = rng.bit_generator.state
+    left = Checkpoint(3, flat, (flat, flat), 1.5, 30, 0.5, shuffle, bytes(5056))
+    return checkpoint.encode(left, _ABOUT)
+
+
+def _checkpoint(rng: random.Random) -> bytes:
+    header, _, body = _LEFT.partition(b"\n")
+    if rng.random() < 0.7:
+        header = json_text.render(json_text.mutate(rng, json_text.parse(header)))
+    body = rng.choice((body, body, body, body[:-1], body + b"\0", b"\xff" * len(body)))
+    return damage(rng, header + b"\n" + body, _LEFT) if rng.random() < 0.2 else header + b"\n" + body
+
+
+def _read_checkpoint(data: bytes) -> object:
+    read = checkpoint.decode(data, _ABOUT)
+    assert all(np.isfinite(vector).all() for vector in (read.parameters, *read.optimiser))
+    return read
+
+
+_LEFT: Final = _left()
 TENSORS: Final = (
     Target("compression.decode", _payload, _read_payload, (WireError,), 30),
     Target("compression.entropy", _packed, _unpack, (WireError,), 10),
     Target("plan.from_bytes", plan, _read_plan, (PlanError,), 20),
+    Target("checkpoint.decode", _checkpoint, _read_checkpoint, (WireError,), 10),
 )

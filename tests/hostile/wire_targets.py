@@ -18,6 +18,7 @@ from edge.jobs import (
     Evaluate,
     Evaluated,
     Failure,
+    Progressed,
     Request,
     Train,
     Trained,
@@ -44,15 +45,16 @@ _DATA: Final = DataSpec(path="watch", held_out="0.2")
 _COUNTS: Final = Counts(examples=3, loss_sum=1.5, confusion=((1, 1), (0, 1)))
 REQUESTS: Final[tuple[Request, ...]] = (
     Describe(key="a", data=_DATA, recipe="watch"),
-    Train(key="b", plan=b"p", model=b"m", data=_DATA, settings=TrainSettings(), seed=1, codec="int8"),
+    Train(key="b", data=_DATA, settings=TrainSettings(), seed=1, codec="int8", checkpoint=b"c", checkpoint_s=9.0),
     Evaluate(key="c", plan=b"p", model=b"m", data=_DATA),
     Warm(key="d"),
-    Cancel(key="e"),
+    Cancel(key="e", keep=True),
 )
 ANSWERS: Final[tuple[Answer, ...]] = (
     Described(key="a", examples=3, held_out=1, class_counts={"x": 3}, notes=("n",), rejected={"r": 1}),
     Trained(key="b", payload=b"delta", examples=3, train_loss=0.5, seconds=1.0),
     Evaluated(key="c", counts=_COUNTS, seconds=1.0),
+    Progressed(key="f", fraction=0.5, checkpoint=b"c"),
     Done(key="d"),
     Failure(key="e", kind="plan", message="no"),
 )
