@@ -171,14 +171,17 @@ def test_what_a_device_can_do_without_is_told_and_left(
     assert codec.decode_update(world.desk.update).round == 1
 
 
-def test_a_settled_update_makes_room_on_a_full_disk(world: World, disk: Path) -> None:
+def test_a_settled_update_makes_room_for_the_next_on_a_full_disk(world: World, disk: Path) -> None:
+    """Its bytes stay until then. Seen to fail with the spent updates removed after the next is written."""
     about = world.training(1)
     with full(disk):
-        taken = os.statvfs(disk).f_bavail
         world.desk.say(Kind.RECEIPT, receipt(about), 1)
         world.turn(1.0)
-        assert os.statvfs(disk).f_bavail > taken
         assert world.agent.status.last_round == 1
+        world.desk.updates.clear()
+        world.desk.announce(announcement(2, version=0))
+        world.turn()
+        assert codec.decode_update(world.desk.update).round == 2
 
 
 def test_a_device_starts_on_a_full_disk_and_says_that_its_session_is_not_kept(disk: Path) -> None:
