@@ -101,7 +101,7 @@ class Performer:
         self._opened: tuple[str, str] = ("", "")  # nonce, and the wall clock at its opening
         self._pointer: ModelPointer | None = None
         self.status = status  # the coordinator's, as it was published last
-        self._untidy = 0  # commits since the last tidying
+        self._untidy = TIDY_AFTER  # commits since the journal was tidied, or what a crash left
         self._untidy_bytes = 0  # and the bytes of their updates
 
     def hold(self, header: Header, content: Content) -> None:
