@@ -176,7 +176,7 @@ def _disk(path: Path, *, writing: bool = False) -> Iterator[None]:
     """Turns what the file system and safetensors raise into ``StateError``."""
     try:
         yield
-    except safetensors.SafetensorError as error:
+    except (safetensors.SafetensorError, ValueError, TypeError) as error:  # the last two: no array of NumPy's
         raise _damaged(path, str(error)) from error
     except FileNotFoundError as error:
         raise StateError(f"there is no {path}: check the directory and the version") from error

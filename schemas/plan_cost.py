@@ -34,6 +34,12 @@ VIEWS = frozenset(
         "select.int",
     }
 )
+# Arguments that the work of an operation follows from, counted from its first.
+_IN_PLACE = {
+    **dict.fromkeys(("conv1d", "conv2d", "linear", "matmul", "mm", "bmm"), 2),
+    **dict.fromkeys(("max_pool1d", "max_pool2d", "avg_pool1d", "avg_pool2d"), 2),
+    "addmm": 3,
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,10 +100,18 @@ def _elements(value: Value) -> int:
 
 
 def _work(operation: Operation, values: Mapping[str, Value]) -> int:
-    """Operations of one step: two for each multiply-add, one an element of the larger side for everything else."""
+    """Operations of one step: two for each multiply-add, one an element of the larger side for everything else.
+
+    Raises ``PlanError`` where what that depends on isn't given in its place: by keyword it could hide.
+    """
     out = _elements(values[operation.out])
     used = [value for value in (values[name] for name in operation.references()) if isinstance(value, Shape)]
     family = operation.op.partition(".")[0]
+    if len(operation.args) < _IN_PLACE.get(family, 0):
+        raise PlanError(
+            f"the plan's {operation.op} must have its first {_IN_PLACE[family]} arguments in order, not by name: "
+            "export it again with this version"
+        )
     if family in {"conv1d", "conv2d", "linear"}:
         return 2 * out * math.prod(used[1][1:])
     if family in {"matmul", "mm", "bmm"}:
@@ -107,4 +121,4 @@ def _work(operation: Operation, values: Mapping[str, Value]) -> int:
     if family in {"max_pool1d", "max_pool2d", "avg_pool1d", "avg_pool2d"}:
         window = operation.args[1] if isinstance(operation.args[1], tuple) else (operation.args[1],)
         return out * math.prod(int(size) for size in window if isinstance(size, int))
-    return max(out, *map(_elements, used))
+    return max((out, *map(_elements, used)))

@@ -295,10 +295,11 @@ def test_invariant_15_and_11_a_zip_bomb_among_the_recordings_is_refused_before_i
         {"x": {"dtype": "F32", "shape": [2**40], "data_offsets": [0, 2**42]}},
         {"x": _TENSOR, "__class__": "os.system"},
         {"../../x": _TENSOR},
+        {"x": {"dtype": "F32", "shape": [1] * 5000, "data_offsets": [0, 4]}},
     ],
 )
 def test_invariant_15_odd_safetensors_headers_end_in_the_loaders_error(tmp_path: Path, header: dict[str, Any]) -> None:
-    """Seen to fail without ``KeyError`` and ``TypeError`` in ``models._checkpoint`` and in ``plan_file.read``."""
+    """Seen to fail without ``KeyError`` in ``models`` and in ``plan_file``, and without ``ValueError`` in ``_disk``."""
     content = safetensors(header, bytes(4))
     with pytest.raises(PlanError):
         plan_file.read(content, "this")

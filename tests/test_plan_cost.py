@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -49,3 +51,26 @@ def test_a_wide_window_costs_what_it_computes() -> None:
     pool = {"out": "pool", "op": "avg_pool1d", "args": ("%window", (8,), (1,))}
     plain = cost(tiny(), 1).operations
     assert cost(tiny(operations=(pool, *fields()["operations"])), 1).operations == plain + 3 * 2 * 8
+
+
+@pytest.mark.parametrize(
+    "step",
+    [
+        {"op": "max_pool1d", "args": ("%relu",), "kwargs": {"kernel": (2,)}},
+        {"op": "linear", "args": (), "kwargs": {"x": "%mean", "weight": "%out.weight", "bias": "%out.bias"}},
+        {"op": "linear", "args": ("%mean",), "kwargs": {"weight": "%out.weight", "bias": "%out.bias"}},
+    ],
+)
+def test_a_step_can_not_hide_its_work_behind_keywords(step: dict[str, Any]) -> None:
+    """Seen to fail without the look at ``_IN_PLACE``: the first ended in an ``IndexError``, the others were cheap."""
+    before, after = fields()["operations"][:3], fields()["operations"][3:]
+    plan = tiny(operations=(*before, {"out": "extra", **step}, *after))
+    with pytest.raises(PlanError, match="must have its first 2 arguments in order"):
+        check(plan, 4, Limits())
+
+
+def test_a_step_without_any_tensor_costs_what_it_gives() -> None:
+    """Seen to fail with ``max(out, *map(...))``, which one number alone ends."""
+    steps = fields()["operations"]
+    plan = tiny(operations=({"out": "seven", "op": "int.add", "args": (3, 4)}, *steps))
+    assert check(plan, 4, Limits()).operations == check(tiny(), 4, Limits()).operations + 3

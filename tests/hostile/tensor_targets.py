@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import copy
 import json
 import random
 from typing import Any, Final
@@ -81,7 +82,7 @@ def _add_steps(rng: random.Random, document: Any) -> None:
     """Put steps that no exporter writes before the last but one."""
     steps: list[Any] = dict(document.pairs)["operations"]
     for number in range(rng.choice((1, 1, 3, 300))):
-        op, args, kwargs = rng.choice(_OPERATIONS)
+        op, args, kwargs = copy.deepcopy(rng.choice(_OPERATIONS))  # which the next change may reach into
         pairs = [("args", args), ("op", op), ("out", f"extra{number}")]
         pairs += [("kwargs", Object(list(kwargs.items())))] if kwargs else []
         steps.insert(-2, Object(pairs))
