@@ -150,7 +150,10 @@ LEFT = {  # where the coordinator doesn't publish, or will only later
     "devices/UPPER": b"{}",
 }
 PRETENDED = {  # an earlier federation of the same name
-    "coordinator": codec.encode(CoordinatorStatus(state=CoordinatorState.RUNNING, session=1, run="run-else")),
+    "coordinator": codec.encode(
+        # Ours waits for 2.5 of these heartbeats whether there is another coordinator behind it.
+        CoordinatorStatus(state=CoordinatorState.RUNNING, session=1, run="run-else", heartbeat_s=1.0)
+    ),
     "run": codec.encode(RunSettings(run="run-else", rounds=9, plan=PlanRef(name="else", blob=REF))),
     "model": codec.encode(ModelPointer(run="run-else", version=40, digest=DIGEST, previous=DIGEST, blob=REF)),
     "rounds/current": codec.encode(

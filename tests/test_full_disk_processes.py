@@ -2,10 +2,6 @@
 
 from __future__ import annotations
 
-import errno
-import subprocess
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -13,35 +9,10 @@ import pytest
 from schemas.messages import DeviceState, DeviceStatus, Join
 from tests.chaos.federation import ALL, Federation
 from tests.chaos.spy import Heard, Spy, closed_by
+from tests.full_disks import Ballast, small_disk
 from tests.link_mosquitto import Mosquitto
 
 PATIENCE_S = 120.0  # a device looks again after a minute
-
-
-@contextmanager
-def small_disk(where: Path) -> Iterator[None]:
-    """A file system of 1 MB at ``where``; the test is skipped where this machine refuses one."""
-    where.mkdir(parents=True)
-    mounted = subprocess.run(
-        ["mount", "-t", "tmpfs", "-o", "size=1m", "tmpfs", str(where)], capture_output=True, text=True, check=False
-    )
-    if mounted.returncode:
-        pytest.skip(f"no file system can be mounted here: {mounted.stderr.strip()}")
-    try:
-        yield
-    finally:
-        subprocess.run(["umount", "--lazy", str(where)], check=True)
-
-
-def fill(path: Path) -> None:
-    """Write until the disk takes nothing more."""
-    with path.open("wb", buffering=0) as file:
-        for size in (65_536, 1):
-            try:
-                while file.write(b"\0" * size):
-                    pass
-            except OSError as error:
-                assert error.errno == errno.ENOSPC  # noqa: PT017 - how it ends is what is wanted
 
 
 @pytest.mark.timeout(300)
@@ -53,13 +24,13 @@ def test_invariant_11_a_full_disk_costs_a_device_its_round_and_it_says_so_until_
     Seen to fail with trouble that is not told, and with trouble that does not end.
     """
     room = Federation(tmp_path, mosquitto, options=("--devices-min", "2"))
-    with small_disk(room.state("dev-0")), Spy(mosquitto.port) as spy, room:
+    with small_disk(room.state("dev-0"), "1m") as disk, Spy(mosquitto.port) as spy, room:
         spy.until(joins, "the device takes part")
-        fill(room.state("dev-0") / "filler")
+        (ballast := Ballast(disk)).fill()
         trouble = spy.until(in_trouble, "the device's trouble")
         spy.until(closed_by("dev-1", "dev-2"), "the others' round")
         room.stop("coordinator")
-        (room.state("dev-0") / "filler").unlink()
+        ballast.drop()
         well = spy.next(lambda heard: of_device(heard) and not in_trouble(heard), len(spy.heard), PATIENCE_S)
         assert well is not None, "it still says that its disk is full"
         room.start("coordinator")
