@@ -16,7 +16,7 @@ from tests.simulation.disk import Journal
 from tests.simulation.scenario import Scenario
 
 COLLECTING: Final = "collecting"
-KEPT_MODELS: Final = 8  # files, at most: 4, the newest, and what crashes in between have left since the last commit
+KEPT_MODELS: Final = 16  # files, at most: 4, as many until they are tidied up, and what crashes before that have left
 GRACE_S: Final = 5.0  # which devices always have after a restart of the coordinator
 _OPEN_AND_NEW: Final = 3  # rows that a single commit may have changed
 
