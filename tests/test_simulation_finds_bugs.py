@@ -27,7 +27,7 @@ from coordinator.performer import Batch, Performer
 from coordinator.reactor import Reactor
 from coordinator.round_state import Collecting, State
 from coordinator.run_store import RunStore
-from edge import files, participation
+from edge import delivery, files, participation
 from edge.events import Parcel
 from edge.outbox import Contents, Outbox
 from edge.participation_state import Step
@@ -235,14 +235,14 @@ def an_update_is_not_synced(patch: pytest.MonkeyPatch) -> None:
 def a_restart_trains_again(patch: pytest.MonkeyPatch) -> None:
     contents = Outbox.contents
 
-    def forgetful(one: Outbox) -> Contents:
-        return replace(contents(one), parcels=(), settled=())
+    def forgetful(one: Outbox, running_s: float = 0.0) -> Contents:
+        return replace(contents(one, running_s), parcels=(), settled=())
 
     patch.setattr(Outbox, "contents", forgetful)
 
 
 def an_update_is_sent_before_it_is_on_disk(patch: pytest.MonkeyPatch) -> None:
-    def hasty(one: Outbox, parcel: Parcel, blob: bytes) -> None:
+    def hasty(one: Outbox, parcel: Parcel, blob: bytes, _running_s: float = 0.0) -> None:
         one._newest = (parcel.ticket, blob)
 
     patch.setattr(Outbox, "put", hasty)
@@ -262,7 +262,7 @@ def an_older_model_is_taken(patch: pytest.MonkeyPatch) -> None:
 
 
 def the_outbox_grows(patch: pytest.MonkeyPatch) -> None:
-    patch.setattr(participation, "SETTLED", 1000)
+    patch.setattr(delivery, "SETTLED", 1000)
 
 
 @dataclass(frozen=True)
@@ -287,7 +287,7 @@ def bug(plant: Plant, *breaks: int) -> Any:
         bug(some_messages_are_never_acknowledged, 2),
         bug(updates_are_acknowledged_before_the_journal_has_them, 2),
         bug(receipts_are_sent_before_the_commit, 2),
-        bug(a_restart_forgets_the_open_rounds_updates, 2, 6),
+        bug(a_restart_forgets_the_open_rounds_updates, 2, 4, 6),
         bug(a_restart_counts_attempts_from_zero, 4),
         bug(a_restart_gives_the_round_its_whole_time_again, 4),
         bug(a_restart_opens_another_attempt, 4),
