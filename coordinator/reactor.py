@@ -213,8 +213,12 @@ class Reactor:
         idle = True
         for event in self._arrivals():
             if idle:
-                self._step(Tick(self._clock.now()))
                 idle = False
+                try:
+                    self._step(Tick(self._clock.now()))
+                except DiskFull:
+                    self._put_back(event)
+                    raise
             match event:
                 case Inbound():
                     self._receive(event)
@@ -248,6 +252,17 @@ class Reactor:
             pass
         if self._clock.real() >= pause.retry_at:
             self._try_again()
+
+    def _put_back(self, event: LinkEvent | Stop) -> None:
+        """What was taken from the queue as the disk filled up is dealt with all the same, now or when there is room."""
+        match event:
+            case Inbound():
+                self._aside.appendleft(event)
+            case Stop(error):
+                self._failure = error
+                self._performer.finish = Finish(stopped=True)
+            case _:
+                self._serve_link(event)
 
     def _put_aside(self, message: Inbound) -> None:
         if message.topic == self._publisher.status_topic:

@@ -89,7 +89,7 @@ class Outbox:
         return Contents(
             parcels=tuple(Parcel(one.ticket, one.blob) for one in headers if not one.outcome),
             ages={one.ticket: max(0.0, running_s - one.running_s) for one in headers if not one.outcome},
-            settled=tuple(one.ticket for one in headers if one.outcome),
+            settled=tuple(one.ticket for one in headers if one.outcome)[-REMEMBERED:],  # a crash may have left one more
             last_round=rounds[-1] if rounds else None,
         )
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 import sqlite3
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -13,6 +13,8 @@ import pytest
 from coordinator import observers as seen
 from coordinator import reactor
 from coordinator import round as rounds
+from coordinator.events import Event as RoundEvent
+from coordinator.events import Tick
 from coordinator.journal import Journal
 from coordinator.models import ModelStore
 from coordinator.service import RunResult
@@ -130,6 +132,46 @@ def test_invariant_11_a_disk_that_takes_no_more_at_any_one_write_pauses_the_run_
         assert "disk" in said.detail
         assert ears.states[-2:] == [CoordinatorState.RUNNING, CoordinatorState.FINISHED]
         assert not home.broker._sessions["coordinator"].unacked
+
+
+@pytest.mark.parametrize("at", range(5))
+def test_invariant_02_what_is_taken_from_the_queue_as_the_disk_fills_up_is_not_lost(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, at: int
+) -> None:
+    """Seen to fail without ``self._put_back(event)``: it never learnt that its broker was there."""
+    work, arrivals, step, taken, failed = (
+        reactor.Reactor._work,
+        reactor.Reactor._arrivals,
+        reactor.Reactor._step,
+        [False],
+        [-1],
+    )
+
+    def watched(one: reactor.Reactor) -> Iterator[object]:
+        for event in arrivals(one):
+            taken[0] = True
+            yield event
+
+    def full_once(one: reactor.Reactor, event: RoundEvent) -> None:
+        if isinstance(event, Tick) and taken[0]:
+            taken[0] = False
+            failed[0] += 1
+            if failed[0] == at:
+                raise DiskFull("full")
+        step(one, event)
+
+    def turn(one: reactor.Reactor) -> None:
+        taken[0] = False
+        work(one)
+
+    expected, _ = undisturbed(tmp_path / "undisturbed")
+    for name, function in (("_work", turn), ("_arrivals", watched), ("_step", full_once)):
+        monkeypatch.setattr(reactor.Reactor, name, function)
+    home, ears = at_home(tmp_path / STATE)
+    check(home, home.run(SETTINGS), expected)
+    assert ears.unkept == []
+    assert not home.broker._sessions["coordinator"].unacked
+    assert failed[0] >= at
 
 
 def test_a_disk_that_is_full_at_the_start_is_an_error_and_the_next_start_finds_nothing_half_done(

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import contextlib
 import os
 from collections.abc import Callable
 from pathlib import Path
@@ -170,6 +171,28 @@ def test_invariant_11_only_the_newest_settled_tickets_are_remembered(reopen: Reo
         outbox.settle(ticket(number), "accepted")
     assert [one.round for one in reopen()[0].contents().settled] == list(range(5, REMEMBERED + 5))
     assert len(list((tmp_path / "outbox").iterdir())) == REMEMBERED + 1  # receipts, and the newest update
+
+
+def test_invariant_11_a_receipt_too_many_that_a_crash_left_is_not_remembered(
+    reopen: Reopen, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Seen to fail with as many as there are on disk."""
+    outbox, _ = reopen()
+    for number in range(REMEMBERED + 1):
+        put(outbox, ticket(number))
+        if number == REMEMBERED:  # killed before the oldest receipt is removed
+            monkeypatch.setattr(files, "remove", crash)
+        with contextlib.suppress(Killed):
+            outbox.settle(ticket(number), "accepted")
+    assert [one.round for one in reopen()[0].contents().settled] == list(range(1, REMEMBERED + 1))
+
+
+class Killed(BaseException):
+    pass
+
+
+def crash(_: Path) -> None:
+    raise Killed
 
 
 def test_an_update_costs_two_fsyncs_and_its_receipt_none(reopen: Reopen, monkeypatch: pytest.MonkeyPatch) -> None:

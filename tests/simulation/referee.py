@@ -40,6 +40,7 @@ TREE: Final = 60  # what it keeps on the broker, blobs counted once
 PUT_ASIDE: Final = 1024  # messages, while its disk is full
 SPINS: Final = 1000  # turns at one instant
 EPSILON_S: Final = 1e-6
+_STATUS: Final = TOPICS.topic(Address(Kind.COORDINATOR))
 _MODEL: Final = TOPICS.topic(Address(Kind.MODEL))
 _ROUND: Final = TOPICS.topic(Address(Kind.ROUND))
 
@@ -97,7 +98,8 @@ class Referee:
         paused = life.reactor is not None and life.reactor._pause is not None
         if message.payload in self.garbage:
             # While its disk is full it has nowhere to count what is no presence.
-            desk.garbage[message.topic] += not (paused and "/devices/" in message.topic)
+            uncounted = paused and ("/devices/" in message.topic or message.topic == _STATUS)
+            desk.garbage[message.topic] += not uncounted
         elif "/devices/" in message.topic and message.payload:
             status = _json(message.payload)
             if status["state"] != "offline":
