@@ -93,7 +93,7 @@ def begin(
         identity,
         model=model,
         outbox=pending,
-        settled=settled[-delivery.SETTLED :],  # a crash may have left one more
+        settled=settled,
         last_round=last_round,
         pace=pace or Pace(),
         kept=kept,
