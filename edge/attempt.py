@@ -30,8 +30,8 @@ _WORKING: Final = frozenset({"waiting", "running", "storing"})
 
 
 def seed(run: RunSettings, number: int, device: str) -> int:
-    """What a device draws its training of round ``number`` from, below 2^53; the same for every attempt at it."""
-    digest = hashlib.sha256(f"train/{run.seed}/{run.run}/{number}/{device}".encode()).digest()
+    """What a device draws its training of round ``number`` from, below 2^53; the same in every run of this seed."""
+    digest = hashlib.sha256(f"train/{run.seed}/{number}/{device}".encode()).digest()
     return int.from_bytes(digest[:8], "big") >> 11
 
 
