@@ -21,7 +21,7 @@ def test_invariant_11_a_full_disk_costs_a_device_its_round_and_it_says_so_until_
 ) -> None:
     """The disk fills while the device trains. The others' round goes on, and the device is in the next one it can be.
 
-    Seen to fail with trouble that is not told, and with trouble that does not end.
+    Seen to fail with trouble that is not told.
     """
     room = Federation(tmp_path, mosquitto, options=("--devices-min", "2"))
     with small_disk(room.state("dev-0"), "1m") as disk, Spy(mosquitto.port) as spy, room:
