@@ -178,7 +178,8 @@ def test_a_child_that_died_while_idle_costs_no_job(pool: TrainerPool, answers: A
     answers.next()
     (child,) = children()
     child.kill()
-    until(lambda: child.status() == psutil.STATUS_ZOMBIE)  # before that, not even the kernel says that it has ended
+    # Before its last thread is gone, not even the kernel says that it has ended.
+    until(lambda: child.status() == psutil.STATUS_ZOMBIE and len(list(Path(f"/proc/{child.pid}/task").iterdir())) == 1)
     pool.submit(describe(data), answers)
     assert isinstance(answers.next(), Described)
 
