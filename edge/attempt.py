@@ -23,7 +23,7 @@ from edge.participation_state import Announced, Kept, State, Step, Stock, Troubl
 from edge.presence import MAX_TEXT, trouble
 from schemas.messages import CoordinatorState, Phase, RoundAnnouncement, RunSettings, Update
 
-RETRY_S: Final = 60.0  # after trouble that doesn't go away by itself
+RETRY_S: Final = 20.0  # after trouble that somebody must see to, such as a full disk
 CRASHES: Final = 3  # of a trainer over one ticket
 
 _WORKING: Final = frozenset({"waiting", "running", "storing"})

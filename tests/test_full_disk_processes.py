@@ -12,7 +12,7 @@ from tests.chaos.spy import Heard, Spy, closed_by
 from tests.full_disks import Ballast, small_disk
 from tests.link_mosquitto import Mosquitto
 
-PATIENCE_S = 120.0  # a device looks again after a minute
+PATIENCE_S = 120.0  # a device looks again after 20 s
 
 
 @pytest.mark.timeout(300)
