@@ -65,7 +65,12 @@ def test_invariant_12_a_clock_that_jumps_a_year_either_way_changes_nothing(
         faults += trained_again(name, room.state(name), room.rounds)
     assert faults == []
     said = [one.message for one in spy.heard]
-    assert {one.outcome for one in said if isinstance(one, Receipt)} <= {Outcome.ACCEPTED, Outcome.DUPLICATE}
+    # Late is what a restarted device sends again of a round that its update has closed; no clock does that.
+    assert {one.outcome for one in said if isinstance(one, Receipt)} <= {
+        Outcome.ACCEPTED,
+        Outcome.DUPLICATE,
+        Outcome.LATE,
+    }
     years = {one.opened[:4] for one in said if isinstance(one, RoundAnnouncement)}
     assert len(years) == 3, "the clocks have not jumped"
     for name in room.names:

@@ -108,8 +108,9 @@ class Fleet:
             self.links[user] = MqttLink(MqttSettings(login, user, backoff=QUICK), self.ears[user])
             self.links[user].subscribe(TOPICS.prefix + "#", "$SYS/broker/version")
             self.links[user].open()
-        for ear in self.ears.values():
+        for user, ear in self.ears.items():
             ear.until_connected()
+            self.publish(user, "elsewhere", b"travels behind the subscriptions")  # refused, and answered
         self._marks = 0
 
     def settle(self) -> None:
