@@ -1,7 +1,7 @@
 """Bytes from the broker to events, or ``Rejected``; bad bytes raise nothing and change nothing. No rules here.
 
 What an update is worth is ``admission.refusal``'s decision, asked as soon as its first part tells what it answers, so
-that a late or uninvited one costs a dictionary look-up a part and is never decoded. A whole update is decoded and
+that a late or uninvited one costs a dictionary look-up a part and is never read. A whole update is
 checked (digest, sender, shape, range, no NaN) before it becomes an event: what is accepted can always be averaged.
 
 Room is bounded. An update's whole size is set aside when its first part comes; where there is no room, updates
@@ -32,9 +32,10 @@ from coordinator.events import (
 from coordinator.round_state import State
 from schemas import codec, compression
 from schemas.codec import Heading
+from schemas.compression import Compressed
 from schemas.errors import Reject, WireError
 from schemas.messages import BlobRef, DeviceStatus, Join, Part, Update
-from schemas.parameters import Manifest, Parameters
+from schemas.parameters import Manifest
 from schemas.parts import Assembly, Memory, Store
 from schemas.topics import Address, Kind, Topics
 
@@ -55,11 +56,16 @@ V = TypeVar("V")
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Content:
-    """What an update holds: its bytes as they came, and ``delta`` for ``train`` or the update's counts."""
+    """What an update holds: its bytes as they came, and ``delta`` for ``train``, still compressed, or its counts."""
 
     blob: bytes
     update: Update
-    delta: Parameters | None
+    delta: Compressed | None
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of memory that it holds, about: the update as it came, and its payload's own copy."""
+        return len(self.blob) + (0 if self.delta is None else len(self.blob))
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -268,10 +274,9 @@ class Inbox:
     def _content(self, update: Update, blob: bytes) -> Content:
         if update.counts is not None:
             return Content(blob, self._counted(update), None)
-        delta = compression.decode(update.payload, self._manifest)
-        peak = max(float(delta.flat.max()), -float(delta.flat.min()))
-        if peak > MAX_VALUE:
-            raise WireError(Reject.OUT_OF_RANGE, f"a value of magnitude {peak:.3g}; at most {MAX_VALUE:.3g}")
+        delta = compression.read(update.payload, self._manifest)
+        if delta.peak > MAX_VALUE:
+            raise WireError(Reject.OUT_OF_RANGE, f"a value of magnitude {delta.peak:.3g}; at most {MAX_VALUE:.3g}")
         return Content(blob, update.model_copy(update={"payload": b""}), delta)
 
     def _counted(self, update: Update) -> Update:

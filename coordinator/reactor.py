@@ -376,7 +376,7 @@ class Reactor:
                 self._room_freed = True
                 if content is not None:
                     self._performer.hold(event.header, content)
-                    self._held += len(content.blob) + (0 if content.delta is None else content.delta.flat.nbytes)
+                    self._held += content.nbytes
                 self._step(event)
             case _:
                 self._step(arrival)

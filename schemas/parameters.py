@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import math
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from itertools import accumulate, pairwise
 from typing import Self
@@ -110,8 +110,16 @@ class Parameters:
 
     def norm(self) -> float:
         """Euclidean norm, summed in float64, a block at a time so that no copy of the model is made."""
-        blocks = (self.flat[start : start + _BLOCK] for start in range(0, self.flat.size, _BLOCK))
-        return math.sqrt(sum(float(np.sum(np.square(block, dtype=np.float64))) for block in blocks))
+        return math.sqrt(sum(float(np.sum(np.square(block, dtype=np.float64))) for block in self.blocks()))
+
+    @property
+    def peak(self) -> float:
+        """The largest magnitude, NaN where any value is."""
+        return max(float(self.flat.max(initial=0)), -float(self.flat.min(initial=0)))
+
+    def blocks(self) -> Iterator[Flat]:
+        """The values in order, a block at a time."""
+        return (self.flat[start : start + _BLOCK] for start in range(0, self.flat.size, _BLOCK))
 
     def is_finite(self) -> bool:
         """Whether no value is NaN or infinite."""

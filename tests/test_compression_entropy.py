@@ -11,9 +11,18 @@ from schemas.errors import Reject, WireError
 MAGIC = struct.pack("<I", zstandard.MAGIC_NUMBER)
 
 
+def _unpack(packing: int, data: bytes | memoryview, size: int) -> bytes:
+    """The whole body, once checked, and nothing behind it."""
+    entropy.check(packing, memoryview(data), size)
+    body = entropy.Body(packing, memoryview(data), size)
+    whole = bytes(body.take(size))
+    body.end()
+    return whole
+
+
 def _refused(frame: bytes, size: int, packing: int = entropy.ZSTD) -> Reject:
     with pytest.raises(WireError) as caught:
-        entropy.unpack(packing, memoryview(frame), size)
+        _unpack(packing, frame, size)
     return caught.value.reason
 
 
@@ -31,7 +40,7 @@ def _frame(body: bytes, *, window_log: int = 10, dictionary: int = 0, size: int 
 def test_a_body_comes_back_as_it_left_and_never_longer(body: bytes) -> None:
     packing, packed = entropy.pack(memoryview(body))
     assert len(packed) <= len(body)
-    assert bytes(entropy.unpack(packing, memoryview(packed), len(body))) == body
+    assert _unpack(packing, packed, len(body)) == body
 
 
 def test_a_body_is_packed_where_that_helps_and_left_where_it_does_not() -> None:
@@ -40,7 +49,7 @@ def test_a_body_is_packed_where_that_helps_and_left_where_it_does_not() -> None:
 
 
 def test_a_frame_made_by_hand_is_read() -> None:
-    assert bytes(entropy.unpack(entropy.ZSTD, memoryview(_frame(b"body")), 4)) == b"body"
+    assert _unpack(entropy.ZSTD, _frame(b"body"), 4) == b"body"
 
 
 def test_a_frame_that_does_not_say_its_size_is_refused() -> None:
@@ -58,7 +67,7 @@ def test_a_frame_of_another_size_than_announced_is_refused(claimed: int) -> None
 def test_a_window_over_8_mib_is_refused(window_log: int, *, taken: bool) -> None:
     frame = _frame(b"body", window_log=window_log)
     if taken:
-        assert bytes(entropy.unpack(entropy.ZSTD, memoryview(frame), 4)) == b"body"
+        assert _unpack(entropy.ZSTD, frame, 4) == b"body"
     else:
         assert _refused(frame, 4) is Reject.MALFORMED
 
@@ -67,12 +76,12 @@ def test_the_largest_bodies_are_packed_with_a_window_that_is_taken() -> None:
     body = bytes(3 * entropy.MAX_WINDOW)
     packing, packed = entropy.pack(memoryview(body))
     assert packing == entropy.ZSTD
-    assert entropy.unpack(packing, memoryview(packed), len(body)) == body
+    assert _unpack(packing, packed, len(body)) == body
 
 
 def test_a_frame_with_a_dictionary_is_refused() -> None:
     with pytest.raises(WireError, match="with a dictionary"):
-        entropy.unpack(entropy.ZSTD, memoryview(_frame(b"body", dictionary=77)), 4)
+        _unpack(entropy.ZSTD, _frame(b"body", dictionary=77), 4)
 
 
 def test_anything_but_one_whole_frame_is_refused() -> None:
@@ -89,6 +98,42 @@ def test_a_body_as_it_is_must_have_the_announced_length() -> None:
     assert _refused(b"body", 4, packing=2) is Reject.MALFORMED
 
 
+@given(st.binary(max_size=3000).map(lambda piece: piece * 3), st.lists(st.integers(0, 2000), max_size=20))
+def test_a_body_can_be_taken_and_skipped_in_any_pieces(body: bytes, counts: list[int]) -> None:
+    packing, packed = entropy.pack(memoryview(body))
+    reader, at = entropy.Body(packing, memoryview(packed), len(body)), 0
+    for number, count in enumerate(counts):
+        if count > len(body) - at:
+            with pytest.raises(WireError, match="wrong-shape"):
+                reader.take(count)
+            continue
+        if number % 2:
+            reader.skip(count)
+        else:
+            assert reader.take(count) == body[at : at + count]
+        at += count
+        assert reader.left == len(body) - at
+    if at < len(body):
+        with pytest.raises(WireError, match="wrong-shape"):
+            reader.end()
+    else:
+        reader.end()
+
+
+def test_a_frame_of_more_or_less_than_it_says_is_refused_however_it_is_read() -> None:
+    """Seen to fail without ``Body.end``'s look behind the last byte, and without the count of what was read."""
+    more, less = _frame(b"bodybody", size=4), _frame(b"body", size=8)
+    assert _refused(more, 4) is Reject.MALFORMED
+    assert _refused(less, 8) is Reject.MALFORMED
+
+
+def test_a_frame_of_countless_empty_blocks_is_refused_unread() -> None:
+    """Seen to fail, by a second's work, without the bound on blocks."""
+    blocks = bytes(3 * 1_000_000)
+    frame = MAGIC + bytes([0x80, 0]) + struct.pack("<I", 4) + blocks + _frame(b"body")[10:]
+    assert _refused(frame, 4) is Reject.MALFORMED
+
+
 @settings(max_examples=300)
 @given(st.data())
 def test_a_damaged_frame_makes_a_body_of_its_size_or_a_wire_error(data: st.DataObject) -> None:
@@ -96,7 +141,7 @@ def test_a_damaged_frame_makes_a_body_of_its_size_or_a_wire_error(data: st.DataO
     for place in data.draw(st.lists(st.integers(0, len(frame) - 1), min_size=1, max_size=5)):
         frame[place] = data.draw(st.integers(0, 255))
     try:
-        body = entropy.unpack(entropy.ZSTD, memoryview(frame), 270)
+        body = _unpack(entropy.ZSTD, bytes(frame), 270)
     except WireError:
         return
     assert len(body) == 270

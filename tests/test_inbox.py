@@ -131,7 +131,7 @@ def test_an_update_arrives_whole_from_parts_in_any_order_and_repeated(shuffle: r
     assert content is not None
     assert content.blob == blob
     assert content.delta is not None
-    assert content.delta.equal(compression.decode(sent.payload, MANIFEST))
+    assert content.delta.parameters().equal(compression.decode(sent.payload, MANIFEST))
     assert (header.device, header.examples, header.train_loss, header.size) == ("dev-1", 10, 0.25, len(blob))
     assert refusal(state, header) is None
 
@@ -168,7 +168,7 @@ def test_an_update_with_values_that_cannot_be_averaged_is_rejected(
 ) -> None:
     state, box = collecting(), inbox()
     body = float32.encode(Parameters(MANIFEST, values), np.random.default_rng(0))
-    raw = compression.HEADER.pack(b"FBT", 1, float32.ID, 0, 0, len(body)) + bytes(body)
+    raw = compression.HEADER.pack(b"FBT", 2, float32.ID, 0, 0, len(body)) + bytes(body)
     arrivals = send(box, state, update(state, payload=raw))
     assert reason(arrivals) is why
     (rejected,) = arrivals

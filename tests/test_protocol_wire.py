@@ -360,7 +360,7 @@ def test_must_08_a_device_is_never_subscribed_to_more_than_a_few_parts(world: Ta
 
 def raw(number: int, packing: int, size: int, body: bytes) -> bytes:
     """A payload with this header."""
-    return compression.HEADER.pack(b"FBT", 1, number, packing, 0, size) + body
+    return compression.HEADER.pack(b"FBT", 2, number, packing, 0, size) + body
 
 
 def bomb(size: int, *, honest: bool) -> bytes:
@@ -394,8 +394,7 @@ def test_must_09_a_payload_and_the_manifest_are_all_a_decoder_needs(name: str) -
     """Seen to fail with the codec's ID left out of the header, zero, in ``compression.encode``."""
     delta = delta_of("dev-0", 1, PLAN.manifest())
     decoded = compression.decode(compression.encode(name, delta, np.random.default_rng(1)), PLAN.manifest())
-    scale = float(np.abs(delta.flat).max())
-    np.testing.assert_allclose(decoded.flat, delta.flat, atol=scale / 100)
+    assert decoded.subtract(delta).norm() < delta.norm() / 2
 
 
 @pytest.mark.parametrize("case", hostile(1500))

@@ -27,7 +27,7 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
-from coordinator.aggregation.rule import BLOCK, blocks
+from coordinator.aggregation.rule import BLOCK, Values, blocks
 from schemas.errors import FederationError, Reject, WireError
 from schemas.messages import StrategySettings
 from schemas.parameters import Flat, Manifest, Parameters
@@ -78,7 +78,7 @@ def init(manifest: Manifest, settings: StrategySettings, max_weight: int) -> Wei
     return WeightedSum(manifest, settings.weighting == "equal", max_weight)
 
 
-def fold(total: WeightedSum, delta: Parameters, examples: int, staleness: int | None = None) -> WeightedSum:
+def fold(total: WeightedSum, delta: Values, examples: int, staleness: int | None = None) -> WeightedSum:
     """Add one update, in place. Raises ``WireError`` and changes nothing where it can't be averaged.
 
     One that is ``staleness`` versions behind counts as 1/sqrt(1 + staleness) of itself (FedBuff, Nguyen et al. 2022) in
@@ -91,9 +91,15 @@ def fold(total: WeightedSum, delta: Parameters, examples: int, staleness: int | 
     weight = 1 if total.equal_weights else min(examples, total.max_weight)
     whole, discounted = (weight, weight) if staleness is None else (weight * WHOLE, weight * discount(staleness))
     _check_room(total, whole, 1)
-    peaks = _peaks(delta.flat)  # of the whole update before anything of it is added
-    for where, peak in zip(blocks(total.manifest.size), peaks, strict=True):
-        _fold_block(total, delta.flat, where, discounted, peak)
+    if not delta.peak <= MAX_VALUE:
+        if math.isfinite(delta.peak):
+            raise WireError(Reject.OUT_OF_RANGE, f"a value of magnitude {delta.peak:.3g}; at most {MAX_VALUE:.3g}")
+        raise WireError(Reject.NOT_FINITE, "an update holds NaN or infinity")
+    at = 0
+    for values in delta.blocks():
+        for where in blocks(values.size):
+            _fold_block(total, values[where], at + where.start, discounted)
+        at += values.size
     total.weight += whole
     total.folds += 1
     return total
@@ -136,27 +142,15 @@ def _check_room(total: WeightedSum, weight: int, folds: int) -> None:
         )
 
 
-def _peaks(flat: Flat) -> list[float]:
-    """The largest magnitude of each block."""
-    peaks = []
-    for where in blocks(flat.size):
-        values = flat[where]
-        peak = max(float(values.max()), -float(values.min()))  # NaN where any value is: both ends are NaN then
-        if not peak <= MAX_VALUE:
-            if math.isfinite(peak):
-                raise WireError(Reject.OUT_OF_RANGE, f"a value of magnitude {peak:.3g}; at most {MAX_VALUE:.3g}")
-            raise WireError(Reject.NOT_FINITE, "an update holds NaN or infinity")
-        peaks.append(peak)
-    return peaks
-
-
-def _fold_block(total: WeightedSum, flat: Flat, where: slice, weight: int, peak: float) -> None:
-    values = flat[where]
+def _fold_block(total: WeightedSum, values: Flat, at: int, weight: int) -> None:
+    """Add ``weight`` times ``values`` (at most ``BLOCK``) to the sum's elements from ``at`` on."""
+    reach = max(float(values.max()), -float(values.min())) * weight
+    where = slice(at, at + values.size)
     rest, rounded = (scratch[: values.size] for scratch in total.scratch)
     bits = rounded.view(np.int64)
     np.multiply(values, float(weight), out=rest, dtype=np.float64)
     for index, place in enumerate(PLACES):
-        if peak * weight < 2.0 ** (-place - 1):
+        if reach < 2.0 ** (-place - 1):
             continue  # every value rounds to nothing here
         limb = total.limb(index)[where]
         np.add(rest, _MAGIC[index], out=rounded)

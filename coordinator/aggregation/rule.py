@@ -23,10 +23,25 @@ Moments = Mapping[str, Flat]
 S = TypeVar("S")
 
 
+class Values(Protocol):
+    """What can be folded: ``Parameters``, or a payload that is still compressed."""
+
+    @property
+    def manifest(self) -> Manifest:
+        """The arrays it is of."""
+
+    @property
+    def peak(self) -> float:
+        """No value is larger in magnitude; NaN where there is no telling."""
+
+    def blocks(self) -> Iterator[Flat]:
+        """The values in order, float32, in blocks of any length, each good until the next is asked for."""
+
+
 class Fold(Protocol[S]):
     """Takes one update into a state; see ``Rule``."""
 
-    def __call__(self, total: S, delta: Parameters, examples: int, staleness: int | None = None, /) -> S:
+    def __call__(self, total: S, delta: Values, examples: int, staleness: int | None = None, /) -> S:
         """The state with it."""
 
 

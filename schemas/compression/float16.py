@@ -1,16 +1,22 @@
-"""float16: half the bytes; rounded to nearest, so the error is at most 2**-11 of a value, or 2**-25 near zero."""
+"""float16: half the bytes; rounded to nearest, so the error is at most 2**-11 of a value, or 2**-25 near zero.
+
+The body is the values' byte planes. Rounding to nearest is biased, but too little to keep account of.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Final
 
 import numpy as np
 
-from schemas.compression import planes
+from schemas.compression import floats, planes
+from schemas.compression.entropy import Body
 from schemas.errors import Reject, WireError
 from schemas.parameters import Flat, Manifest, Parameters
 
 ID: Final = 2
+FEEDBACK: Final = False
 _VALUES: Final = np.dtype("<f2")
 _LARGEST: Final = float(np.finfo(np.float16).max)  # 65504
 
@@ -21,7 +27,7 @@ def limit(manifest: Manifest) -> int:
 
 
 def encode(parameters: Parameters, _rng: np.random.Generator) -> memoryview:
-    """The rounded values' byte planes; ``WireError`` naming the array where one is beyond 65504 either way."""
+    """The rounded values' planes; ``WireError`` naming the array where one is beyond 65504 either way."""
     for name, values in parameters.arrays().items():
         largest = max(float(values.max()), -float(values.min()))
         if largest > _LARGEST:
@@ -29,6 +35,11 @@ def encode(parameters: Parameters, _rng: np.random.Generator) -> memoryview:
     return planes.split(parameters.flat.astype(_VALUES))
 
 
-def decode(body: memoryview, manifest: Manifest) -> Flat:
+def check(body: Body, manifest: Manifest) -> float:
+    """The largest magnitude there is."""
+    return floats.largest(blocks(body, manifest))
+
+
+def blocks(body: Body, manifest: Manifest) -> Iterator[Flat]:
     """The values, exactly those that ``encode`` rounded to."""
-    return planes.join(body, _VALUES, manifest.size).astype(np.float32)
+    return floats.blocks(body, manifest, _VALUES)

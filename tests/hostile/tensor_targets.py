@@ -59,9 +59,12 @@ def _packed(rng: random.Random) -> bytes:
 
 
 def _unpack(data: bytes) -> object:
-    body = entropy.unpack(data[0], memoryview(data)[9:], int.from_bytes(data[1:9], "little"))
-    assert len(body) == int.from_bytes(data[1:9], "little")
-    return body
+    packing, packed, size = data[0], memoryview(data)[9:], int.from_bytes(data[1:9], "little")
+    entropy.check(packing, packed, size)
+    body = entropy.Body(packing, packed, size)
+    whole = body.take(size)
+    body.end()
+    return whole
 
 
 def plan(rng: random.Random) -> bytes:

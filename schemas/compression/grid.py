@@ -1,0 +1,87 @@
+"""Stochastic rounding to a grid: unbiased, so errors cancel over devices.
+
+A value of y steps becomes floor(y + u), u uniform in [0, 1): y on average (to 1e-5 of a step, float32's resolution
+there) and within one step always (QSGD, Alistarh et al. 2017). A tensor's step is its largest magnitude over the
+number of levels on one side.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from schemas.compression.entropy import Body
+from schemas.errors import Reject, WireError
+from schemas.parameters import Flat, Manifest, Parameters
+
+STEPS: Final = np.dtype("<f4")
+BLOCK: Final = 32_768  # values at a time, so that the intermediates stay in the cache; even, for two levels a byte
+_FINE: Final = 1 + 2.0**-20  # keeps y below its bound whatever float32 rounds up, so that floor(y + u) keeps to it
+_SMALLEST_STEP: Final = float(np.finfo(np.float32).tiny)  # a smaller one has no float32 inverse
+_LARGEST: Final = float(np.finfo(np.float32).max)
+
+
+def steps(parameters: Parameters, levels: int, codec: str) -> NDArray[np.float32]:
+    """One step a tensor, for ``levels`` to either side. ``WireError`` naming the tensor where values are too large."""
+    manifest, found = parameters.manifest, np.empty(len(parameters.manifest.tensors), STEPS)
+    for index, where in enumerate(manifest.slices()):
+        values = parameters.flat[where]
+        largest = max(float(values.max()), -float(values.min()))
+        step = max(largest / levels * _FINE, _SMALLEST_STEP)
+        if step > largest_step(levels):
+            name = manifest.tensors[index].name
+            raise WireError(Reject.OUT_OF_RANGE, f"{name} has {largest:g}, too large for {codec}: use float32")
+        found[index] = step
+    return found
+
+
+def largest_step(levels: int) -> float:
+    """One that is still finite as often as its codec can say, which is once more than ``levels``."""
+    return _LARGEST / (levels + 1)
+
+
+def read_steps(body: Body, manifest: Manifest, levels: int) -> NDArray[np.float32]:
+    """The steps at the front of a body. ``WireError`` where one can't be a step."""
+    found = np.frombuffer(body.take(STEPS.itemsize * len(manifest.tensors)), STEPS)
+    if not ((found >= _SMALLEST_STEP) & (found <= largest_step(levels))).all():  # False for NaN too
+        raise WireError(Reject.OUT_OF_RANGE, "a step is not a positive, finite number")
+    return found
+
+
+def rounded(
+    parameters: Parameters, steps: NDArray[np.float32], rng: np.random.Generator
+) -> Iterator[tuple[slice, NDArray[np.float32]]]:
+    """Each block's place and its values as whole numbers of steps, in a buffer that the next block takes over."""
+    noise, scaled = np.empty(BLOCK, np.float32), np.empty(BLOCK, np.float32)
+    inverse = np.float32(1) / steps
+    for where, pieces in blocks(parameters.manifest):
+        y, u = scaled[: where.stop - where.start], noise[: where.stop - where.start]
+        rng.random(dtype=np.float32, out=u)
+        for tensor, piece in pieces:
+            np.multiply(parameters.flat[where][piece], inverse[tensor], out=y[piece])
+        np.add(y, u, out=y)
+        yield where, np.floor(y, out=y)
+
+
+def blocks(manifest: Manifest) -> Iterator[tuple[slice, list[tuple[int, slice]]]]:
+    """Blocks of at most ``BLOCK`` values, and for each the tensors in it by index, and where they lie in the block."""
+    cuts = [(index, where.start, where.stop) for index, where in enumerate(manifest.slices())]
+    first = 0
+    for start in range(0, manifest.size, BLOCK):
+        stop, pieces = min(start + BLOCK, manifest.size), []
+        for index, begin, end in cuts[first:]:
+            if begin >= stop:
+                break
+            pieces.append((index, slice(max(begin, start) - start, min(end, stop) - start)))
+            first = index
+        yield slice(start, stop), pieces
+
+
+def scaled(levels: Flat, steps: NDArray[np.float32], pieces: list[tuple[int, slice]]) -> Flat:
+    """``levels`` of one block times their tensors' steps, in place."""
+    for tensor, piece in pieces:
+        np.multiply(levels[piece], steps[tensor], out=levels[piece])
+    return levels
