@@ -123,7 +123,8 @@ def _npz(rng: random.Random) -> bytes:
         buffer, "a", rng.choice((zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED, zipfile.ZIP_BZIP2))
     ) as packed:
         for name in rng.sample(("x2", "classes", "owner", "../up", "x0", "x1"), rng.randint(0, 2)):
-            packed.writestr(f"{name}.npy" if f"{name}.npy" not in packed.namelist() else f"{name}-2.npy", _npy(rng))
+            free = f"{name}.npy" if f"{name}.npy" not in packed.namelist() else f"{name}-2.npy"
+            packed.writestr(zipfile.ZipInfo(free), _npy(rng), packed.compression)  # a bare name would get today's time
     data = buffer.getvalue()
     match rng.randrange(8):
         case 0:
