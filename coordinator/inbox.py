@@ -62,11 +62,6 @@ class Content:
     update: Update
     delta: Compressed | None
 
-    @property
-    def nbytes(self) -> int:
-        """Bytes of memory that it holds, about: the update as it came, and its payload's own copy."""
-        return len(self.blob) + (0 if self.delta is None else len(self.blob))
-
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Delivery:

@@ -51,7 +51,7 @@ from schemas.link.link import Event as LinkEvent
 from schemas.messages import DeviceStatus
 
 MESSAGES_A_TURN: Final = 256
-BYTES_A_TURN: Final = 8 * 2**20  # of decoded updates, which wait in memory for the turn's commit
+BYTES_A_TURN: Final = 8 * 2**20  # of whole updates, which wait in memory for the turn's commit
 LOOK_S: Final = 1.0  # how often the fleet's heartbeats and stalled updates are looked at
 RETRY_S: Final = 1.0  # after a disk took no more, then twice as long each time
 LONGEST_RETRY_S: Final = 30.0
@@ -141,7 +141,7 @@ class Reactor:
         self._aside: deque[Inbound] = deque()  # messages for when the disk takes more again
         self._pause: Pause | None = None
         self._polled: object = None
-        self._held = 0  # bytes of decoded updates
+        self._held = 0  # bytes of whole updates
         self._room_freed = False
         self._office = Office(publisher, performer, observe, clock.real)
         self._unreachable: LinkError | None = None
@@ -376,7 +376,7 @@ class Reactor:
                 self._room_freed = True
                 if content is not None:
                     self._performer.hold(event.header, content)
-                    self._held += content.nbytes
+                    self._held += len(content.blob)
                 self._step(event)
             case _:
                 self._step(arrival)

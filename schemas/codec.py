@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Final, NoReturn, TypeVar
 
 from google.protobuf.message import DecodeError
@@ -62,6 +62,7 @@ MAX_UPDATE: Final = 2**31 - 1  # bytes; protobuf's own limit
 MAX_COUNTS: Final = 32 + 10 * MAX_CLASSES**2  # bytes; a varint takes at most 10
 _SPARE: Final = 1024  # numbers that a newer peer may add to counts
 MAX_HEADING: Final = 1024  # bytes at the start of an update that have all but its payload; they take 200
+MAX_FIELDS: Final = 64  # in an update; it has 11, and a newer peer may add some
 MAX_FIELD: Final = 64  # bytes in a name, a digest or a nonce
 MAX_ERRORS: Final = 100  # faults of one message that are looked at; listing thousands would cost a hundred MB
 
@@ -72,6 +73,7 @@ _LIMITS: Final[dict[type[Message], int]] = {
 _TASKS: Final[dict[Task, pb.Task]] = {"train": pb.TASK_TRAIN, "evaluate": pb.TASK_EVALUATE}
 _TASK_NAMES: Final[dict[int, Task]] = {int(number): task for task, number in _TASKS.items()}
 
+_DELTA_TAG: Final = pb.Update.PAYLOAD_FIELD_NUMBER << 3 | 2  # its number, and the wire type of what has a length
 _MORE_FOLLOWS: Final = bytes(range(128, 256))  # the bytes of a varint but its last
 
 # What pydantic calls a number or a length outside its range; all else is a message of another form.
@@ -162,7 +164,7 @@ def encode_update(update: Update) -> bytes:
         train_loss=update.train_loss,
     )
     if update.payload:
-        wire.payload = update.payload
+        wire.payload = bytes(update.payload)
     if update.counts is not None:
         wire.counts = pb.Counts(
             examples=update.counts.examples,
@@ -173,8 +175,13 @@ def encode_update(update: Update) -> bytes:
 
 
 def decode_update(payload: bytes) -> Update:
-    """An update from protobuf; what its payload holds is for ``compression.decode`` to say."""
-    wire = _parse(pb.Update(), payload, MAX_UPDATE)
+    """An update from protobuf; what its payload holds is for ``compression.read`` to say.
+
+    Its payload is a view of ``payload``: a delta may be as large as the model, and is not copied.
+    """
+    _check_size(payload, MAX_UPDATE, "Update")
+    delta, rest = _without_delta(payload)
+    wire = _parse(pb.Update(), rest, MAX_COUNTS + MAX_HEADING)
     _require(wire, _UPDATE_FIELDS)
     task = _TASK_NAMES.get(wire.task)
     if task is None:
@@ -191,7 +198,7 @@ def decode_update(payload: bytes) -> Update:
             model_version=wire.model_version,
             model_digest=digest,
             examples=wire.examples,
-            payload=wire.payload,
+            payload=delta,
             train_loss=wire.train_loss if wire.HasField("train_loss") else None,
             counts=counts,
         ),
@@ -237,22 +244,41 @@ def decode_heading(start: bytes) -> Heading | None:
     )
 
 
+def _without_delta(update: bytes) -> tuple[memoryview, bytes]:
+    """The delta in an update, and all else of it, which protobuf may then copy."""
+    view, delta, rest, end = memoryview(update), memoryview(b""), [], 0
+    for number, (tag, start, after) in enumerate(_fields(update)):
+        if number == MAX_FIELDS or after > len(update):
+            break
+        if tag == _DELTA_TAG:
+            delta = view[start:after]  # of several, protobuf takes the last
+        else:
+            rest.append(view[end:after])
+        end = after
+    if end < len(update):
+        raise WireError(Reject.MALFORMED, "Update: not valid protobuf")
+    return delta, b"".join(rest)
+
+
 def _whole_fields(start: bytes) -> int:
     """How many bytes of ``start`` are fields that end within it: protobuf can't parse one that is cut."""
-    end = at = 0
-    while at < len(start):
-        tag, at = _varint(start, at)
-        kind = tag & 7
+    return max((after for _, _, after in _fields(start) if after <= len(start)), default=0)
+
+
+def _fields(message: bytes) -> Iterator[tuple[int, int, int]]:
+    """Each field's tag, and where its value begins and ends; the last one may end beyond ``message``."""
+    at = 0
+    while at < len(message):
+        tag, at = _varint(message, at)
+        start, kind = at, tag & 7
         if kind == 0:
-            _, at = _varint(start, at)
+            _, at = _varint(message, at)
         elif kind == 2:  # noqa: PLR2004  - protobuf's wire type of anything with a length
-            length, at = _varint(start, at)
-            at += length
+            length, start = _varint(message, at)
+            at = start + length
         else:
-            at += {1: 8, 5: 4}.get(kind, len(start))
-        if at <= len(start):
-            end = at
-    return end
+            at += {1: 8, 5: 4}.get(kind, len(message))
+        yield tag, start, at
 
 
 def _varint(data: bytes, at: int) -> tuple[int, int]:

@@ -329,6 +329,8 @@ class Part(Message):
 class Update(Message):
     """What a device sends for a round: a compressed delta for ``train``, counts for ``evaluate``."""
 
+    model_config = ConfigDict(arbitrary_types_allowed=True)  # memoryview: a delta can be as large as the model
+
     run: Name
     round: RoundNumber
     task: Task
@@ -337,7 +339,7 @@ class Update(Message):
     model_version: RoundNumber
     model_digest: Digest
     examples: Examples
-    payload: bytes = b""  # ``compression.encode`` of the delta; empty for ``evaluate``
+    payload: bytes | memoryview = b""  # ``compression.encode`` of the delta; empty for ``evaluate``
     train_loss: float | None = None
     counts: Counts | None = None
 
