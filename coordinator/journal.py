@@ -13,7 +13,7 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
-from typing import Self, TypeVar
+from typing import Final, Self, TypeVar
 
 from pydantic import ValidationError
 
@@ -31,6 +31,9 @@ from schemas.messages import (
     Task,
     Update,
 )
+
+PIECE: Final = 2**20  # bytes of an update in one row
+MAX_PIECES: Final = 65_536  # of an update, as the migrations have it
 
 M = TypeVar("M", bound=Message)
 
@@ -225,21 +228,17 @@ class Journal:
         if self._database.execute(sql, identity):
             return False
         counts = None if update.counts is None else update.counts.model_dump_json()
-        self._database.execute(
-            """INSERT INTO updates
-               (run, round, task, device, nonce, counted, examples, train_loss, counts, digest, blob)
-               VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)""",
-            (
-                *identity,
-                update.nonce,
-                counted or update.nonce,
-                update.examples,
-                update.train_loss,
-                counts,
-                digest,
-                blob,
-            ),
-        )
+        about = (update.nonce, counted or update.nonce, update.examples, update.train_loss, counts, digest)
+        with self.batch():
+            [(received,)] = self._database.execute(
+                """INSERT INTO updates
+                   (run, round, task, device, nonce, counted, examples, train_loss, counts, digest, blob)
+                   VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?) RETURNING received""",
+                (*identity, *about, blob[:PIECE]),
+            )
+            for number, start in enumerate(range(PIECE, len(blob), PIECE), 1):
+                place = _int(received) * MAX_PIECES + number
+                self._database.execute("INSERT INTO pieces VALUES (?, ?)", (place, blob[start : start + PIECE]))
         return True
 
     def updates(self, run: str, number: int, task: Task) -> Iterator[StoredUpdate]:
@@ -291,7 +290,10 @@ class Journal:
         and so do all summaries, versions and metrics.
         """
         old = self._database.execute(
-            """SELECT received, length(blob) FROM updates WHERE counted IN (
+            """SELECT received, length(blob) + (
+                 SELECT coalesce(sum(length(bytes)), 0) FROM pieces
+                 WHERE place BETWEEN received * 65536 AND received * 65536 + 65535)
+               FROM updates WHERE counted IN (
                  SELECT nonce FROM rounds WHERE phase <> 'collecting' AND (run, round) NOT IN (
                    SELECT run, round FROM rounds WHERE task = 'train' AND phase = 'committed'
                    ORDER BY rowid DESC LIMIT ?))
@@ -385,6 +387,10 @@ class Journal:
     def _update(self, received: Value) -> StoredUpdate:
         sql = "SELECT device, nonce, examples, train_loss, counts, digest, blob FROM updates WHERE received = ?"
         device, nonce, examples, loss, counts, digest, blob = self._database.execute(sql, (received,))[0]
+        first = _int(received) * MAX_PIECES
+        sql = "SELECT bytes FROM pieces WHERE place > ? AND place < ? ORDER BY place"
+        rest = [row[0] for row in self._database.execute(sql, (first, first + MAX_PIECES))]
+        blob = b"".join((blob, *rest)) if rest else blob
         assert isinstance(blob, bytes)
         if hashlib.sha256(blob).hexdigest() != digest:
             raise StateError(

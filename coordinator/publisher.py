@@ -10,13 +10,13 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final
 
 from schemas import codec
 from schemas.link.link import Link
 from schemas.messages import BlobRef
-from schemas.parts import cut
+from schemas.parts import Bytes, cut
 from schemas.topics import RULES, Address, Kind, Topics
 
 WINDOW: Final = 8  # parts with the broker at a time
@@ -30,7 +30,7 @@ class Blob:
 
     kind: Kind
     ref: BlobRef
-    data: bytes
+    data: Bytes
     number: int | None = None
 
     def address(self, index: int) -> Address:
@@ -41,11 +41,16 @@ class Blob:
 
 
 class Publisher:
-    """The retained tree over one link, which is given once it exists."""
+    """The retained tree over one link.
 
-    def __init__(self, topics: Topics, link: Link) -> None:
+    ``shelve`` takes a blob's bytes to where they can be read again, should a broker lose its own; by default they stay
+    in memory.
+    """
+
+    def __init__(self, topics: Topics, link: Link, shelve: Callable[[bytes], Bytes] = bytes) -> None:
         self._topics = topics
         self._link = link
+        self._shelve = shelve
         self._connected = False
         self._tree: dict[Address | Kind, Render | Blob] = {}  # in the order to be published after a connect
         self._queue: deque[Address | Kind] = deque()
@@ -66,7 +71,7 @@ class Publisher:
     def put_blob(self, blob: Blob) -> None:
         """Publish a blob's parts, in place of the one of that kind before; what is put later waits for them."""
         self._tree.pop(blob.kind, None)
-        self._tree[blob.kind] = blob
+        self._tree[blob.kind] = replace(blob, data=self._shelve(blob.data)) if isinstance(blob.data, bytes) else blob
         self._enqueue(blob.kind)
 
     def remove(self, *addresses: Address) -> None:

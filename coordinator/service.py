@@ -18,6 +18,7 @@ from coordinator.performer import MAX_DETAIL, Performer, spoken
 from coordinator.publisher import Publisher
 from coordinator.reactor import Clock, Reactor
 from coordinator.run_store import KEPT_MODELS, RunStore, Wall, utc
+from coordinator.shelf import Shelf
 from coordinator.spool import Spool
 from schemas import codec
 from schemas.errors import FedbeatError, FederationError, SettingsError, Superseded
@@ -86,7 +87,7 @@ class CoordinatorService:
         self._topics = topics
         self._settings = settings
         self._plan = plan
-        self._model = model
+        self._model = [model]  # until it is on disk
         self._directory = state
         self._observe = observer
         self._software = software
@@ -108,12 +109,14 @@ class CoordinatorService:
         self._events.put(Stop(error))
 
     def run(self) -> RunResult:
-        """Run the federation on the calling thread until its rounds are done or it is stopped.
+        """Run the federation on the calling thread, once, until its rounds are done or it is stopped.
 
         Raises ``LinkError`` where the broker can't be used, ``SettingsError`` and ``StateError`` for the state
         directory, ``FederationError`` where no device came, a round failed too often, or another coordinator is there.
         """
-        with RunStore(self._directory, self._settings, self._plan, self._model, self._wall, self._keep_models) as store:
+        with RunStore(
+            self._directory, self._settings, self._plan, self._model.pop(), self._wall, self._keep_models
+        ) as store:
             instance = instance_of(self._directory)
             if not self._is_free(store, instance):
                 return self._result(store, stopped=True)
@@ -181,7 +184,7 @@ class CoordinatorService:
 
     def _react(self, store: RunStore, link: Link, status: CoordinatorStatus, inbox: Inbox) -> Finish:
         clock = Clock(self._clock)
-        publisher = Publisher(self._topics, link)
+        publisher = Publisher(self._topics, link, Shelf(self._directory).put)
         performer = Performer(store, publisher, inbox, self._observe, status, now=clock.now, wall=self._wall)
         self._performer = performer
         reactor = Reactor(

@@ -80,6 +80,7 @@ def start(settings: CoordinatorSettings, *, fresh: bool) -> int:
             look=look if settings.broker else None,  # on a broker of our own nobody can be before us
             alive=notifier.alive,
         )
+        del model  # which may be large, and is the service's to forget
         stack.enter_context(stopping_on_signals(service.stop))
         if settings.virtual:
             stack.enter_context(VirtualFleet(settings, broker, on_exit=service.stop))

@@ -13,6 +13,13 @@ from schemas.errors import Reject, WireError
 from schemas.messages import MAX_PARTS, BlobRef, Part
 
 
+class Bytes(Protocol):
+    """A blob to be cut: bytes, or what gives them a slice at a time."""
+
+    def __getitem__(self, where: slice, /) -> bytes:
+        """The bytes there."""
+
+
 def describe(blob: bytes, part_size: int) -> BlobRef:
     """What a receiver must know of ``blob`` cut into parts of at most ``part_size`` bytes.
 
@@ -26,7 +33,7 @@ def describe(blob: bytes, part_size: int) -> BlobRef:
     return BlobRef(digest=hashlib.sha256(blob).hexdigest(), size=len(blob), parts=parts)
 
 
-def cut(blob: bytes, ref: BlobRef, index: int) -> Part:
+def cut(blob: Bytes, ref: BlobRef, index: int) -> Part:
     """Part ``index`` of the ``blob`` that ``ref`` describes; ``IndexError`` where there is no such part."""
     if not 0 <= index < ref.parts:
         raise IndexError(f"part {index} of a blob of {ref.parts} parts")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 import sqlite3
 import subprocess
 import sys
@@ -16,7 +17,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from coordinator import database
-from coordinator.journal import Journal, ModelVersion
+from coordinator.journal import PIECE, Journal, ModelVersion
 from schemas.errors import DiskFull, StateError
 from schemas.messages import (
     MAX_DEVICES,
@@ -382,6 +383,30 @@ def test_a_damaged_update_is_found_when_it_is_read(journal: Journal) -> None:
     journal.open_round(announced(1))
     journal.add_update(*update("dev-a"))
     journal._database.execute("UPDATE updates SET blob = x'00'")
+    with pytest.raises(StateError, match=r"update of dev-a .* damaged"):
+        kept(journal)
+
+
+@pytest.mark.parametrize("size", [1, PIECE - 1, PIECE, PIECE + 1, 3 * PIECE, 3 * PIECE + 7])
+def test_an_update_of_many_pieces_comes_back_whole_and_goes_whole(journal: Journal, size: int) -> None:
+    """Seen to fail with the pieces read in no order, and without the trigger that deletes them."""
+    journal.open_round(announced(1))
+    blobs = {}
+    for device in ("dev-a", "dev-b"):
+        blobs[device] = os.urandom(size)
+        sent, _, _ = update(device)
+        journal.add_update(sent, blobs[device], hashlib.sha256(blobs[device]).hexdigest())
+    assert {each.device: each.blob for each in journal.updates("run-1", 1, "train")} == blobs
+    journal.abandon_round(nonce(1), "train", "too few")
+    assert not journal._database.execute("SELECT 1 FROM pieces")
+
+
+def test_a_damaged_piece_of_an_update_is_found_when_it_is_read(journal: Journal) -> None:
+    journal.open_round(announced(1))
+    sent, _, _ = update("dev-a")
+    blob = bytes(2 * PIECE)
+    journal.add_update(sent, blob, hashlib.sha256(blob).hexdigest())
+    journal._database.execute("DELETE FROM pieces")
     with pytest.raises(StateError, match=r"update of dev-a .* damaged"):
         kept(journal)
 
