@@ -389,10 +389,9 @@ class Journal:
         device, nonce, examples, loss, counts, digest, blob = self._database.execute(sql, (received,))[0]
         first = _int(received) * MAX_PIECES
         sql = "SELECT bytes FROM pieces WHERE place > ? AND place < ? ORDER BY place"
-        rest = [row[0] for row in self._database.execute(sql, (first, first + MAX_PIECES))]
-        blob = b"".join((blob, *rest)) if rest else blob
-        assert isinstance(blob, bytes)
-        if hashlib.sha256(blob).hexdigest() != digest:
+        rest = [_bytes(row[0]) for row in self._database.execute(sql, (first, first + MAX_PIECES))]
+        whole = b"".join((_bytes(blob), *rest))
+        if hashlib.sha256(whole).hexdigest() != digest:
             raise StateError(
                 f"the update of {_str(device)} in the journal is damaged: put back a backup of the journal"
             )
@@ -403,7 +402,7 @@ class Journal:
             train_loss=None if loss is None else float(loss),
             counts=None if counts is None else _message(Counts, counts),
             digest=_str(digest),
-            blob=blob,
+            blob=whole,
         )
 
 
@@ -423,6 +422,11 @@ def _message(kind: type[M], value: Value) -> M:
 
 def _str(value: Value) -> str:
     assert isinstance(value, str)
+    return value
+
+
+def _bytes(value: Value) -> bytes:
+    assert isinstance(value, bytes)
     return value
 
 
