@@ -41,8 +41,9 @@ SEEDS = range(1, 61)
 ROUNDS = 12
 
 
-def hunt(seeds: range = SEEDS) -> tuple[int, str]:
-    """The first seed in which something is violated, and what; 0 and nothing where nothing is."""
+def hunt(first: int) -> tuple[int, str]:
+    """The first seed in which something is violated, and what; 0 and nothing where nothing is. ``first`` goes first."""
+    seeds = (first, *(seed for seed in SEEDS if seed != first))
     return next(((one.seed, one.violation) for one in outcomes(seeds, ROUNDS) if one.violation), (0, ""))
 
 
@@ -269,14 +270,15 @@ def the_outbox_grows(patch: pytest.MonkeyPatch) -> None:
 class Bug:
     plant: Plant
     breaks: tuple[str, ...]  # what the violation begins with, one of them
+    seed: int  # that is known to find it; where the scenarios have changed since, the others are tried too
 
 
 CRASHES = -1  # the product raises what it must not
 
 
-def bug(plant: Plant, *breaks: int) -> Any:
+def bug(plant: Plant, *breaks: int, seed: int = SEEDS[0]) -> Any:
     texts = tuple("crash:" if number < 0 else f"invariant {number}:" if number else "liveness:" for number in breaks)
-    return pytest.param(Bug(plant, texts), id=plant.__name__)
+    return pytest.param(Bug(plant, texts, seed), id=plant.__name__)
 
 
 @pytest.mark.parametrize(
@@ -287,28 +289,28 @@ def bug(plant: Plant, *breaks: int) -> Any:
         bug(some_messages_are_never_acknowledged, 2),
         bug(updates_are_acknowledged_before_the_journal_has_them, 2),
         bug(receipts_are_sent_before_the_commit, 2),
-        bug(a_restart_forgets_the_open_rounds_updates, 2, 4, 6),
-        bug(a_restart_counts_attempts_from_zero, 4),
-        bug(a_restart_gives_the_round_its_whole_time_again, 4),
-        bug(a_restart_opens_another_attempt, 4),
+        bug(a_restart_forgets_the_open_rounds_updates, 2, 4, 6, seed=6),
+        bug(a_restart_counts_attempts_from_zero, 4, seed=3),
+        bug(a_restart_gives_the_round_its_whole_time_again, 4, seed=4),
+        bug(a_restart_opens_another_attempt, 4, seed=4),
         bug(a_commit_is_two_transactions, 3),
-        bug(the_journal_is_not_synced, 2, 3, 4, 5),
-        bug(a_models_bytes_are_not_synced, 4),
-        bug(a_models_name_is_not_synced, 4),
-        bug(the_optimisers_state_is_lost_in_a_restart, 6),
-        bug(a_stale_will_is_believed, 0),
-        bug(garbage_is_not_counted, 13),
+        bug(the_journal_is_not_synced, 2, 3, 4, 5, seed=4),
+        bug(a_models_bytes_are_not_synced, 4, seed=6),
+        bug(a_models_name_is_not_synced, 4, seed=4),
+        bug(the_optimisers_state_is_lost_in_a_restart, 6, seed=6),
+        bug(a_stale_will_is_believed, 0, seed=12),
+        bug(garbage_is_not_counted, 13, seed=4),
         bug(an_attempt_is_announced_before_it_is_in_the_journal, 4),
         bug(a_round_is_not_closed_at_its_deadline, 0),
-        bug(an_update_is_not_synced, 8),
-        bug(a_restart_trains_again, 8),
-        bug(an_update_is_sent_before_it_is_on_disk, 8),
-        bug(an_expired_announcement_is_answered, 7),
-        bug(an_older_model_is_taken, 7),
-        bug(the_outbox_grows, 11),
+        bug(an_update_is_not_synced, 8, seed=23),
+        bug(a_restart_trains_again, 8, seed=5),
+        bug(an_update_is_sent_before_it_is_on_disk, 8, seed=5),
+        bug(an_expired_announcement_is_answered, 7, seed=23),
+        bug(an_older_model_is_taken, 7, seed=34),
+        bug(the_outbox_grows, 11, seed=12),
     ],
 )
 def test_a_planted_bug_is_found(planted: Bug, monkeypatch: pytest.MonkeyPatch) -> None:
     planted.plant(monkeypatch)
-    seed, violation = hunt()
+    seed, violation = hunt(planted.seed)
     assert violation.startswith(planted.breaks), f"seed {seed} of {SEEDS}: {violation or 'nothing was found'}"
