@@ -294,6 +294,7 @@ def test_whoever_stops_to_acknowledge_keeps_the_connection(mosquitto: Mosquitto)
     writer_ear = Ear()
     writer = MqttLink(settings(mosquitto.port, "writer"), writer_ear)
     writer.open()
+    ear.until(lambda: bool(ear.payloads()), "the broker to know of the subscription", lambda: writer.publish("t", b"?"))
     writer_ear.until_sent(*[writer.publish("t", b"%d" % index) for index in range(10)])
     three_keepalives = time.monotonic() + 6.0
     ear.until(lambda: time.monotonic() > three_keepalives, "a keepalive to run out")
