@@ -27,7 +27,7 @@ demo: $(STAMP)
 	  $(BIN)/coordinator start --rounds 5 --virtual 8 --plan watch --data watch --state "$$state"
 
 test: $(STAMP)
-	$(BIN)/python -m pytest -n auto
+	$(BIN)/python -m pytest -n auto --dist loadfile --no-loadscope-reorder
 
 simulate: $(STAMP)
 	$(BIN)/python -m tests.simulation --seconds $(or $(SECONDS),600) $(if $(SEED),--seed $(SEED))

@@ -1,13 +1,50 @@
-"""Fixtures that several test modules share."""
+"""Fixtures that several test modules share, and how their tests are handed to the processors of a machine."""
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Final
 
 import pytest
 
 from tests.link_mosquitto import Mosquitto
+
+# Whole files go to one worker each, these before all others: what takes longest must not be left for the end.
+LONGEST: Final = (
+    "test_simulation",
+    "test_kill_loops",
+    "test_full_disk_processes",
+    "test_commands_stop",
+    "test_bad_links",
+    "test_commands_refused",
+    "test_full_disk",
+    "test_device_recovery",
+    "test_trainer_pool",
+    "test_suspended",
+    "test_commands_plan",
+    "test_two_coordinators",
+    "test_commands_run",
+    "test_clock_jumps",
+    "test_link_mqtt",
+    "test_partition",
+    "test_attrition",
+    "test_broker_loss",
+)
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_auto_num_workers() -> int:
+    """Half as many workers again as processors: many tests wait for a keepalive or a deadline, and use none."""
+    processors = len(os.sched_getaffinity(0))
+    return processors + (processors + 1) // 2
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Put the longest files first."""
+    places = {name: place for place, name in enumerate(LONGEST)}
+    items.sort(key=lambda item: places.get(item.path.stem, len(places)))
 
 
 @pytest.fixture

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from tests.chaos.attrition import DYING, endure
 
-ROUNDS = 10
+ROUNDS = 5
 
 
 def test_rounds_in_which_a_third_of_the_devices_die_close_by_their_deadline_and_a_second(tmp_path: Path) -> None:
