@@ -10,7 +10,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -145,8 +145,9 @@ def together(*commands: tuple[str, ...], cwd: Path) -> Iterator[list[Running]]:
 
 def retained(port: int, topic: str = "fl/#") -> dict[str, bytes]:
     """What the broker keeps: payloads by topic, empty where it is nothing."""
+    ends = ("-W", "1") if topic.endswith("#") else ("-W", "1", "-C", "1")  # nobody says which message is the last
     found = subprocess.run(
-        [program("mosquitto_sub"), "-p", str(port), "-t", topic, "-F", "%t %x", "--retained-only", "-W", "1"],
+        [program("mosquitto_sub"), "-p", str(port), "-t", topic, "-F", "%t %x", "--retained-only", *ends],
         capture_output=True,
         text=True,
         check=False,
@@ -163,13 +164,6 @@ def message(port: int, topic: str) -> Message | None:
     address = topics.parse(topics.prefix + topic)
     assert address is not None
     return None if payload is None else codec.decode(address.kind, payload)
-
-
-def until(condition: Callable[[], bool], what: str) -> None:
-    """Wait for ``condition``, which takes its own time to look."""
-    deadline = time.monotonic() + LIMIT_S
-    while not condition():
-        assert time.monotonic() < deadline, what
 
 
 def coordinator_status(port: int) -> CoordinatorStatus:

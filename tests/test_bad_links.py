@@ -29,6 +29,7 @@ from schemas.topics import Kind
 from tests.chaos.spy import TOPICS, Heard, Spy
 from tests.link_mosquitto import Mosquitto
 from tests.link_proxy import Proxy, Way
+from tests.waiting import until
 
 LIMIT_S = 60.0
 PART = 64 * 1024
@@ -123,13 +124,6 @@ def proxy(mosquitto: Mosquitto) -> Iterator[Proxy]:
     line.close()
 
 
-def until(condition: Callable[[], bool], what: str) -> None:
-    deadline = time.monotonic() + LIMIT_S
-    while not condition():
-        assert time.monotonic() < deadline, what
-        time.sleep(0.002)
-
-
 def summary(spy: Spy) -> RoundSummary:
     heard = spy.until(ended, "how the round ended")
     assert isinstance(heard.message, RoundSummary)
@@ -197,7 +191,7 @@ def test_a_device_behind_a_dead_line_is_gone_within_two_and_a_half_keepalives_an
             frozen = time.monotonic()
             closed = summary(spy)
             closed_at = time.monotonic()
-            until(lambda: not fleet.agents[0].connected, "the device notices")
+            until(lambda: not fleet.agents[0].connected, "the device to notice")
             noticed_at = time.monotonic()
             spy.until(lambda heard: says(heard, "virtual-000", DeviceState.OFFLINE), "its will")
         slow.close()

@@ -26,7 +26,8 @@ from tests.chaos.evidence import Ledger, differences, lost
 from tests.chaos.mortals import Mortals
 from tests.chaos.spy import TOPICS, Spy
 from tests.link_mosquitto import Mosquitto
-from tests.running_commands import COORDINATOR, Done, Running, retained, until
+from tests.running_commands import COORDINATOR, Done, Running, retained
+from tests.waiting import until
 
 DEVICES = 3
 OPTIONS = ("--plan", "watch", "--no-evaluate", "--json", "--devices-min", "3", "--goal", "3", "--rounds", "3")

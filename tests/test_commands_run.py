@@ -25,8 +25,8 @@ from tests.running_commands import (
     events,
     finished,
     retained,
-    until,
 )
+from tests.waiting import until
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,7 +90,7 @@ def test_a_device_that_starts_after_the_coordinator_has_stopped_gets_the_newest_
             status = device_status(run.broker.port, "latecomer")
             return status is not None and status.model_version == newest
 
-        until(holds_it, "the device says that it holds the newest model")
+        until(holds_it, "the device to hold the newest model")
 
 
 def test_status_tells_the_run_from_the_broker_alone(run: Run) -> None:

@@ -21,8 +21,8 @@ from tests.running_commands import (
     Running,
     coordinator_status,
     device_status,
-    until,
 )
+from tests.waiting import until
 
 
 @pytest.fixture(scope="module")
@@ -99,7 +99,7 @@ def test_a_device_that_is_stopped_says_so_and_ends_well(home: Path, broker: Mosq
     name = f"dev-{number.name.lower()}"
     arguments = ("run", "--broker", broker.address, "--data", "watch", "--device", name, "--state", name)
     with Running(*EDGE, *arguments, cwd=home) as device:
-        until(lambda: device_status(broker.port, name) is not None, "the device is there")
+        until(lambda: device_status(broker.port, name) is not None, "the device")
         device.send(number)
         done = device.end()
     assert done.code == 0
@@ -125,7 +125,7 @@ def test_fleet_can_be_stopped_while_its_parent_keeps_its_input_open(home: Path, 
     arguments = ("fleet", "--broker", broker.address, "--data", "watch", "--devices", "2", "--federation", "else")
     try:
         with Running(*EDGE, *arguments, "--until-stdin-closes", "--prefix", "kept", cwd=home, stdin=reading) as fleet:
-            until(lambda: bool(psutil.Process(fleet.pid).net_connections()), "the fleet has connected")
+            until(lambda: bool(psutil.Process(fleet.pid).net_connections()), "the fleet to connect")
             fleet.send(signal.SIGTERM)
             done = fleet.end()
     finally:

@@ -4,12 +4,9 @@ from __future__ import annotations
 
 import re
 import signal
-import threading
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from multiprocessing import Pipe
 from pathlib import Path
-from typing import Any
 
 import psutil
 import pytest
@@ -24,6 +21,7 @@ from schemas.messages import TrainSettings, Update
 from tests.device_desk import MODEL_BLOB, PLAN_BLOB, DeviceDesk, recordings
 from tests.link_mosquitto import Mosquitto
 from tests.running_commands import EDGE, Running
+from tests.waiting import until
 
 pytestmark = pytest.mark.timeout(300)  # several processes, each with torch, on a machine that may be busy
 LIMIT_S = 100.0
@@ -92,14 +90,6 @@ def device(tmp_path: Path, mosquitto: Mosquitto) -> Iterator[Device]:
         device.running.__exit__()
 
 
-def until(condition: Callable[[], Any]) -> None:
-    deadline = time.monotonic() + LIMIT_S
-    pause = threading.Event()
-    while not condition():
-        assert time.monotonic() < deadline, "it never came to be"
-        pause.wait(0.02)
-
-
 def goes_on_from(running: Running) -> float:
     """The fraction at which the device says that it goes on."""
     line = running.wait_for("goes on from")
@@ -109,7 +99,7 @@ def goes_on_from(running: Running) -> float:
 
 
 def arrived(desk: DeviceDesk) -> Update:
-    until(lambda: desk.update() is not None)
+    until(lambda: desk.update() is not None, "the update", LIMIT_S)
     blob = desk.update()
     assert blob is not None
     return codec.decode_update(blob)
@@ -129,7 +119,7 @@ def test_invariant_08_a_killed_agent_goes_on_from_its_checkpoint_to_the_same_bit
     """Seen to fail with the checkpoint not handed to the trainer (it never says that it goes on)."""
     running = device.start("--checkpoint", "0.2")
     desk.announce()
-    until(lambda: device.kept() > 0.1)
+    until(lambda: device.kept() > 0.1, "a checkpoint", LIMIT_S)
     (trainer,) = device.trainers()
     running.send(signal.SIGKILL)
     device.end()
@@ -138,7 +128,7 @@ def test_invariant_08_a_killed_agent_goes_on_from_its_checkpoint_to_the_same_bit
     assert desk.update() is None
     assert goes_on_from(device.start("--checkpoint", "0.2")) == pytest.approx(kept, abs=0.001)
     assert is_equal(arrived(desk), straight)
-    until(lambda: not (device.state / "checkpoint").exists())
+    until(lambda: not (device.state / "checkpoint").exists(), "the checkpoint to go", LIMIT_S)
 
 
 def test_invariant_08_a_killed_trainer_goes_on_from_its_checkpoint_to_the_same_bits(
@@ -147,7 +137,7 @@ def test_invariant_08_a_killed_trainer_goes_on_from_its_checkpoint_to_the_same_b
     """Seen to fail with a crash that starts over."""
     running = device.start("--checkpoint", "0.2")
     desk.announce()
-    until(lambda: device.kept() > 0.1)
+    until(lambda: device.kept() > 0.1, "a checkpoint", LIMIT_S)
     (trainer,) = device.trainers()
     trainer.kill()
     assert goes_on_from(running) > 0.1
@@ -160,7 +150,7 @@ def test_invariant_08_a_device_that_is_told_to_stop_keeps_where_its_training_is(
     """With checkpoints too rare to have one on the way. Seen to fail with a cancel in place of the suspension."""
     running = device.start("--checkpoint", "3600")
     desk.announce()
-    until(lambda: desk.progress(DEVICE) > 0)
+    until(lambda: desk.progress(DEVICE) > 0, "progress", LIMIT_S)
     assert not (device.state / "checkpoint").exists()
     running.send(signal.SIGTERM)
     device.end()

@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 import threading
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Literal
@@ -35,6 +34,7 @@ from schemas.plan import Plan
 from schemas.topics import Kind, Topics
 from tests.edge_scripts import InstantTrainer
 from tests.link_mosquitto import Mosquitto
+from tests.waiting import until
 
 TOPICS = Topics("home")
 PLAN = Plan.build(
@@ -111,13 +111,6 @@ def federate(links: Callable[[str, Sink, Will], Link], state: Path) -> RunResult
         return service.run()
 
 
-def wait_for(condition: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + LIMIT_S
-    while not condition():
-        assert time.monotonic() < deadline, "it did not happen"
-        time.sleep(0.005)
-
-
 def statuses(broker: MemoryBroker) -> dict[str, DeviceStatus]:
     found = {}
     for topic, payload in broker.retained.items():
@@ -162,10 +155,10 @@ def test_births_come_before_anything_is_known_of_the_data(tmp_path: Path) -> Non
     running = threading.Thread(target=service.run)
     with VirtualFleet(Fleet(devices=5, data="none", state=tmp_path), TOPICS, memory_links(broker), trainer) as fleet:
         running.start()
-        wait_for(lambda: len(trainer.held) == 6)
+        until(lambda: len(trainer.held) == 6, "six jobs")
         assert {status.state for status in statuses(broker).values()} == {DeviceState.STARTING}
         trainer.release()
-        wait_for(lambda: all(agent.status.examples or agent.status.held_out for agent in fleet.agents))
+        until(lambda: all(agent.status.examples or agent.status.held_out for agent in fleet.agents), "what they hold")
         service.stop()
         running.join()
 
@@ -209,13 +202,13 @@ def test_a_stopped_fleet_says_so_and_frees_its_directory(tmp_path: Path) -> None
     broker = MemoryBroker()
     fleet = Fleet(devices=2, data="watch", state=tmp_path)
     with VirtualFleet(fleet, TOPICS, memory_links(broker), InstantTrainer()):
-        wait_for(lambda: len(statuses(broker)) == 3)
+        until(lambda: len(statuses(broker)) == 3, "three devices")
         with pytest.raises(StateError, match="another process"):
             VirtualFleet(fleet, TOPICS, memory_links(broker), InstantTrainer())
     assert {status.state for status in statuses(broker).values()} == {DeviceState.STOPPED}
     first = statuses(broker)["virtual-000"].session
     with VirtualFleet(fleet, TOPICS, memory_links(broker), InstantTrainer()):
-        wait_for(lambda: statuses(broker)["virtual-000"].state is DeviceState.IDLE)
+        until(lambda: statuses(broker)["virtual-000"].state is DeviceState.IDLE, "the first to be well again")
     assert statuses(broker)["virtual-000"].session > first
 
 
@@ -288,5 +281,8 @@ def test_heartbeats_come_by_the_clock_alone(tmp_path: Path) -> None:
     listener.open()
     fleet = Fleet(devices=2, data="watch", state=tmp_path, held_out="none", heartbeat_s=0.05)
     with VirtualFleet(fleet, TOPICS, memory_links(broker), InstantTrainer()):
-        wait_for(lambda: all(heard.count(TOPICS.prefix + f"devices/virtual-00{index}") >= 5 for index in range(2)))
+        until(
+            lambda: all(heard.count(TOPICS.prefix + f"devices/virtual-00{index}") >= 5 for index in range(2)),
+            "five heartbeats of each",
+        )
     assert len(set(heard)) == 2

@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import os
 import signal
-import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -21,24 +20,19 @@ from schemas.errors import StateError
 from schemas.messages import DeviceState, Outcome
 from schemas.topics import Kind
 from tests.edge_scripts import DEVICE, announcement, receipt
+from tests.full_disks import small_disk
 from tests.link_mosquitto import Mosquitto
-from tests.running_commands import EDGE, Running, device_status, until
+from tests.running_commands import EDGE, Running, device_status
 from tests.test_agent import World
 from tests.test_outbox import put
+from tests.waiting import until
 
 
 @pytest.fixture
 def disk(tmp_path: Path) -> Iterator[Path]:
     """A file system of 1 MB."""
-    place = tmp_path / "disk"
-    place.mkdir()
-    mounted = subprocess.run(
-        ["mount", "-t", "tmpfs", "-o", "size=1m", "tmpfs", str(place)], capture_output=True, text=True, check=False
-    )
-    if mounted.returncode:
-        pytest.skip(f"mounting a tmpfs is not allowed here: {mounted.stderr.strip()}")
-    yield place
-    subprocess.run(["umount", "-l", str(place)], check=True)
+    with small_disk(tmp_path / "disk", "1m") as place:
+        yield place
 
 
 @contextlib.contextmanager
@@ -203,7 +197,7 @@ def test_edge_run_on_a_full_disk_is_there_for_its_owner_to_see(disk: Path, mosqu
     arguments = ("run", "--broker", mosquitto.address, "--data", "watch", "--device", DEVICE, "--state", "device")
     elsewhere = {"TMPDIR": str(disk.parent)}
     with Running(*EDGE, *arguments, cwd=disk, env=elsewhere) as device:
-        until(lambda: device_status(mosquitto.port, DEVICE) is not None, "the device is there")
+        until(lambda: device_status(mosquitto.port, DEVICE) is not None, "the device")
         device.send(signal.SIGTERM)
         assert device.end().code == 0
     with full(disk), Running(*EDGE, *arguments, cwd=disk, env=elsewhere) as device:
@@ -213,7 +207,7 @@ def test_edge_run_on_a_full_disk_is_there_for_its_owner_to_see(disk: Path, mosqu
             status = device_status(mosquitto.port, DEVICE)
             return status is not None and status.state is not DeviceState.STOPPED
 
-        until(is_there, "the device is there again")
+        until(is_there, "the device again")
         device.send(signal.SIGTERM)
         assert device.end().code == 0
 

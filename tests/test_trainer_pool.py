@@ -4,7 +4,6 @@ import os
 import queue
 import signal
 import threading
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -20,6 +19,7 @@ from edge.trainer_pool import TrainerPool
 from schemas import compression
 from schemas.messages import TrainSettings
 from tests.plan_examples import CLASSES, tiny, windows
+from tests.waiting import until
 
 LIMIT_S = 30.0
 MODEL = PlanFile(tiny(), {}).initial(0)
@@ -92,19 +92,15 @@ def children() -> list[psutil.Process]:
     return found
 
 
+def has_torch(process: psutil.Process) -> bool:
+    return any("libtorch" in entry.path for entry in process.memory_maps())
+
+
 def ended(process: psutil.Process) -> bool:
     try:
         return bool(process.status() == psutil.STATUS_ZOMBIE)
     except psutil.NoSuchProcess:
         return True
-
-
-def until(condition: Callable[[], Any]) -> None:
-    deadline = time.monotonic() + LIMIT_S
-    pause = threading.Event()
-    while not condition():
-        assert time.monotonic() < deadline, "it never came to be"
-        pause.wait(0.01)
 
 
 def test_a_child_starts_with_work_answers_it_and_ends_when_idle(answers: Answers, data: DataSpec) -> None:
@@ -114,7 +110,7 @@ def test_a_child_starts_with_work_answers_it_and_ends_when_idle(answers: Answers
         described = answers.next()
         assert isinstance(described, Described)
         assert (described.key, described.examples, described.held_out) == ("d", 48, 12)
-        until(lambda: not children())
+        until(lambda: not children(), "the child to end")
         pool.submit(describe(data), answers)
         assert isinstance(answers.next(), Described)
 
@@ -138,10 +134,10 @@ def test_counting_recordings_brings_no_torch_into_the_child(
     pool.submit(describe(data), answers)
     answers.next()
     (child,) = children()
-    assert not [entry for entry in child.memory_maps() if "libtorch" in entry.path]
+    assert not has_torch(child)
     pool.submit(training(data), answers)
     answers.next()
-    assert [entry for entry in child.memory_maps() if "libtorch" in entry.path]
+    assert has_torch(child)
 
 
 def test_warming_starts_a_child_with_torch_and_answers_nobody(
@@ -149,9 +145,9 @@ def test_warming_starts_a_child_with_torch_and_answers_nobody(
 ) -> None:
     pool.warm()
     pool.warm()
-    until(children)
+    until(children, "a child")
     (child,) = children()
-    until(lambda: [entry for entry in child.memory_maps() if "libtorch_cpu" in entry.path])
+    until(lambda: has_torch(child), "torch")
     pool.submit(training(data), answers)
     assert isinstance(answers.next(), Trained)
     assert children() == [child]
@@ -161,7 +157,7 @@ def test_a_killed_child_is_a_crash_and_the_next_job_gets_a_new_one(
     pool: TrainerPool, answers: Answers, data: DataSpec
 ) -> None:
     pool.submit(endless(data), answers)
-    until(children)
+    until(children, "a child")
     (child,) = children()
     os.kill(child.pid, signal.SIGKILL)
     failure = answers.next()
@@ -179,7 +175,8 @@ def test_a_child_that_died_while_idle_costs_no_job(pool: TrainerPool, answers: A
     (child,) = children()
     child.kill()
     # Before its last thread is gone, not even the kernel says that it has ended.
-    until(lambda: child.status() == psutil.STATUS_ZOMBIE and len(list(Path(f"/proc/{child.pid}/task").iterdir())) == 1)
+    threads = Path(f"/proc/{child.pid}/task")
+    until(lambda: ended(child) and len(list(threads.iterdir())) == 1, "its last thread to end")
     pool.submit(describe(data), answers)
     assert isinstance(answers.next(), Described)
 
@@ -191,7 +188,7 @@ def test_a_running_job_can_be_cancelled_and_the_child_goes_on(
     answers.next()
     (child,) = children()
     pool.submit(endless(data), answers)
-    until(lambda: pool._running)
+    until(lambda: pool._running, "the job to begin")
     pool.submit(describe(data), answers)
     pool.cancel("t")
     assert isinstance(answers.next(), Described)
@@ -216,7 +213,7 @@ def test_a_child_that_does_not_listen_to_a_cancel_is_killed(
     (child,) = children()
     child.suspend()
     pool.submit(endless(data), answers)
-    until(lambda: pool._running)
+    until(lambda: pool._running, "the job to begin")
     pool.cancel("t")
     pool.submit(describe(data, "after"), answers)
     assert answers.next().key == "after"
@@ -244,7 +241,7 @@ def test_closing_ends_the_children_and_drops_the_jobs(answers: Answers, data: Da
     pool = TrainerPool(nice=0)
     pool.submit(endless(data, "running"), answers)
     pool.submit(describe(data, "waiting"), answers)
-    until(children)
+    until(children, "a child")
     pool.close()
     assert not children()
     pool.submit(describe(data, "late"), answers)
@@ -273,12 +270,12 @@ def test_a_child_ends_when_its_agent_is_killed(data: DataSpec) -> None:
         pool.submit(endless(data), lambda _answer: None)
         threading.Event().wait()
     process = psutil.Process(agent)
-    until(process.children)
+    until(process.children, "a child")
     (child,) = process.children()
-    until(lambda: [entry for entry in child.memory_maps() if "libtorch_cpu" in entry.path])
+    until(lambda: has_torch(child), "torch")
     process.kill()
     os.waitpid(agent, 0)
-    until(lambda: ended(child))
+    until(lambda: ended(child), "the child to end")
 
 
 # -- checkpoints -------------------------------------------------------------------------------------------------------
@@ -304,7 +301,7 @@ def test_a_child_that_is_killed_lost_only_what_came_after_its_newest_checkpoint(
     straight = payload(answers.next())
     again = Answers()
     pool.submit(long(data), again)
-    until(lambda: len(again.kept()) > 2)
+    until(lambda: len(again.kept()) > 2, "three checkpoints")
     for child in children():
         child.send_signal(signal.SIGKILL)
     crash = again.next()
@@ -323,7 +320,7 @@ def test_a_suspended_job_gives_where_it_was_and_no_answer(pool: TrainerPool, ans
     straight = payload(answers.next())
     again = Answers()
     pool.submit(long(data, checkpoint_s=0.0), again)
-    until(lambda: again.progress)
+    until(lambda: again.progress, "progress")
     left = pool.suspend("t")
     assert left is not None
     assert left.checkpoint
@@ -338,7 +335,7 @@ def test_there_is_nothing_to_keep_of_a_job_that_is_not_running(
 ) -> None:
     assert pool.suspend("nobody") is None
     pool.submit(endless(data, "running"), answers)
-    until(lambda: answers.progress)
+    until(lambda: answers.progress, "progress")
     pool.submit(training(data, "waiting"), answers)
     assert pool.suspend("waiting") is None
     pool.cancel("running")

@@ -23,9 +23,10 @@ from schemas.messages import CoordinatorState, CoordinatorStatus
 from schemas.topics import Address, Kind
 from tests.link_bench import Ear
 from tests.link_mosquitto import ROOT, Mosquitto, program
-from tests.running_commands import COORDINATOR, Running, coordinator_status, until
+from tests.running_commands import COORDINATOR, Running, coordinator_status
 from tests.running_coordinator import RunningCoordinator
 from tests.test_service import TOPICS
+from tests.waiting import until
 
 BEAT_S = 0.5
 START = (*COORDINATOR, "start", "--plan", "watch", "--deadline", "600", "--json", "--heartbeat", str(BEAT_S))

@@ -12,7 +12,8 @@ from coordinator.config import CoordinatorSettings
 from coordinator.virtual import VirtualFleet
 from schemas.errors import FedbeatError
 from tests.link_mosquitto import Mosquitto
-from tests.running_commands import LIMIT_S, device_status, until
+from tests.running_commands import LIMIT_S, device_status
+from tests.waiting import until
 
 
 def settings(state: Path, **changes: object) -> CoordinatorSettings:
@@ -30,9 +31,9 @@ def test_the_fleet_is_there_for_as_long_as_the_block_lasts_and_says_goodbye(
     exits: queue.SimpleQueue[FedbeatError] = queue.SimpleQueue()
     with VirtualFleet(settings(tmp_path), mosquitto.address, exits.put) as fleet:
         child = child_of(fleet)
-        until(lambda: "fleet" in child.cmdline(), "the child is our program")
+        until(lambda: "fleet" in child.cmdline(), "the child to be our program")
         assert not any("mqtt://" in argument for argument in child.cmdline())  # which other users could read
-        until(lambda: device_status(mosquitto.port, "virtual-000") is not None, "a device is there")
+        until(lambda: device_status(mosquitto.port, "virtual-000") is not None, "a device")
     assert not child.is_running()
     assert exits.empty()
     status = device_status(mosquitto.port, "virtual-000")
