@@ -287,6 +287,12 @@ def long(data: DataSpec, key: str = "t", **changes: Any) -> Train:
     return job.model_copy(update={"checkpoint_s": 0.05, **changes})
 
 
+def brief(data: DataSpec, **changes: Any) -> Train:
+    """Some hundred batches, with checkpoints too, for whom it may be over at any time."""
+    job = training(data, epochs=10, batch_size=1)
+    return job.model_copy(update={"checkpoint_s": 0.01, **changes})
+
+
 def payload(answer: Result | Failure) -> bytes:
     assert isinstance(answer, Trained), answer
     return answer.payload
@@ -343,31 +349,37 @@ def test_there_is_nothing_to_keep_of_a_job_that_is_not_running(
     assert answers.next().key == "d"
 
 
-@pytest.mark.parametrize(
-    "harm", [lambda raw: raw[:-9], lambda _raw: b"garbage", lambda raw: raw.replace(b'"step":', b'"step":9')]
-)
+HARMS: dict[str, Callable[[bytes], bytes]] = {
+    "cut off": lambda raw: raw[:-9],
+    "garbage": lambda _raw: b"garbage",
+    "of a batch beyond the last": lambda raw: raw.replace(b'"step":', b'"step":999'),
+}
+
+
 def test_a_checkpoint_that_can_not_be_gone_on_from_costs_no_round(
-    pool: TrainerPool, answers: Answers, data: DataSpec, harm: Callable[[bytes], bytes]
+    pool: TrainerPool, answers: Answers, data: DataSpec
 ) -> None:
-    pool.submit(long(data), answers)
-    straight = payload(answers.next())
-    again = Answers()
-    pool.submit(long(data, checkpoint=harm(answers.kept()[0].checkpoint)), again)
-    assert payload(again.next()) == straight
-    assert again.progress[0].fraction == 0
+    pool.submit(brief(data), answers)
+    straight, kept = payload(answers.next()), answers.kept()[0].checkpoint
+    for name, harm in HARMS.items():
+        assert harm(kept) != kept
+        again = Answers()
+        pool.submit(brief(data, checkpoint=harm(kept)), again)
+        assert payload(again.next()) == straight, name
+        assert again.progress[0].fraction == 0, name
 
 
 def test_with_other_data_training_starts_over(
     pool: TrainerPool, answers: Answers, data: DataSpec, tmp_path: Path
 ) -> None:
-    pool.submit(long(data), answers)
+    pool.submit(brief(data), answers)
     answers.next()
     drawn = windows(60, seed=1)
     np.savez(tmp_path / "other.npz", x=drawn.inputs[0], y=drawn.labels, classes=np.array(CLASSES))
     other = data.model_copy(update={"path": str(tmp_path / "other.npz")})
-    pool.submit(long(other), answers)
+    pool.submit(brief(other), answers)
     fresh = payload(answers.next())
     again = Answers()
-    pool.submit(long(other, checkpoint=answers.kept()[0].checkpoint), again)
+    pool.submit(brief(other, checkpoint=answers.kept()[0].checkpoint), again)
     assert payload(again.next()) == fresh
     assert again.progress[0].fraction == 0
