@@ -20,9 +20,9 @@ from schemas.errors import SettingsError
 from schemas.messages import Outcome, PlanRef, RoundAnnouncement, StrategySettings, TrainSettings
 from schemas.parameters import Parameters
 from schemas.parts import describe
+from tests.round_examples import Run, names, outcomes, rules, view
 from tests.running_coordinator import RunningCoordinator
 from tests.scripted_device import ScriptedDevice, delta_of
-from tests.test_round import Run, names, outcomes, rules, view
 from tests.test_service import MODEL, PLAN
 
 

@@ -47,8 +47,8 @@ from coordinator.events import (
 )
 from coordinator.round import MARK_S, RETURN_S, begin, step
 from coordinator.round_state import Collecting, Over, Selecting, State
-from schemas.messages import Join, Outcome, RoundSummary, Task
-from tests.test_round import METRICS, START, names, rules, view
+from schemas.messages import Outcome, RoundSummary, Task
+from tests.round_examples import METRICS, START, join_to, names, rules, update_of, view
 
 DEVICES = st.sampled_from(names(5))
 NEVER = 10**6  # effects
@@ -109,27 +109,14 @@ class AnyRoundWithCrashes(RuleBasedStateMachine):
         """For the newest attempts, also twice, also another one than before."""
         tickets = list(self.nonces.values())
         ticket = tickets[-min(back, len(tickets))]
-        header = Header(
-            device=device,
-            round=ticket.round,
-            task=ticket.task,
-            nonce=ticket.nonce,
-            model=self.state.model,
-            examples=10,
-            train_loss=0.5,
-            digest=f"{device}/{ticket.nonce}/{other}",
-            size=100,
-        )
+        header = update_of(ticket, device, self.state.model, digest=f"{device}/{ticket.nonce}/{other}")
         self._do(*[UpdateReceived(header)] * times, Tick(self.state.now))
 
     @precondition(lambda self: self.nonces)
     @rule(device=DEVICES, accepts=st.booleans())
     def a_join_comes(self, device: str, accepts: bool) -> None:  # noqa: FBT001  - likewise
         ticket = list(self.nonces.values())[-1]
-        join = Join(
-            run="run-1", round=ticket.round, task=ticket.task, nonce=ticket.nonce, device=device, accepts=accepts
-        )
-        self._do(JoinReceived(join), Tick(self.state.now))
+        self._do(JoinReceived(join_to(ticket, device, accepts=accepts)), Tick(self.state.now))
 
     @rule(effects=st.integers(0, 6))
     def it_will_crash(self, effects: int) -> None:
