@@ -11,7 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.running_commands import COORDINATOR, EDGE, LIMIT_S, QUICK, ROOT, finished
+from coordinator.cli import cli as coordinator
+from tests.running_commands import COORDINATOR, EDGE, LIMIT_S, QUICK, ROOT, finished, in_process
 
 NET = """
 from torch import nn
@@ -72,12 +73,14 @@ def test_a_plan_is_exported_shown_and_checked(home: Path) -> None:
     exported = finished(*COORDINATOR, "plan", "export", "net.py:Net", *options, cwd=home)
     assert (exported.code, exported.err) == (0, "")
     assert exported.out.startswith("net.plan: ")
-    shown = finished(*COORDINATOR, "plan", "show", "net.plan", cwd=home)
+    shown = in_process(coordinator, "plan", "show", "net.plan", cwd=home)
     assert "input input: 6x150" in shown.out
     plain = finished(*COORDINATOR, "plan", "show", "net.plan", "--json", cwd=home)
     (home / "net.json").write_text(plain.out)
-    for command in ((*COORDINATOR, "plan", "check", "net.plan"), (*EDGE, "check-plan", "net.json")):
-        done = finished(*command, cwd=home)
+    for done in (
+        in_process(coordinator, "plan", "check", "net.plan", cwd=home),
+        finished(*EDGE, "check-plan", "net.json", cwd=home),
+    ):
         assert (done.code, done.err) == (0, "")
         assert done.out.startswith("plan net: ")
 
@@ -92,12 +95,21 @@ def test_a_module_that_branches_is_refused_in_one_sentence_and_nothing_else(home
 
 
 WITHOUT_TORCH = "import sys; sys.modules['torch'] = None; from coordinator.cli import main; main()"
+WITHOUT_TORCH_CHECK = """
+import sys
+sys.modules["torch"] = None
+from coordinator.cli import cli
+for name in sys.argv[1:]:
+    cli.main(["plan", "check", name], standalone_mode=False)
+"""
 
 
 def test_without_pytorch_bundled_plans_work_and_a_module_is_refused_with_what_to_do(home: Path) -> None:
     """As on a machine that only averages. Seen to fail with ``plan_export`` imported unguarded: a traceback."""
-    for name in ("ecg-beats", "watch", "digits"):
-        assert finished("-c", WITHOUT_TORCH, "plan", "check", name, cwd=home).code == 0
+    names = ("ecg-beats", "watch", "digits")
+    done = finished("-c", WITHOUT_TORCH_CHECK, *names, cwd=home)
+    assert done.code == 0
+    assert [line.split(":")[0] for line in done.out.splitlines()] == [f"plan {name}" for name in names]
     options = ("--input", "6x150", "--classes", "7")
     model = "net.py:Net"
     for command in (("plan", "export", model, "-o", "x.plan"), ("start", "--virtual", "2", "--model", model)):
@@ -107,12 +119,12 @@ def test_without_pytorch_bundled_plans_work_and_a_module_is_refused_with_what_to
 
 def test_a_file_that_is_no_python_is_a_plan_error_in_one_sentence(home: Path) -> None:
     arguments = ("start", "--virtual", "2", "--model", "bad.py:Net", "--input", "6x150", "--classes", "7")
-    finished(*COORDINATOR, *arguments, cwd=home).says(4, "bad.py:Net can't be loaded: SyntaxError")
+    in_process(coordinator, *arguments, cwd=home).says(4, "bad.py:Net can't be loaded: SyntaxError")
 
 
 def test_a_file_that_is_no_plan_is_a_plan_error_in_one_sentence(home: Path) -> None:
     for command in ("show", "check"):
-        done = finished(*COORDINATOR, "plan", command, "net.py", cwd=home)
+        done = in_process(coordinator, "plan", command, "net.py", cwd=home)
         done.says(4, "net.py is not a plan file: make one with `coordinator plan export`")
 
 

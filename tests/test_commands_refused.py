@@ -11,9 +11,10 @@ import pytest
 
 from coordinator import plan_file
 from coordinator.plan_file import PlanFile
+from edge.cli import cli as edge
 from schemas.plan import Plan
 from tests.link_mosquitto import Mosquitto, free_port, program
-from tests.running_commands import COORDINATOR, EDGE, MITDB, QUICK, Running, finished, together
+from tests.running_commands import COORDINATOR, EDGE, MITDB, QUICK, Running, finished, in_process, together
 
 START = (*COORDINATOR, "start", "--rounds", "1")
 
@@ -87,7 +88,8 @@ def test_credentials_of_the_settings_file_reach_the_virtual_devices_too(home: Pa
 
 @pytest.mark.parametrize("broker", ["nonsense", "http://host", "mqtt://host:99999", "mqtt://"])
 def test_a_malformed_broker_address_is_a_settings_error(home: Path, broker: str) -> None:
-    finished(*EDGE, "run", "--broker", broker, "--data", "watch", "--device", "dev-one", cwd=home).says(2, "mqtt")
+    arguments = ("run", "--broker", broker, "--data", "watch", "--device", "dev-one")
+    in_process(edge, *arguments, cwd=home).says(2, "mqtt")
 
 
 def test_nobody_within_the_deadline_says_what_to_start(home: Path, broker: Mosquitto) -> None:
@@ -132,7 +134,7 @@ def test_recordings_that_cannot_be_used_are_told_by_data_show(
     home: Path, unlabelled: Path, path: str, words: tuple[str, ...]
 ) -> None:
     assert unlabelled.is_dir()
-    finished(*EDGE, "data", "show", path, cwd=home).says(3, *words)
+    in_process(edge, "data", "show", path, cwd=home).says(3, *words)
 
 
 @pytest.mark.parametrize(
