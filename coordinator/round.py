@@ -6,7 +6,8 @@
                                                                                     (evaluate, then the next round)
 
 * A round has a ``train`` task, which makes the next model version, then an ``evaluate`` task of that version where the
-  run wants it and a device has held-out data. An evaluation that fails is not tried again; training goes on.
+  run wants it and a device has held-out data. An evaluation that fails is not tried again; training goes on. One that
+  a crash kept from being opened is selected for after the restart, until a quorum for training is there without it.
 * Selecting ends once the quorum is there, and the goal too or nobody new for ``SETTLE_S`` (``PATIENCE_S`` at most).
 * ``goal`` x ``OVERSELECT`` devices are drawn; without a goal, and for ``evaluate``, all are, newcomers included.
 * Collecting closes at the goal; once every selected or joined device has answered, declined or gone and the quorum is
@@ -133,7 +134,7 @@ def wake_at(state: State) -> float | None:
     """When the next ``Tick`` matters, if nothing else happens; None where none does."""
     match state.stage:
         case Selecting(since):
-            if len(state.eligible) < state.quorum:
+            if len(state.eligible) < state.quorum and not _is_useless(state):
                 return since + state.rules.deadline_s
             return min(since + PATIENCE_S, state.newcomer_at + SETTLE_S)
         case Collecting() as stage:
@@ -188,10 +189,12 @@ def _select(state: State) -> Step:
 
 def _try_open(state: State, stage: Selecting) -> Step:
     rules, ready, quorum = state.rules, len(state.eligible), state.quorum
+    settled = state.now >= min(state.newcomer_at + SETTLE_S, stage.since + PATIENCE_S)
     if ready >= quorum:
-        settled = state.now >= min(state.newcomer_at + SETTLE_S, stage.since + PATIENCE_S)
-        if settled or (rules.goal is not None and ready >= rules.goal):
+        if settled or (state.goal is not None and ready >= state.goal):
             return _open(state)
+    elif settled and _is_useless(state):
+        return _next_round(state)
     elif state.now >= stage.since + rules.deadline_s:
         if not state.met_anyone:
             return replace(state, stage=Over()), (Finish(error=nobody_came(state)),)
@@ -362,8 +365,7 @@ def _committed(state: State, version: Version) -> Step:
     state = _remembering(state, stage.collected)
     state = replace(state, model=version, attempt=0, failures=0, said={}, rejected={}, summary=summary)
     effects = (Summarise(summary), seen.RoundClosed(summary), announce(state, Phase.COMMITTED))
-    waits = state.rules.max_staleness is None or state.round >= state.rules.rounds
-    if state.rules.evaluate and state.view.evaluators and waits:
+    if state.rules.evaluates(state.round) and state.view.evaluators:
         state, more = _open(replace(state, task="evaluate"))
     else:
         state, more = _next_round(state)
@@ -426,6 +428,11 @@ def _abandon(state: State, reason: str) -> Step:
 
 
 # -- questions --------------------------------------------------------------------------------------------------------
+
+
+def _is_useless(state: State) -> bool:
+    """Whether those who are there could train the next round, and can't do the evaluation that is selected for."""
+    return state.task == "evaluate" and not state.eligible and len(state.view.trainers) >= state.rules.quorum
 
 
 def _mark_every(state: State) -> float:

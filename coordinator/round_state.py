@@ -42,6 +42,10 @@ class Rules:
             max_staleness=settings.max_staleness,
         )
 
+    def evaluates(self, number: int) -> bool:
+        """Whether the version that round ``number`` makes is to be evaluated: all, or the last where rounds overlap."""
+        return self.evaluate and (self.max_staleness is None or number >= self.rounds)
+
     def ticket(self, number: int, task: Task, attempt: int) -> Ticket:
         """One attempt and its nonce, which anybody with the run's settings can compute again."""
         text = f"{self.seed}/{self.run}/{number}/{task}/{attempt}"

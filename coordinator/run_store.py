@@ -62,7 +62,9 @@ class RunStore:
         with ExitStack() as opened:
             self.journal = opened.enter_context(Journal(directory / "journal.db"))
             self._models = ModelStore(directory / "models")
-            found = self.journal.open_run() or self.journal.finished_run()
+            unfinished = self.journal.open_run()
+            found = unfinished or self.journal.finished_run()
+            self._unfinished = unfinished is not None
             self.resumed = found is not None
             self.settings = settings if found is None else settings.model_copy(update={"run": found.settings.run})
             if found is None:
@@ -93,6 +95,8 @@ class RunStore:
         attempt = self.journal.attempts(run, number, "train")
         if announced is not None:
             number, task, attempt = announced.round, announced.task, announced.attempt
+        elif attempt == 0 and self._is_unmeasured(number - 1):
+            number, task = number - 1, "evaluate"
         summary = self.summaries()[-1] if task == "evaluate" else None
         reopened = None if announced is None else Reopened(announced.cohort, self.journal.elapsed(announced.nonce))
         state = State(
@@ -104,6 +108,11 @@ class RunStore:
             lineage = tuple(Version(model.version, model.digest) for model in reversed(before))
             state = replace(state, lineage=lineage, counted=self.journal.counted(run, number - limit))
         return state, reopened
+
+    def _is_unmeasured(self, number: int) -> bool:
+        """Whether the run ended between the commit of round ``number``, its newest, and that version's evaluation."""
+        wanted = self._unfinished and number > 0 and Rules.of(self.settings).evaluates(number)
+        return wanted and self.journal.attempts(self.settings.run, number, "evaluate") == 0
 
     def summaries(self) -> tuple[RoundSummary, ...]:
         """How the run's rounds ended so far, oldest first, the last word on each."""

@@ -36,7 +36,7 @@ from coordinator.round import NEWS_S, PATIENCE_S, RETURN_S, SETTLE_S, begin, ste
 from coordinator.round_state import ATTEMPTS, Aggregating, Collecting, Over, Resting, Selecting, State
 from schemas import cohort
 from schemas.errors import Reject
-from schemas.messages import Outcome, Phase, Task
+from schemas.messages import Outcome, Phase, RoundSummary, Task
 from tests.round_examples import METRICS, START, Run, names, outcomes, rules, view
 
 # -- selecting ---------------------------------------------------------------------------------------------------------
@@ -419,6 +419,52 @@ def test_without_held_out_data_there_is_no_evaluation() -> None:
     run = Run(rules(evaluate=True)).opened(["dev-0"])
     run.update("dev-0")
     assert (run.state.round, run.state.task) == (2, "train")
+
+
+def unmeasured(**changes: object) -> Run:
+    """A run that was killed after the commit of round 1."""
+    run = Run(rules(evaluate=True, quorum=2, **changes))
+    run.effects.clear()
+    version = Version(1, "1" * 64)
+    state = State(run.state.rules, version, 1, Selecting(0.0), 0.0, "evaluate", summary=summary_of(1))
+    run.state, effects = begin(state)
+    run.effects.extend(effects)
+    return run
+
+
+def summary_of(number: int) -> RoundSummary:
+    return RoundSummary(run="run-1", round=number, outcome="committed", model_version=number)
+
+
+def test_after_a_restart_an_evaluation_waits_for_those_who_can_do_it_and_then_for_no_one_else() -> None:
+    run = unmeasured(goal=2)
+    run.do(FleetChanged(view(names(2), ["dev-8", "dev-9"])))
+    assert isinstance(run.state.stage, Selecting)
+    run.do(Tick(SETTLE_S))
+    assert (run.open.ticket.task, run.open.goal) == ("evaluate", None)
+    assert run.open.selected == {"dev-8", "dev-9"}
+    run.update("dev-8")
+    run.update("dev-9")
+    assert (run.state.round, run.state.task) == (2, "train")
+    assert [one.metrics for one in run.of(seen.ModelEvaluated) if isinstance(one, seen.ModelEvaluated)] == [METRICS]
+
+
+def test_after_a_restart_training_goes_on_once_a_quorum_is_there_and_nobody_can_evaluate() -> None:
+    run = unmeasured()
+    run.do(FleetChanged(view(names(2))))
+    assert wake_at(run.state) == SETTLE_S
+    run.do(Tick(SETTLE_S))
+    assert (run.state.round, run.state.task, type(run.state.stage)) == (2, "train", Collecting)
+    assert not run.of(seen.EvaluationFailed)
+
+
+def test_after_a_restart_training_goes_on_at_the_deadline_where_too_few_came_back() -> None:
+    run = unmeasured()
+    run.do(FleetChanged(view(["dev-0"])), Tick(SETTLE_S))
+    assert (run.state.task, wake_at(run.state)) == ("evaluate", 60.0)
+    run.do(Tick(60.0))
+    assert (run.state.round, run.state.task, type(run.state.stage)) == (2, "train", Selecting)
+    assert run.state.failures == 0
 
 
 def test_after_the_last_round_the_run_is_over_and_nothing_happens_any_more() -> None:

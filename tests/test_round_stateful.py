@@ -151,6 +151,8 @@ class AnyRoundWithCrashes(RuleBasedStateMachine):
         attempt = disk.attempts.get((number, "train"), 0)
         if opened is not None:
             number, task, attempt = opened.ticket.round, opened.ticket.task, opened.ticket.attempt
+        elif attempt == 0 and number > 1 and self.terms.evaluate and (number - 1, "evaluate") not in disk.attempts:
+            number, task = number - 1, "evaluate"
         summary = disk.summary if task == "evaluate" else None
         state = State(self.terms, disk.version, number, Selecting(0.0), 0.0, task, attempt, summary=summary)
         reopened = None if opened is None else Reopened(opened.cohort, disk.elapsed_s)

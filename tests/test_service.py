@@ -371,6 +371,50 @@ def test_updates_accepted_before_a_crash_still_count_after_it(home: Home, tmp_pa
     assert all(len(device.asked) == 3 for device in devices)
 
 
+@pytest.mark.parametrize("number", [1, 2])
+def test_a_version_committed_right_before_a_crash_is_evaluated_after_it(home: Home, number: int) -> None:
+    """The last one too. Seen to fail without ``_is_unmeasured`` in ``RunStore``."""
+    for index in range(3):
+        home.device(f"dev-{index}", Script(held_out=4))
+    closed: list[seen.Observation] = []
+
+    def crash() -> None:
+        closed.append(home.watch.seen[-1])
+        if len(closed) == number:
+            raise Crash
+
+    home.watch.then = [(seen.RoundClosed, crash)]
+    settings = run_settings(rounds=2)
+    with pytest.raises(Crash):
+        home.run(settings)
+    home.watch.then = []
+    result = home.run(settings)
+    assert [summary.metrics is not None for summary in result.summaries] == [True, True]
+    evaluated = [event.round for event in home.watch.of(seen.ModelEvaluated) if isinstance(event, seen.ModelEvaluated)]
+    assert evaluated == [1, 2]
+
+
+@pytest.mark.parametrize("number", [1, 2])
+def test_after_a_crash_nobody_waits_for_an_evaluation_that_no_device_can_do(home: Home, number: int) -> None:
+    """Seen to fail, by 20 s a crash, where selecting an evaluation ends at its deadline alone."""
+    for index in range(3):
+        home.device(f"dev-{index}")
+    closed: list[seen.Observation] = []
+
+    def crash() -> None:
+        closed.append(home.watch.seen[-1])
+        if len(closed) == number:
+            raise Crash
+
+    home.watch.then = [(seen.RoundClosed, crash)]
+    settings = run_settings(rounds=2)
+    with pytest.raises(Crash):
+        home.run(settings)
+    home.watch.then = []
+    assert home.run(settings).version == 2
+    assert not home.watch.of(seen.EvaluationFailed)
+
+
 def test_an_unfinished_run_of_other_settings_is_refused_naming_the_difference(home: Home) -> None:
     home.device("dev-0")
     service = home.service()
