@@ -33,7 +33,7 @@ def refusal(state: State, header: Header) -> Refusal | None:  # noqa: PLR0911  -
     if is_stranger(state, stage, header.device):
         return Outcome.REJECTED, Reject.UNKNOWN_DEVICE, UNKNOWN
     counts = stage.received.get(key(stage, header))
-    if counts is None and (header.device, header.round) not in state.counted:
+    if counts is None and (header.task == "evaluate" or (header.device, header.round) not in state.counted):
         return None
     same = counts is None or counts.digest == header.digest
     return Outcome.DUPLICATE, None if same else Reject.EQUIVOCATION, "an update of this device counts already"

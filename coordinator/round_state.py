@@ -124,7 +124,7 @@ class State:
     rejected: Mapping[str, int] = field(default_factory=dict)  # messages by reason, of this round
     summary: RoundSummary | None = None  # of this round's new version, until its evaluation
     lineage: tuple[Version, ...] = ()  # the versions before this one that updates may start from, newest first
-    counted: frozenset[tuple[str, int]] = frozenset()  # devices and rounds whose updates are in those versions
+    counted: frozenset[tuple[str, int]] = frozenset()  # devices and rounds whose training is in those versions
 
     @property
     def eligible(self) -> frozenset[str]:

@@ -102,6 +102,19 @@ def test_only_the_last_version_is_evaluated_since_those_who_train_can_not_evalua
     assert (run.state.round, run.state.task) == (6, "evaluate")
 
 
+def test_a_device_whose_training_is_in_the_last_version_can_evaluate_it() -> None:
+    """Its two updates are for one round, and not for one task."""
+    run = overlapping(evaluate=True)
+    run.do(FleetChanged(view(names(5), names(2))))
+    for _ in range(6):
+        for device in names(2):
+            run.update(device)
+    assert (run.state.round, run.state.task) == (6, "evaluate")
+    for device in names(2):
+        assert outcomes(run.update(device))[0] is Outcome.ACCEPTED
+    assert run.of(seen.ModelEvaluated)
+
+
 def test_invariant_02_an_update_accepted_before_a_restart_counts_with_its_staleness_after_it() -> None:
     run = overlapping()
     slow = run.header("dev-4")
