@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 
@@ -24,17 +25,21 @@ class Arithmetic:
     def __post_init__(self) -> None:
         self.velocity = np.zeros_like(self.model)
 
-    def follow(self, updates: Iterable[tuple[Flat, int]], found: Flat) -> bool:
-        """Whether ``found`` follows from deltas and their examples; it is what the next one follows from.
+    def follow(self, updates: Iterable[tuple[Flat, int, int]], found: Flat) -> bool:
+        """Whether ``found`` follows from deltas, their examples, and how many versions behind they are.
+
+        It is what the next one follows from. Where rounds overlap, a delta s versions behind counts as 1/sqrt(1 + s)
+        of itself, to the nearest 256th, in a mean over whole weights.
 
         The product rounds its mean to float32 once. Ours may fall on the other side of a tie, so that the two may
         differ by one unit in a last place, and no more.
         """
         strategy = self.settings.strategy
         weights, total = np.longdouble(0), np.zeros(self.model.size, np.longdouble)
-        for delta, examples in updates:
+        for delta, examples, behind in updates:
             weight = 1 if strategy.weighting == "equal" else min(examples, self.settings.max_weight)
-            total += delta.astype(np.longdouble) * weight
+            share = 1.0 if self.settings.max_staleness is None else round(256 / math.sqrt(1 + behind)) / 256
+            total += delta.astype(np.longdouble) * weight * np.longdouble(share)
             weights += weight
         mean = (total / weights).astype(np.float32)
         if strategy.name == "fedavgm":

@@ -19,7 +19,7 @@ from coordinator import observers as seen
 from coordinator.reactor import Events, Reactor, Stop
 from coordinator.service import CoordinatorService, RunResult
 from schemas.link.link import Event, Inbound, Sink, Will
-from tests.simulation.disk import Disk, Image, Killed
+from tests.simulation.disk import Disk, Image, Journal, Killed
 from tests.simulation.nodes import Clock, SimLink
 from tests.simulation.scenario import TOPICS
 
@@ -84,7 +84,9 @@ class Life:
         self.clock = Clock(lambda: self.world.now, node.draw)
         root = self.world.base / f"{NAME}.{node.lives}"
         self.disk = self.world.disks.add(Disk(root, node.image, node.draw, full=node.disk_full))
-        self.disk.committed = self.world.referee.committed
+        self.disk.committed = self._committed
+        self._aimed: tuple[int, bool] | None = None  # after so many operations, and whether by a power cut
+        self.began_at = self.world.now
         self.link: SimLink | None = None
         self.alive = True
         self.doomed: bool | None = None  # to be killed where it waits; whether by a power cut
@@ -126,6 +128,10 @@ class Life:
         if self.link is not None:
             self.link.die()
 
+    def spare(self) -> None:
+        """Have it not be killed any more."""
+        self.disk.dies_at = self._aimed = self.doomed = None
+
     def doom(self, steps: int, *, power_cut: bool) -> None:
         """Have it killed at one of its next operations."""
 
@@ -134,6 +140,18 @@ class Life:
             raise Killed
 
         self.disk.dies_at, self.disk.die = self.disk.steps + steps, die
+
+    def aim(self, steps: int, *, power_cut: bool) -> None:
+        """Have it killed so many operations after it next commits a round."""
+        self._aimed = steps, power_cut
+
+    def _committed(self, journal: Journal) -> None:
+        before = self.world.referee.versions
+        self.world.referee.committed(self, journal)
+        if self._aimed is not None and self.world.referee.versions > before:
+            steps, power_cut = self._aimed
+            self._aimed = None
+            self.doom(steps, power_cut=power_cut)
 
     # The queue.
 

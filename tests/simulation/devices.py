@@ -143,6 +143,10 @@ class Life:
     def acked(self, message: Inbound) -> None:
         """It has acknowledged a message."""
 
+    def spare(self) -> None:
+        """Have it not be killed any more."""
+        self.disk.dies_at = None
+
     def doom(self, steps: int, *, power_cut: bool) -> None:
         """Have it killed at one of its next operations."""
 

@@ -17,7 +17,9 @@ if TYPE_CHECKING:
     from tests.simulation.world import World
 
 AT_ONCE: Final = 0.3  # share of crashes between two events; the others come in the middle of one
+AIMED: Final = 0.2  # share of a coordinator's crashes that wait for a commit, and come right after it
 SOON: Final = 60  # operations within which those come
+AFTER: Final = 15  # operations after a commit within which an aimed one comes
 LASTS_S: Final = (1.0, 10.0, 60.0)
 YEAR_S: Final = 365.0 * 86_400
 
@@ -90,8 +92,11 @@ class Mishaps:
         life = self._world.coordinator.life
         if life is None:
             return
-        if self._draw.random() < AT_ONCE:
+        chance = self._draw.random()
+        if chance < AT_ONCE:
             life.doomed = power_cut
+        elif chance < AT_ONCE + AIMED:
+            life.aim(self._draw.randint(1, AFTER), power_cut=power_cut)
         else:
             life.doom(self._draw.randint(1, 3 * SOON), power_cut=power_cut)
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import Any, Final
 
@@ -18,15 +18,20 @@ from tests.simulation.scenario import Scenario
 COLLECTING: Final = "collecting"
 KEPT_MODELS: Final = 9  # files, at most: 4, those since the last tidying, and the one that is written
 GRACE_S: Final = 5.0  # which devices always have after a restart of the coordinator
+INVARIANTS: Final = 15  # of docs/reliability.md
 _OPEN_AND_NEW: Final = 3  # rows that a single commit may have changed
 
 
 class Violation(Exception):
-    """Something doesn't hold that always does."""
+    """Something doesn't hold that always does: an invariant, or a MUST of the protocol above their numbers."""
 
     def __init__(self, number: int, text: str) -> None:
-        super().__init__(f"invariant {number}: {text}" if number else f"liveness: {text}")
+        what = "must" if number > INVARIANTS else "invariant"
+        super().__init__(f"{what} {number}: {text}" if number else f"liveness: {text}")
         self.number = number
+
+
+Key = tuple[str, int]  # of an update among those of one attempt: its device, and the round that it answers
 
 
 @dataclass(eq=False)
@@ -39,8 +44,8 @@ class Attempt:
     model_version: int
     model_digest: str
     phase: str = COLLECTING
-    updates: dict[str, str] = field(default_factory=dict)  # digests by device, as long as it is open
-    receipts: set[str] = field(default_factory=set)  # devices that were told their update is accepted
+    updates: dict[Key, str] = field(default_factory=dict)  # digests of what counts in it, as long as it is open
+    receipts: set[Key] = field(default_factory=set)  # of updates whose devices were told that they are accepted
 
 
 class Ledger:
@@ -53,9 +58,13 @@ class Ledger:
         self.early: set[tuple[str, str]] = set()  # device and digest of updates acknowledged when they were not on disk
         self._scenario = scenario
         self._arithmetic = Arithmetic(scenario.settings, scenario.model().flat)
-        self._kept: set[tuple[str, str]] = set()
+        self._kept: set[tuple[str, str]] = set()  # devices and digests of all updates that were ever on disk
+        self._counting: set[tuple[str, str]] = set()  # but those of abandoned attempts
+        self._counted_in: dict[tuple[str, str], str] = {}  # nonces by the nonce that an update answers, and its device
         self.left: dict[str, float] = {}  # seconds of an open attempt that were left when the coordinator last waited
         self._resumes: str | None = None
+        self._fresh = False  # whether a restart is over, and no attempt was opened after it
+        self._can_evaluate = False
         self._left: float | None = None  # of it, before the restart
 
     @property
@@ -69,8 +78,9 @@ class Ledger:
 
     # -- commits -------------------------------------------------------------------------------------------------------
 
-    def read(self, journal: Journal) -> Iterator[str]:
-        """See what a commit has changed, in lines for the trace."""
+    def read(self, journal: Journal, *, can_evaluate: bool) -> Iterator[str]:
+        """See what a commit has changed, in lines for the trace; a coordinator that ``can_evaluate`` has made it."""
+        self._can_evaluate = can_evaluate
         before = len(self.chain)
         self._read_models(journal, before - 1)
         for row in reversed(_rounds(journal, _OPEN_AND_NEW)):
@@ -87,6 +97,7 @@ class Ledger:
         known = {nonce: attempt.phase for nonce, attempt in self.attempts.items()}
         if found != known:
             raise Violation(4, f"rounds that a restart has changed: {dict(found.items() ^ known.items())}")
+        self._fresh = True
         self._resumes = next((nonce for nonce, phase in known.items() if phase == COLLECTING), None)
         self._left = None if self._resumes is None else self.left.get(self._resumes)
         if self._resumes is not None and _updates(journal, self._resumes) != self.attempts[self._resumes].updates:
@@ -110,16 +121,18 @@ class Ledger:
             attempt = self._opened(nonce, Attempt(number, task, attempt_number, version, digest))
             yield f"opens {number} {task} {attempt_number}"
         if attempt.phase == COLLECTING:
-            kept = _updates(journal, nonce)
             if phase != "abandoned":
-                yield from self._keep(attempt, kept)
+                yield from self._keep(journal, nonce, attempt)
         if phase == attempt.phase:
             return
         if attempt.phase != COLLECTING:
             raise Violation(3, f"round {number} was {attempt.phase}, and now it is {phase}")
         attempt.phase = phase
+        self._fresh = False
+        if phase == "abandoned":
+            self._counting.difference_update((device, digest) for (device, _), digest in attempt.updates.items())
         self.closed += task == "train"
-        yield f"{phase} {number} {task} with {', '.join(sorted(attempt.updates))}"
+        yield f"{phase} {number} {task} with {', '.join(_named(attempt.updates))}"
         if phase == "committed":
             self._check_commit(journal, nonce, attempt, summary)
 
@@ -129,23 +142,49 @@ class Ledger:
             raise Violation(4, f"an attempt is opened again under another nonce: {identity}")
         if (attempt.model_version, attempt.model_digest) != self.newest:
             raise Violation(5, f"round {attempt.round} starts from version {attempt.model_version}")
+        fresh, self._fresh = self._fresh, False
+        if fresh and self._can_evaluate and attempt.task == "train" and self.unmeasured:
+            raise Violation(0, f"after a restart version {len(self.chain) - 1} should have been evaluated")
         self.attempts[nonce] = attempt
         return attempt
 
-    def _keep(self, attempt: Attempt, kept: dict[str, str]) -> Iterator[str]:
-        for device, digest in attempt.updates.items():
-            if kept.get(device) != digest:
-                raise Violation(2, f"the update of {device} for round {attempt.round} has gone from the journal")
-        for device, digest in kept.items():
-            if device in attempt.updates:
+    @property
+    def unmeasured(self) -> bool:
+        """Whether the newest version has yet to be evaluated, and the round after it has yet to be opened."""
+        settings, number = self._scenario.settings, len(self.chain) - 1
+        if not settings.evaluate or (settings.max_staleness is not None and number < settings.rounds) or not number:
+            return False
+        after = {(number, "evaluate"), (number + 1, "train")}
+        return not any((one.round, one.task) in after for one in self.attempts.values())
+
+    def _keep(self, journal: Journal, nonce: str, attempt: Attempt) -> Iterator[str]:
+        kept = _updates(journal, nonce)
+        for key, digest in attempt.updates.items():
+            if kept.get(key) != digest:
+                raise Violation(2, f"the update of {key[0]} for round {key[1]} has gone from the journal")
+        for (device, number), digest in kept.items():
+            if (device, number) in attempt.updates:
                 continue
             if (device, digest) in self.early:
                 raise Violation(2, f"the update of {device} was acknowledged to the broker before it was on disk")
-            if (device, digest) in self._kept:
+            if (device, digest) in self._counting:
                 raise Violation(1, f"one update of {device} counts in two rounds")
+            self._check_age(attempt, device, number)
             self._kept.add((device, digest))
-            yield f"keeps {device} {digest[:8]}"
+            self._counting.add((device, digest))
+            yield f"keeps {device} {digest[:8]}{'' if number == attempt.round else f' for round {number}'}"
+        for answered, device in journal.ask("SELECT nonce, device FROM updates WHERE counted = ?", (nonce,)):
+            self._counted_in[answered, device] = nonce
         attempt.updates = kept
+
+    def _check_age(self, attempt: Attempt, device: str, number: int) -> None:
+        """One update counts for a device and a round, and only the open round's but where rounds overlap."""
+        limit = (self._scenario.settings.max_staleness or 0) if attempt.task == "train" else 0
+        if not attempt.round - limit <= number <= attempt.round:
+            raise Violation(1, f"an update of {device} for round {number} counts in round {attempt.round}")
+        for other in self.attempts.values():
+            if other.phase == "committed" and other.task == attempt.task and (device, number) in other.updates:
+                raise Violation(1, f"two updates of {device} count for round {number}")
 
     def _committed_as(self, version: int) -> bool:
         return any(
@@ -156,12 +195,12 @@ class Ledger:
     # -- what a commit must be -----------------------------------------------------------------------------------------
 
     def _check_commit(self, journal: Journal, nonce: str, attempt: Attempt, summary: str | None) -> None:
-        counted = set(attempt.updates)
+        counted = attempt.updates.keys()
         if lost := attempt.receipts - counted:
-            raise Violation(2, f"accepted and not in round {attempt.round}: {', '.join(sorted(lost))}")
+            raise Violation(2, f"accepted and not in round {attempt.round}: {', '.join(_named(lost))}")
         if len(counted) < (self._scenario.settings.quorum if attempt.task == "train" else 1):
             raise Violation(3, f"round {attempt.round} is committed with {len(counted)} updates")
-        rows = journal.ask("SELECT device, examples, blob FROM updates WHERE nonce = ? ORDER BY device", (nonce,))
+        rows = journal.ask("SELECT device, examples, blob FROM updates WHERE counted = ? ORDER BY device", (nonce,))
         if attempt.task == "evaluate":
             sql = "SELECT examples FROM metrics WHERE version = ?"
             if journal.ask(sql, (attempt.model_version,)) != [(sum(row[1] for row in rows),)]:
@@ -169,8 +208,8 @@ class Ledger:
             return
         if attempt.model_version + 1 != len(self.chain) - 1:
             raise Violation(3, f"round {attempt.round} is committed, and its version is not")
-        if summary is None or set(json.loads(summary)["devices"]) != counted:
-            raise Violation(6, f"the summary of round {attempt.round} names others than {', '.join(sorted(counted))}")
+        if summary is None or set(json.loads(summary)["devices"]) != {device for device, _ in counted}:
+            raise Violation(6, f"the summary of round {attempt.round} names others than {', '.join(_named(counted))}")
         self._check_model(journal, attempt, rows)
 
     def _check_model(self, journal: Journal, attempt: Attempt, rows: list[tuple[str, int, bytes]]) -> None:
@@ -183,10 +222,11 @@ class Ledger:
             raise Violation(11, f"more than {KEPT_MODELS} models are kept")
         arrays = safetensors.numpy.load(path.read_bytes())
         found: Flat = np.concatenate([arrays[tensor.name].reshape(-1) for tensor in manifest.tensors])
-        updates = [
-            (compression.decode(codec.decode_update(blob).payload, manifest).flat, examples)
-            for _, examples, blob in rows
-        ]
+        updates = []
+        for _, examples, blob in rows:
+            update = codec.decode_update(blob)
+            delta = compression.decode(update.payload, manifest).flat
+            updates.append((delta, examples, attempt.model_version - update.model_version))
         if not self._arithmetic.follow(updates, found):
             raise Violation(6, f"version {version} is not the mean of {', '.join(row[0] for row in rows)}")
 
@@ -215,10 +255,19 @@ class Ledger:
 
     def receipted(self, nonce: str, device: str, outcome: str) -> None:
         """A device is told that its update counts."""
-        attempt = self.attempts.get(nonce)
-        if attempt is None or (attempt.phase != "abandoned" and device not in attempt.updates):
+        answered = self.attempts.get(nonce)
+        counts = self.attempts.get(self._counted_in.get((nonce, device), ""))
+        if counts is None and answered is not None and outcome == "duplicate":
+            # Where rounds overlap, what answers an earlier attempt at the round may count in its place.
+            others = (other for other, one in self.attempts.items() if _same_task(one, answered))
+            counts = next(
+                (self.attempts[self._counted_in[one, device]] for one in others if (one, device) in self._counted_in),
+                None,
+            )
+        if answered is None or (counts is None and answered.phase != "abandoned"):
             raise Violation(2, f"{device} is told {outcome}, and the journal does not have its update")
-        attempt.receipts.add(device)
+        if counts is not None:
+            counts.receipts.add((device, answered.round))
 
 
 def _rounds(journal: Journal, newest: int) -> list[Any]:
@@ -227,5 +276,14 @@ def _rounds(journal: Journal, newest: int) -> list[Any]:
     return journal.ask(sql, (newest,))
 
 
-def _updates(journal: Journal, nonce: str) -> dict[str, str]:
-    return dict(journal.ask("SELECT device, digest FROM updates WHERE nonce = ?", (nonce,)))
+def _updates(journal: Journal, nonce: str) -> dict[Key, str]:
+    rows = journal.ask("SELECT device, round, digest FROM updates WHERE counted = ?", (nonce,))
+    return {(device, number): digest for device, number, digest in rows}
+
+
+def _same_task(one: Attempt, other: Attempt) -> bool:
+    return (one.round, one.task) == (other.round, other.task)
+
+
+def _named(keys: Iterable[Key]) -> list[str]:
+    return sorted({device for device, _ in keys})

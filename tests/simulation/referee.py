@@ -69,10 +69,17 @@ class Referee:
 
     # -- the coordinator -----------------------------------------------------------------------------------------------
 
-    def committed(self, journal: Journal) -> None:
+    def committed(self, life: CoordinatorLife, journal: Journal) -> None:
         """A transaction of the journal is on disk."""
-        for line in self._ledger.read(journal):
+        for line in self._ledger.read(journal, can_evaluate=self._can_evaluate(life)):
             self._world.note(line)
+
+    def _can_evaluate(self, life: CoordinatorLife) -> bool:
+        """Whether it knows devices that could evaluate, and has not waited a deadline for them."""
+        if life.reactor is None or not hasattr(life.reactor, "_state"):
+            return False
+        waited_s = self._world.now - life.began_at
+        return bool(life.reactor._state.view.evaluators) and waited_s < self._world.scenario.settings.deadline_s
 
     def observed(self, life: CoordinatorLife, event: seen.Observation) -> None:
         """The coordinator let something be seen."""

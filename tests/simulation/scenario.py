@@ -60,6 +60,8 @@ def plan(width: int) -> Plan:
     )
 
 
+OVERLAPPING: Final = 0.3  # share of the federations whose rounds overlap
+
 PLANS: Final = {width: plan(width) for width in (6, 500)}  # an update of one part, and of several
 PLAN_BYTES: Final = {width: plan.to_bytes() for width, plan in PLANS.items()}
 
@@ -127,6 +129,7 @@ def draw(seed: int, rounds: int = 24) -> Scenario:
         part_size=1024,
         seed=seed,
     )
+    settings = _overlapping(settings, honest, random.Random(f"overlap/{seed}"))  # noqa: S311  - no secret
     return Scenario(
         seed=seed,
         width=width,
@@ -137,6 +140,14 @@ def draw(seed: int, rounds: int = 24) -> Scenario:
         calm_at=rng.uniform(0.3, 1.0) * rounds * 12.0,
         busy_s=rng.choice((0.0, 0.0, 0.2, 2.0)),
     )
+
+
+def _overlapping(settings: RunSettings, honest: int, rng: random.Random) -> RunSettings:
+    """In some federations rounds overlap, which takes a goal."""
+    if rng.random() >= OVERLAPPING:
+        return settings
+    goal = settings.goal or rng.randint(settings.quorum, honest)
+    return settings.model_copy(update={"goal": goal, "max_staleness": rng.randint(1, 3)})
 
 
 def _members(rng: random.Random, honest: int, deadline_s: float) -> tuple[Member, ...]:

@@ -177,7 +177,7 @@ class World:
         for node in nodes:
             node.fill(full=False)
             if node.life is not None:
-                node.life.disk.dies_at = None
+                node.life.spare()
         for device in self.devices:
             device.start()
 
