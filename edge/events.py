@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from dataclasses import dataclass
-from typing import Literal, Self
+from typing import Final, Literal, Self
 
 from edge.jobs import Described, Evaluated, Failure, Trained
 from edge.pace import Pace
@@ -330,6 +330,9 @@ class SendParts:
 
     parcel: Parcel
     indices: tuple[int, ...] | None = None
+
+
+EVICTED: Final = "evicted"  # the outcome of an update that the operator had us drop
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,6 +4,7 @@ One file for each (run, round, task); another attempt at the same task replaces 
 beside it keeps the header and the outcome, so that a restart within the round doesn't train again; that of the newest
 few stays. Putting an update costs two fsyncs; settling it none: the update's bytes stay until the next one is put, so
 that after a power cut which loses or tears the receipt the same bytes go again, and a duplicate's receipt answers them.
+But an eviction is the operator's word, which nobody would repeat: it costs two.
 
 An update's age is counted in seconds this device has been running, added up over its starts: no wall clock that jumps
 can make an update old, or young again, and one that lay in a device that was switched off is as new as it was.
@@ -20,7 +21,7 @@ from typing import Annotated, Final
 from pydantic import ConfigDict, Field, ValidationError
 
 from edge import files
-from edge.events import Parcel, Ticket
+from edge.events import EVICTED, Parcel, Ticket
 from schemas.errors import StateError
 from schemas.messages import BlobRef, Count, Message, Name, Nonce, Outcome, RoundNumber, Task
 
@@ -147,7 +148,8 @@ class Outbox:
         self._spent.add(path)
         # On a full disk there may be no receipt: a restart then sends the update again, and is told the same.
         with contextlib.suppress(StateError):
-            files.write(path.with_suffix(_RECEIPT), header.model_dump(mode="json"), durable=False)
+            durable = self._durable and outcome == EVICTED
+            files.write(path.with_suffix(_RECEIPT), header.model_dump(mode="json"), durable=durable)
         settled = [one for one, known in self._headers.items() if known.outcome]
         for old in settled[:-REMEMBERED]:
             files.remove(old)

@@ -270,7 +270,7 @@ def _command_seen(state: State, command: Command) -> Step:
             text = f"evicted by the operator: {command.reason}".removesuffix(": ")
             effects: tuple[Effect, ...] = (ev.Say(text, logging.WARNING),)
             for pending in state.outbox:
-                state, more = delivery.forget(state, pending, "evicted")
+                state, more = delivery.forget(state, pending, ev.EVICTED)
                 effects += more
             return replace(state, paused=text), effects
         case _:

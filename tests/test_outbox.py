@@ -2,18 +2,20 @@ from __future__ import annotations
 
 import contextlib
 import os
+import random
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from edge import files
-from edge.events import Parcel, Ticket
+from edge.events import EVICTED, Parcel, Ticket
 from edge.outbox import REMEMBERED, Outbox
 from schemas import parts
 from schemas.errors import StateError
 from schemas.messages import Task
 from tests.edge_scripts import nonce
+from tests.simulation.disk import Disk, Disks
 from tests.test_files import largest_file
 
 
@@ -48,6 +50,20 @@ def test_must_16_invariant_08_the_same_bytes_are_there_after_a_restart(reopen: R
     assert outbox.contents().parcels == (parcel,)
     assert outbox.blob(ticket()) == blob
     assert reports == []
+
+
+def test_must_33_no_power_cut_brings_an_evicted_update_back(tmp_path: Path) -> None:
+    """Nobody answers it any more, as a duplicate is answered. Seen to fail where an eviction waits for no disk."""
+    for seed in range(20):
+        disks = Disks(tmp_path)
+        disk = disks.add(Disk(tmp_path / f"before.{seed}", {}, random.Random(seed)))  # noqa: S311  - no secret
+        with disks.patched():
+            outbox = Outbox(disk.root / "outbox", print)
+            put(outbox, ticket())
+            outbox.settle(ticket(), EVICTED)
+            after = Disk(tmp_path / f"after.{seed}", disk.left(power_cut=True), disk.draw)
+        contents = Outbox(after.root / "outbox", print).contents()
+        assert (contents.parcels, contents.settled) == ((), (ticket(),))
 
 
 def test_a_settled_update_leaves_its_ticket_and_its_bytes_only_until_the_next(reopen: Reopen, tmp_path: Path) -> None:

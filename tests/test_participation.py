@@ -493,7 +493,7 @@ def test_invariant_11_a_full_disk_skips_the_round_and_says_so() -> None:
 # -- what the operator and the owner want ------------------------------------------------------------------------------
 
 
-def test_pause_cancels_and_resume_takes_the_round_up_again() -> None:
+def test_must_33_pause_cancels_and_resume_takes_the_round_up_again() -> None:
     bench = Bench().settle()
     (start,) = only(bench(ev.RoundSeen(announcement(1))), ev.StartTraining)
     effects = bench(ev.CommandSeen(Command(command="pause", reason="maintenance")))
@@ -506,11 +506,11 @@ def test_pause_cancels_and_resume_takes_the_round_up_again() -> None:
     assert only(bench(ev.CommandSeen(Command(command="resume"))), ev.StartTraining) == [start]
 
 
-def test_evict_also_drops_what_was_not_settled() -> None:
+def test_must_33_evict_also_drops_what_was_not_settled() -> None:
     bench = Bench().settle()
     kept = stored(bench)
     effects = bench(ev.CommandSeen(Command(command="evict")))
-    assert only(effects, ev.Forget) == [ev.Forget(kept.ticket, "evicted")]
+    assert only(effects, ev.Forget) == [ev.Forget(kept.ticket, ev.EVICTED)]
     assert bench.shown().state is DeviceState.PAUSED
 
 

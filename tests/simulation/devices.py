@@ -125,6 +125,11 @@ class Life:
         if self.link is not None:
             self.link.die()
 
+    @property
+    def has_updates(self) -> bool:
+        """Whether it has updates without a receipt."""
+        return self.agent is not None and bool(self.agent._state.outbox)
+
     def gone(self) -> None:
         """Take away what the process had open."""
         self._claimed.close()

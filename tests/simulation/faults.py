@@ -6,7 +6,9 @@ import random
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Final
 
+from schemas import codec
 from schemas.link.memory import MemoryLink
+from schemas.messages import Command
 from schemas.topics import Address, Kind
 from tests.simulation.coordinators import NAME
 from tests.simulation.scenario import TOPICS
@@ -21,6 +23,8 @@ AIMED: Final = 0.2  # share of a coordinator's crashes that wait for a commit, a
 SOON: Final = 60  # operations within which those come
 AFTER: Final = 15  # operations after a commit within which an aimed one comes
 LASTS_S: Final = (1.0, 10.0, 60.0)
+PULLED: Final = 0.3  # share of evicted devices that are then cut from their power
+RESUMED_S: Final = 30.0  # between two words of the operator that all may go on, once it is calm
 YEAR_S: Final = 365.0 * 86_400
 
 
@@ -32,6 +36,7 @@ class Mishaps:
         self._draw = random.Random(f"{world.scenario.seed}/mishaps")  # noqa: S311  - no secret
         self._jumps = random.Random(f"{world.scenario.seed}/jumps")  # noqa: S311  - apart: they must change nothing
         self._vandal = MemoryLink(world.broker, "vandal", lambda _event: None)
+        self._operator = MemoryLink(world.broker, "operator", lambda _event: None)
         self._ways: dict[str, Callable[[], None]] = {
             "device crash": lambda: self._device_dies(power_cut=False),
             "device power cut": lambda: self._device_dies(power_cut=True),
@@ -48,11 +53,13 @@ class Mishaps:
             "wall clock jump": self._clock_jumps,
             "garbage": self._garbage,
             "replay": self._replay,
+            "command": self._command,
         }
 
     def begin(self) -> None:
         """Have each kind come as often as the scenario has it."""
         self._vandal.open()
+        self._operator.open()
         for name, rate in self._world.scenario.mishaps.items():
             if rate:
                 self._next(name, rate)
@@ -147,6 +154,30 @@ class Mishaps:
         if self._world.heard:
             kind = self._draw.choice(sorted(self._world.heard))
             self._vandal.publish(*self._draw.choice(self._world.heard[kind]))
+
+    # -- the operator --------------------------------------------------------------------------------------------------
+
+    def _command(self) -> None:
+        node = self._device()
+        command = self._draw.choice(("pause", "evict", "evict", "resume", "query"))
+        if command == "evict":  # rather one that has something to lose
+            node = next((one for one in self._world.devices if one.life and one.life.has_updates), node)
+        self._world.note(f"{node.name} is to {command}")
+        self._say_command(node.name, Command(command=command, reason="spring cleaning"))
+        if command in {"pause", "evict"}:
+            self._later(lambda: self._say_command(node.name, Command(command="resume")))
+        if command == "evict" and self._draw.random() < PULLED:
+            pull = 2.0 * self._draw.random()
+            self._world.at(self._world.now + pull, lambda: None if self._world.calm else node.kill(power_cut=True))
+
+    def _say_command(self, name: str, command: Command) -> None:
+        self._operator.publish(TOPICS.topic(Address(Kind.COMMAND, device=name)), codec.encode(command))
+
+    def resume_all(self) -> None:
+        """Let all devices go on, again and again, since a command is lost on one that is not there."""
+        for device in self._world.devices:
+            self._say_command(device.name, Command(command="resume"))
+        self._world.at(self._world.now + RESUMED_S, self.resume_all)
 
     # -- disks and clocks ----------------------------------------------------------------------------------------------
 

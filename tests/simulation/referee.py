@@ -239,6 +239,8 @@ class Referee:
         known = self._devices[life.node.name]
         if happening.payload in self.garbage:
             known.garbage += 1
+        elif happening.topic.endswith("/command"):
+            known.told(_json(happening.payload)["command"], life)
         elif happening.topic == _ROUND:
             message = _json(happening.payload)
             known.until[message["nonce"]] = self._world.now + message["remaining_s"]
@@ -247,7 +249,9 @@ class Referee:
         """A device has done what followed from an event."""
         if not life.alive:
             return
-        self._devices[life.node.name].look(life.node)
+        known = self._devices[life.node.name]
+        known.look(life.node)
+        known.evicted |= known.evicting
 
     def device_trains(self, life: DeviceLife, key: str) -> None:
         """A device has its trainer begin."""
@@ -256,6 +260,7 @@ class Referee:
         if (number, task, nonce) in known.digests:
             raise Violation(8, f"{key} is trained again, though its update was on disk")
         known.in_time(nonce, self._world.now, "is worked on")
+        known.is_free(f"{life.node.name} works on {key}")
 
     def device_said(self, life: DeviceLife, topic: str, payload: bytes) -> None:
         """A device publishes something."""
@@ -265,12 +270,15 @@ class Referee:
             self._world.note(f"{life.node.name} joins {join['round']} {join['task']} {join['accepts']}")
             if join["accepts"]:
                 known.in_time(join["nonce"], self._world.now, "is answered")
+                known.is_free(f"{life.node.name} joins round {join['round']}")
         elif "/update/" in topic:
             digest = codec.decode_part(payload).blob.digest
             self._world.note(f"{life.node.name} sends {topic[len(TOPICS.prefix) :]} of {digest[:8]}")
             known.look(life.node)
             if digest not in known.digests.values():
                 raise Violation(8, f"{life.node.name} sends an update that is not on its disk")
+            if digest in known.evicted:
+                raise Violation(33, f"{life.node.name} was evicted, and sends the update {digest[:8]} all the same")
 
 
 class _Desk:
@@ -294,12 +302,31 @@ class _Known:
         self.digests: dict[tuple[str, str, str], str] = {}  # of all updates it ever kept, by round, task and nonce
         self.until: dict[str, float] = {}  # till when a nonce may be answered, by what this life was told
         self.garbage = 0
+        self.paused = False
+        self.evicting: set[str] = set()  # digests of updates without a receipt, as it hears that it is evicted
+        self.evicted: set[str] = set()  # and once it has done what follows from that
 
     def begin(self, agent: Agent) -> None:
         """A life of its process begins."""
         self.until.clear()
         self.garbage = self.session = 0
+        self.paused = False
+        self.evicting = set()
         self._see(agent)
+
+    def told(self, command: str, life: DeviceLife) -> None:
+        """The operator's word reaches it."""
+        if command in {"pause", "evict"}:
+            self.paused = True
+        elif command == "resume":
+            self.paused = False
+        if command == "evict" and not life.disk.full and life.agent is not None:  # there is room to note it
+            self.evicting = {pending.parcel.ref.digest for pending in life.agent._state.outbox}
+
+    def is_free(self, what: str) -> None:
+        """Whether it may take something up."""
+        if self.paused:
+            raise Violation(33, f"its operator has paused it, and {what}")
 
     def look(self, node: DeviceNode) -> None:
         """See what it holds."""

@@ -61,6 +61,8 @@ def plan(width: int) -> Plan:
 
 
 OVERLAPPING: Final = 0.3  # share of the federations whose rounds overlap
+COMMANDED: Final = 0.5  # of those whose operator pauses and evicts devices
+COMMANDS: Final = 15.0  # of them per 100 virtual seconds, at most
 
 PLANS: Final = {width: plan(width) for width in (6, 500)}  # an update of one part, and of several
 PLAN_BYTES: Final = {width: plan.to_bytes() for width, plan in PLANS.items()}
@@ -129,14 +131,18 @@ def draw(seed: int, rounds: int = 24) -> Scenario:
         part_size=1024,
         seed=seed,
     )
-    settings = _overlapping(settings, honest, random.Random(f"overlap/{seed}"))  # noqa: S311  - no secret
+    later = random.Random(f"scenario/{seed}/later")  # noqa: S311  - apart, so that the rest of a seed stays as it was
+    settings = _overlapping(settings, honest, later)
     return Scenario(
         seed=seed,
         width=width,
         settings=settings,
         members=_members(rng, honest, deadline_s),
         faults=_link(rng, wild),
-        mishaps={name: often * wild * rng.choice((0.0, 0.5, 1.0)) / 100 for name, often in MISHAPS.items()},
+        mishaps={
+            **{name: often * wild * rng.choice((0.0, 0.5, 1.0)) / 100 for name, often in MISHAPS.items()},
+            "command": COMMANDS * wild * later.random() / 100 if later.random() < COMMANDED else 0.0,
+        },
         calm_at=rng.uniform(0.3, 1.0) * rounds * 12.0,
         busy_s=rng.choice((0.0, 0.0, 0.2, 2.0)),
     )

@@ -71,6 +71,7 @@ class World:
         self.coordinator = CoordinatorNode(self)
         self.devices = [DeviceNode(self, one) for one in scenario.members if one.kind in {"honest", "slow"}]
         self.liars = [Liar(self, one) for one in scenario.members if one.kind not in {"honest", "slow"}]
+        self.mishaps = Mishaps(self)
         self._due: list[tuple[float, int, Callable[[], None]]] = []
         self._order = itertools.count()
         self._trace = hashlib.sha256()
@@ -142,7 +143,7 @@ class World:
             self.at(device.member.arrives_at, device.start)
         for liar in self.liars:
             self.at(liar.member.arrives_at, liar.start)
-        Mishaps(self).begin()
+        self.mishaps.begin()
         self.at(self.scenario.calm_at, self._calm_down)
         while (result := self._coordinate()) is None or result.stopped:
             self.run_until(self.now + self.draw.random() * self.draw.choice(DOWN_S))
@@ -180,6 +181,8 @@ class World:
                 node.life.spare()
         for device in self.devices:
             device.start()
+        if self.scenario.mishaps.get("command"):
+            self.mishaps.resume_all()
 
     # What befalls nodes.
 
