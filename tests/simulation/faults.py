@@ -10,7 +10,7 @@ from schemas import codec
 from schemas.link.memory import MemoryLink
 from schemas.messages import Command
 from schemas.topics import Address, Kind
-from tests.simulation.coordinators import NAME
+from tests.simulation.coordinators import NAME, SECOND
 from tests.simulation.scenario import TOPICS
 
 if TYPE_CHECKING:
@@ -23,6 +23,7 @@ AIMED: Final = 0.2  # share of a coordinator's crashes that wait for a commit, a
 SOON: Final = 60  # operations within which those come
 AFTER: Final = 15  # operations after a commit within which an aimed one comes
 LASTS_S: Final = (1.0, 10.0, 60.0)
+STAYS_S: Final = (5.0, 60.0, 300.0)  # a second coordinator
 PULLED: Final = 0.3  # share of evicted devices that are then cut from their power
 RESUMED_S: Final = 30.0  # between two words of the operator that all may go on, once it is calm
 YEAR_S: Final = 365.0 * 86_400
@@ -54,6 +55,7 @@ class Mishaps:
             "garbage": self._garbage,
             "replay": self._replay,
             "command": self._command,
+            "second coordinator": self._second,
         }
 
     def begin(self) -> None:
@@ -63,6 +65,8 @@ class Mishaps:
         for name, rate in self._world.scenario.mishaps.items():
             if rate:
                 self._next(name, rate)
+        if self._world.scenario.second:
+            self._next("second coordinator", self._world.scenario.second)
 
     def _next(self, name: str, rate: float) -> None:
         draw = self._jumps if name == "wall clock jump" else self._draw
@@ -82,7 +86,10 @@ class Mishaps:
         return self._draw.choice(self._world.devices)
 
     def _anybody(self) -> str:
-        return self._draw.choice([NAME, *(device.name for device in self._world.devices)])
+        names = [NAME, *(device.name for device in self._world.devices)]
+        if self._world.second.life is not None:
+            names.append(SECOND)
+        return self._draw.choice(names)
 
     # -- processes -----------------------------------------------------------------------------------------------------
 
@@ -112,6 +119,24 @@ class Mishaps:
         if life is not None:
             self._world.note("coordinator is asked to stop")
             life.service.stop()
+
+    def _second(self) -> None:
+        """Somebody starts another coordinator, and ends it some time, by a word or the hard way."""
+        if self._world.second.life is not None:
+            return
+        self._world.start_second()
+        life, lasts_s = self._world.second.life, self._draw.random() * self._draw.choice(STAYS_S)
+        way = self._draw.choice(("stop", "crash", "power cut"))
+
+        def end() -> None:
+            if life is None or life is not self._world.second.life or self._world.calm:
+                return
+            if way == "stop":
+                life.service.stop()
+            else:
+                self._world.end_second(power_cut=way == "power cut")
+
+        self._world.at(self._world.now + lasts_s, end)
 
     # -- the link ------------------------------------------------------------------------------------------------------
 

@@ -11,6 +11,7 @@ import numpy as np
 import safetensors.numpy
 
 from schemas import codec, compression
+from schemas.messages import RunSettings
 from tests.simulation.arithmetic import Arithmetic, Flat
 from tests.simulation.disk import Journal
 from tests.simulation.scenario import Scenario
@@ -51,13 +52,14 @@ class Attempt:
 class Ledger:
     """One run's."""
 
-    def __init__(self, scenario: Scenario) -> None:
+    def __init__(self, scenario: Scenario, settings: RunSettings) -> None:
         self.chain: list[str] = []  # digests by version
         self.attempts: dict[str, Attempt] = {}  # by nonce
         self.closed = 0
         self.early: set[tuple[str, str]] = set()  # device and digest of updates acknowledged when they were not on disk
         self._scenario = scenario
-        self._arithmetic = Arithmetic(scenario.settings, scenario.model().flat)
+        self._settings = settings
+        self._arithmetic = Arithmetic(settings, scenario.model().flat)
         self._kept: set[tuple[str, str]] = set()  # devices and digests of all updates that were ever on disk
         self._counting: set[tuple[str, str]] = set()  # but those of abandoned attempts
         self._counted_in: dict[tuple[str, str], str] = {}  # nonces by the nonce that an update answers, and its device
@@ -120,9 +122,8 @@ class Ledger:
         if attempt is None:
             attempt = self._opened(nonce, Attempt(number, task, attempt_number, version, digest))
             yield f"opens {number} {task} {attempt_number}"
-        if attempt.phase == COLLECTING:
-            if phase != "abandoned":
-                yield from self._keep(journal, nonce, attempt)
+        if attempt.phase == COLLECTING and phase != "abandoned":
+            yield from self._keep(journal, nonce, attempt)
         if phase == attempt.phase:
             return
         if attempt.phase != COLLECTING:
@@ -151,7 +152,7 @@ class Ledger:
     @property
     def unmeasured(self) -> bool:
         """Whether the newest version has yet to be evaluated, and the round after it has yet to be opened."""
-        settings, number = self._scenario.settings, len(self.chain) - 1
+        settings, number = self._settings, len(self.chain) - 1
         if not settings.evaluate or (settings.max_staleness is not None and number < settings.rounds) or not number:
             return False
         after = {(number, "evaluate"), (number + 1, "train")}
@@ -179,7 +180,7 @@ class Ledger:
 
     def _check_age(self, attempt: Attempt, device: str, number: int) -> None:
         """One update counts for a device and a round, and only the open round's but where rounds overlap."""
-        limit = (self._scenario.settings.max_staleness or 0) if attempt.task == "train" else 0
+        limit = (self._settings.max_staleness or 0) if attempt.task == "train" else 0
         if not attempt.round - limit <= number <= attempt.round:
             raise Violation(1, f"an update of {device} for round {number} counts in round {attempt.round}")
         for other in self.attempts.values():
@@ -198,7 +199,7 @@ class Ledger:
         counted = attempt.updates.keys()
         if lost := attempt.receipts - counted:
             raise Violation(2, f"accepted and not in round {attempt.round}: {', '.join(_named(lost))}")
-        if len(counted) < (self._scenario.settings.quorum if attempt.task == "train" else 1):
+        if len(counted) < (self._settings.quorum if attempt.task == "train" else 1):
             raise Violation(3, f"round {attempt.round} is committed with {len(counted)} updates")
         rows = journal.ask("SELECT device, examples, blob FROM updates WHERE counted = ? ORDER BY device", (nonce,))
         if attempt.task == "evaluate":
@@ -240,7 +241,7 @@ class Ledger:
         if resumes not in {None, nonce} and self.attempts[resumes or ""].phase == COLLECTING:
             raise Violation(4, "after a restart another attempt goes on than was open")
         if resumes == nonce and (left := self._left) is not None:
-            settings = self._scenario.settings
+            settings = self._settings
             slack = max(1.0, 0.02 * settings.deadline_s) + 1.0 + 2 * self._scenario.busy_s
             if remaining_s > max(GRACE_S, left + slack):
                 raise Violation(

@@ -19,6 +19,7 @@ from schemas.errors import DiskFull, StateError, WireError
 from schemas.link.link import Inbound
 from schemas.messages import DeviceState
 from schemas.topics import Address, Kind
+from tests.simulation.coordinators import NAME
 from tests.simulation.disk import Journal
 from tests.simulation.ledger import Ledger, Violation
 from tests.simulation.scenario import TOPICS
@@ -51,8 +52,7 @@ class Referee:
     def __init__(self, world: World) -> None:
         self._world = world
         self.garbage: set[bytes] = set()  # payloads nobody must take for anything
-        self._ledger = Ledger(world.scenario)
-        self._desk = _Desk()
+        self._coordinators: dict[str, _Coordinator] = {}
         self._devices: dict[str, _Known] = {}
         self._limit_s: float | None = None
         self._looked: dict[str, tuple[float, int]] = {}
@@ -60,19 +60,30 @@ class Referee:
     @property
     def rounds(self) -> int:
         """How many attempts at training have ended."""
-        return self._ledger.closed
+        return self._of(NAME).ledger.closed
 
     @property
     def versions(self) -> int:
         """How many rounds were committed."""
-        return len(self._ledger.chain) - 1 if self._ledger.chain else 0
+        return len(self._of(NAME).ledger.chain) - 1 if self._of(NAME).ledger.chain else 0
+
+    def _of(self, name: str) -> _Coordinator:
+        """What is known of a coordinator."""
+        if name not in self._coordinators:
+            scenario = self._world.scenario
+            settings = scenario.settings if name == NAME else scenario.second_settings
+            self._coordinators[name] = _Coordinator(Ledger(scenario, settings))
+        return self._coordinators[name]
 
     # -- the coordinator -----------------------------------------------------------------------------------------------
 
-    def committed(self, life: CoordinatorLife, journal: Journal) -> None:
-        """A transaction of the journal is on disk."""
-        for line in self._ledger.read(journal, can_evaluate=self._can_evaluate(life)):
+    def committed(self, life: CoordinatorLife, journal: Journal) -> bool:
+        """A transaction of the journal is on disk; whether it was a new version's."""
+        ledger = self._of(life.node.name).ledger
+        before = len(ledger.chain)
+        for line in ledger.read(journal, can_evaluate=self._can_evaluate(life)):
             self._world.note(line)
+        return len(ledger.chain) > before
 
     def _can_evaluate(self, life: CoordinatorLife) -> bool:
         """Whether it knows devices that could evaluate, and has not waited a deadline for them."""
@@ -86,21 +97,22 @@ class Referee:
         match event:
             case seen.Started():
                 assert life.disk.journal is not None
-                self._ledger.audit(life.disk.journal)
-                self._desk = _Desk()
+                known = self._of(life.node.name)
+                known.ledger.audit(life.disk.journal)
+                known.desk = _Desk()
             case seen.Paused():
                 self._world.note("coordinator pauses")
                 self._world.faults["pause"] += 1
             case seen.Resumed():
                 self._world.note("coordinator goes on")
             case seen.MessageRejected(topic=topic):
-                self._desk.garbage[topic] -= 1
+                self._of(life.node.name).desk.garbage[topic] -= 1
             case _:
                 pass
 
     def coordinator_hears(self, life: CoordinatorLife, message: Inbound) -> None:
         """It takes a message from its queue."""
-        desk = self._desk
+        desk, ledger = self._of(life.node.name).desk, self._of(life.node.name).ledger
         desk.unacknowledged += 1
         paused = life.reactor is not None and life.reactor._pause is not None
         if message.payload in self.garbage:
@@ -119,32 +131,33 @@ class Referee:
                 have.add(index)
                 if len(have) == parts:
                     desk.complete.add((device, digest))
-                self._ledger.early.discard((device, digest))
+                ledger.early.discard((device, digest))
 
-    def coordinator_acked(self, life: CoordinatorLife, message: Inbound) -> None:  # noqa: ARG002  - as the others
+    def coordinator_acked(self, life: CoordinatorLife, message: Inbound) -> None:
         """It acknowledges a message to the broker."""
-        desk = self._desk
+        desk, ledger = self._of(life.node.name).desk, self._of(life.node.name).ledger
         desk.unacknowledged -= 1
         if message.payload not in self.garbage and "/update/" in message.topic and (part := _part(message)):
             update = part[:2]
-            if update in desk.complete and not self._ledger.keeps(*update):
-                self._ledger.early.add(update)
+            if update in desk.complete and not ledger.keeps(*update):
+                ledger.early.add(update)
 
     def coordinator_waits(self, life: CoordinatorLife) -> None:
         """A turn is over; it waits for what comes next."""
         self.moves(life.node.name)
-        reactor, desk = life.reactor, self._desk
+        reactor, known = life.reactor, self._of(life.node.name)
         if reactor is None or reactor._performer.finish is not None:
             return
-        self._check_messages(reactor)
+        self._world.leaders.waits(life)
+        self._check_messages(reactor, known.desk)
         state, clock = reactor._state, reactor._clock
         if isinstance(stage := state.stage, Collecting) and not clock.stopped_for:
             left_s = stage.opened_at + state.rules.deadline_s - clock.now()
             if left_s < -EPSILON_S:
                 raise Violation(0, f"round {state.round} is open {-left_s:.3f} s after its deadline")
-            self._ledger.left = {stage.ticket.nonce: left_s}
+            known.ledger.left = {stage.ticket.nonce: left_s}
         for name, member in reactor._fleet.members.items():
-            if member.state is DeviceState.OFFLINE and member.session != desk.sessions.get(name, member.session):
+            if member.state is DeviceState.OFFLINE and member.session != known.desk.sessions.get(name, member.session):
                 raise Violation(0, f"the stale will of {name}'s session {member.session} is believed")
         publisher, inbox = reactor._publisher, reactor._inbox
         if len(publisher._queue) > QUEUE or len(publisher._tree) > TREE:
@@ -152,9 +165,9 @@ class Referee:
         if inbox.buffered > inbox._room:
             raise Violation(11, f"{inbox.buffered} bytes of unfinished updates")
 
-    def _check_messages(self, reactor: Reactor) -> None:
+    def _check_messages(self, reactor: Reactor, desk: _Desk) -> None:
         """What a turn leaves behind; one that begins or ends a pause may leave some of it to the next."""
-        desk, rests = self._desk, reactor._pause is not None or bool(reactor._aside)
+        rests = reactor._pause is not None or bool(reactor._aside)
         if len(reactor._aside) > PUT_ASIDE:
             raise Violation(11, f"{len(reactor._aside)} messages are put aside")
         if not (rests or desk.rested):
@@ -173,23 +186,24 @@ class Referee:
         if times > SPINS:
             raise Violation(0, f"{name} spins")
 
-    def coordinator_said(self, life: CoordinatorLife, topic: str, payload: bytes) -> None:  # noqa: ARG002  - likewise
+    def coordinator_said(self, life: CoordinatorLife, topic: str, payload: bytes) -> None:
         """It publishes something."""
+        ledger = self._of(life.node.name).ledger
         if topic == _ROUND:
-            self._announced(_json(payload))
+            self._announced(ledger, _json(payload))
         elif topic == _MODEL:
             pointer = _json(payload)
-            self._ledger.published(pointer["version"], pointer["digest"], pointer["previous"])
+            ledger.published(pointer["version"], pointer["digest"], pointer["previous"])
         elif "/receipt/" in topic:
             receipt = _json(payload)
             self._world.note(f"receipt {receipt['round']} {receipt['task']} {receipt['device']} {receipt['outcome']}")
             if receipt["outcome"] in {"accepted", "duplicate"}:
-                self._ledger.receipted(receipt["nonce"], receipt["device"], receipt["outcome"])
+                ledger.receipted(receipt["nonce"], receipt["device"], receipt["outcome"])
 
-    def _announced(self, announcement: dict[str, Any]) -> None:
+    def _announced(self, ledger: Ledger, announcement: dict[str, Any]) -> None:
         self._world.note(f"announces {announcement['round']} {announcement['task']} {announcement['phase']}")
         if announcement["phase"] == "collecting":
-            self._ledger.announced(announcement["nonce"], announcement["remaining_s"])
+            ledger.announced(announcement["nonce"], announcement["remaining_s"])
 
     def disk_refused(self, life: CoordinatorLife, error: StateError) -> None:
         """The coordinator ended because its disk won't."""
@@ -204,7 +218,7 @@ class Referee:
     def finished(self, result: RunResult) -> None:
         """The run has come to its end."""
         self._world.note(f"finished at version {result.version}")
-        if (result.version, result.digest) != self._ledger.newest:
+        if (result.version, result.digest) != self._of(NAME).ledger.newest:
             raise Violation(5, f"the run ends with version {result.version}, and not with the newest committed")
         if result.version != self._world.scenario.settings.rounds:
             raise Violation(0, f"the run is over at version {result.version}")
@@ -281,6 +295,14 @@ class Referee:
                 raise Violation(33, f"{life.node.name} was evicted, and sends the update {digest[:8]} all the same")
 
 
+class _Coordinator:
+    """What is known of one coordinator through all its lives."""
+
+    def __init__(self, ledger: Ledger) -> None:
+        self.ledger = ledger
+        self.desk = _Desk()
+
+
 class _Desk:
     """What one life of the coordinator has in hand."""
 
@@ -298,6 +320,7 @@ class _Known:
 
     def __init__(self) -> None:
         self.version = -1
+        self.run = ""
         self.session = 0  # of the coordinator, in this life
         self.digests: dict[tuple[str, str, str], str] = {}  # of all updates it ever kept, by round, task and nonce
         self.until: dict[str, float] = {}  # till when a nonce may be answered, by what this life was told
@@ -349,6 +372,8 @@ class _Known:
                 raise Violation(0, f"{agent.name} believes the stale session {state.coordinator.session}")
             self.session = state.coordinator.session
         if state.model is not None:
+            if state.model.run != self.run:
+                self.version, self.run = -1, state.model.run
             if state.model.version < self.version:
                 raise Violation(7, f"{agent.name} goes back from model {self.version} to {state.model.version}")
             self.version = state.model.version

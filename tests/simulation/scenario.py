@@ -17,6 +17,7 @@ from schemas.topics import Topics
 
 TOPICS: Final = Topics("sim")
 RUN: Final = "run-1"
+SECOND_RUN: Final = "run-2"
 CALM: Final = Faults()
 
 # How often each kind of mishap comes, in times per 100 virtual seconds, where a seed has it at its worst.
@@ -62,6 +63,8 @@ def plan(width: int) -> Plan:
 
 OVERLAPPING: Final = 0.3  # share of the federations whose rounds overlap
 COMMANDED: Final = 0.5  # of those whose operator pauses and evicts devices
+CONTESTED: Final = 0.3  # of those in which a second coordinator is started
+STARTED: Final = 5.0  # times per 100 virtual seconds that it is, at most
 COMMANDS: Final = 15.0  # of them per 100 virtual seconds, at most
 
 PLANS: Final = {width: plan(width) for width in (6, 500)}  # an update of one part, and of several
@@ -92,11 +95,17 @@ class Scenario:
     mishaps: dict[str, float]  # per virtual second, until ``calm_at``
     calm_at: float
     busy_s: float  # the longest the coordinator takes for a turn
+    second: float = 0.0  # how often a second coordinator is started, per virtual second
 
     @property
     def plan(self) -> Plan:
         """The run's plan."""
         return PLANS[self.width]
+
+    @property
+    def second_settings(self) -> RunSettings:
+        """Those of a second coordinator: a run of its own."""
+        return self.settings.model_copy(update={"run": SECOND_RUN})
 
     def model(self) -> Parameters:
         """Version 0."""
@@ -145,6 +154,7 @@ def draw(seed: int, rounds: int = 24) -> Scenario:
         },
         calm_at=rng.uniform(0.3, 1.0) * rounds * 12.0,
         busy_s=rng.choice((0.0, 0.0, 0.2, 2.0)),
+        second=STARTED * wild * later.random() / 100 if later.random() < CONTESTED else 0.0,
     )
 
 

@@ -18,13 +18,16 @@ from pathlib import Path
 from typing import Final
 from unittest import mock
 
+import coordinator.service
 from coordinator.service import RunResult
-from schemas.errors import BrokerUnreachable, FederationError, StateError
+from schemas.errors import BrokerUnreachable, FederationError, StateError, Superseded
 from schemas.link.memory import MemoryBroker, MemoryLink
-from tests.simulation.coordinators import NAME, CoordinatorNode
+from schemas.link.outbound import Publication
+from tests.simulation.coordinators import NAME, SECOND, CoordinatorNode, Life, LifeBeside, watched
 from tests.simulation.devices import DeviceNode
 from tests.simulation.disk import Disk, Disks
 from tests.simulation.faults import Mishaps
+from tests.simulation.leaders import Leaders
 from tests.simulation.liars import Liar
 from tests.simulation.referee import Referee, Violation
 from tests.simulation.scenario import CALM, Scenario
@@ -64,11 +67,13 @@ class World:
         self.heard: dict[str, deque[tuple[str, bytes]]] = {}  # what somebody might say again, by what it is
         self.draw = random.Random(f"{scenario.seed}/world")  # noqa: S311  - no secret
         link = random.Random(f"{scenario.seed}/link")  # noqa: S311
-        self.broker = MemoryBroker(faults=scenario.faults, draw=link)
+        self.broker = _Broker(self, link)
         self.referee = Referee(self)
+        self.leaders = Leaders(self)
         self.calm = not scenario.mishaps
         self.failures = 0
-        self.coordinator = CoordinatorNode(self)
+        self.coordinator = CoordinatorNode(self, NAME, scenario.settings)
+        self.second = CoordinatorNode(self, SECOND, scenario.second_settings)
         self.devices = [DeviceNode(self, one) for one in scenario.members if one.kind in {"honest", "slow"}]
         self.liars = [Liar(self, one) for one in scenario.members if one.kind not in {"honest", "slow"}]
         self.mishaps = Mishaps(self)
@@ -126,8 +131,12 @@ class World:
             stack.enter_context(_quiet("edge"))
             stack.enter_context(self.disks.patched())
             stack.enter_context(mock.patch.object(os, "urandom", self.draw.randbytes))
+            stack.enter_context(mock.patch.object(coordinator.service, "Reactor", watched))
             try:
-                self._live()
+                try:
+                    self._live()
+                finally:
+                    self.end_second(power_cut=False)
             except Violation as violation:
                 outcome.violation = str(violation)
             except Exception as error:  # noqa: BLE001  - what a node must never raise
@@ -145,25 +154,40 @@ class World:
             self.at(liar.member.arrives_at, liar.start)
         self.mishaps.begin()
         self.at(self.scenario.calm_at, self._calm_down)
-        while (result := self._coordinate()) is None or result.stopped:
+        while (result := self._coordinate(self.coordinator.next_life())) is None or result.stopped:
             self.run_until(self.now + self.draw.random() * self.draw.choice(DOWN_S))
         self.referee.finished(result)
 
-    def _coordinate(self) -> RunResult | None:
-        self.note("coordinator starts")
-        life = self.coordinator.next_life()
+    def _coordinate(self, life: Life) -> RunResult | None:
+        name = life.node.name
+        self.note(f"{name} starts")
         try:
-            return self.coordinator.live(life)
+            return life.node.live(life)
+        except Superseded:
+            self.note(f"{name} ends: there is another one")
+            self.faults["coordinator superseded"] += 1
         except FederationError as error:  # what its documentation says it may end with; its operator starts it again
             self.note(f"run failed: {error}")
-            self.failures += 1
+            self.failures += life.node is self.coordinator
             self.referee.failed()
         except BrokerUnreachable:  # not within its first ten seconds
-            self.note("coordinator ends: no broker")
+            self.note(f"{name} ends: no broker")
         except StateError as error:
-            self.note("coordinator ends: its disk won't")
+            self.note(f"{name} ends: its disk won't")
             self.referee.disk_refused(life, error)
         return None
+
+    def start_second(self) -> None:
+        """Start a second coordinator, unless there is one."""
+        if self.second.life is None:
+            life = self.second.next_life(beside=True)
+            assert isinstance(life, LifeBeside)
+            life.start(lambda: self._coordinate(life))
+
+    def end_second(self, *, power_cut: bool) -> None:
+        """Kill the second coordinator, where there is one."""
+        if isinstance(life := self.second.life, LifeBeside):
+            life.kill(power_cut=power_cut)
 
     def _calm_down(self) -> None:
         """From here on nothing goes wrong any more, and what is down comes back."""
@@ -171,7 +195,9 @@ class World:
         self.calm = True
         self.broker.faults = CALM
         self.broker.start()
-        for name in (NAME, *(device.name for device in self.devices)):
+        if self.second.life is not None:
+            self.second.life.service.stop()
+        for name in (NAME, SECOND, *(device.name for device in self.devices)):
             self.broker.mend(name)
             self.broker.cut(name)
         nodes: list[CoordinatorNode | DeviceNode] = [self.coordinator, *self.devices]
@@ -192,10 +218,10 @@ class World:
         self._lost(node.name, power_cut=power_cut)
         self.at(self.now + self.draw.random() * self.draw.choice(DOWN_S), node.start)
 
-    def coordinator_died(self, *, power_cut: bool) -> None:
+    def coordinator_died(self, node: CoordinatorNode, *, power_cut: bool) -> None:
         """The broker notices, or thinks for a while that it is still there."""
-        self.note(f"coordinator dies{' by a power cut' if power_cut else ''}")
-        self._lost(NAME, power_cut=power_cut)
+        self.note(f"{node.name} dies{' by a power cut' if power_cut else ''}")
+        self._lost(node.name, power_cut=power_cut)
 
     def discard(self, disk: Disk) -> None:
         """A process is gone: nobody looks at its directory any more."""
@@ -218,6 +244,25 @@ class World:
                 self.broker.cut(client_id)
 
         self.at(self.now + self.draw.random() * KEEPALIVE_S, notice)
+
+
+class _Broker(MemoryBroker):
+    """The world's, which is watched."""
+
+    def __init__(self, world: World, draw: random.Random) -> None:
+        super().__init__(faults=world.scenario.faults, draw=draw)
+        self._world = world
+
+    def accept(self, publication: Publication) -> None:
+        """Take a publication."""
+        self._world.leaders.accepted(publication)
+        super().accept(publication)
+
+    def stop(self, *, forget: bool = False) -> None:
+        """Go down."""
+        super().stop(forget=forget)
+        if forget:
+            self._world.leaders.forgotten()
 
 
 class _quiet:  # noqa: N801  - a context manager

@@ -1,0 +1,116 @@
+"""Who may write the retained tree: what each coordinator has heard of others, and whose documents reach the broker.
+
+The numbers are MUSTs of the protocol. What was lost on its way nobody can heed, so that what the broker holds is only
+judged where the link loses nothing.
+"""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING, Any, Final
+
+from coordinator.leadership import PATIENCE
+from coordinator.service import HEARTBEAT_S
+from schemas.link.link import Inbound
+from schemas.link.outbound import Publication
+from schemas.topics import Address, Kind
+from tests.simulation.ledger import Violation
+from tests.simulation.scenario import TOPICS
+
+if TYPE_CHECKING:
+    from tests.simulation.coordinators import Life
+    from tests.simulation.world import World
+
+STATUS: Final = TOPICS.topic(Address(Kind.COORDINATOR))
+SERVING: Final = {"starting", "running", "paused"}
+SLACK_S: Final = 2.0  # for what waits in a queue, besides the link's delays and a turn's time
+_DOCUMENTS: Final = {TOPICS.topic(Address(kind)) for kind in (Kind.RUN, Kind.MODEL, Kind.ROUND)}
+
+
+class Leaders:
+    """One world's."""
+
+    def __init__(self, world: World) -> None:
+        self._world = world
+        self._newest: dict[str, Any] | None = None  # status of the highest rank that the broker was given
+        self._since = 0.0  # when the broker was given the first status of its session
+        self._serves_since = 0.0  # and one that serves after others
+        self._lives: dict[str, Life] = {}  # the newest of each instance that has said something
+
+    def hears(self, life: Life, message: Inbound) -> None:
+        """A coordinator takes from its queue what somebody published as the coordinator's status."""
+        if message.payload in self._world.referee.garbage:
+            return
+        status = json.loads(message.payload)
+        before, life.last_seen = life.last_seen, status
+        if life.reactor is not None:
+            ours = life.service._performer
+            assert ours is not None
+            if _rank(status) > (ours.status.session, ours.status.instance):
+                life.silenced = 30
+        elif status["instance"] != life.instance and status["state"] in SERVING:
+            anew = before is not None and before["instance"] == status["instance"] and before != status
+            if anew or not message.retained:
+                life.silenced = 29
+
+    def said(self, life: Life, topic: str, payload: bytes) -> None:
+        """A coordinator publishes something."""
+        if life.silenced:
+            raise Violation(life.silenced, f"{life.node.name} knows of another coordinator, and publishes {topic}")
+        if topic == STATUS:
+            life.said_at = self._world.now
+            self._lives[json.loads(payload)["instance"]] = life
+
+    def waits(self, life: Life) -> None:
+        """A coordinator's turn is over."""
+        assert life.reactor is not None
+        silent_s = self._world.now - life.said_at
+        if life.reactor._office.held and silent_s > HEARTBEAT_S + 2 * self._world.scenario.busy_s + SLACK_S:
+            raise Violation(31, f"{life.node.name} serves, and has not said so for {silent_s:.0f} s")
+
+    def forgotten(self) -> None:
+        """The broker has lost all it retained."""
+        self._newest = None
+
+    def accepted(self, publication: Publication) -> None:
+        """The broker takes a publication."""
+        if not publication.retain or not publication.payload or publication.topic not in {STATUS, *_DOCUMENTS}:
+            return
+        document = json.loads(publication.payload)
+        if publication.topic == STATUS:
+            self._status(document)
+            if document["state"] not in SERVING:
+                return  # a last will may come at any time
+        newest, bound_s = self._newest, self._bound_s()
+        if newest is None or document["run"] == newest["run"] or self._world.now <= self._since + bound_s:
+            return
+        raise Violation(30, f"{document['run']} is written {self._world.now - self._since:.1f} s after {newest['run']}")
+
+    def _status(self, status: dict[str, Any]) -> None:
+        before, now, served_since = self._newest, self._world.now, self._serves_since
+        if before is not None and _rank(status) < _rank(before):
+            return
+        self._newest = status
+        if before is None or before["state"] not in SERVING:
+            self._serves_since = now
+        if before is not None and _rank(status) == _rank(before):
+            return
+        self._since = self._serves_since = now
+        if before is None or before["instance"] == status["instance"] or before["state"] not in SERVING:
+            return
+        life = self._lives.get(status["instance"])
+        waited_s = 0.0 if life is None else now - life.looks_since
+        if waited_s < PATIENCE * HEARTBEAT_S and now > served_since + self._bound_s():
+            name = "a coordinator" if life is None else life.node.name
+            raise Violation(29, f"{name} takes over from one that serves, after {waited_s:.1f} s")
+
+    def _bound_s(self) -> float:
+        """How long another one's word may take to end a coordinator's own; infinite where it may be lost."""
+        faults, scenario = self._world.scenario.faults, self._world.scenario
+        if faults.loss:
+            return float("inf")
+        return 2 * faults.delay_s + 2 * faults.uplink_s + 2 * scenario.busy_s + SLACK_S
+
+
+def _rank(status: dict[str, Any]) -> tuple[int, str]:
+    return status["session"], status["instance"]
