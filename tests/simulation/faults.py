@@ -23,6 +23,7 @@ AIMED: Final = 0.2  # share of a coordinator's crashes that wait for a commit, a
 SOON: Final = 60  # operations within which those come
 AFTER: Final = 15  # operations after a commit within which an aimed one comes
 LASTS_S: Final = (1.0, 10.0, 60.0)
+GONE: Final = 0.5  # share of the starts of a second coordinator at which the first has lost its connection
 STAYS_S: Final = (5.0, 60.0, 300.0)  # a second coordinator
 PULLED: Final = 0.3  # share of evicted devices that are then cut from their power
 RESUMED_S: Final = 30.0  # between two words of the operator that all may go on, once it is calm
@@ -121,9 +122,12 @@ class Mishaps:
             life.service.stop()
 
     def _second(self) -> None:
-        """Somebody starts another coordinator, and ends it some time, by a word or the hard way."""
+        """Somebody starts another coordinator, where the first seems gone or not, and ends it, kindly or not."""
         if self._world.second.life is not None:
             return
+        if self._draw.random() < GONE:
+            self._world.broker.cut(NAME, bar=True)
+            self._later(lambda: self._world.broker.mend(NAME))
         self._world.start_second()
         life, lasts_s = self._world.second.life, self._draw.random() * self._draw.choice(STAYS_S)
         way = self._draw.choice(("stop", "crash", "power cut"))

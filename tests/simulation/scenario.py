@@ -64,7 +64,7 @@ def plan(width: int) -> Plan:
 OVERLAPPING: Final = 0.3  # share of the federations whose rounds overlap
 COMMANDED: Final = 0.5  # of those whose operator pauses and evicts devices
 CONTESTED: Final = 0.3  # of those in which a second coordinator is started
-STARTED: Final = 5.0  # times per 100 virtual seconds that it is, at most
+STARTED: Final = 8.0  # times per 100 virtual seconds that it is, at most
 COMMANDS: Final = 15.0  # of them per 100 virtual seconds, at most
 
 PLANS: Final = {width: plan(width) for width in (6, 500)}  # an update of one part, and of several
