@@ -83,6 +83,9 @@ def test_scenarios_cover_what_a_run_can_be() -> None:
     assert {one.settings.strategy.name for one in scenarios} == {"fedavg", "fedavgm"}
     assert {one.settings.evaluate for one in scenarios} == {True, False}
     assert {one.width for one in scenarios} == {6, 500}
+    assert {one.settings.max_staleness for one in scenarios} == {None, 1, 2, 3}
+    assert any(one.second for one in scenarios)
+    assert any(one.mishaps["command"] for one in scenarios)
 
 
 def kinds(scenario: Scenario) -> set[str]:

@@ -7,16 +7,17 @@ has no switch for any of this.
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from coordinator import admission, inbox, models, reactor
+from coordinator import admission, inbox, leadership, models, reactor
 from coordinator import events as ce
 from coordinator import round as core
+from coordinator.aggregation import mean
 from coordinator.database import Database
 from coordinator.events import Event, Header
 from coordinator.fleet import Fleet, Member
@@ -27,14 +28,16 @@ from coordinator.performer import Batch, Performer
 from coordinator.reactor import Reactor
 from coordinator.round_state import Collecting, State
 from coordinator.run_store import RunStore
+from coordinator.service import CoordinatorService
 from edge import delivery, files, participation
 from edge.events import Parcel
 from edge.outbox import Contents, Outbox
 from edge.participation_state import Step
 from schemas.errors import Reject
 from schemas.link.link import Inbound
-from schemas.messages import DeviceState, DeviceStatus, Outcome, RoundSummary
+from schemas.messages import Command, CoordinatorStatus, DeviceState, DeviceStatus, Outcome, RoundSummary
 from tests.simulation.run import outcomes
+from tests.simulation.scenario import draw
 
 Plant = Callable[[pytest.MonkeyPatch], None]
 SEEDS = range(1, 61)
@@ -314,3 +317,89 @@ def test_a_planted_bug_is_found(planted: Bug, monkeypatch: pytest.MonkeyPatch) -
     planted.plant(monkeypatch)
     seed, violation = hunt(planted.seed)
     assert violation.startswith(planted.breaks), f"seed {seed} of {SEEDS}: {violation or 'nothing was found'}"
+
+
+# -- rounds that overlap, second coordinators, the operator's word, evaluations ----------------------------------------
+
+CONTESTED = [seed for seed in range(1, 200) if draw(seed, ROUNDS).second]
+OVERLAPPING = [seed for seed in range(1, 200) if draw(seed, ROUNDS).settings.max_staleness]
+COMMANDED = [seed for seed in range(1, 200) if draw(seed, ROUNDS).mishaps["command"]]
+MANY = 25  # of such seeds
+
+
+def stale_updates_weigh_as_much_as_fresh_ones(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(mean, "discount", lambda _staleness: mean.WHOLE)
+
+
+def what_earlier_versions_hold_counts_again(patch: pytest.MonkeyPatch) -> None:
+    remembering = core._remembering
+
+    def forgetful(state: State, collected: Collecting) -> State:
+        return replace(remembering(state, collected), counted=frozenset())
+
+    patch.setattr(core, "_remembering", forgetful)
+
+
+def a_newcomer_takes_no_notice_of_a_sign_of_life(patch: pytest.MonkeyPatch) -> None:
+    sees = leadership._newcomer_sees
+
+    def careless(state: leadership.State, status: CoordinatorStatus | None, retained: bool) -> leadership.Step:  # noqa: FBT001
+        return sees(state, status, retained=True) if retained else (state, ())
+
+    patch.setattr(leadership, "_newcomer_sees", careless)
+
+
+def a_coordinator_stays_where_a_newer_one_shows(patch: pytest.MonkeyPatch) -> None:
+    sees = leadership._sees
+
+    def stubborn(state: leadership.State, status: CoordinatorStatus | None) -> leadership.Step:
+        after, effects = sees(state, status)
+        return (state, ()) if isinstance(after.stage, leadership.GaveUp) else (after, effects)
+
+    patch.setattr(leadership, "_sees", stubborn)
+
+
+def a_second_coordinator_does_not_look_around(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(CoordinatorService, "_is_free", lambda *_: True)
+
+
+def a_device_does_not_pause(patch: pytest.MonkeyPatch) -> None:
+    seen = participation._command_seen
+
+    def deaf(state: Any, command: Command) -> Step:
+        return (state, ()) if command.command == "pause" else seen(state, command)
+
+    patch.setattr(participation, "_command_seen", deaf)
+
+
+def a_power_cut_undoes_an_eviction(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr("edge.outbox.EVICTED", "")
+
+
+def a_crash_right_after_a_commit_skips_the_evaluation(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(RunStore, "_is_unmeasured", lambda *_: False)
+
+
+@pytest.mark.parametrize(
+    ("plant", "seeds", "breaks"),
+    [
+        pytest.param(plant, seeds, breaks, id=plant.__name__)
+        for plant, seeds, breaks in (
+            (stale_updates_weigh_as_much_as_fresh_ones, OVERLAPPING, ("invariant 6:",)),
+            (what_earlier_versions_hold_counts_again, OVERLAPPING, ("invariant 1:", "invariant 4:")),
+            (a_newcomer_takes_no_notice_of_a_sign_of_life, CONTESTED, ("must 29:",)),
+            (a_coordinator_stays_where_a_newer_one_shows, CONTESTED, ("must 30:",)),
+            (a_second_coordinator_does_not_look_around, CONTESTED, ("must 29:", "must 30:")),
+            (a_device_does_not_pause, COMMANDED, ("must 33:",)),
+            (a_power_cut_undoes_an_eviction, COMMANDED, ("must 33:",)),
+            (a_crash_right_after_a_commit_skips_the_evaluation, SEEDS, ("liveness:",)),
+        )
+    ],
+)
+def test_a_bug_planted_where_only_some_federations_go_is_found(
+    plant: Plant, seeds: Iterable[int], breaks: tuple[str, ...], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    plant(monkeypatch)
+    tried = list(seeds) if seeds is SEEDS else list(seeds)[:MANY]
+    seed, violation = next(((one.seed, one.violation) for one in outcomes(tried, ROUNDS) if one.violation), (0, ""))
+    assert violation.startswith(breaks), f"seed {seed} of {tried}: {violation or 'nothing was found'}"

@@ -13,6 +13,7 @@ import random
 from collections import deque
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
+from threading import Event as Flag
 from threading import Semaphore, Thread
 from typing import TYPE_CHECKING, Any, Final, cast
 
@@ -242,7 +243,7 @@ class LifeBeside(Life):
 
     def __init__(self, node: CoordinatorNode) -> None:
         super().__init__(node)
-        self.over = False
+        self._over = Flag()
         self._thread: Thread | None = None
         self._go, self._done = Semaphore(0), Semaphore(0)
         self._error: BaseException | None = None
@@ -257,7 +258,7 @@ class LifeBeside(Life):
             except BaseException as error:  # noqa: BLE001  - raised again, in the thread that waits
                 self._error = error
             finally:
-                self.over = True
+                self._over.set()
                 self._done.release()
 
         self._thread = Thread(target=main, name=self.node.name, daemon=True)
@@ -266,11 +267,11 @@ class LifeBeside(Life):
 
     def go_on(self) -> None:
         """Let it do what it can do now. Raises what its thread has raised."""
-        if self.over:
+        if self._over.is_set():
             return
         self._go.release()
         self._done.acquire()
-        if self.over and self._thread is not None:
+        if self._over.is_set() and self._thread is not None:
             self._thread.join()
         if self._error is not None:
             raise self._error

@@ -264,8 +264,9 @@ class Disks:
             if not disk.has(name) and disk.draw.random() < 0.5:
                 raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(file))
             real(file, mode, *more, **named).close()
-            if "a" not in mode:
-                disk.made(name)
+            if "a" in mode:  # to be locked, and nothing else; /dev/full would be locked for all simulations there are
+                return real(file, mode, *more, **named)
+            disk.made(name)
             return real("/dev/full", mode.replace("x", "w"), *more, **named)
         opened = real(file, mode, *more, **named)
         if "a" not in mode or not disk.has(name):

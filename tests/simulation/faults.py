@@ -87,8 +87,8 @@ class Mishaps:
         return self._draw.choice(self._world.devices)
 
     def _anybody(self) -> str:
-        names = [NAME, *(device.name for device in self._world.devices)]
-        if self._world.second.life is not None:
+        names: list[str] = [NAME, *(device.name for device in self._world.devices)]
+        if self._world.is_contested:
             names.append(SECOND)
         return self._draw.choice(names)
 
@@ -123,17 +123,16 @@ class Mishaps:
 
     def _second(self) -> None:
         """Somebody starts another coordinator, where the first seems gone or not, and ends it, kindly or not."""
-        if self._world.second.life is not None:
+        if self._world.is_contested:
             return
         if self._draw.random() < GONE:
             self._world.broker.cut(NAME, bar=True)
             self._later(lambda: self._world.broker.mend(NAME))
-        self._world.start_second()
-        life, lasts_s = self._world.second.life, self._draw.random() * self._draw.choice(STAYS_S)
+        life, lasts_s = self._world.start_second(), self._draw.random() * self._draw.choice(STAYS_S)
         way = self._draw.choice(("stop", "crash", "power cut"))
 
         def end() -> None:
-            if life is None or life is not self._world.second.life or self._world.calm:
+            if life is not self._world.second.life or self._world.calm:
                 return
             if way == "stop":
                 life.service.stop()

@@ -283,7 +283,7 @@ class Referee:
             join = _json(payload)
             self._world.note(f"{life.node.name} joins {join['round']} {join['task']} {join['accepts']}")
             if join["accepts"]:
-                known.in_time(join["nonce"], self._world.now, "is answered")
+                known.answers(join["nonce"], self._world)
                 known.is_free(f"{life.node.name} joins round {join['round']}")
         elif "/update/" in topic:
             digest = codec.decode_part(payload).blob.digest
@@ -324,6 +324,7 @@ class _Known:
         self.session = 0  # of the coordinator, in this life
         self.digests: dict[tuple[str, str, str], str] = {}  # of all updates it ever kept, by round, task and nonce
         self.until: dict[str, float] = {}  # till when a nonce may be answered, by what this life was told
+        self.joined: set[str] = set()  # nonces, in this life
         self.garbage = 0
         self.paused = False
         self.evicting: set[str] = set()  # digests of updates without a receipt, as it hears that it is evicted
@@ -332,6 +333,7 @@ class _Known:
     def begin(self, agent: Agent) -> None:
         """A life of its process begins."""
         self.until.clear()
+        self.joined.clear()
         self.garbage = self.session = 0
         self.paused = False
         self.evicting = set()
@@ -359,6 +361,12 @@ class _Known:
         self._see(agent)
         if agent.rejected.total() < self.garbage:
             raise Violation(13, f"{node.name} was given garbage {self.garbage} times and counted {agent.rejected}")
+
+    def answers(self, nonce: str, world: World) -> None:
+        """It joins an attempt. Where rounds overlap it says so again, after a reconnect, for as long as it trains."""
+        if world.scenario.settings.max_staleness is None or nonce not in self.joined:
+            self.in_time(nonce, world.now, "is answered")
+        self.joined.add(nonce)
 
     def in_time(self, nonce: str, now: float, what: str) -> None:
         """Whether an announcement may still be answered."""

@@ -177,12 +177,17 @@ class World:
             self.referee.disk_refused(life, error)
         return None
 
-    def start_second(self) -> None:
-        """Start a second coordinator, unless there is one."""
-        if self.second.life is None:
-            life = self.second.next_life(beside=True)
-            assert isinstance(life, LifeBeside)
-            life.start(lambda: self._coordinate(life))
+    def start_second(self) -> Life:
+        """Start a second coordinator; there must be none."""
+        life = self.second.next_life(beside=True)
+        assert isinstance(life, LifeBeside)
+        life.start(lambda: self._coordinate(life))
+        return life
+
+    @property
+    def is_contested(self) -> bool:
+        """Whether a second coordinator is up."""
+        return self.second.life is not None
 
     def end_second(self, *, power_cut: bool) -> None:
         """Kill the second coordinator, where there is one."""
