@@ -159,7 +159,8 @@ class Ledger:
         return not any((one.round, one.task) in after for one in self.attempts.values())
 
     def _keep(self, journal: Journal, nonce: str, attempt: Attempt) -> Iterator[str]:
-        kept = _updates(journal, nonce)
+        rows = journal.ask("SELECT device, round, digest, nonce FROM updates WHERE counted = ?", (nonce,))
+        kept = {(device, number): digest for device, number, digest, _ in rows}
         for key, digest in attempt.updates.items():
             if kept.get(key) != digest:
                 raise Violation(2, f"the update of {key[0]} for round {key[1]} has gone from the journal")
@@ -174,8 +175,7 @@ class Ledger:
             self._kept.add((device, digest))
             self._counting.add((device, digest))
             yield f"keeps {device} {digest[:8]}{'' if number == attempt.round else f' for round {number}'}"
-        for answered, device in journal.ask("SELECT nonce, device FROM updates WHERE counted = ?", (nonce,)):
-            self._counted_in[answered, device] = nonce
+        self._counted_in.update(dict.fromkeys(((answered, device) for device, _, _, answered in rows), nonce))
         attempt.updates = kept
 
     def _check_age(self, attempt: Attempt, device: str, number: int) -> None:
