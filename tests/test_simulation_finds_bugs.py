@@ -36,7 +36,7 @@ from edge.participation_state import Step
 from schemas.errors import Reject
 from schemas.link.link import Inbound
 from schemas.messages import Command, CoordinatorStatus, DeviceState, DeviceStatus, Outcome, RoundSummary
-from tests.simulation.run import outcomes
+from tests.simulation.run import outcomes, simulate
 from tests.simulation.scenario import draw
 
 Plant = Callable[[pytest.MonkeyPatch], None]
@@ -376,10 +376,6 @@ def a_power_cut_undoes_an_eviction(patch: pytest.MonkeyPatch) -> None:
     patch.setattr("edge.outbox.EVICTED", "")
 
 
-def a_crash_right_after_a_commit_skips_the_evaluation(patch: pytest.MonkeyPatch) -> None:
-    patch.setattr(RunStore, "_is_unmeasured", lambda *_: False)
-
-
 @pytest.mark.parametrize(
     ("plant", "seeds", "breaks"),
     [
@@ -392,7 +388,6 @@ def a_crash_right_after_a_commit_skips_the_evaluation(patch: pytest.MonkeyPatch)
             (a_second_coordinator_does_not_look_around, CONTESTED, ("must 29:", "must 30:")),
             (a_device_does_not_pause, COMMANDED, ("must 33:",)),
             (a_power_cut_undoes_an_eviction, COMMANDED, ("must 33:",)),
-            (a_crash_right_after_a_commit_skips_the_evaluation, SEEDS, ("liveness:",)),
         )
     ],
 )
@@ -400,6 +395,21 @@ def test_a_bug_planted_where_only_some_federations_go_is_found(
     plant: Plant, seeds: Iterable[int], breaks: tuple[str, ...], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     plant(monkeypatch)
-    tried = list(seeds) if seeds is SEEDS else list(seeds)[:MANY]
+    tried = list(seeds)[:MANY]
     seed, violation = next(((one.seed, one.violation) for one in outcomes(tried, ROUNDS) if one.violation), (0, ""))
     assert violation.startswith(breaks), f"seed {seed} of {tried}: {violation or 'nothing was found'}"
+
+
+def test_an_evaluation_that_a_crash_skips_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Crashes between a commit and what follows it are rare, so that there are more of them here."""
+    monkeypatch.setattr(RunStore, "_is_unmeasured", lambda *_: False)
+    for seed in range(1, MANY):
+        drawn = draw(seed, ROUNDS)
+        settings = drawn.settings.model_copy(update={"evaluate": True, "max_staleness": None})
+        mishaps = {**drawn.mishaps, "coordinator crash": 0.1}
+        members = tuple(replace(member, held_out=7) for member in drawn.members)
+        outcome = simulate(replace(drawn, settings=settings, mishaps=mishaps, members=members))
+        if outcome.violation:
+            assert "should have been evaluated" in outcome.violation
+            return
+    raise AssertionError("nothing was found")

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from tests.simulation.world import World
 
 AT_ONCE: Final = 0.3  # share of crashes between two events; the others come in the middle of one
-AIMED: Final = 0.2  # share of a coordinator's crashes that wait for a commit, and come right after it
+AIMED: Final = 0.4  # share of a coordinator's crashes that wait for a commit, and come right after it
 SOON: Final = 60  # operations within which those come
 AFTER: Final = 15  # operations after a commit within which an aimed one comes
 LASTS_S: Final = (1.0, 10.0, 60.0)

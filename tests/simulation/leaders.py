@@ -98,6 +98,8 @@ class Leaders:
         self._since = self._serves_since = now
         if before is None or before["instance"] == status["instance"] or before["state"] not in SERVING:
             return
+        if status["state"] not in SERVING:
+            return  # the will of one that died before its first word; it had looked when the other was away
         life = self._lives.get(status["instance"])
         waited_s = 0.0 if life is None else now - life.looks_since
         if waited_s < PATIENCE * HEARTBEAT_S and now > served_since + self._bound_s():
