@@ -274,6 +274,7 @@ class Referee:
         if (number, task, nonce) in known.digests:
             raise Violation(8, f"{key} is trained again, though its update was on disk")
         known.in_time(nonce, self._world.now, "is worked on")
+        known.joined.add(nonce)  # without a connection there is no join yet
         known.is_free(f"{life.node.name} works on {key}")
 
     def device_said(self, life: DeviceLife, topic: str, payload: bytes) -> None:
@@ -324,7 +325,7 @@ class _Known:
         self.session = 0  # of the coordinator, in this life
         self.digests: dict[tuple[str, str, str], str] = {}  # of all updates it ever kept, by round, task and nonce
         self.until: dict[str, float] = {}  # till when a nonce may be answered, by what this life was told
-        self.joined: set[str] = set()  # nonces, in this life
+        self.joined: set[str] = set()  # nonces that were answered or worked on in time, in this life
         self.garbage = 0
         self.paused = False
         self.evicting: set[str] = set()  # digests of updates without a receipt, as it hears that it is evicted
