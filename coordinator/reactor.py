@@ -223,8 +223,7 @@ class Reactor:
                 case Inbound():
                     self._receive(event)
                 case Stop(error):
-                    self._failure = error
-                    self._step(StopRequested())
+                    self._stop(error)
                 case _:
                     self._serve_link(event)
         self._look()
@@ -235,21 +234,15 @@ class Reactor:
     def _rest(self, pause: Pause) -> None:
         """Serve the link, put aside what the disk is needed for, and try again when it is time."""
         timeout = min(max(pause.retry_at - self._clock.real(), 0.0), self._office.idle_s, LOOK_S)
-        try:
-            event = self._events.get(timeout=timeout)
-            for _ in range(MESSAGES_A_TURN):
-                match event:
-                    case Inbound():
-                        self._put_aside(event)
-                    case Stop(error):
-                        self._failure = error
-                        self._performer.finish = Finish(stopped=True)
-                        return
-                    case _:
-                        self._serve_link(event)
-                event = self._events.get_nowait()
-        except queue.Empty:
-            pass
+        for event in self._queued(timeout):
+            match event:
+                case Inbound():
+                    self._put_aside(event)
+                case Stop(error):
+                    self._leave(error)
+                    return
+                case _:
+                    self._serve_link(event)
         if self._clock.real() >= pause.retry_at:
             self._try_again()
 
@@ -259,10 +252,22 @@ class Reactor:
             case Inbound():
                 self._aside.appendleft(event)
             case Stop(error):
-                self._failure = error
-                self._performer.finish = Finish(stopped=True)
+                self._leave(error)
             case _:
                 self._serve_link(event)
+
+    def _stop(self, error: FedbeatError | None) -> None:
+        self._failure = error
+        try:
+            self._step(StopRequested())
+        except DiskFull:
+            self._leave(error)
+            raise
+
+    def _leave(self, error: FedbeatError | None) -> None:
+        """Stop without another write: what is not on disk is not acknowledged either, and comes again."""
+        self._failure = error
+        self._performer.finish = Finish(stopped=True)
 
     def _put_aside(self, message: Inbound) -> None:
         if message.topic == self._publisher.status_topic:
@@ -322,11 +327,16 @@ class Reactor:
         while self._aside and self._held < BYTES_A_TURN and self.finish is None:
             yield self._aside.popleft()
             timeout = 0.0
+        for event in self._queued(timeout):
+            yield event
+            if self._held >= BYTES_A_TURN or self.finish is not None:
+                return
+
+    def _queued(self, timeout: float) -> Iterator[LinkEvent | Stop]:
+        """What is in the queue, or comes within ``timeout`` seconds; a bounded number."""
         try:
             yield self._events.get(timeout=timeout)
             for _ in range(MESSAGES_A_TURN - 1):
-                if self._held >= BYTES_A_TURN or self.finish is not None:
-                    return
                 yield self._events.get_nowait()
         except queue.Empty:
             return

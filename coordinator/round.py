@@ -15,7 +15,7 @@
   have declined for it ever to be met. So no device, dead, slow or lying, holds it up longer than the deadline.
 * An attempt has a nonce of its own, from the run's seed. After a restart the open attempt goes on under it, with all it
   had accepted and its own deadline, since how long it has been open is marked on disk; for ``RETURN_S``, which are
-  always left, devices may come back before their absence counts.
+  always left, devices may come back before their absence counts. All it had accepted counts, whatever the goal is now.
 * One update counts per (run, round, task, device); the first wins, and another one is noted as equivocation. What comes
   for anything but the open attempt is late where the coordinator ever asked for it, else rejected. All are answered,
   and change nothing.
@@ -238,7 +238,7 @@ def _try_close(state: State, stage: Collecting) -> Step:
     asked = stage.selected | stage.joined
     awaited = (asked & state.view.ready) - stage.received.keys() - stage.declined.keys()
     gathering = state.now < stage.gathers_until
-    if received >= stage.quorum and (expired or not (awaited or gathering)):
+    if stage.full or (received >= stage.quorum and (expired or not (awaited or gathering))):
         return _conclude(state, stage)
     if expired:
         return _abandon(state, f"{received} of at least {stage.quorum} updates came by the deadline")
@@ -286,7 +286,10 @@ def _join(state: State, join: Join) -> Step:  # noqa: PLR0911  - likewise, a cas
 def _update(state: State, header: Header) -> Step:
     refused = refusal(state, header)
     if refused is None:
-        return _accept(state, header, (Keep(header),))
+        state, effects = _accept(state, header, (Keep(header),))
+        assert isinstance(state.stage, Collecting)
+        state, closing = _conclude(state, state.stage) if state.stage.full else (state, ())
+        return state, (*effects, *closing)
     outcome, reason, text = refused
     if reason is Reject.EQUIVOCATION:
         state, noted = _rejected(state, Rejected(reason, text, "", header.device))
@@ -314,12 +317,7 @@ def _accept(state: State, header: Header, effects: tuple[Effect, ...]) -> Step:
         len(received),
         behind or 0,
     )
-    state = replace(state, stage=stage)
-    effects = (*effects, Fold(header, behind), receipt(header, Outcome.ACCEPTED), accepted)
-    if stage.goal is None or len(received) < stage.goal:
-        return state, effects
-    state, closing = _conclude(state, stage)
-    return state, (*effects, *closing)
+    return replace(state, stage=stage), (*effects, Fold(header, behind), receipt(header, Outcome.ACCEPTED), accepted)
 
 
 def _missing(state: State, stalled: UpdateStalled) -> tuple[Effect, ...]:

@@ -82,6 +82,11 @@ class Collecting:
         """What there is to tell: how many joined, and how many updates were received."""
         return len(self.joined), len(self.received)
 
+    @property
+    def full(self) -> bool:
+        """Whether the goal is reached."""
+        return self.goal is not None and len(self.received) >= self.goal
+
 
 @dataclass(frozen=True, slots=True)
 class Aggregating:

@@ -1,0 +1,116 @@
+"""The coordinator's one thread: what it takes from its queue it deals with, whatever the disk does meanwhile."""
+
+from __future__ import annotations
+
+import sys
+import threading
+from pathlib import Path
+
+import pytest
+
+from coordinator import observers as seen
+from coordinator import reactor
+from coordinator import round as rounds
+from schemas.link.memory import MemoryLink
+from schemas.topics import Address, Kind
+from tests.full_disks import Disk, full
+from tests.scripted_device import Script
+from tests.test_service import TOPICS, Home, run_settings
+
+LIMIT_S = 20.0
+
+
+@pytest.fixture(autouse=True)
+def _impatient(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(reactor, "RETRY_S", 0.001)
+    monkeypatch.setattr(rounds, "RETURN_S", 0.05)
+
+
+def test_invariant_02_a_burst_of_messages_while_the_disk_is_full_is_dealt_with_once_there_is_room(
+    tmp_path: Path,
+) -> None:
+    """More at once than a turn takes. Seen to fail with one event more taken from the queue than a turn deals with."""
+    burst = 2 * reactor.MESSAGES_A_TURN + 50
+    home = Home(tmp_path / "state")
+    for number in range(3):
+        home.device(f"dev-{number}")
+    stranger = MemoryLink(home.broker, "stranger", lambda _: None)
+    stranger.open()
+
+    def send() -> None:
+        for number in range(burst):
+            topic = TOPICS.topic(Address(Kind.JOIN, number=1, device=f"stranger-{number}"))
+            stranger.publish(topic, b"no join")
+
+    home.watch.then = [(seen.Paused, send)]
+    settings = run_settings(rounds=2, evaluate=False)
+    with Disk(first_write(tmp_path / "to-count"), full, times=2):
+        result = home.run(settings)
+    assert result.version == 2
+    assert len(home.watch.of(seen.MessageRejected)) == burst
+    assert not home.broker._sessions["coordinator"].unacked
+
+
+def first_write(state: Path) -> int:
+    """The first write of a run of three devices after its start."""
+    home = Home(state)
+    for number in range(3):
+        home.device(f"dev-{number}")
+    with Disk() as disk:
+        home.run(run_settings(rounds=1, evaluate=False))
+    return disk.operations.index("sqlite INSERT INTO devices") - 1
+
+
+def test_a_stop_ends_a_run_whose_disk_fills_up_at_that_very_moment(tmp_path: Path) -> None:
+    """Seen to fail with the stop forgotten as what came before it could not be written: it waited for space."""
+    settings = run_settings(rounds=2, quorum=2, goal=3, evaluate=False)
+
+    def stopped(state: Path, disk: Disk) -> tuple[Home, bool]:
+        home = Home(state)
+        for number in range(2):
+            home.device(f"dev-{number}")
+        service = home.service(settings)
+        home.watch.then = [(seen.RoundOpened, service.stop)]
+        ended: list[bool] = []
+        thread = threading.Thread(target=lambda: ended.append(service.run().stopped), daemon=True)
+        with disk:
+            thread.start()
+            thread.join(LIMIT_S)
+            in_time = not thread.is_alive()
+            service.stop()
+            thread.join(LIMIT_S)
+        home.watch.then = []
+        return home, in_time and ended == [True]
+
+    _, well = stopped(tmp_path / "undisturbed", to_count := Disk())
+    assert well
+    write = to_count.operations.index("sqlite INSERT INTO updates")
+    home, well = stopped(tmp_path / "state", Disk(write, full, times=sys.maxsize - write))
+    assert well
+    assert len(home.watch.of(seen.Paused)) == 1
+    assert not home.watch.of(seen.Resumed)
+    assert home.run(settings).version == 2
+
+
+def test_invariant_02_updates_accepted_before_a_restart_count_after_it_though_the_goal_is_lower_now(
+    tmp_path: Path,
+) -> None:
+    """Seen to fail with the round closed at the goal before all that the journal has was folded."""
+    home = Home(tmp_path / "state")
+    for number in range(4):
+        home.device(f"dev-{number}")
+    home.device("dev-late", Script(silent=True))
+    service = home.service(run_settings(rounds=1, goal=5, evaluate=False, quorum=2))
+    accepted: list[None] = []
+
+    def stop_at_four() -> None:
+        accepted.append(None)
+        if len(accepted) == 4:
+            service.stop()
+
+    home.watch.then = [(seen.UpdateAccepted, stop_at_four)]
+    assert service.run().stopped
+    home.watch.then = []
+    result = home.run(run_settings(rounds=1, goal=2, evaluate=False, quorum=2))
+    (summary,) = result.summaries
+    assert summary.devices == tuple(f"dev-{number}" for number in range(4))
