@@ -317,7 +317,10 @@ def _accept(state: State, header: Header, effects: tuple[Effect, ...]) -> Step:
         len(received),
         behind or 0,
     )
-    return replace(state, stage=stage), (*effects, Fold(header, behind), receipt(header, Outcome.ACCEPTED), accepted)
+    # Trained for an earlier attempt at this very round: the device has nothing more to do in it.
+    earlier = header.round == stage.ticket.round and header.nonce != stage.ticket.nonce
+    answer = receipt(header, Outcome.ACCEPTED, back_in=come_back(state, stage, name) if earlier else 0.0)
+    return replace(state, stage=stage), (*effects, Fold(header, behind), answer, accepted)
 
 
 def _missing(state: State, stalled: UpdateStalled) -> tuple[Effect, ...]:

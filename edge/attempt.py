@@ -2,7 +2,7 @@
 
 It trains once for a ticket (run, round, task, nonce). Another nonce, another phase, the deadline, or a final receipt
 ends the attempt and cancels its job; but where rounds overlap (``max_staleness``), a training goes on past its round
-for as long as what it makes still counts. The seed is the round's and the device's, so training replays; after a crash
+for as long as what it makes still counts, and answers a later attempt at it too. The seed is the round's and the device's, so training replays; after a crash
 it goes on from its newest checkpoint, to the same bits. How long it took is remembered, and a deadline that leaves less
 is declined; never on first acquaintance.
 """

@@ -91,6 +91,12 @@ def rests(state: State, ticket: Ticket) -> bool:
     return ticket.task == "train" if state.rest.task is None else state.rest.task == _task(ticket)
 
 
+def answered(state: State, asked: Ticket) -> bool:
+    """Whether an update on disk answers this: one for it, or where rounds overlap, for another attempt at it."""
+    tickets = [pending.parcel.ticket for pending in state.outbox]
+    return asked in tickets or (_overlaps(state, asked) and _task(asked) in map(_task, tickets))
+
+
 # -- rules -------------------------------------------------------------------------------------------------------------
 
 
@@ -100,6 +106,8 @@ def drop_superseded(state: State) -> Step:
     if state.announced is None or state.announced.message.phase is not Phase.COLLECTING:
         return state, effects
     asked = Ticket.of(state.announced.message)
+    if _overlaps(state, asked):
+        return state, effects  # there it counts in this one
     for pending in state.outbox:
         ticket = pending.parcel.ticket
         if ticket != asked and _task(ticket) == _task(asked):
@@ -165,3 +173,7 @@ def _rested(state: State, receipt: Receipt) -> State:
 
 def _task(ticket: Ticket) -> tuple[str, int, Task]:
     return ticket.run, ticket.round, ticket.task
+
+
+def _overlaps(state: State, ticket: Ticket) -> bool:
+    return state.run is not None and state.run.max_staleness is not None and ticket.task == "train"

@@ -382,7 +382,7 @@ def _is_asked(state: State, announced: Announced) -> bool:
         return False
     if state.paused is not None or not state.served or ticket in state.settled or delivery.rests(state, ticket):
         return False
-    if any(pending.parcel.ticket == ticket for pending in state.outbox):
+    if delivery.answered(state, ticket):
         return False
     if state.model is not None and state.model.run == ticket.run and state.model.version > message.model_version:
         return False

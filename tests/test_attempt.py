@@ -11,7 +11,7 @@ from edge.jobs import Failure
 from edge.pace import Pace
 from edge.participation_state import Kept
 from schemas.messages import Command, CoordinatorState, DeviceState, Phase
-from tests.edge_scripts import PLAN_REF, RUN, announcement, coordinator, digest, pointer, run, trained
+from tests.edge_scripts import PLAN_REF, RUN, announcement, coordinator, digest, pointer, receipt, run, trained
 from tests.test_participation import IDENTITY, Bench, only, parcel
 
 ABOUT = pace.subject(run())
@@ -191,6 +191,38 @@ def test_where_rounds_overlap_a_training_outlasts_its_round_and_its_deadline_and
     assert [sent.parcel.ticket for sent in only(effects, ev.SendParts)] == [store.ticket]
     (second,) = only(effects, ev.StartTraining)
     assert second.key == bench.state.key(Ticket.of(announcement(2)))
+
+
+def slow() -> tuple[Bench, Ticket]:
+    """A device that has its update for round 1 on disk when that has been abandoned and is tried again."""
+    bench, start = overlapping()
+    bench(ev.RoundSeen(announcement(1, phase=Phase.ABANDONED)), ev.RoundSeen(announcement(1, attempt=1)))
+    (store,) = only(bench(ev.JobDone(trained(start.key))), ev.StoreUpdate)
+    return bench, store.ticket
+
+
+def test_where_rounds_overlap_what_an_abandoned_attempt_was_trained_for_is_the_answer_to_the_next() -> None:
+    """Else no device that needs longer than a deadline could ever answer a round that has been abandoned.
+
+    Seen to fail with the update dropped as superseded, and with a second training while it waits for its receipt.
+    """
+    bench, ticket = slow()
+    effects = bench(ev.UpdateStored(parcel(ticket)))
+    assert [sent.parcel.ticket for sent in only(effects, ev.SendParts)] == [ticket]
+    assert not only(effects, ev.Forget)
+    assert not only(bench.effects, ev.StartTraining)[1:]
+    counts = receipt(announcement(1), come_back_after_s=40.0)
+    effects = bench(ev.ReceiptSeen(counts), ev.RoundSeen(announcement(1, attempt=1)))
+    assert only(effects, ev.Forget) == [ev.Forget(ticket, "accepted")]
+    assert not only(effects, ev.StartTraining)
+
+
+def test_an_update_that_counted_for_an_abandoned_attempt_is_trained_for_anew() -> None:
+    bench, start = overlapping()
+    (store,) = only(bench(ev.JobDone(trained(start.key))), ev.StoreUpdate)
+    bench(ev.UpdateStored(parcel(store.ticket)), ev.ReceiptSeen(receipt(announcement(1))))
+    effects = bench(ev.RoundSeen(announcement(1, phase=Phase.ABANDONED)), ev.RoundSeen(announcement(1, attempt=1)))
+    assert only(effects, ev.StartTraining)
 
 
 def test_a_training_whose_update_would_be_too_far_behind_is_dropped() -> None:

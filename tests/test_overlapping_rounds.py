@@ -11,7 +11,7 @@ from numpy.testing import assert_array_max_ulp
 from coordinator import observers as seen
 from coordinator.aggregation import mean, rule
 from coordinator.config import CoordinatorSettings, run_settings
-from coordinator.events import FleetChanged, Fold, Reply, UpdateReceived, UpdateRestored
+from coordinator.events import FleetChanged, Fold, Reply, Tick, UpdateReceived, UpdateRestored
 from coordinator.journal import Journal
 from coordinator.models import ModelStore
 from coordinator.service import RunResult
@@ -45,6 +45,20 @@ def test_must_17_an_update_for_an_earlier_round_counts_in_the_open_one_and_says_
     assert run.state.round == 2
     assert outcomes(run.update("dev-4"))[0] is Outcome.ACCEPTED
     assert run.state.round == 3
+
+
+def test_an_update_for_an_abandoned_attempt_counts_in_the_next_and_its_device_may_rest_till_that_is_over() -> None:
+    """It would be asked for the same round again at once. Seen to fail without a time in the receipt."""
+    run = overlapping(deadline_s=60.0)
+    slow = run.header("dev-4")
+    run.do(Tick(run.state.now + 60.0))
+    run.do(Tick(run.state.now + 10.0))
+    assert run.open.ticket.attempt == 1
+    (reply,) = [reply for reply in run.do(UpdateReceived(slow)) if isinstance(reply, Reply)]
+    assert reply.outcome is Outcome.ACCEPTED
+    assert 60.0 <= reply.come_back_after_s <= 66.0
+    (reply,) = [reply for reply in run.update("dev-0") if isinstance(reply, Reply)]
+    assert reply.come_back_after_s == 0.0
 
 
 def test_an_update_that_is_too_far_behind_is_late() -> None:
