@@ -299,8 +299,7 @@ class Agent:
     def _start(self, effect: ev.StartTraining | ev.StartEvaluation) -> tuple[Event, ...]:
         held, plan = self._store.model(), self._store.plan(effect.plan)
         if held is None or plan is None:
-            text = "the plan or the model on disk is damaged; it will be fetched again for the next round"
-            return (ev.JobFailed(Failure(key=effect.key, kind="training", message=text)),)
+            return (ev.HoldingLost(effect.key, plan=plan is None, model=held is None),)
         about = {"key": effect.key, "plan": plan, "model": held[1], "data": self._device.data}
         if isinstance(effect, ev.StartTraining):
             about |= {"settings": effect.settings, "seed": effect.seed, "codec": effect.codec}

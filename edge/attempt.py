@@ -2,9 +2,9 @@
 
 It trains once for a ticket (run, round, task, nonce). Another nonce, another phase, the deadline, or a final receipt
 ends the attempt and cancels its job; but where rounds overlap (``max_staleness``), a training goes on past its round
-for as long as what it makes still counts, and answers a later attempt at it too. The seed is the round's and the device's, so training replays; after a crash
-it goes on from its newest checkpoint, to the same bits. How long it took is remembered, and a deadline that leaves less
-is declined; never on first acquaintance.
+for as long as what it makes still counts, and answers a later attempt at it too. The seed is the round's and the
+device's, so training replays; after a crash it goes on from its newest checkpoint, to the same bits. How long it took
+is remembered, and a deadline that leaves less is declined; never on first acquaintance.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from edge.presence import MAX_TEXT, trouble
 from schemas.messages import CoordinatorState, Phase, RoundAnnouncement, RunSettings, Update
 
 RETRY_S: Final = 20.0  # after trouble that somebody must see to, such as a full disk
-CRASHES: Final = 3  # of a trainer over one ticket
+CRASHES: Final = 3  # of a trainer over one ticket, or files that it can't begin with
 
 _WORKING: Final = frozenset({"waiting", "running", "storing"})
 
@@ -112,6 +112,17 @@ def failed(state: State, failure: Failure) -> Step:
         state = replace(state, data=Unusable(data.recipe, failure.message, state.now + RETRY_S))
     state, effects = decline(state, work, failure.message)
     return state, (say, *effects)
+
+
+def holding_lost(state: State, lost: ev.HoldingLost) -> Step:
+    """What was on disk is fetched again, and then the trainer begins; not for ever, where the disk damages all."""
+    work = state.work
+    state = replace(state, plan=None if lost.plan else state.plan, model=None if lost.model else state.model)
+    if work is None or work.stage != "running" or lost.key != state.key(work.ticket):
+        return state, ()
+    if work.crashes + 1 < CRASHES:
+        return replace(state, work=replace(work, stage="waiting", crashes=work.crashes + 1)), ()
+    return decline(state, work, "the plan or the model on disk is damaged again and again: see to the disk")
 
 
 def stored(state: State, parcel: Parcel) -> Step:

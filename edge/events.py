@@ -155,6 +155,15 @@ class JobFailed:
 
 
 @dataclass(frozen=True, slots=True)
+class HoldingLost:
+    """A job can't begin: the plan or the model on disk is damaged, and has been set aside."""
+
+    key: str
+    plan: bool
+    model: bool
+
+
+@dataclass(frozen=True, slots=True)
 class JobProgressed:
     """The trainer is so far with the training of this key; ``checkpoint`` is what to go on from, empty for none."""
 
@@ -198,6 +207,7 @@ Event = (
     | FetchFailed
     | JobDone
     | JobFailed
+    | HoldingLost
     | JobProgressed
     | UpdateStored
     | StoreFailed

@@ -170,6 +170,8 @@ def _take(state: State, event: Event) -> Step:  # noqa: C901, PLR0911, PLR0912 -
             return _job_done(state, result)
         case ev.JobFailed(failure):
             return _job_failed(state, failure)
+        case ev.HoldingLost():
+            return attempt.holding_lost(state, event)
         case ev.JobProgressed():
             return attempt.progressed(state, event)
         case ev.UpdateStored(parcel):

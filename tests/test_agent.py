@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 
 from edge.agent import Agent, Device, Happening
 from edge.dataspec import DataSpec
+from edge.store import Store
 from schemas import codec, parts
 from schemas.errors import BrokerRefused, Reject, SettingsError, StateError
 from schemas.link.link import Disconnected, Event, Inbound, Link, Sink, Will
@@ -291,6 +292,31 @@ def test_a_damaged_model_on_disk_is_fetched_again(world: World) -> None:
     assert path.with_name("model.damaged").exists()
 
 
+@pytest.mark.parametrize("name", ["plan", "model"])
+def test_a_file_that_is_damaged_while_the_device_runs_is_fetched_again_for_the_same_round(
+    world: World, name: str
+) -> None:
+    """Seen to fail with a round declined for it: the plan was then never fetched again, and so every round was."""
+    path = world.state / "device" / name
+    path.write_bytes(path.read_bytes()[:-5])
+    world.training()
+    assert path.with_name(f"{name}.damaged").exists()
+    assert [join.accepts for join in world.desk.joins] == [True]
+    assert len(world.trainer.trainings()) == 1
+    assert world.desk.update
+
+
+def test_a_disk_that_damages_whatever_it_is_given_declines_the_round(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It does not fetch for ever."""
+    monkeypatch.setattr(Store, "plan", lambda _self, _digest: None)
+    world.training()
+    assert [join.accepts for join in world.desk.joins] == [True, False]
+    assert "damaged" in world.desk.joins[-1].reason
+    assert not world.trainer.trainings()
+
+
 def test_must_26_a_lost_update_is_probed_for_and_completed(world: World) -> None:
     world.training()
     world.desk.updates.clear()
@@ -448,6 +474,7 @@ import sys, time, pathlib, tempfile
 from edge.cli import main
 from edge.agent import Agent, Device
 from edge.dataspec import DataSpec
+from edge.store import Store
 from edge.health import Monitor
 from edge.reactor import Reactor
 from edge.trainer_pool import TrainerPool
