@@ -18,6 +18,7 @@ from edge.agent import Agent, Happening
 from schemas.errors import LinkError
 from schemas.link.notify import Notifier
 
+HAPPENINGS_A_TURN: Final = 256
 _STATUS_S: Final = 1.0  # between two lines to systemd
 
 
@@ -79,22 +80,21 @@ class Reactor:
             self._wait(min(self._alarms[0][0] if self._alarms else math.inf, alive_at + beat_s))
 
     def _wait(self, until: float) -> None:
-        """Handle one happening, and all that wait behind it; or see the time come."""
+        """Handle one happening, and those that wait behind it, up to a bound; or see the time come."""
         timeout = None if until == math.inf else max(0.0, until - self._clock())
-        try:
-            item = self._queue.get(timeout=timeout)
-        except queue.Empty:
-            return
-        while item is not None:
+        for _ in range(HAPPENINGS_A_TURN):
+            try:
+                item = self._queue.get(timeout=timeout)
+            except queue.Empty:
+                return
+            if item is None:
+                return
             agent, happening = item
             agent.handle(happening, self._clock())
             if agent.fatal is not None:
                 raise _explained(agent.fatal, agent)
             self._set_alarm(agent)
-            try:
-                item = self._queue.get_nowait()
-            except queue.Empty:
-                return
+            timeout = 0.0
 
     def _ring(self, now: float) -> None:
         while self._alarms and self._alarms[0][0] <= now:

@@ -11,9 +11,12 @@ import pytest
 from edge.agent import Agent, Device
 from edge.dataspec import DataSpec
 from edge.reactor import Reactor
+from schemas import codec
+from schemas.link.link import Event, Inbound
 from schemas.link.memory import MemoryBroker, MemoryLink
 from schemas.link.notify import Notifier
-from schemas.topics import Topics
+from schemas.messages import Command
+from schemas.topics import Address, Kind, Topics
 from tests.edge_scripts import InstantTrainer
 
 LIMIT_S = 20.0
@@ -64,6 +67,40 @@ def test_systemd_hears_that_a_device_is_up_how_it_is_that_it_turns_and_that_it_s
         reactor.stop()
         thread.join(LIMIT_S)
     assert heard(systemd, "STOPPING=1")
+    assert not thread.is_alive()
+
+
+def test_however_much_comes_in_systemd_hears_that_it_turns(systemd: socket.socket, tmp_path: Path) -> None:
+    """Seen to fail with a turn that ends when nothing is left: systemd would have killed it for hanging."""
+    broker, topics = MemoryBroker(), Topics("home")
+    reactor = Reactor(Notifier(systemd.getsockname(), watchdog_s=0.3))
+    query = codec.encode(Command(command="query"))
+
+    def ask_again(event: Event) -> None:
+        if isinstance(event, Inbound):
+            nosy.publish(topics.topic(Address(Kind.COMMAND, device="dev-one")), query)
+
+    nosy = MemoryLink(broker, "nosy", ask_again)
+    nosy.subscribe(topics.filter(Kind.DEVICE))
+    nosy.open()
+    device = Device("dev-one", 1, DataSpec(path="x"), tmp_path / "state")
+    reactor.add(
+        Agent(
+            device,
+            topics,
+            lambda name, sink, will: MemoryLink(broker, name, sink, will),
+            InstantTrainer(),
+            reactor.post,
+        )
+    )
+    thread = threading.Thread(target=reactor.run)
+    thread.start()
+    try:
+        for _ in range(3):
+            assert heard(systemd, "WATCHDOG=1")
+    finally:
+        reactor.stop()
+        thread.join(LIMIT_S)
     assert not thread.is_alive()
 
 
