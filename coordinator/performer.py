@@ -48,8 +48,12 @@ from schemas.parts import describe
 from schemas.topics import Address, Kind
 
 KEPT_SUMMARIES: Final = 10  # retained on the broker
-NAMED_DEVICES: Final = 1000  # in a retained summary, so that it stays within a broker's bounds; the journal has all
+# In retained documents, so that they stay within a decoder's and a broker's bounds; the journal has all.
+NAMED_DEVICES: Final = 1000
 NAMED_DECLINES: Final = 50
+QUOTED: Final = 200  # characters of why a device declined
+NAMED_CLASSES: Final = 256
+CONFUSED_CLASSES: Final = 48  # whose confusion matrix is there
 TIDY_AFTER: Final = 4  # commits, or
 TIDY_BYTES: Final = 64 * 2**20  # of committed updates
 MAX_DETAIL: Final = 500  # characters of a status
@@ -74,6 +78,21 @@ class Batch:
 def spoken(status: CoordinatorStatus, wall: Wall) -> CoordinatorStatus:
     """``status`` as it is published now."""
     return status.model_copy(update={"said": wall().isoformat(timespec="milliseconds")})
+
+
+def shortened(summary: RoundSummary) -> RoundSummary:
+    """A summary as it is retained on the broker."""
+    declined = {device: reason[:QUOTED] for device, reason in list(summary.declined.items())[:NAMED_DECLINES]}
+    few = {"devices": summary.devices[:NAMED_DEVICES], "declined": declined, "metrics": _concise(summary.metrics)}
+    return summary.model_copy(update=few)
+
+
+def _concise(metrics: Metrics | None) -> Metrics | None:
+    """Metrics without what many classes make too long."""
+    if metrics is None or len(metrics.classes) <= CONFUSED_CLASSES:
+        return metrics
+    classes = metrics.classes if len(metrics.classes) <= NAMED_CLASSES else ()
+    return metrics.model_copy(update={"classes": classes, "confusion": ()})
 
 
 class Performer:
@@ -221,7 +240,7 @@ class Performer:
         metrics = self._store.commit_evaluation(effect.ticket, effect.summary)
         self._committed(effect)
         assert self._pointer is not None
-        self._put_pointer(self._pointer.model_copy(update={"metrics": metrics}))
+        self._put_pointer(self._pointer.model_copy(update={"metrics": _concise(metrics)}))
         return Measured(metrics)
 
     def _committed(self, effect: Conclude) -> None:
@@ -241,7 +260,7 @@ class Performer:
                 digest=store.version.digest,
                 previous=checkpoint.previous,
                 blob=ref,
-                metrics=metrics,
+                metrics=_concise(metrics),
             )
         )
         if checkpoint.version >= 2:  # noqa: PLR2004  - the version before the last
@@ -257,9 +276,7 @@ class Performer:
         self._publisher.put(address, lambda: payload)
 
     def _summarise(self, summary: RoundSummary) -> None:
-        declined = dict(list(summary.declined.items())[:NAMED_DECLINES])
-        short = summary.model_copy(update={"devices": summary.devices[:NAMED_DEVICES], "declined": declined})
-        self._put(Address(Kind.SUMMARY, number=summary.round), codec.encode(short))
+        self._put(Address(Kind.SUMMARY, number=summary.round), codec.encode(shortened(summary)))
         if summary.round > KEPT_SUMMARIES:
             self._publisher.remove(Address(Kind.SUMMARY, number=summary.round - KEPT_SUMMARIES))
 

@@ -1,0 +1,112 @@
+"""What the coordinator publishes stays within what a decoder takes, however many classes or declines there are."""
+
+from __future__ import annotations
+
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from coordinator.journal import Journal
+from coordinator.performer import NAMED_DECLINES, shortened
+from coordinator.service import CoordinatorService
+from schemas import codec
+from schemas.messages import MAX_CLASSES, ClassMetrics, Counts, Metrics, ModelPointer, PlanRef, RoundSummary
+from schemas.parameters import Parameters
+from schemas.parts import describe
+from schemas.plan import Plan
+from schemas.topics import Address, Kind
+from tests import scripted_device
+from tests.scripted_device import Script, ScriptedDevice
+from tests.test_service import TOPICS, Home, run_settings
+
+
+def plan_of(classes: int) -> Plan:
+    names = tuple(f"class-{number}" for number in range(classes))
+    return Plan.build(
+        name="wide",
+        data="windows",
+        inputs=({"name": "x", "shape": (4,)},),
+        classes=names,
+        report=names[:2],
+        parameters=({"name": "weight", "shape": (classes, 4), "init": {"kind": "uniform", "bound": 0.5}},),
+        operations=(
+            {"out": "logits", "op": "linear", "args": ("%x", "%weight")},
+            {"out": "loss", "op": "mean.dim", "args": ("%logits",)},
+        ),
+        loss="loss",
+        logits="logits",
+    )
+
+
+def test_a_plan_of_many_classes_is_evaluated_and_the_run_can_be_started_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A thousand classes make two megabytes of confusion matrix, and a document has 64 kB.
+
+    Seen to fail with all of the metrics in the model's pointer: that run ended there at this start and every later one.
+    """
+    plan = plan_of(MAX_CLASSES)
+    model = Parameters(plan.manifest(), np.zeros(plan.manifest().size, np.float32))
+    right = tuple(tuple(int(i == j) for j in range(MAX_CLASSES)) for i in range(MAX_CLASSES))
+    counts = Counts(examples=MAX_CLASSES, loss_sum=1.0, confusion=right)
+    monkeypatch.setattr(scripted_device, "counts_of", lambda _device, _held_out: counts)
+    blob = describe(plan.to_bytes(), 100_000)
+    settings = run_settings(rounds=1, quorum=1, goal=1, part_size=100_000, plan=PlanRef(name="wide", blob=blob))
+    home = Home(tmp_path / "state")
+    script = Script(held_out=MAX_CLASSES, part_size=100_000)
+    ScriptedDevice("dev-0", TOPICS, plan.manifest(), home.link, script).start()
+    for _ in range(2):
+        link = partial(home.link, "coordinator")
+        assert CoordinatorService(link, TOPICS, settings, plan, model, home.directory).run().version == 1
+        pointer = codec.decode(Kind.MODEL, home.retained(Address(Kind.MODEL)))
+        assert isinstance(pointer, ModelPointer)
+        assert pointer.metrics is not None
+        assert (pointer.metrics.accuracy, pointer.metrics.classes, pointer.metrics.confusion) == (1.0, (), ())
+    with Journal(home.directory / "journal.db") as journal:
+        (summary,) = journal.history(settings.run)
+    assert summary.metrics is not None
+    assert summary.metrics.confusion == right
+
+
+@pytest.mark.parametrize("classes", [2, 48, 49, 256, 257, MAX_CLASSES])
+def test_whatever_metrics_and_declines_there_are_the_documents_fit(classes: int) -> None:
+    """At the longest names, numbers and words there can be. Seen to fail with declines quoted in full."""
+    most, third = 2**53, 0.12345678901234568
+    metrics = Metrics(
+        examples=most,
+        loss=third,
+        accuracy=third,
+        macro_f1=third,
+        classes=tuple(
+            ClassMetrics(name=f"{number:_>64}".replace("_", "x"), examples=most, sensitivity=third, ppv=third, f1=third)
+            for number in range(classes)
+        ),
+        confusion=((most,) * classes,) * classes,
+    )
+    devices = tuple(f"{number:063}" for number in range(10_000))
+    summary = RoundSummary(
+        run="r" * 63,
+        round=1,
+        outcome="committed",
+        model_version=1,
+        devices=devices,
+        examples=most,
+        train_loss=third,
+        declined=dict.fromkeys(devices, "\0" * 500),
+        metrics=metrics,
+    )
+    short = shortened(summary)
+    assert len(codec.encode(short)) <= codec.MAX_LONG_JSON
+    assert len(short.declined) == NAMED_DECLINES
+    assert short.metrics is not None
+    assert (len(short.metrics.classes), len(short.metrics.confusion)) == (
+        classes if classes <= 256 else 0,
+        classes if classes <= 48 else 0,
+    )
+    blob = describe(b"x", 1)
+    pointer = ModelPointer(
+        run="r" * 63, version=1, digest="0" * 64, previous="0" * 64, blob=blob, metrics=short.metrics
+    )
+    assert len(codec.encode(pointer)) <= codec.MAX_JSON
