@@ -3,19 +3,23 @@
 * A device is *ready* where its state is not offline, stopped, paused or in trouble, and it was heard within
   ``PATIENCE`` of its own heartbeats: a half-open connection fires no will for minutes.
 * A will that carries another session than the device's newest status is stale, and ignored.
-* At most ``MAX_DEVICES`` are known. A newcomer then takes the place of the one unheard for longest, if that one is not
-  ready; otherwise it is turned away, so that a flood of names can't push out devices that work.
+* At most ``MAX_DEVICES`` are known. A newcomer then takes the place of one that is not ready: of the one that has said
+  so longest ago, else of one that has missed its heartbeats. Where all are ready it is turned away, so that a flood of
+  names can't push out devices that work.
 """
 
 from __future__ import annotations
 
+import math
+from collections import deque
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Final
 
 from schemas.messages import MAX_DEVICES, DeviceState, DeviceStatus
 
 PATIENCE: Final = 2.5  # heartbeats a device may miss
+LOOK_S: Final = 1.0  # between two looks for devices that have missed their heartbeats, when there is no room
 AWAY: Final = frozenset({DeviceState.OFFLINE, DeviceState.STOPPED, DeviceState.PAUSED, DeviceState.TROUBLE})
 
 
@@ -47,28 +51,33 @@ class View:
     roll: frozenset[str] | None = None  # who is known, once nobody else can be; None while there is room
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True, eq=False)
 class Fleet:
-    """Every device heard of, by name."""
+    """Every device heard of, by name; changed in place, so that a status costs the same however many there are."""
 
-    members: Mapping[str, Member] = field(default_factory=dict)
+    members: dict[str, Member] = field(default_factory=dict)
     limit: int = MAX_DEVICES
+    _away: dict[str, None] = field(default_factory=dict, init=False)  # who has said so, the longest ago first
+    _silent: deque[str] = field(default_factory=deque, init=False)  # who had missed heartbeats as we looked, likewise
+    _looked_at: float = field(default=-math.inf, init=False)
+
+    @property
+    def full(self) -> bool:
+        """Whether as many are known as may be."""
+        return len(self.members) >= self.limit
 
     def hear(self, status: DeviceStatus, now: float, *, retained: bool = False) -> Fleet | None:
-        """The fleet after ``status``; itself where the status is stale, None where the fleet is full.
+        """Itself, with ``status`` taken in; a stale one changes nothing. None where it is full, and turns it away.
 
         A retained one, which the broker repeats after each connect, is no sign of life from a device that is known.
         """
-        known = self.members.get(status.device)
+        name = status.device
+        known = self.members.get(name)
         if known is not None and status.state is DeviceState.OFFLINE and status.session != known.session:
             return self
-        members = dict(self.members)
-        if known is None and len(members) >= self.limit:
-            quietest = min(members, key=lambda device: (members[device].ready(now), members[device].heard_at))
-            if members[quietest].ready(now):
-                return None
-            del members[quietest]
-        members[status.device] = Member(
+        if known is None and self.full and not self._make_room(now):
+            return None
+        self.members[name] = Member(
             session=status.session,
             state=status.state,
             examples=status.examples,
@@ -77,11 +86,35 @@ class Fleet:
             heard_at=known.heard_at if retained and known else now,
             detail=status.detail,
         )
-        return replace(self, members=members)
+        self._away.pop(name, None)
+        if status.state in AWAY:
+            self._away[name] = None
+        return self
 
-    def forget(self, device: str) -> Fleet:
-        """The fleet after ``device``'s retained status was cleared."""
-        return replace(self, members={name: member for name, member in self.members.items() if name != device})
+    def forget(self, device: str) -> None:
+        """Its retained status was cleared."""
+        self.members.pop(device, None)
+        self._away.pop(device, None)
+
+    def _make_room(self, now: float) -> bool:
+        """Forget one that is not ready, if there is one."""
+        if self._forget_one(now):
+            return True
+        if now < self._looked_at + LOOK_S:
+            return False
+        self._looked_at = now
+        silent = (name for name, member in self.members.items() if not member.ready(now))
+        self._silent.extend(sorted(silent, key=lambda name: self.members[name].heard_at))
+        return self._forget_one(now)
+
+    def _forget_one(self, now: float) -> bool:
+        while self._away or self._silent:
+            name = next(iter(self._away)) if self._away else self._silent.popleft()
+            member = self.members.get(name)
+            if member is not None and not member.ready(now):
+                self.forget(name)
+                return True
+        return False
 
     def view(self, now: float) -> View:
         """Who is ready at ``now``, and for what."""
@@ -95,5 +128,5 @@ class Fleet:
                 for name, member in self.members.items()
                 if member.state is DeviceState.TROUBLE
             },
-            roll=frozenset(self.members) if len(self.members) >= self.limit else None,
+            roll=frozenset(self.members) if self.full else None,
         )

@@ -278,7 +278,7 @@ class Reactor:
                 case StatusReceived(status):
                     self._hear(status, message)
                 case StatusCleared(device):
-                    self._fleet = self._fleet.forget(device)
+                    self._fleet.forget(device)
                     self._fleet_changed = True
                 case _:
                     pass  # rubbish, for which a pause has no counter
@@ -380,7 +380,7 @@ class Reactor:
             case StatusReceived(status):
                 self._hear(status, message)
             case StatusCleared(device):
-                self._fleet = self._fleet.forget(device)
+                self._fleet.forget(device)
                 self._fleet_changed = True
             case Delivery(event, content):
                 self._room_freed = True
@@ -400,8 +400,7 @@ class Reactor:
             return
         if known is None or (known.session, known.examples) != (status.session, status.examples):
             self._met[status.device] = status
-        self._fleet_changed = fleet is not self._fleet or self._fleet_changed
-        self._fleet = fleet
+        self._fleet, self._fleet_changed = fleet, True
 
     def _look(self) -> None:
         """See who is ready, and what has become of updates that came in parts."""

@@ -1,10 +1,10 @@
 from __future__ import annotations
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
-from coordinator.fleet import PATIENCE, Fleet
+from coordinator.fleet import LOOK_S, PATIENCE, Fleet, Member
 from schemas.messages import DeviceState, DeviceStatus
 
 
@@ -31,7 +31,7 @@ def status(
 def after(*statuses: DeviceStatus, limit: int = 100) -> Fleet:
     fleet = Fleet(limit=limit)
     for now, each in enumerate(statuses):
-        fleet = fleet.hear(each, float(now)) or fleet
+        fleet.hear(each, float(now))
     return fleet
 
 
@@ -57,20 +57,21 @@ def test_a_device_that_misses_its_heartbeats_is_not_ready_until_it_is_heard_agai
     silent = PATIENCE * 10.0 + 0.001
     assert fleet.view(PATIENCE * 10.0).ready == {"dev-1"}
     assert fleet.view(silent).ready == frozenset()
-    heard = fleet.hear(status(), silent)
-    assert heard is not None
-    assert heard.view(silent).ready == {"dev-1"}
+    assert fleet.hear(status(), silent)
+    assert fleet.view(silent).ready == {"dev-1"}
 
 
 def test_a_status_repeated_by_the_broker_is_no_sign_of_life() -> None:
-    repeated = after(status()).hear(status(), 30.0, retained=True)
-    assert repeated is not None
-    assert repeated.view(30.0).ready == frozenset()
+    fleet = after(status())
+    assert fleet.hear(status(), 30.0, retained=True)
+    assert fleet.view(30.0).ready == frozenset()
 
 
 def test_the_will_of_an_older_session_changes_nothing() -> None:
     fleet = after(status(session=2))
-    assert fleet.hear(status(state=DeviceState.OFFLINE, session=1), 1.0) is fleet
+    before = fleet.view(1.0), dict(fleet.members)
+    assert fleet.hear(status(state=DeviceState.OFFLINE, session=1), 1.0)
+    assert (fleet.view(1.0), fleet.members) == before
 
 
 def test_the_will_of_the_session_there_is_takes_the_device_away() -> None:
@@ -95,21 +96,63 @@ def test_devices_in_trouble_are_quoted() -> None:
 
 def test_a_full_fleet_turns_newcomers_away_while_all_are_ready() -> None:
     fleet = after(status("dev-1"), status("dev-2"), limit=2)
-    assert fleet.hear(status("dev-3"), 2.0) is None
-    assert fleet.hear(status("dev-2", examples=99), 2.0) is not None
+    assert not fleet.hear(status("dev-3"), 2.0)
+    assert fleet.hear(status("dev-2", examples=99), 2.0)
+    assert fleet.members["dev-2"].examples == 99
 
 
 def test_in_a_full_fleet_a_newcomer_takes_the_place_of_one_that_is_not_ready() -> None:
     fleet = after(status("dev-1"), status("dev-2", DeviceState.STOPPED), status("dev-3"), limit=3)
-    full = fleet.hear(status("dev-4"), 3.0)
-    assert full is not None
-    assert full.members.keys() == {"dev-1", "dev-3", "dev-4"}
+    assert fleet.hear(status("dev-4"), 3.0)
+    assert fleet.members.keys() == {"dev-1", "dev-3", "dev-4"}
+    assert not fleet.hear(status("dev-5"), 3.0)
+    fleet.hear(status("dev-3", DeviceState.PAUSED), 3.0)
+    fleet.hear(status("dev-1", DeviceState.PAUSED), 3.0)
+    fleet.hear(status("dev-3"), 3.0)
+    assert fleet.hear(status("dev-5"), 3.0)
+    assert fleet.members.keys() == {"dev-3", "dev-4", "dev-5"}
+
+
+def test_in_a_full_fleet_those_that_miss_their_heartbeats_make_room_the_longest_unheard_first() -> None:
+    fleet = after(*(status(f"dev-{number}") for number in range(4)), limit=4)
+    fleet.hear(status("dev-0"), 20.0)
+    silent = 3.0 + PATIENCE * 10.0 + 0.001
+    for number in range(4, 7):
+        assert fleet.hear(status(f"dev-{number}"), silent)
+        assert f"dev-{number - 3}" not in fleet.members
+    assert not fleet.hear(status("dev-7"), silent)
+    assert fleet.members.keys() == {"dev-0", "dev-4", "dev-5", "dev-6"}
+
+
+def test_what_a_newcomer_costs_a_full_fleet_does_not_grow_with_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Counted in members looked at. Seen to fail with a search for each newcomer."""
+    looks, ready = [0], Member.ready
+
+    def counted(member: Member, now: float) -> bool:
+        looks[0] += 1
+        return ready(member, now)
+
+    fleet = after(*(status(f"dev-{number}") for number in range(500)), limit=500)
+    now = 0.0
+    monkeypatch.setattr(Member, "ready", counted)
+    for number in range(500):
+        now += LOOK_S / 500
+        assert not fleet.hear(status(f"stranger-{number}"), now)
+        fleet.hear(status(f"dev-{number}", DeviceState.STOPPED), now)
+        assert fleet.hear(status(f"new-{number}"), now)
+    assert looks[0] <= 4 * 500
 
 
 def test_a_cleared_status_forgets_the_device() -> None:
-    assert after(status("dev-1"), status("dev-2")).forget("dev-1").members.keys() == {"dev-2"}
+    fleet = after(status("dev-1"), status("dev-2", DeviceState.STOPPED), limit=2)
+    fleet.forget("dev-2")
+    fleet.forget("dev-2")
+    assert fleet.members.keys() == {"dev-1"}
+    assert fleet.hear(status("dev-3"), 2.0)
+    assert not fleet.hear(status("dev-4"), 2.0)
 
 
+@example([(number, DeviceState.IDLE, 0, False) for number in (0, 1, 2, 3, 0, 0, 4, 2, 5)])  # one comes back
 @given(
     st.lists(st.tuples(st.integers(0, 9), st.sampled_from(DeviceState), st.integers(0, 3), st.booleans()), max_size=60)
 )
@@ -119,7 +162,9 @@ def test_whatever_is_heard_the_fleet_keeps_its_bound_and_views_agree(
     fleet, now = Fleet(limit=4), 0.0
     for number, state, session, retained in heard:
         now += 7.0
-        fleet = fleet.hear(status(f"dev-{number}", state, session=session), now, retained=retained) or fleet
+        known, room = f"dev-{number}" in fleet.members, len(fleet.view(now).ready) < 4 or not fleet.full
+        taken = fleet.hear(status(f"dev-{number}", state, session=session), now, retained=retained)
+        assert (taken is not None) == (known or room)
         view = fleet.view(now)
         assert len(fleet.members) <= 4
         assert view.trainers | view.evaluators <= view.ready <= fleet.members.keys()
