@@ -281,7 +281,7 @@ class Reactor:
                     self._fleet.forget(device)
                     self._fleet_changed = True
                 case _:
-                    pass  # rubbish, for which a pause has no counter
+                    pass  # rubbish, for which a pause has no counter; nor for whom there is no room
             message.ack()
         elif len(self._aside) < PUT_ASIDE:
             self._aside.append(message)
@@ -378,7 +378,8 @@ class Reactor:
             case None:
                 pass
             case StatusReceived(status):
-                self._hear(status, message)
+                if (turned_away := self._hear(status, message)) is not None:
+                    self._step(turned_away)
             case StatusCleared(device):
                 self._fleet.forget(device)
                 self._fleet_changed = True
@@ -391,16 +392,18 @@ class Reactor:
             case _:
                 self._step(arrival)
 
-    def _hear(self, status: DeviceStatus, message: Inbound) -> None:
+    def _hear(self, status: DeviceStatus, message: Inbound) -> Rejected | None:
         known = self._fleet.members.get(status.device)
         fleet = self._fleet.hear(status, self._clock.now(), retained=message.retained)
         if fleet is None:
             text = f"{len(self._fleet.members)} devices are known and ready, and no more are taken"
-            self._step(Rejected(Reject.UNKNOWN_DEVICE, text, message.topic, status.device))
-            return
+            return Rejected(Reject.UNKNOWN_DEVICE, text, message.topic, status.device)
         if known is None or (known.session, known.examples) != (status.session, status.examples):
             self._met[status.device] = status
+            if len(self._met) > fleet.limit:
+                del self._met[next(iter(self._met))]
         self._fleet, self._fleet_changed = fleet, True
+        return None
 
     def _look(self) -> None:
         """See who is ready, and what has become of updates that came in parts."""

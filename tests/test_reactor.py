@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 import threading
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -11,7 +12,10 @@ import pytest
 from coordinator import observers as seen
 from coordinator import reactor
 from coordinator import round as rounds
+from coordinator.fleet import Fleet
+from schemas import codec
 from schemas.link.memory import MemoryLink
+from schemas.messages import DeviceState, DeviceStatus
 from schemas.topics import Address, Kind
 from tests.full_disks import Disk, full
 from tests.scripted_device import Script
@@ -59,6 +63,39 @@ def first_write(state: Path) -> int:
     with Disk() as disk:
         home.run(run_settings(rounds=1, evaluate=False))
     return disk.operations.index("sqlite INSERT INTO devices") - 1
+
+
+def test_invariant_11_what_a_pause_holds_does_not_grow_with_the_names_that_come_and_go(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Seen to fail with a rejection for each that is turned away, and with each that was ever met."""
+    held: list[tuple[int, int]] = []
+    again = reactor.Reactor._try_again
+
+    def counted(one: reactor.Reactor) -> None:
+        held.append((len(one._pending), len(one._met)))
+        again(one)
+
+    monkeypatch.setattr(reactor.Reactor, "_try_again", counted)
+    monkeypatch.setattr(reactor, "Fleet", partial(Fleet, limit=5))
+    home = Home(tmp_path / "state")
+    for number in range(3):
+        home.device(f"dev-{number}")
+    crowd = MemoryLink(home.broker, "crowd", lambda _: None)
+    crowd.open()
+
+    def come_and_go() -> None:
+        for number in range(300):
+            for name, state in (("one", DeviceState.IDLE), ("other", DeviceState.IDLE), ("one", DeviceState.STOPPED)):
+                status = DeviceStatus(device=f"{name}-{number}", session=1, state=state, examples=0)
+                crowd.publish(TOPICS.topic(Address(Kind.DEVICE, device=status.device)), codec.encode(status))
+
+    home.watch.then = [(seen.Paused, come_and_go)]
+    settings = run_settings(rounds=1, evaluate=False)
+    with Disk(first_write(tmp_path / "to-count"), full, times=2):
+        assert home.run(settings).version == 1
+    assert held
+    assert all(pending <= 10 and met <= 5 for pending, met in held), held
 
 
 def test_a_stop_ends_a_run_whose_disk_fills_up_at_that_very_moment(tmp_path: Path) -> None:
