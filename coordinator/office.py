@@ -5,12 +5,14 @@ from __future__ import annotations
 import contextlib
 import queue
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Final
 
 from coordinator import leadership as lead
 from coordinator import observers as seen
 from coordinator.events import Rejected
 from coordinator.intake import Events, Stop
+from coordinator.leftovers import Leftovers
 from coordinator.performer import Performer
 from coordinator.publisher import Publisher
 from schemas import codec
@@ -21,6 +23,7 @@ from schemas.topics import Address, Kind, Topics
 
 CONNECT_S: Final = 10.0  # for the first connection; later ones are waited for as long as it takes
 LOOK_S: Final = 1.0  # how often the watchdog is told that we are alive
+SHORTEST_S: Final = 0.001  # that is waited for an event
 GRACE_S: Final = 0.5  # for a broker that sends what it retains a little after its answers
 
 
@@ -99,6 +102,14 @@ class Office:
                     pass  # a newcomer's alone
 
 
+@dataclass(frozen=True, slots=True)
+class FirstLook:
+    """The federation is ours to serve: the highest session ever seen there, 0 for none, and what was left there."""
+
+    above: int
+    leftovers: tuple[Address, ...]
+
+
 def first_look(
     open_link: Callable[[Sink], Link],
     topics: Topics,
@@ -107,32 +118,44 @@ def first_look(
     observe: seen.Observer,
     alive: Callable[[], None],
     now: Callable[[], float],
-) -> int | None:
+    *,
+    sweeps: bool,
+) -> FirstLook | None:
     """See whether another coordinator serves the federation, over a link of its own that publishes nothing.
 
-    Returns the highest session that was ever seen there, 0 for none, or None where ``Stop`` came first; that is left
-    in ``events``. Raises ``Superseded`` where one serves, ``LinkError`` where the broker can't be used.
+    With ``sweeps``, see what an earlier run left too. Returns None where ``Stop`` came first; that is left in
+    ``events``. Raises ``Superseded`` where another one serves, ``LinkError`` where the broker can't be used.
     """
     link = open_link(events.put)
     topic = topics.topic(Address(Kind.COORDINATOR))
+    leftovers = Leftovers(link, topics, now) if sweeps else None
     try:
-        newcomer = _Newcomer(link, topic, lead.State(instance, 0, 0.0, now()), observe, now)
+        newcomer = _Newcomer(link, topic, lead.State(instance, 0, 0.0, now()), observe, now, leftovers)
         link.open()
         stop = newcomer.wait(events, alive)
     finally:
+        if leftovers is not None:
+            leftovers.end()
         link.close(timeout_s=0.0)
         _forget(events)
     if stop is not None:
         events.put(stop)
         return None
-    return newcomer.above
+    assert newcomer.above is not None  # or it would wait still
+    return FirstLook(newcomer.above, () if leftovers is None else tuple(leftovers.found))
 
 
 class _Newcomer:
     """One coordinator before its first publication."""
 
     def __init__(
-        self, link: Link, topic: str, state: lead.State, observe: seen.Observer, now: Callable[[], float]
+        self,
+        link: Link,
+        topic: str,
+        state: lead.State,
+        observe: seen.Observer,
+        now: Callable[[], float],
+        leftovers: Leftovers | None,
     ) -> None:
         self.above: int | None = None  # once we know that nobody else is there
         self._link = link
@@ -140,6 +163,7 @@ class _Newcomer:
         self._state = state
         self._observe = observe
         self._now = now
+        self._leftovers = leftovers
         self._began = now()
         self._connected = False
         self._error: LinkError | None = None
@@ -149,11 +173,10 @@ class _Newcomer:
 
     def wait(self, events: Events, alive: Callable[[], None]) -> Stop | None:
         """Serve the link until we know; ``Stop`` where that came first."""
-        while self.above is None:
+        while (left_s := self._left_s()) > 0:
             alive()
-            due = min(lead.wake_at(self._state), float("inf") if self._looked_at is None else self._looked_at)
             try:
-                event = events.get(timeout=min(max(due - self._now(), 0.0), LOOK_S))
+                event = events.get(timeout=min(left_s, LOOK_S))
             except queue.Empty:
                 self._pass_time()
                 continue
@@ -163,7 +186,16 @@ class _Newcomer:
             self._pass_time()
         return None
 
+    def _left_s(self) -> float:
+        """How long until something is due; 0 once we know."""
+        if self.above is not None:
+            return 0.0 if self._leftovers is None else self._leftovers.left_s
+        due = min(lead.wake_at(self._state), float("inf") if self._looked_at is None else self._looked_at)
+        return max(due - self._now(), SHORTEST_S)
+
     def _pass_time(self) -> None:
+        if self.above is not None:
+            return
         if self._looked_at is not None and self._now() >= self._looked_at:
             self._looked_at = None
             self._follow(lead.Looked())
@@ -174,10 +206,14 @@ class _Newcomer:
             )
 
     def _serve(self, event: Connected | Disconnected | Inbound | Sent | Refused) -> None:
+        if self._leftovers is not None:
+            self._leftovers.take(event)
         match event:
             case Connected():
                 self._connected, self._answers, self._looked_at = True, 0, None
                 self._follow(lead.Connected())
+                if self._leftovers is not None:
+                    self._leftovers.look()
             case Disconnected(error=error, fatal=fatal):
                 self._error, self._looked_at = error, None
                 if error is not None and fatal:

@@ -139,6 +139,10 @@ class Performer:
         for summary in summaries[-KEPT_SUMMARIES:]:
             self._summarise(summary)
 
+    def clear(self, leftovers: Iterable[Address]) -> None:
+        """Clear what an earlier run left on the broker, but for what this one has put in its place."""
+        self._publisher.remove(*(address for address in leftovers if not self._publisher.holds(address)))
+
     def say_status(self) -> None:
         """Publish the coordinator's status, past everything else."""
         self._publisher.say(Address(Kind.COORDINATOR), codec.encode(spoken(self.status, self._wall)))

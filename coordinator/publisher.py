@@ -8,7 +8,7 @@ announced before the model it starts from. A document that is changed while it w
 
 from __future__ import annotations
 
-from collections import deque
+from collections import OrderedDict
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Final
@@ -39,6 +39,10 @@ class Blob:
             return Address(self.kind, digest=self.ref.digest, part=index)
         return Address(self.kind, number=self.number, part=index)
 
+    def holds(self, address: Address) -> bool:
+        """Whether one of its parts stands there."""
+        return address.part is not None and address.part < self.ref.parts and address == self.address(address.part)
+
 
 class Publisher:
     """The retained tree over one link.
@@ -53,7 +57,7 @@ class Publisher:
         self._shelve = shelve
         self._connected = False
         self._tree: dict[Address | Kind, Render | Blob] = {}  # in the order to be published after a connect
-        self._queue: deque[Address | Kind] = deque()
+        self._queue: OrderedDict[Address | Kind, None] = OrderedDict()
         self._next_part = 0  # of the blob at the queue's head
         self._in_flight: set[int] = set()
 
@@ -79,6 +83,11 @@ class Publisher:
         for address in addresses:
             self._tree[address] = bytes
             self._enqueue(address)
+
+    def holds(self, address: Address) -> bool:
+        """Whether something of ours is to stand there."""
+        entry = self._tree.get(address.kind)
+        return address in self._tree or (isinstance(entry, Blob) and entry.holds(address))
 
     def say(self, address: Address, payload: bytes) -> None:
         """Publish at once, past the queue and only this once."""
@@ -107,7 +116,7 @@ class Publisher:
         self._connected = True
         self._link.release()
         self._restart()
-        self._queue = deque(self._tree)
+        self._queue = OrderedDict.fromkeys(self._tree)
         self._pump()
 
     def disconnected(self) -> None:
@@ -122,13 +131,12 @@ class Publisher:
 
     def _enqueue(self, key: Address | Kind) -> None:
         if key not in self._queue:
-            self._queue.append(key)
+            self._queue[key] = None
         elif isinstance(key, Kind):  # a blob keeps its place, before the pointer to the one it replaces
-            if key == self._queue[0]:
+            if key == next(iter(self._queue)):
                 self._restart()
         else:
-            self._queue.remove(key)
-            self._queue.append(key)
+            self._queue.move_to_end(key)
         if self._connected:
             self._pump()
 
@@ -139,7 +147,7 @@ class Publisher:
 
     def _pump(self) -> None:
         while self._queue:
-            key = self._queue[0]
+            key = next(iter(self._queue))
             entry = self._tree[key]
             if isinstance(entry, Blob):
                 if not self._send_parts(entry):
@@ -147,7 +155,7 @@ class Publisher:
             else:
                 assert isinstance(key, Address)
                 self._send_document(key, entry)
-            self._queue.popleft()
+            self._queue.popitem(last=False)
             self._restart()
 
     def _send_document(self, address: Address, render: Render) -> None:

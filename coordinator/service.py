@@ -13,6 +13,7 @@ from coordinator.events import Finish
 from coordinator.identity import instance_of
 from coordinator.inbox import ROOM, Inbox, largest_update
 from coordinator.intake import Events, Stop
+from coordinator.leftovers import filters
 from coordinator.office import first_look
 from coordinator.performer import MAX_DETAIL, Performer, spoken
 from coordinator.publisher import Publisher
@@ -100,6 +101,7 @@ class CoordinatorService:
         self._look = look
         self._events: Events = Events()
         self._performer: Performer | None = None
+        self._leftovers: tuple[Address, ...] = ()
 
     def stop(self, error: FedbeatError | None = None) -> None:
         """End ``run`` soon, from any thread or signal handler; all is kept, and the next start goes on from it.
@@ -159,16 +161,26 @@ class CoordinatorService:
         """
         if self._look is None:
             return True
-        above = first_look(self._look, self._topics, instance, self._events, self._observe, self._alive, self._clock)
-        if above is None:
+        looked = first_look(
+            self._look,
+            self._topics,
+            instance,
+            self._events,
+            self._observe,
+            self._alive,
+            self._clock,
+            sweeps=not store.resumed,
+        )
+        if looked is None:
             return False
-        if above >= LAST_SESSION:
+        if looked.above >= LAST_SESSION:
             topic = self._topics.topic(Address(Kind.COORDINATOR))
             raise FederationError(
                 f"the retained status on {topic} claims the last session there can be: clear it with "
                 f"mosquitto_pub --retain --null-message --topic {topic}"
             )
-        store.renew_session(above)
+        store.renew_session(looked.above)
+        self._leftovers = looked.leftovers
         return True
 
     @staticmethod
@@ -202,6 +214,8 @@ class CoordinatorService:
             )
         )
         performer.publish_run()
+        performer.clear(self._leftovers)
+        link.unsubscribe(*filters(self._topics))  # which a start that was cut short may have left in our session
         link.subscribe(*(self._topics.filter(kind) for kind in (Kind.DEVICE, Kind.JOIN, Kind.UPDATE_PART)))
         link.open()
         finish = reactor.run(state, reopened)
