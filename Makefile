@@ -1,6 +1,6 @@
 # make demo    a virtual fleet of eight learns from smartwatch recordings, before your eyes
 # make test    every test, mosquitto included
-# make chaos   the long run of kills (KILLS=200, SEED=n): some minutes
+# make chaos   the long run of kills (KILLS=200, SEED=n, STRATEGY=fedavg): some minutes
 # make fuzz    hostile inputs for every decoder, under a memory limit; SECONDS=600 and SEED=1 unless told otherwise
 # make check   lint, format, types, import contracts, generated code
 # Each does everything from a bare clone. PYTHON picks the interpreter (3.11 to 3.13).
@@ -35,7 +35,7 @@ simulate: $(STAMP)
 KILLS ?= 200
 
 chaos: $(STAMP)
-	$(BIN)/python -m tests.chaos.long --kills $(KILLS) $(if $(SEED),--seed $(SEED))
+	$(BIN)/python -m tests.chaos.long --kills $(KILLS) $(if $(SEED),--seed $(SEED)) $(if $(STRATEGY),--strategy $(STRATEGY))
 
 fuzz: $(STAMP)
 	$(BIN)/python -m tests.hostile.fuzz --seconds $(or $(SECONDS),600) --seed $(or $(SEED),1)

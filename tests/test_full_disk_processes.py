@@ -1,4 +1,4 @@
-"""A device whose disk is really full: a file system of 1 MB in memory, real processes, real mosquitto."""
+"""Disks that are really full: file systems of a few MB in memory, real processes, real mosquitto."""
 
 from __future__ import annotations
 
@@ -6,9 +6,10 @@ from pathlib import Path
 
 import pytest
 
-from schemas.messages import DeviceState, DeviceStatus, Join
+from schemas.messages import CoordinatorState, CoordinatorStatus, DeviceState, DeviceStatus, Join
+from tests.chaos.evidence import lost
 from tests.chaos.federation import ALL, Federation
-from tests.chaos.spy import Heard, Spy, closed_by
+from tests.chaos.spy import Heard, Spy, closed_by, coordinator
 from tests.full_disks import Ballast, small_disk
 from tests.link_mosquitto import Mosquitto
 
@@ -40,6 +41,32 @@ def test_invariant_11_a_full_disk_costs_a_device_its_round_and_it_says_so_until_
     assert "No space left on device; free some space there" in trouble.message.detail
     assert list(ledger.faults(room.rounds)) == []
     assert "Traceback" not in room.said("dev-0")
+
+
+@pytest.mark.timeout(300)
+def test_invariant_11_invariant_02_a_full_disk_pauses_the_coordinator_until_there_is_space_and_loses_nothing(
+    mosquitto: Mosquitto, tmp_path: Path
+) -> None:
+    """Seen to fail with a disk that refuses taken for one that is broken: the coordinator ended."""
+    room = Federation(tmp_path, mosquitto, devices=1)
+    with small_disk(room.state("coordinator"), "8m") as disk, Spy(mosquitto.port) as spy, room:
+        spy.until(closed_by("dev-0"), "a round")
+        (ballast := Ballast(disk)).fill()
+        paused = spy.until(coordinator(CoordinatorState.PAUSED), "that it pauses")
+        at = len(spy.heard)
+        spy.until(lambda heard: isinstance(heard.message, DeviceStatus), "a device while it pauses", at)
+        committed = [heard for heard in spy.heard[at:] if closed_by("dev-0")(heard)]
+        ballast.drop()
+        spy.until(coordinator(CoordinatorState.RUNNING), "that it goes on", at)
+        spy.until(closed_by("dev-0"), "another round", at)
+        ledger = room.conclude()
+        heard = spy.heard
+    assert isinstance(paused.message, CoordinatorStatus)
+    assert str(disk) in paused.message.detail
+    assert not committed
+    assert [*ledger.faults(room.rounds), *lost(heard, ledger)] == []
+    assert "Traceback" not in room.said("coordinator")
+    assert len(room.deaths["coordinator"]) == 2  # both of them polite
 
 
 def joins(heard: Heard) -> bool:

@@ -118,11 +118,12 @@ class Mayhem:
         return True
 
 
-def survive(home: Path, seed: int, kills: int, *, devices: int = 3) -> Outcome:
+def survive(home: Path, seed: int, kills: int, *, devices: int = 3, strategy: str = "fedavg") -> Outcome:
     """Run a federation with so many kills, and the same in peace; what both left is looked through for faults."""
     began, outcome = time.monotonic(), Outcome(seed)
     with Mosquitto(_made(home / "broker")) as broker, Mosquitto(_made(home / "calm")) as calm:
-        federation = Federation(_made(home / "killed"), broker, devices, options=("--seed", str(seed)))
+        options = ("--seed", str(seed), "--strategy", strategy)
+        federation = Federation(_made(home / "killed"), broker, devices, options=options)
         federation.begin()
         twin = federation.twin(home / "twin", calm)
         with Spy(broker.port) as spy, federation:

@@ -1,6 +1,6 @@
 """The long run: hundreds of kills, and fifty rounds in which thirty percent of the devices die. ``make chaos``.
 
-    python -m tests.chaos.long --kills 200 --rounds 50 [--seed n]
+    python -m tests.chaos.long --kills 200 --rounds 50 [--seed n] [--strategy fedadam]
 
 The kills come in runs of 25, each with a seed of its own that follows from the one given, and each compared bit for bit
 with the same run in peace. Prints what happened, and last one line of JSON; ends with 1 where anything was violated.
@@ -30,17 +30,19 @@ def main() -> int:
     parser.add_argument("--kills", type=int, default=200)
     parser.add_argument("--rounds", type=int, default=50, help="in which 30 %% of the devices die; 0: none")
     parser.add_argument("--seed", type=int, help="drawn and printed unless given")
+    parser.add_argument("--strategy", default="fedavg", help="of the runs with kills; all but fedavg keep a state")
     given = parser.parse_args()
     seed = secrets.randbelow(1_000_000) if given.seed is None else given.seed
     began = time.monotonic()
     _say(f"seed {seed}")
     outcomes = []
     for number, done in enumerate(range(0, given.kills, A_RUN)):
-        outcomes.append(_killed(seed + number, min(A_RUN, given.kills - done)))
+        outcomes.append(_killed(seed + number, min(A_RUN, given.kills - done), given.strategy))
     attrition = _decimated(seed, given.rounds) if given.rounds else None
     violations = sum(len(one.violations) for one in outcomes) + (len(attrition.violations) if attrition else 0)
     figures = {
         "seed": seed,
+        "strategy": given.strategy,
         "kills": dict(sum((Counter(one.kills) for one in outcomes), Counter())),
         "aimed": dict(sum((Counter(one.aimed) for one in outcomes), Counter())),
         "rounds": sum(one.rounds for one in outcomes),
@@ -52,9 +54,9 @@ def main() -> int:
     return 1 if violations else 0
 
 
-def _killed(seed: int, kills: int) -> Outcome:
+def _killed(seed: int, kills: int, strategy: str) -> Outcome:
     with tempfile.TemporaryDirectory(prefix="chaos-") as home:
-        outcome = survive(Path(home), seed, kills)
+        outcome = survive(Path(home), seed, kills, strategy=strategy)
     _say(
         f"seed {seed}: kills {outcome.kills}, right after {outcome.aimed}; {outcome.rounds} rounds, "
         f"{len(outcome.violations)} violations, {outcome.seconds:.0f} s"
