@@ -109,15 +109,18 @@ def plain_line(event: seen.Observation) -> str | None:  # noqa: C901, PLR0911, P
         case seen.Disconnected(reason=reason, retry_in_s=wait):
             return f"no connection: {reason}; trying again in {wait:.1f} s"
         case seen.RivalDoubted(run=run, wait_s=wait):
-            return f"another coordinator (run {run}) may be at work here: waiting {wait:.0f} s for a sign of life"
+            return (
+                f"another coordinator (run {run}) has not said that it ended: going on in its place after {wait:.0f} s "
+                "without a sign of life"
+            )
         case seen.RivalReplaced(run=run):
             return f"no sign of life of the coordinator of run {run}: going on in its place"
         case seen.Paused(reason=reason):
             return f"paused: {reason}"
         case seen.Resumed():
             return "the disk takes more again: going on"
-        case seen.DeviceTroubled(device=device, reason=reason):
-            return f"{device} can't take part: {reason}"
+        case seen.DeviceTroubled(device=device, reason=reason, others=others):
+            return f"{device}{f' and {others} more' if others else ''} can't take part: {reason}"
         case seen.Selecting(round=number, quorum=quorum, deadline_s=deadline):
             return f"round {number}: waiting for {count(quorum, 'device')}, at most {deadline:g} s"
         case seen.RoundOpened(task="train", round=number, selected=selected, deadline_s=deadline):

@@ -76,10 +76,11 @@ class FleetSeen:
 
 @dataclass(frozen=True, slots=True)
 class DeviceTroubled:
-    """A device is there and can't take part in anything, for a reason of its own."""
+    """A device is there and can't take part in anything, for a reason that as many ``others`` have begun to give."""
 
     device: str
     reason: str
+    others: int = 0
 
 
 @dataclass(frozen=True, slots=True)

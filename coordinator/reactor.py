@@ -17,7 +17,7 @@ from __future__ import annotations
 
 import queue
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Final
 
@@ -132,6 +132,7 @@ class Reactor:
         self._part_size = part_size
         self._fleet = Fleet()
         self._view = View()
+        self._told: Mapping[str, str] = {}  # complaints that were let be seen
         self._looked_at = float("-inf")
         self._fleet_changed = False
         self._pending: list[Effect] = []
@@ -417,9 +418,6 @@ class Reactor:
                 counts = [(len(v.ready), len(v.trainers), len(v.evaluators)) for v in (before, view)]
                 if counts[0] != counts[1]:
                     self._observe(seen.FleetSeen(*counts[1]))
-                for device, reason in view.complaints.items():
-                    if before.complaints.get(device) != reason:
-                        self._observe(seen.DeviceTroubled(device, reason))
                 self._step(FleetChanged(view))
         if due or ticket != self._polled or (self._room_freed and self._inbox.turned_away):
             self._polled, self._room_freed = ticket, False
@@ -427,6 +425,17 @@ class Reactor:
                 self._step(event)
         if due:
             self._looked_at = now
+            self._tell_troubles()
+
+    def _tell_troubles(self) -> None:
+        """Let new complaints be seen, all of one kind at once: a whole fleet may have the same."""
+        told, self._told = self._told, self._view.complaints
+        complaining: dict[str, list[str]] = {}
+        for device, reason in self._told.items():
+            if told.get(device) != reason:
+                complaining.setdefault(reason, []).append(device)
+        for reason, devices in complaining.items():
+            self._observe(seen.DeviceTroubled(min(devices), reason, len(devices) - 1))
 
     def _step(self, event: Event) -> None:
         self._state, effects = step(self._state, event)

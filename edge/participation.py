@@ -226,7 +226,8 @@ def _coordinator_seen(state: State, seen: CoordinatorStatus) -> Step:
 def _run_seen(state: State, run: RunSettings) -> Step:
     if state.run is not None and state.run.run == run.run:
         return replace(state, run=run), ()
-    say = ev.Say(f"run {run.run}: plan {run.plan.name}, {run.rounds} rounds, codec {run.codec}")
+    rounds = "1 round" if run.rounds == 1 else f"{run.rounds} rounds"
+    say = ev.Say(f"run {run.run}: plan {run.plan.name}, {rounds}, codec {run.codec}")
     return replace(state, run=run, fetch_at=state.now), (say,)
 
 

@@ -7,6 +7,8 @@ names are ``FEDBEAT_`` and the setting's name in capitals; ``__`` goes one table
 from __future__ import annotations
 
 import difflib
+import logging
+import os
 import re
 import tomllib
 from collections.abc import Collection, Iterator, Mapping
@@ -29,13 +31,16 @@ from schemas.link.mqtt_settings import MqttSettings
 from schemas.messages import Name
 
 NAME_IN_WORDS = "3 to 63 lower-case letters, digits and hyphens, beginning with a letter or digit"
+PREFIX = "FEDBEAT_"
+NEAR = 0.85  # of difflib's ratio: one letter wrong, missing or doubled, or two in a long name
+_log = logging.getLogger(__name__)
 _PASSWORD = re.compile(r"(://[^:/@]*:)[^@]*@")  # in a broker's address
 
 
 class LinkSettings(BaseSettings):
     """Where the federation is, and how to be let in."""
 
-    model_config = SettingsConfigDict(env_prefix="FEDBEAT_", env_nested_delimiter="__", extra="forbid", frozen=True)
+    model_config = SettingsConfigDict(env_prefix=PREFIX, env_nested_delimiter="__", extra="forbid", frozen=True)
 
     broker: str = Field("", description="mqtt[s]://[user[:password]@]host[:port]")
     federation: Name = Field("home", description="name of the federation, one topic level")
@@ -106,6 +111,8 @@ def load(settings: type[S], flags: Mapping[str, Any], config: Path | None) -> tu
             sources.update({name: source() for name, source in present})
             return tuple(source for _, source in present)
 
+    for name, near in _misspelt(settings.model_fields):
+        _log.warning("%s in the environment is no setting of this command: did you mean %s?", name, near)
     try:
         read = Sourced(**flags)
     except ValidationError as error:
@@ -125,6 +132,16 @@ def _check_readable(config: Path | None) -> None:
         raise SettingsError(f"can't read the settings file {config}: {error.strerror}") from None
     except (ValueError, RecursionError) as error:  # of its syntax, its text, its numbers, its depth
         raise SettingsError(f"{config} is not valid TOML: {error}") from None
+
+
+def _misspelt(known: Collection[str]) -> Iterator[tuple[str, str]]:
+    """Variables that are nearly one of ours, and which; others may be of another command with the same environment."""
+    for name in sorted(os.environ):
+        if name.upper().startswith(PREFIX):
+            setting, *entries = name.upper().removeprefix(PREFIX).lower().split("__")
+            near = [] if setting in known else difflib.get_close_matches(setting, known, 1, NEAR)
+            if near:
+                yield name, "__".join((PREFIX + near[0].upper(), *(entry.upper() for entry in entries)))
 
 
 def _explain(error: ValidationError, known: Collection[str], sources: Mapping[str, dict[str, Any]]) -> str:

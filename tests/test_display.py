@@ -145,6 +145,18 @@ def test_the_story_tells_every_kind_of_event() -> None:
     assert {type(event) for event in STORY} == set(get_args(seen.Observation))
 
 
+DOUBT = (
+    "another coordinator (run run-other) has not said that it ended: going on in its place after 75 s without a sign "
+    "of life"
+)
+
+
+def test_a_trouble_that_many_devices_have_is_one_line() -> None:
+    assert plain_line(seen.DeviceTroubled("dev-000", "no recordings", 299)) == (
+        "dev-000 and 299 more can't take part: no recordings"
+    )
+
+
 def test_the_plain_log_says_what_happens_in_order() -> None:
     out = io.StringIO()
     with Lines(plain_line, out) as lines:
@@ -152,7 +164,7 @@ def test_the_plain_log_says_what_happens_in_order() -> None:
             lines(event)
     assert out.getvalue().splitlines()[:10] == [
         "run run-1d1045a8: plan watch, 5 rounds",
-        "another coordinator (run run-other) may be at work here: waiting 75 s for a sign of life",
+        DOUBT,
         "no sign of life of the coordinator of run run-other: going on in its place",
         "round 1: waiting for 2 devices, at most 600 s",
         "connected to the broker",

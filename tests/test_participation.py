@@ -94,6 +94,12 @@ def test_a_device_that_meets_a_run_fetches_the_plan_and_the_model_and_looks_at_i
     assert (shown.state, shown.examples, shown.held_out, shown.model_version) == (DeviceState.IDLE, 70, 9, 4)
 
 
+@pytest.mark.parametrize(("rounds", "words"), [(1, "1 round"), (2, "2 rounds")])
+def test_a_run_is_told_in_plain_words(rounds: int, words: str) -> None:
+    (say,) = only(Bench()(ev.RunSeen(run().model_copy(update={"rounds": rounds}))), ev.Say)
+    assert say.text == f"run {RUN}: plan {run().plan.name}, {words}, codec int8"
+
+
 def test_a_round_is_joined_trained_stored_and_only_then_sent() -> None:
     bench = Bench().settle()
     effects = bench(ev.RoundSeen(announcement(1)))

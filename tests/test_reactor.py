@@ -98,6 +98,23 @@ def test_invariant_11_what_a_pause_holds_does_not_grow_with_the_names_that_come_
     assert all(pending <= 10 and met <= 5 for pending, met in held), held
 
 
+def test_a_trouble_of_a_whole_fleet_is_told_a_few_times_at_most(tmp_path: Path) -> None:
+    """Seen to fail with an observation a device."""
+    home = Home(tmp_path / "state")
+    crowd = MemoryLink(home.broker, "crowd", lambda _: None)
+    crowd.open()
+    for number in range(300):
+        status = DeviceStatus(
+            device=f"dev-{number}", session=1, state=DeviceState.TROUBLE, examples=0, detail="no recordings"
+        )
+        crowd.publish(TOPICS.topic(Address(Kind.DEVICE, device=status.device)), codec.encode(status), retain=True)
+    home.device("well")
+    assert home.run(run_settings(rounds=1, quorum=1, goal=1, evaluate=False)).version == 1
+    told = [one for one in home.watch.seen if isinstance(one, seen.DeviceTroubled)]
+    assert 250 <= sum(1 + one.others for one in told) <= 300  # the run may end before the rest is looked at
+    assert len(told) <= 3
+
+
 def test_a_stop_ends_a_run_whose_disk_fills_up_at_that_very_moment(tmp_path: Path) -> None:
     """Seen to fail with the stop forgotten as what came before it could not be written: it waited for space."""
     settings = run_settings(rounds=2, quorum=2, goal=3, evaluate=False)

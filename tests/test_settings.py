@@ -40,6 +40,29 @@ def test_each_value_knows_its_source(toml: Path, monkeypatch: pytest.MonkeyPatch
     assert found["train.batch_size"] == (8, str(toml))
 
 
+@pytest.mark.parametrize(
+    ("name", "near"),
+    [
+        ("FEDBEAT_ROUNS", "FEDBEAT_ROUNDS"),
+        ("FEDBEAT_MAX_STALENES", "FEDBEAT_MAX_STALENESS"),
+        ("FEDBEAT_TRIAN__EPOCHS", None),  # too far to say
+        ("FEDBEAT_TRAIM__EPOCHS", None),
+        ("FEDBEAT_DEVICES", None),  # of edge fleet
+        ("FEDBEAT_OUTBOX_DAYS", None),  # of edge run
+        ("FEDBEAT_ROUNDS", None),
+        ("ROUNS", None),
+    ],
+)
+def test_a_misspelt_variable_is_warned_of_and_one_of_another_command_is_not(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, name: str, near: str | None
+) -> None:
+    """Seen to fail without ``_misspelt``."""
+    monkeypatch.setenv(name, "7")
+    load(CoordinatorSettings, {}, None)
+    expected = [f"{name} in the environment is no setting of this command: did you mean {near}?"] if near else []
+    assert [one.getMessage() for one in caplog.records] == expected
+
+
 def test_tables_are_merged_entry_by_entry(toml: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("FEDBEAT_TRAIN__BATCH_SIZE", "16")
     settings, _ = load(CoordinatorSettings, {"train": {"epochs": 2}}, toml)
