@@ -99,9 +99,11 @@ def start(config: Path | None, *, fresh: bool, show_config: bool, **flags: Any) 
     """Run a federation until its rounds are done; Ctrl-C stops it, the same command goes on."""
     settings, origins = read_settings(config, flags)
     if show_config:
-        click.echo(table(origins))
+        from coordinator.plan_commands import recommended  # noqa: PLC0415 - commands import what they need
+
+        click.echo(table((*origins, *recommended(settings))))
         return 0
-    from coordinator.start import start as begin  # noqa: PLC0415 - commands import what they need when they need it
+    from coordinator.start import start as begin  # noqa: PLC0415 - likewise
 
     return begin(settings, fresh=fresh)
 

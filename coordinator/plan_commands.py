@@ -7,14 +7,15 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from coordinator import plan_file
-from coordinator.config import CoordinatorSettings
+from coordinator.config import CoordinatorSettings, in_scale
 from coordinator.plan_file import PlanFile
-from schemas.errors import PlanError, SettingsError
+from schemas.errors import FedbeatError, PlanError, SettingsError
 from schemas.messages import MAX_CLASSES
 from schemas.parameters import Parameters
 from schemas.plan import Plan
 from schemas.plan_cost import verdict
 from schemas.plan_shapes import outline
+from schemas.settings import Origin
 
 _INPUT = re.compile(r"^(?:(?P<name>[A-Za-z_]\w*)=)?(?P<shape>[1-9]\d*(?:x[1-9]\d*)*)$")
 
@@ -32,6 +33,27 @@ def resolve(settings: CoordinatorSettings) -> tuple[Plan, Parameters]:
     else:
         raise SettingsError(f"no plan is given: add --plan with a file or one of {', '.join(plan_file.bundled())}")
     return file.plan, file.initial(settings.seed)
+
+
+def recommended(settings: CoordinatorSettings) -> tuple[Origin, ...]:
+    """What the ``--plan`` would have of ``train`` and ``strategy`` where the settings don't say.
+
+    Nothing where there is no such plan: that is an error of ``start``, not of looking at the settings.
+    """
+    try:
+        plan = plan_file.find(settings.plan).plan if settings.plan else None
+        if plan is None:
+            return ()
+        strategy = in_scale(plan.strategy, settings.strategy.get("name", plan.strategy.name))
+    except FedbeatError:
+        return ()
+    tables = (("train", plan.train, settings.train), ("strategy", strategy, settings.strategy))
+    return tuple(
+        Origin(f"{table}.{name}", getattr(advice, name), f"plan {plan.name}")
+        for table, advice, given in tables
+        for name in type(advice).model_fields
+        if name not in given and not (name == "local_steps" and given.get("epochs"))  # which give way to epochs
+    )
 
 
 def export_plan(source: str, target: Path, **options: object) -> str:

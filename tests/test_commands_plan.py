@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from coordinator.cli import cli as coordinator
+from coordinator.plan_file import find
 from tests.running_commands import COORDINATOR, EDGE, LIMIT_S, QUICK, ROOT, finished, in_process
 
 NET = """
@@ -143,3 +144,18 @@ def test_every_setting_is_printed_with_its_value_and_where_it_is_from_and_no_pas
     assert rows["state"][-1] == "default"
     assert rows["broker"] == ["mqtt://pi:***@host", "some.toml"]
     assert "secret" not in done.out
+
+
+def test_what_the_plan_recommends_is_printed_with_the_settings_and_gives_way_to_them(home: Path) -> None:
+    """Seen to fail with the settings alone: nothing told at which rate devices would learn."""
+    flags = ("--plan", "watch", "--show-config", "--epochs", "3", "--server-learning-rate", "0.5")
+    done = in_process(coordinator, "start", *flags, cwd=home)
+    assert (done.code, done.err) == (0, "")
+    rows = {line.split()[0]: line.split(maxsplit=2)[1:] for line in done.out.splitlines()}
+    shown = find("watch").plan
+    assert rows["train.epochs"] == ["3", "flag"]
+    assert "train.local_steps" not in rows
+    assert rows["strategy.learning_rate"] == ["0.5", "flag"]
+    assert rows["train.learning_rate"] == [str(shown.train.learning_rate), "plan watch"]
+    assert rows["strategy.name"] == [shown.strategy.name, "plan watch"]
+    assert in_process(coordinator, "start", "--plan", "no-such", "--show-config", cwd=home).code == 0
