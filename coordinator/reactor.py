@@ -22,6 +22,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from coordinator import observers as seen
+from coordinator.clock import Clock
 from coordinator.events import (
     Abandon,
     Conclude,
@@ -60,41 +61,7 @@ ENVELOPE: Final = 512  # bytes around a part's payload, topic included
 WEIGHTY: Final = (Open, Conclude, Abandon, Finish)  # done before anything else is stepped
 
 
-__all__ = ["Clock", "Events", "Reactor", "Stop"]
-
-
-class Clock:
-    """Monotonic seconds, less those for which it was stopped."""
-
-    def __init__(self, source: Callable[[], float]) -> None:
-        """Stopped at first."""
-        self._source = source
-        self._lost = 0.0
-        self._stopped_at: float | None = source()
-
-    def now(self) -> float:
-        """The time on it."""
-        return (self._source() if self._stopped_at is None else self._stopped_at) - self._lost
-
-    def stop(self) -> None:
-        """Stand still; the second time nothing happens."""
-        if self._stopped_at is None:
-            self._stopped_at = self._source()
-
-    def start(self) -> None:
-        """Go on from where it stands."""
-        if self._stopped_at is not None:
-            self._lost += self._source() - self._stopped_at
-            self._stopped_at = None
-
-    def real(self) -> float:
-        """The time on its source, which never stands still."""
-        return self._source()
-
-    @property
-    def stopped_for(self) -> float:
-        """For how long it has been standing."""
-        return 0.0 if self._stopped_at is None else self._source() - self._stopped_at
+__all__ = ["Events", "Reactor", "Stop"]
 
 
 @dataclass(frozen=True, slots=True)

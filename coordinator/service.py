@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Final
 
 from coordinator import observers as seen
+from coordinator.clock import Clock
 from coordinator.events import Finish
 from coordinator.identity import instance_of
 from coordinator.inbox import ROOM, Inbox, largest_update
@@ -17,7 +18,7 @@ from coordinator.leftovers import filters
 from coordinator.office import first_look
 from coordinator.performer import MAX_DETAIL, Performer, spoken
 from coordinator.publisher import Publisher
-from coordinator.reactor import Clock, Reactor
+from coordinator.reactor import Reactor
 from coordinator.run_store import KEPT_MODELS, RunStore, Wall, utc
 from coordinator.shelf import Shelf
 from coordinator.spool import Spool
