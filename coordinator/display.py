@@ -160,6 +160,8 @@ def _beginning(rounds: int, first: int, version: int) -> str:
 
 def printable(text: str) -> str:
     """``text`` without what would move a terminal's cursor or forge a log line: devices choose their own words."""
+    if text.isprintable():
+        return text
     return "".join(character if character.isprintable() else "\N{REPLACEMENT CHARACTER}" for character in text)
 
 

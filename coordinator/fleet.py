@@ -39,6 +39,11 @@ class Member:
         """Whether it can be asked for anything."""
         return self.state not in AWAY and now - self.heard_at <= PATIENCE * self.heartbeat_s
 
+    def worth(self, now: float) -> tuple[bool, bool, bool, str | None]:
+        """What of it is in a ``View``."""
+        complaint = self.detail if self.state is DeviceState.TROUBLE else None
+        return self.ready(now), self.examples > 0, self.held_out > 0, complaint
+
 
 @dataclass(frozen=True, slots=True)
 class View:
@@ -57,6 +62,7 @@ class Fleet:
 
     members: dict[str, Member] = field(default_factory=dict)
     limit: int = MAX_DEVICES
+    altered: bool = False  # since ``view`` was asked, in more than the time
     _away: dict[str, None] = field(default_factory=dict, init=False)  # who has said so, the longest ago first
     _silent: deque[str] = field(default_factory=deque, init=False)  # who had missed heartbeats as we looked, likewise
     _looked_at: float = field(default=-math.inf, init=False)
@@ -77,7 +83,7 @@ class Fleet:
             return self
         if known is None and self.full and not self._make_room(now):
             return None
-        self.members[name] = Member(
+        member = self.members[name] = Member(
             session=status.session,
             state=status.state,
             examples=status.examples,
@@ -86,6 +92,7 @@ class Fleet:
             heard_at=known.heard_at if retained and known else now,
             detail=status.detail,
         )
+        self.altered = self.altered or known is None or known.worth(now) != member.worth(now)
         self._away.pop(name, None)
         if status.state in AWAY:
             self._away[name] = None
@@ -93,6 +100,7 @@ class Fleet:
 
     def forget(self, device: str) -> None:
         """Its retained status was cleared."""
+        self.altered = self.altered or device in self.members
         self.members.pop(device, None)
         self._away.pop(device, None)
 
@@ -118,6 +126,7 @@ class Fleet:
 
     def view(self, now: float) -> View:
         """Who is ready at ``now``, and for what."""
+        self.altered = False
         ready = {name: member for name, member in self.members.items() if member.ready(now)}
         return View(
             ready=frozenset(ready),

@@ -101,7 +101,6 @@ class Reactor:
         self._view = View()
         self._told: Mapping[str, str] = {}  # complaints that were let be seen
         self._looked_at = float("-inf")
-        self._fleet_changed = False
         self._pending: list[Effect] = []
         self._met: dict[str, DeviceStatus] = {}  # statuses for the next commit
         self._acks: list[Callable[[], None]] = []  # of messages that what is pending comes from
@@ -247,7 +246,6 @@ class Reactor:
                     self._hear(status, message)
                 case StatusCleared(device):
                     self._fleet.forget(device)
-                    self._fleet_changed = True
                 case _:
                     pass  # rubbish, for which a pause has no counter; nor for whom there is no room
             message.ack()
@@ -350,7 +348,6 @@ class Reactor:
                     self._step(turned_away)
             case StatusCleared(device):
                 self._fleet.forget(device)
-                self._fleet_changed = True
             case Delivery(event, content):
                 self._room_freed = True
                 if content is not None:
@@ -370,15 +367,14 @@ class Reactor:
             self._met[status.device] = status
             if len(self._met) > fleet.limit:
                 del self._met[next(iter(self._met))]
-        self._fleet, self._fleet_changed = fleet, True
+        self._fleet = fleet
         return None
 
     def _look(self) -> None:
         """See who is ready, and what has become of updates that came in parts."""
         now, ticket = self._clock.now(), (self._state.round, self._state.task, type(self._state.stage))
         due = now - self._looked_at >= LOOK_S
-        if self._fleet_changed or due:
-            self._fleet_changed = False
+        if self._fleet.altered or due:
             view, before = self._fleet.view(now), self._view
             if view != before:
                 self._view = view

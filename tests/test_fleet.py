@@ -169,3 +169,40 @@ def test_whatever_is_heard_the_fleet_keeps_its_bound_and_views_agree(
         assert len(fleet.members) <= 4
         assert view.trainers | view.evaluators <= view.ready <= fleet.members.keys()
         assert not view.ready & view.complaints.keys()
+
+
+@given(
+    st.lists(
+        st.tuples(
+            st.integers(0, 5),
+            st.sampled_from(DeviceState),
+            st.integers(0, 1),
+            st.integers(0, 1),
+            st.sampled_from(["", "no data"]),
+        ),
+        max_size=40,
+    )
+)
+def test_a_fleet_that_is_not_altered_looks_the_same(heard: list[tuple[int, DeviceState, int, int, str]]) -> None:
+    """Seen to fail without one of the four things in ``Member.worth``, and without the line in ``forget``."""
+    fleet, now = Fleet(limit=4), 0.0
+    for number, state, examples, held_out, detail in heard:
+        now += 7.0
+        before = fleet.view(now)
+        assert not fleet.altered
+        if detail and not examples:
+            fleet.forget(f"dev-{number}")
+        else:
+            sent = status(f"dev-{number}", state, examples=examples, held_out=held_out, detail=detail)
+            fleet.hear(sent, now)
+        altered = fleet.altered
+        assert fleet.view(now) == before or altered
+
+
+def test_one_state_after_another_of_a_device_that_takes_part_alters_nothing() -> None:
+    """So that the round isn't told of its fleet at each of them. Seen to fail with ``altered`` at every status."""
+    fleet = after(status("dev-1"), status("dev-2"))
+    fleet.view(1.0)
+    for state in (DeviceState.TRAINING, DeviceState.SENDING, DeviceState.IDLE):
+        fleet.hear(status("dev-1", state), 2.0)
+    assert not fleet.altered
