@@ -288,29 +288,29 @@ def bug(plant: Plant, *breaks: int, seed: int = SEEDS[0]) -> Any:
     "planted",
     [
         bug(an_update_is_folded_twice, 6),
-        bug(a_second_update_of_a_device_counts_too, 4, 6, CRASHES),
+        bug(a_second_update_of_a_device_counts_too, 4, 6, CRASHES, seed=4),
         bug(some_messages_are_never_acknowledged, 2),
         bug(updates_are_acknowledged_before_the_journal_has_them, 2),
         bug(receipts_are_sent_before_the_commit, 2),
-        bug(a_restart_forgets_the_open_rounds_updates, 2, 4, 6, seed=6),
-        bug(a_restart_counts_attempts_from_zero, 4, seed=3),
-        bug(a_restart_gives_the_round_its_whole_time_again, 4, seed=4),
-        bug(a_restart_opens_another_attempt, 4, seed=4),
-        bug(a_commit_is_two_transactions, 3),
-        bug(the_journal_is_not_synced, 2, 3, 4, 5, seed=4),
+        bug(a_restart_forgets_the_open_rounds_updates, 2, 4, 6, seed=11),
+        bug(a_restart_counts_attempts_from_zero, 4, seed=13),
+        bug(a_restart_gives_the_round_its_whole_time_again, 4, seed=37),
+        bug(a_restart_opens_another_attempt, 4, seed=6),
+        bug(a_commit_is_two_transactions, 3, seed=4),
+        bug(the_journal_is_not_synced, 2, 3, 4, 5, seed=6),
         bug(a_models_bytes_are_not_synced, 4, seed=6),
-        bug(a_models_name_is_not_synced, 4, seed=4),
+        bug(a_models_name_is_not_synced, 4, seed=6),
         bug(the_optimisers_state_is_lost_in_a_restart, 6, seed=6),
-        bug(a_stale_will_is_believed, 0, seed=12),
-        bug(garbage_is_not_counted, 13, seed=4),
+        bug(a_stale_will_is_believed, 0, seed=46),
+        bug(garbage_is_not_counted, 13, seed=12),
         bug(an_attempt_is_announced_before_it_is_in_the_journal, 4),
         bug(a_round_is_not_closed_at_its_deadline, 0),
-        bug(an_update_is_not_synced, 8, seed=23),
-        bug(a_restart_trains_again, 8, seed=5),
-        bug(an_update_is_sent_before_it_is_on_disk, 8, seed=5),
-        bug(an_expired_announcement_is_answered, 7, seed=23),
-        bug(an_older_model_is_taken, 7, seed=34),
-        bug(the_outbox_grows, 11, seed=12),
+        bug(an_update_is_not_synced, 8, seed=29),
+        bug(a_restart_trains_again, 8, seed=6),
+        bug(an_update_is_sent_before_it_is_on_disk, 8, seed=6),
+        bug(an_expired_announcement_is_answered, 7, seed=37),
+        bug(an_older_model_is_taken, 7, seed=58),
+        bug(the_outbox_grows, 11, seed=3),
     ],
 )
 def test_a_planted_bug_is_found(planted: Bug, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -377,25 +377,25 @@ def a_power_cut_undoes_an_eviction(patch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.parametrize(
-    ("plant", "seeds", "breaks"),
+    ("plant", "first", "seeds", "breaks"),
     [
-        pytest.param(plant, seeds, breaks, id=plant.__name__)
-        for plant, seeds, breaks in (
-            (stale_updates_weigh_as_much_as_fresh_ones, OVERLAPPING, ("invariant 6:",)),
-            (what_earlier_versions_hold_counts_again, OVERLAPPING, ("invariant 1:", "invariant 4:")),
-            (a_newcomer_takes_no_notice_of_a_sign_of_life, CONTESTED, ("must 29:",)),
-            (a_coordinator_stays_where_a_newer_one_shows, CONTESTED, ("must 30:",)),
-            (a_second_coordinator_does_not_look_around, CONTESTED, ("must 29:", "must 30:")),
-            (a_device_does_not_pause, COMMANDED, ("must 33:",)),
-            (a_power_cut_undoes_an_eviction, COMMANDED, ("must 33:",)),
+        pytest.param(plant, first, seeds, breaks, id=plant.__name__)
+        for plant, first, seeds, breaks in (
+            (stale_updates_weigh_as_much_as_fresh_ones, 12, OVERLAPPING, ("invariant 6:",)),
+            (what_earlier_versions_hold_counts_again, 20, OVERLAPPING, ("invariant 1:", "invariant 4:")),
+            (a_newcomer_takes_no_notice_of_a_sign_of_life, 121, CONTESTED, ("must 29:",)),
+            (a_coordinator_stays_where_a_newer_one_shows, 48, CONTESTED, ("must 30:",)),
+            (a_second_coordinator_does_not_look_around, 17, CONTESTED, ("must 29:", "must 30:")),
+            (a_device_does_not_pause, 75, COMMANDED, ("must 33:",)),
+            (a_power_cut_undoes_an_eviction, 29, COMMANDED, ("must 33:",)),
         )
     ],
 )
 def test_a_bug_planted_where_only_some_federations_go_is_found(
-    plant: Plant, seeds: Iterable[int], breaks: tuple[str, ...], monkeypatch: pytest.MonkeyPatch
+    plant: Plant, first: int, seeds: Iterable[int], breaks: tuple[str, ...], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     plant(monkeypatch)
-    tried = list(seeds)[:MANY]
+    tried = [first, *list(seeds)[:MANY]]
     seed, violation = next(((one.seed, one.violation) for one in outcomes(tried, ROUNDS) if one.violation), (0, ""))
     assert violation.startswith(breaks), f"seed {seed} of {tried}: {violation or 'nothing was found'}"
 
