@@ -1,29 +1,23 @@
 """How both ends read their settings: flags over environment over TOML file over defaults, one precedence.
 
 Also the settings both ends must share to find each other: broker, federation, topic root, credentials. Environment
-names are ``FEDBEAT_`` and the setting's name in capitals; ``__`` goes one table deeper (``FEDBEAT_TRAIN__EPOCHS``).
+names are ``FEDBEAT_`` and the setting's name in capitals; ``__`` goes one table deeper (``FEDBEAT_TRAIN__EPOCHS``);
+a whole table or list is JSON. Read here and not by pydantic-settings, which a waiting device would carry all day: it
+brings asyncio, argparse and dotenv along, 3 MB of the 45 that an agent may have.
 """
 
 from __future__ import annotations
 
-import difflib
+import json
 import logging
 import os
 import re
-import tomllib
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, TypeVar
+from typing import Annotated, Any, Final, TypeVar, get_origin
 
-from pydantic import Field, SecretStr, ValidationError
-from pydantic_settings import (
-    BaseSettings,
-    PydanticBaseSettingsSource,
-    SettingsConfigDict,
-    TomlConfigSettingsSource,
-)
-from pydantic_settings import SettingsError as UnreadableSetting
+from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError
 
 from schemas.errors import SettingsError
 from schemas.link.address import BrokerAddress
@@ -31,16 +25,17 @@ from schemas.link.mqtt_settings import MqttSettings
 from schemas.messages import Name
 
 NAME_IN_WORDS = "3 to 63 lower-case letters, digits and hyphens, beginning with a letter or digit"
-PREFIX = "FEDBEAT_"
-NEAR = 0.85  # of difflib's ratio: one letter wrong, missing or doubled, or two in a long name
+PREFIX: Final = "FEDBEAT_"
+DEEPER: Final = "__"
+NEAR: Final = 0.85  # of difflib's ratio: one letter wrong, missing or doubled, or two in a long name
 _log = logging.getLogger(__name__)
 _PASSWORD = re.compile(r"(://[^:/@]*:)[^@]*@")  # in a broker's address
 
 
-class LinkSettings(BaseSettings):
+class LinkSettings(BaseModel):
     """Where the federation is, and how to be let in."""
 
-    model_config = SettingsConfigDict(env_prefix=PREFIX, env_nested_delimiter="__", extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True)
 
     broker: str = Field("", description="mqtt[s]://[user[:password]@]host[:port]")
     federation: Name = Field("home", description="name of the federation, one topic level")
@@ -75,7 +70,7 @@ class LinkSettings(BaseSettings):
         )
 
 
-S = TypeVar("S", bound=BaseSettings)
+S = TypeVar("S", bound=BaseModel)
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,42 +87,26 @@ def load(settings: type[S], flags: Mapping[str, Any], config: Path | None) -> tu
 
     Returns the validated settings and where each one came from. Raises ``SettingsError`` naming what is wrong.
     """
-    _check_readable(config)
-    sources: dict[str, dict[str, Any]] = {}
-
-    class Sourced(settings):  # type: ignore[misc, valid-type]  # a class that knows this call's file
-        @classmethod
-        def settings_customise_sources(
-            cls,
-            settings_cls: type[BaseSettings],
-            init_settings: PydanticBaseSettingsSource,
-            env_settings: PydanticBaseSettingsSource,
-            dotenv_settings: PydanticBaseSettingsSource,  # noqa: ARG003 - the signature is the library's
-            file_secret_settings: PydanticBaseSettingsSource,  # noqa: ARG003 - the signature is the library's
-        ) -> tuple[PydanticBaseSettingsSource, ...]:
-            toml = TomlConfigSettingsSource(settings_cls, config) if config else None
-            ordered = [("flag", init_settings), ("environment", env_settings), (f"{config}", toml)]
-            present = [(name, source) for name, source in ordered if source is not None]
-            sources.update({name: source() for name, source in present})
-            return tuple(source for _, source in present)
-
     for name, near in _misspelt(settings.model_fields):
         _log.warning("%s in the environment is no setting of this command: did you mean %s?", name, near)
+    sources: dict[str, dict[str, Any]] = {"flag": dict(flags), "environment": _environment(settings, os.environ)}
+    if config is not None:
+        sources[f"{config}"] = _file(config)
+    merged: dict[str, Any] = {}
+    for values in reversed(sources.values()):
+        merged = _over(merged, values)
     try:
-        read = Sourced(**flags)
+        read = settings.model_validate(merged)
     except ValidationError as error:
         raise SettingsError(_explain(error, settings.model_fields, sources)) from None
-    except UnreadableSetting as error:  # a table in the environment that is no JSON
-        raise SettingsError(f"{error}: give a table's settings one by one, as FEDBEAT_TRAIN__EPOCHS") from None
-    plain = settings.model_construct(**{name: getattr(read, name) for name in settings.model_fields})
-    return plain, tuple(_origins(plain, sources))  # type: ignore[return-value]  # mypy widens S in model_construct
+    return read, tuple(_origins(read, sources))
 
 
-def _check_readable(config: Path | None) -> None:
-    if config is None:
-        return
+def _file(config: Path) -> dict[str, Any]:
+    import tomllib  # noqa: PLC0415 - many a device has no file
+
     try:
-        tomllib.loads(config.read_text(encoding="utf-8"))
+        return tomllib.loads(config.read_text(encoding="utf-8"))
     except OSError as error:
         raise SettingsError(f"can't read the settings file {config}: {error.strerror}") from None
     except (ValueError, RecursionError) as error:  # of its syntax, its text, its numbers, its depth
@@ -138,10 +117,48 @@ def _misspelt(known: Collection[str]) -> Iterator[tuple[str, str]]:
     """Variables that are nearly one of ours, and which; others may be of another command with the same environment."""
     for name in sorted(os.environ):
         if name.upper().startswith(PREFIX):
-            setting, *entries = name.upper().removeprefix(PREFIX).lower().split("__")
-            near = [] if setting in known else difflib.get_close_matches(setting, known, 1, NEAR)
-            if near:
-                yield name, "__".join((PREFIX + near[0].upper(), *(entry.upper() for entry in entries)))
+            setting, *entries = name.upper().removeprefix(PREFIX).lower().split(DEEPER)
+            if setting in known:
+                continue
+            import difflib  # noqa: PLC0415 - for a mistake alone
+
+            if near := difflib.get_close_matches(setting, known, 1, NEAR):
+                yield name, DEEPER.join((PREFIX + near[0].upper(), *(entry.upper() for entry in entries)))
+
+
+def _environment(settings: type[BaseModel], environment: Mapping[str, str]) -> dict[str, Any]:
+    """What the environment says of known settings, whatever the case of its names; other names are not ours."""
+    entries = {name.lower(): value for name, value in environment.items()}
+    values: dict[str, Any] = {}
+    for field, about in settings.model_fields.items():
+        name, form = f"{PREFIX}{field}".lower(), get_origin(about.annotation)
+        if name in entries:
+            values[field] = entries[name] if form not in {dict, tuple} else _json(field, form, entries[name])
+        if form is dict:
+            inside = (each for each in entries if each.startswith(name + DEEPER))
+            for each in inside:
+                table: Any = entries[each]
+                for step in reversed(each.removeprefix(name + DEEPER).split(DEEPER)):
+                    table = {step: table}
+                values = _over(values, {field: table})
+    return values
+
+
+def _json(name: str, form: object, text: str) -> Any:
+    try:
+        return json.loads(text)
+    except (ValueError, RecursionError):
+        better = "give a table's settings one by one, as FEDBEAT_TRAIN__EPOCHS" if form is dict else 'write ["a", "b"]'
+        raise SettingsError(f'{PREFIX}{name.upper()}: "{name}" as a whole must be JSON; {better}') from None
+
+
+def _over(below: Mapping[str, Any], above: Mapping[str, Any]) -> dict[str, Any]:
+    """``above`` over ``below``, entry by entry where both are tables."""
+    merged = dict(below)
+    for name, value in above.items():
+        before = merged.get(name)
+        merged[name] = _over(before, value) if isinstance(before, Mapping) and isinstance(value, Mapping) else value
+    return merged
 
 
 def _explain(error: ValidationError, known: Collection[str], sources: Mapping[str, dict[str, Any]]) -> str:
@@ -150,6 +167,8 @@ def _explain(error: ValidationError, known: Collection[str], sources: Mapping[st
         name = ".".join(str(step) for step in item["loc"])
         source = _source(item["loc"], sources)
         if item["type"] == "extra_forbidden":
+            import difflib  # noqa: PLC0415 - for a mistake alone
+
             near = difflib.get_close_matches(name, known, 1)
             meant = f"did you mean {near[0]!r}?" if near else "--show-config lists all"
             lines.append(f"unknown setting {name!r} (from {source}); {meant}")
@@ -174,7 +193,7 @@ def _source(path: tuple[int | str, ...], sources: Mapping[str, dict[str, Any]]) 
     return next((name for name, values in sources.items() if path and path[0] in values), "default")
 
 
-def _origins(settings: BaseSettings, sources: Mapping[str, dict[str, Any]]) -> Iterator[Origin]:
+def _origins(settings: BaseModel, sources: Mapping[str, dict[str, Any]]) -> Iterator[Origin]:
     for name, value in settings:
         if isinstance(value, Mapping) and value:
             yield from (Origin(f"{name}.{key}", v, _source((name, key), sources)) for key, v in value.items())

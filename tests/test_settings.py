@@ -112,6 +112,30 @@ def test_a_table_in_the_environment_that_is_no_json_says_how_to_write_it(monkeyp
         load(CoordinatorSettings, {}, None)
 
 
+def test_a_list_in_the_environment_is_json_and_one_that_is_not_says_how_to_write_it(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("FEDBEAT_INPUT", '["6x150", "3"]')
+    assert load(CoordinatorSettings, {}, None)[0].input == ("6x150", "3")
+    monkeypatch.setenv("FEDBEAT_INPUT", "6x150")
+    with pytest.raises(SettingsError, match=r'FEDBEAT_INPUT: "input" as a whole must be JSON; write \["a", "b"\]'):
+        load(CoordinatorSettings, {}, None)
+
+
+def test_a_table_may_come_as_json_with_single_entries_over_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Seen to fail with ``values[field] = table`` in ``_environment``."""
+    monkeypatch.setenv("FEDBEAT_TRAIN", '{"epochs": 2, "momentum": 0.5}')
+    monkeypatch.setenv("fedbeat_train__momentum", "0.1")
+    assert origins({})["train.epochs"] == (2, "environment")
+    assert origins({})["train.momentum"] == ("0.1", "environment")
+
+
+def test_names_in_the_environment_that_are_no_setting_are_somebody_elses(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("FEDBEAT_MITDB", "/data")
+    monkeypatch.setenv("FEDBEAT_CODEC__LEVEL", "1")
+    assert {source for _, source in origins({}).values()} == {"default"}
+
+
 @pytest.mark.parametrize(
     "text", ["a = " + "[" * 5000, "rounds = " + "9" * 5000, 'a = "\ud800"'], ids=["depth", "digits", "text"]
 )

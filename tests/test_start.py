@@ -61,7 +61,7 @@ def test_fresh_leaves_the_state_of_a_running_coordinator_alone(state: Path) -> N
 
 @pytest.mark.parametrize("wrong", [{"plan": "missing"}, {"plan": "watch", "codec": "zip"}, {"plan": "ecg-beats"}])
 def test_fresh_sets_nothing_aside_for_a_command_that_can_not_start(state: Path, wrong: dict[str, str]) -> None:
-    settings = CoordinatorSettings(virtual=2, state=state, **wrong)  # type: ignore[arg-type]  # strings, all of them
+    settings = CoordinatorSettings(virtual=2, state=state, **wrong)
     with pytest.raises(Exception, match=r"no plan|no codec|need recordings"):
         start(settings, fresh=True)
     assert (state / "precious").exists()
