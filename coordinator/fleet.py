@@ -2,6 +2,8 @@
 
 * A device is *ready* where its state is not offline, stopped, paused or in trouble, and it was heard within
   ``PATIENCE`` of its own heartbeats: a half-open connection fires no will for minutes.
+* A retained status proves less than a fresh one, since a broker that lost its power fires no will: of a device that
+  isn't known it counts for ``UNPROVEN_S`` as a heartbeat at most, and of a known one its own last word does.
 * A will that carries another session than the device's newest status is stale, and ignored.
 * At most ``MAX_DEVICES`` are known. A newcomer then takes the place of one that is not ready: of the one that has said
   so longest ago, else of one that has missed its heartbeats. Where all are ready it is turned away, so that a flood of
@@ -20,6 +22,7 @@ from schemas.messages import MAX_DEVICES, DeviceState, DeviceStatus
 
 PATIENCE: Final = 2.5  # heartbeats a device may miss
 LOOK_S: Final = 1.0  # between two looks for devices that have missed their heartbeats, when there is no room
+UNPROVEN_S: Final = 30.0  # devices that are there say so at once when they hear a new coordinator
 AWAY: Final = frozenset({DeviceState.OFFLINE, DeviceState.STOPPED, DeviceState.PAUSED, DeviceState.TROUBLE})
 
 
@@ -88,7 +91,7 @@ class Fleet:
             state=status.state,
             examples=status.examples,
             held_out=status.held_out,
-            heartbeat_s=status.heartbeat_s,
+            heartbeat_s=_promised(status, known) if retained else status.heartbeat_s,
             heard_at=known.heard_at if retained and known else now,
             detail=status.detail,
         )
@@ -139,3 +142,8 @@ class Fleet:
             },
             roll=frozenset(self.members) if self.full else None,
         )
+
+
+def _promised(status: DeviceStatus, known: Member | None) -> float:
+    """The heartbeat by which a device is judged that has a retained status and may be gone."""
+    return known.heartbeat_s if known else min(status.heartbeat_s, UNPROVEN_S)

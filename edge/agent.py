@@ -79,6 +79,7 @@ class Device:
     durable: bool = True  # an update survives a power cut
     checkpoint_s: float = 0.0  # between two checkpoints of a training; none where 0
     outbox_s: float = OUTBOX_S  # how long an update waits for its receipt, while the device runs
+    idle_heartbeat_s: float = 0.0  # instead of a shorter ``heartbeat_s`` while there is no coordinator
 
 
 class Agent:
@@ -111,7 +112,14 @@ class Agent:
         self._outage = ""  # how the connection ended, as it was last logged
         held, contents = self._store.model(), self._outbox.contents(self._ran_s)
         self._state = participation.begin(
-            Identity(device.name, device.session, device.heartbeat_s, device.software, device.outbox_s),
+            Identity(
+                device.name,
+                device.session,
+                device.heartbeat_s,
+                device.software,
+                device.outbox_s,
+                device.idle_heartbeat_s,
+            ),
             model=None if held is None else held[0],
             parcels=contents.parcels,
             settled=contents.settled,

@@ -24,7 +24,8 @@ came in: ``step`` takes the event in, then ``_RULES``, in their order, close the
 * A status or will of a session before the newest seen is stale. So is an announcement of an earlier attempt, unless a
   new coordinator session makes it.
 * ``pause`` and ``evict`` last until ``resume`` or a restart; ``evict`` also drops what was not sent.
-* What it does is told at once where the coordinator must know it, else at most every second, and as a heartbeat.
+* What it does is told at once where the coordinator must know it, else at most every second, and as a heartbeat:
+  seldom while there is no coordinator, and as soon as one is heard again.
 """
 
 from __future__ import annotations
@@ -53,7 +54,7 @@ from edge.participation_state import (
     Trouble,
     Unusable,
 )
-from edge.presence import interval, status
+from edge.presence import STATUS_S, interval, status
 from schemas import cohort
 from schemas.messages import (
     Command,
@@ -117,7 +118,7 @@ def wake_at(state: State) -> float | None:
     """When the next ``Tick`` matters, if nothing else happens; None where none does."""
     times: list[float] = []
     if state.connected and state.shown is not None:
-        times.append(state.shown_at + interval(status(state), state.shown, state.identity.heartbeat_s))
+        times.append(state.shown_at + interval(status(state), state.shown, state.heartbeat_s))
     if state.work is not None and state.announced is not None and state.now < state.announced.until:
         times.append(state.announced.until)
     if state.wants_plan or state.wants_model:
@@ -185,8 +186,10 @@ def _take(state: State, event: Event) -> Step:  # noqa: C901, PLR0911, PLR0912 -
 
 
 def _introduce(state: State) -> Step:
-    """Somebody may have missed what we said: the join again, and a part of every update."""
+    """Somebody may have missed what we said: how we are, the join again, and a part of every update."""
     state = delivery.say_again(state)
+    if state.now > state.shown_at + STATUS_S:
+        state = replace(state, shown=None)
     if state.work is None or not state.served:
         return state, ()
     return state, attempt.join(state, state.work)
@@ -369,7 +372,7 @@ def _show(state: State) -> Step:
     if not state.connected:
         return state, ()
     now, shown = status(state), state.shown
-    if shown is not None and state.now < state.shown_at + interval(now, shown, state.identity.heartbeat_s):
+    if shown is not None and state.now < state.shown_at + interval(now, shown, state.heartbeat_s):
         return state, ()
     return replace(state, shown=now, shown_at=state.now), (ev.PublishStatus(now),)
 

@@ -35,6 +35,7 @@ class Identity:
     heartbeat_s: float = 30.0
     software: str = ""
     outbox_s: float = OUTBOX_S  # how long an update waits for its receipt
+    idle_heartbeat_s: float = 0.0  # instead of a shorter ``heartbeat_s`` while there is no coordinator
 
 
 @dataclass(frozen=True, slots=True)
@@ -184,6 +185,14 @@ class State:
         """Whether a coordinator that says it is there has not been heard of for too long."""
         at = self.silence_at
         return at is not None and (self.now if self.connected else self.lost_at) >= at
+
+    @property
+    def heartbeat_s(self) -> float:
+        """How often we say how we are: seldom where there is nobody who would miss us, nor work to tell of."""
+        identity = self.identity
+        if self.served or (self.work is not None and self.work.stage in {"running", "storing"}):
+            return identity.heartbeat_s
+        return max(identity.heartbeat_s, identity.idle_heartbeat_s)
 
     @property
     def silence_at(self) -> float | None:

@@ -30,7 +30,7 @@ def status(state: State) -> DeviceStatus:
         model_version=state.model.version if state.model else None,
         last_round=state.last_round,
         software=state.identity.software,
-        heartbeat_s=state.identity.heartbeat_s,
+        heartbeat_s=state.heartbeat_s,
         progress=_progress(state),
         detail=detail[:MAX_TEXT],
     )

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from coordinator.fleet import LOOK_S, PATIENCE, Fleet, Member
+from coordinator.fleet import LOOK_S, PATIENCE, UNPROVEN_S, Fleet, Member
 from schemas.messages import DeviceState, DeviceStatus
 
 
@@ -16,6 +16,7 @@ def status(
     examples: int = 10,
     held_out: int = 0,
     detail: str = "",
+    heartbeat_s: float = 10.0,
 ) -> DeviceStatus:
     return DeviceStatus(
         device=device,
@@ -23,7 +24,7 @@ def status(
         state=state,
         examples=examples,
         held_out=held_out,
-        heartbeat_s=10.0,
+        heartbeat_s=heartbeat_s,
         detail=detail,
     )
 
@@ -59,6 +60,25 @@ def test_a_device_that_misses_its_heartbeats_is_not_ready_until_it_is_heard_agai
     assert fleet.view(silent).ready == frozenset()
     assert fleet.hear(status(), silent)
     assert fleet.view(silent).ready == {"dev-1"}
+
+
+def test_must_12_what_the_broker_has_kept_of_an_unknown_device_counts_for_one_short_heartbeat() -> None:
+    """Its broker may have lost its power, and then fires no will. Seen to fail with ``status.heartbeat_s`` for all."""
+    kept = Fleet()
+    assert kept.hear(status(heartbeat_s=300.0), 0.0, retained=True)
+    assert kept.view(PATIENCE * UNPROVEN_S).ready == {"dev-1"}
+    assert kept.view(PATIENCE * UNPROVEN_S + 0.001).ready == frozenset()
+    assert kept.hear(status(heartbeat_s=300.0), 100.0)
+    assert kept.view(100.0 + PATIENCE * 300.0).ready == {"dev-1"}
+
+
+def test_must_12_what_the_broker_repeats_of_a_known_device_promises_no_more_than_it_said_itself() -> None:
+    """Seen to fail with ``status.heartbeat_s`` for all, and with ``UNPROVEN_S`` for known ones."""
+    for own in (10.0, 300.0):
+        repeated = after(status(heartbeat_s=own))
+        assert repeated.hear(status(heartbeat_s=1000.0), 5.0, retained=True)
+        assert repeated.view(PATIENCE * own).ready == {"dev-1"}
+        assert repeated.view(PATIENCE * own + 0.001).ready == frozenset()
 
 
 def test_a_status_repeated_by_the_broker_is_no_sign_of_life() -> None:

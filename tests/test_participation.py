@@ -1,6 +1,6 @@
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TypeVar
 
 import pytest
@@ -543,6 +543,37 @@ def test_must_10_a_status_goes_out_at_every_connect_and_every_heartbeat() -> Non
     assert not only(bench.at(30.9), ev.PublishStatus)
     assert only(bench.at(31.0), ev.PublishStatus)
     assert only(bench(ev.Disconnected(), ev.Connected()), ev.PublishStatus)
+
+
+def test_must_10_a_device_beats_seldom_while_there_is_no_coordinator_and_speaks_up_when_one_comes() -> None:
+    """Seen to fail with ``identity.heartbeat_s`` in ``presence.status``, and without ``shown=None``."""
+    bench = Bench(participation.begin(replace(IDENTITY, idle_heartbeat_s=300.0)))
+    bench(ev.Tick(1.0), ev.Connected(), ev.Tick(2.0))
+    assert bench.shown().heartbeat_s == 300.0
+    assert not only(bench.at(300.9), ev.PublishStatus)
+    assert only(bench.at(301.0), ev.PublishStatus)
+    (said,) = only(bench(ev.Tick(310.0), ev.CoordinatorSeen(coordinator())), ev.PublishStatus)
+    assert said.status.heartbeat_s == 30.0
+    assert only(bench(ev.Tick(340.0), ev.RunSeen(run())), ev.PublishStatus)
+    gone = coordinator(state=CoordinatorState.FINISHED)
+    (said,) = only(bench(ev.Tick(350.0), ev.CoordinatorSeen(gone), ev.Tick(351.0)), ev.PublishStatus)
+    assert said.status.heartbeat_s == 300.0
+
+
+def test_must_10_a_new_coordinator_hears_of_a_device_whatever_its_heartbeat() -> None:
+    """Seen to fail without ``shown=None`` in ``_introduce``."""
+    bench = Bench(participation.begin(replace(IDENTITY, heartbeat_s=600.0)))
+    bench(ev.Tick(1.0), ev.Connected(), ev.CoordinatorSeen(coordinator()))
+    assert only(bench(ev.Tick(50.0), ev.CoordinatorSeen(coordinator(session=2))), ev.PublishStatus)
+    assert not only(bench(ev.Tick(60.0), ev.CoordinatorSeen(coordinator(session=2))), ev.PublishStatus)
+
+
+def test_a_training_that_outlasts_its_coordinator_is_told_of_as_often_as_ever() -> None:
+    """Seen to fail with ``served`` alone in ``State.heartbeat_s``."""
+    bench = Bench(participation.begin(replace(IDENTITY, idle_heartbeat_s=300.0))).settle()
+    bench(ev.RoundSeen(announcement(1)))
+    bench(ev.CoordinatorSeen(coordinator(state=CoordinatorState.STOPPED)))
+    assert bench.shown().heartbeat_s == 30.0
 
 
 def test_a_burst_of_activity_is_told_once_a_second_but_new_examples_at_once() -> None:
