@@ -64,7 +64,7 @@ def measure(folder: Path) -> dict[str, float]:
             stack.enter_context(
                 process(
                     *("-m", "edge", "run", "--broker", broker, "--device", f"bench-{number}", "--data", path),
-                    *("--held-out", "none", "--idle", "1", "--state", folder / f"edge-{number}"),
+                    *("--held-out", "none", "--trainer-idle", "1", "--state", folder / f"edge-{number}"),
                     stderr=subprocess.DEVNULL,
                 )
             )

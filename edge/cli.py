@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, BinaryIO, TypeVar
 
 import click
-from pydantic_settings import BaseSettings
+from pydantic import BaseModel
 
 from edge.config import EdgeSettings, FleetSettings
 from schemas.command_line import EXIT_CODES, GROUP, PATH, broker_options, given, run
 from schemas.settings import load, table
 
-S = TypeVar("S", bound=BaseSettings)
+F = TypeVar("F", bound=Callable[..., Any])
+S = TypeVar("S", bound=BaseModel)
 MAX_PLAN = 2**20  # bytes; no larger one is taken from the broker either
 
 
@@ -36,6 +38,33 @@ def read_settings(kind: type[S], config: Path | None, flags: dict[str, Any], *, 
     return settings
 
 
+def trainer_options(command: F) -> F:
+    """Add the options of every command that has a trainer process of a real device's."""
+    options = (
+        click.option(
+            "--trainer-idle",
+            type=float,
+            metavar="S",
+            help="seconds the trainer process is kept idle (default by memory: 5 below 1 GB, 30 below 3, else 600)",
+        ),
+        click.option(
+            "--trainer-threads",
+            type=int,
+            metavar="N",
+            help="threads of the trainer process (default: half of the cores, at most 4)",
+        ),
+        click.option(
+            "--trainer-nice",
+            type=int,
+            metavar="N",
+            help="how far it steps back for others, 0 to 19 (default: 10)",
+        ),
+    )
+    for option in reversed(options):
+        command = option(command)
+    return command
+
+
 @cli.command("run")
 @broker_options
 @click.option("--device", metavar="NAME", help="this device's name (default: the host's)")
@@ -43,11 +72,10 @@ def read_settings(kind: type[S], config: Path | None, flags: dict[str, Any], *, 
 @click.option("--held-out", metavar="RULE", help="none, or the newest fraction kept for evaluation (default: 0.2)")
 @click.option("--state", type=PATH, help="directory of the outbox and the newest model")
 @click.option("--heartbeat", type=float, metavar="S", help="seconds between status messages (default: 30)")
+@click.option("--idle-heartbeat", type=float, metavar="S", help="and while there is no coordinator (default: 300)")
 @click.option("--checkpoint", type=float, metavar="S", help="seconds between a training's checkpoints (default: 300)")
 @click.option("--outbox-days", type=float, metavar="D", help="days an update waits for its receipt (default: 7)")
-@click.option("--idle", type=float, metavar="S", help="seconds an idle trainer process is kept (default: 30)")
-@click.option("--threads", type=int, metavar="N", help="threads of the trainer process (default: 1)")
-@click.option("--nice", type=int, metavar="N", help="how far the trainer process steps back (default: 10)")
+@trainer_options
 def run_device(config: Path | None, *, show_config: bool, **flags: Any) -> None:
     """Be one device until stopped."""
     settings = read_settings(EdgeSettings, config, flags, show_config=show_config)

@@ -1,15 +1,53 @@
-"""A device's settings, and those of a virtual fleet."""
+"""A device's settings, and those of a virtual fleet; what isn't given follows from the machine."""
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Final
 
 from pydantic import Field
 
 from schemas.settings import LinkSettings
 
 Seconds = Annotated[float, Field(gt=0, le=86_400)]
+
+# By a machine's memory in MB: for how many seconds its trainer child, some 300 MB with PyTorch, waits for the next job.
+# A Pi Zero 2 (512 MB) and a Pi 3 need them back; 2 GB lend them for the pause between two tasks of a round; from 3 GB
+# up the child stays from round to round, and no round waits for PyTorch to be imported again.
+IDLE_S: Final = ((1000, 5.0), (3000, 30.0))
+KEPT_S: Final = 600.0
+MOST_THREADS: Final = 4
+
+
+def fitting_idle_s(memory_mb: float | None) -> float:
+    """For how long a trainer child is kept idle on a machine with so much memory; None: it can't tell."""
+    return next((seconds for limit, seconds in IDLE_S if memory_mb is None or memory_mb < limit), KEPT_S)
+
+
+def fitting_threads(cores: int) -> int:
+    """Threads of a trainer child on a machine with so many cores: half of them, so that no thread waits for a core.
+
+    PyTorch's threads wait for one another at every operation: on two cores with other work, two of them took ten times
+    as long as one.
+    """
+    return min(MOST_THREADS, max(1, cores // 2))
+
+
+def memory_mb() -> float | None:
+    """What this machine has, in MB; None where it doesn't tell."""
+    try:
+        return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") / 1e6
+    except (OSError, ValueError):
+        return None
+
+
+def _idle_s() -> float:
+    return fitting_idle_s(memory_mb())
+
+
+def _threads() -> int:
+    return fitting_threads(len(os.sched_getaffinity(0)))
 
 
 class EdgeSettings(LinkSettings):
@@ -20,15 +58,18 @@ class EdgeSettings(LinkSettings):
     held_out: str = Field("0.2", description="'none', or the newest fraction of its examples kept for evaluation")
     state: Path = Field(Path("state/edge"), description="directory of the outbox and the newest model")
     heartbeat: Seconds = Field(30.0, description="seconds between status messages")
+    idle_heartbeat: Seconds = Field(300.0, description="and while there is no coordinator, where that is longer")
     checkpoint: Annotated[float, Field(ge=0, le=86_400)] = Field(
         300.0, description="seconds between two checkpoints of a training; 0 for none"
     )
     outbox_days: Annotated[float, Field(gt=0, le=3650)] = Field(
         7.0, description="days of running for which an update waits for its receipt"
     )
-    idle: Seconds = Field(30.0, description="seconds an idle trainer process is kept")
-    threads: Annotated[int, Field(ge=1, le=64)] = Field(1, description="threads of the trainer process")
-    nice: Annotated[int, Field(ge=0, le=19)] = Field(10, description="how far the trainer process steps back")
+    trainer_idle: Seconds = Field(default_factory=_idle_s, description="seconds a trainer process without work is kept")
+    trainer_threads: Annotated[int, Field(ge=1, le=64)] = Field(
+        default_factory=_threads, description="threads of the trainer process"
+    )
+    trainer_nice: Annotated[int, Field(ge=0, le=19)] = Field(10, description="how far the trainer process steps back")
 
 
 class FleetSettings(LinkSettings):

@@ -15,7 +15,6 @@ from pathlib import Path
 from edge.agent import Agent, Device, MakeLink
 from edge.config import EdgeSettings, FleetSettings
 from edge.dataspec import DataSpec
-from edge.fleet import Fleet, VirtualFleet
 from edge.health import Monitor
 from edge.reactor import Reactor
 from edge.store import claim
@@ -40,7 +39,7 @@ def run_device(settings: EdgeSettings) -> None:
     check_name(name, "device")
     data = DataSpec(path=needed(settings.data), held_out=settings.held_out)
     reactor = Reactor(Notifier.from_environment())
-    trainer = TrainerPool(idle_s=settings.idle, threads=settings.threads, nice=settings.nice)
+    trainer = TrainerPool(idle_s=settings.trainer_idle, threads=settings.trainer_threads, nice=settings.trainer_nice)
     try:
         with claim(settings.state) as session:
             device = Device(
@@ -50,6 +49,7 @@ def run_device(settings: EdgeSettings) -> None:
                 settings.state,
                 settings.heartbeat,
                 SOFTWARE,
+                idle_heartbeat_s=settings.idle_heartbeat,
                 checkpoint_s=settings.checkpoint,
                 outbox_s=settings.outbox_days * 86_400,
             )
@@ -64,6 +64,8 @@ def run_device(settings: EdgeSettings) -> None:
 
 def run_fleet(settings: FleetSettings, *, until_stdin_closes: bool) -> None:
     """Be many virtual devices until SIGINT or SIGTERM, or until the parent has closed our standard input."""
+    from edge.fleet import Fleet, VirtualFleet  # noqa: PLC0415 - a real device does without
+
     log_to_stderr()
     fleet = Fleet(
         devices=settings.devices,

@@ -54,7 +54,9 @@ class Device:
 
     def start(self, *more: str) -> Running:
         """Start it, or start it again."""
-        self.running = Running(*EDGE, *self._arguments, "--state", str(self.state), "--nice", "0", *more, cwd=self.home)
+        self.running = Running(
+            *EDGE, *self._arguments, "--state", str(self.state), "--trainer-nice", "0", *more, cwd=self.home
+        )
         return self.running
 
     def end(self) -> str:
