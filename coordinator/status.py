@@ -26,6 +26,7 @@ from schemas.messages import (
     CoordinatorState,
     CoordinatorStatus,
     DeviceStatus,
+    Health,
     Message,
     ModelPointer,
     RoundAnnouncement,
@@ -199,15 +200,21 @@ def show(settings: CoordinatorSettings, *, as_json: bool) -> None:
 
 
 def _devices(snapshot: Snapshot) -> Table:
-    names = ("device", "state", "examples", "held\nout", "model", "last\nround", "°C", "remark")
+    names = ("device", "state", "examples", "held\nout", "model", "last\nround", "°C", "peak\nMB", "remark")
     table = plain_table("devices", *names, words=("device", "state", "remark"))
     for name, device in sorted(snapshot.devices.items()):
         health = device.health
         hot = "" if health is None or health.temperature_c is None else f"{health.temperature_c:.0f}"
         numbers = (device.examples, device.held_out, device.model_version, device.last_round)
         cells = ("" if number is None else str(number) for number in numbers)
-        table.add_row(name, device.state, *cells, hot, printable(device.detail))
+        table.add_row(name, device.state, *cells, hot, _peaks(health), printable(device.detail))
     return table
+
+
+def _peaks(health: Health | None) -> str:
+    """The most memory the device's program and its trainer have had, as far as they tell."""
+    peaks = () if health is None else (health.agent_peak_mb, health.trainer_peak_mb)
+    return "+".join(f"{peak:.0f}" for peak in peaks if peak is not None)
 
 
 def _rounds(snapshot: Snapshot) -> Table:

@@ -18,6 +18,7 @@ from edge import participation, presence
 from edge.dataspec import DataSpec
 from edge.events import Effect, Event, Parcel
 from edge.fetcher import Fetcher
+from edge.health import peaks
 from edge.jobs import Describe, Evaluate, Failure, Job, Progressed, Result, Train
 from edge.outbox import Outbox
 from edge.participation_state import OUTBOX_S, Identity, Kept
@@ -110,16 +111,10 @@ class Agent:
         self._ran_s = self._store.running_s()  # before this start
         self._limit: int | None = None  # bytes of a payload the broker takes
         self._outage = ""  # how the connection ended, as it was last logged
+        self._trainer_peak_mb: float | None = None  # as its newest answer said
         held, contents = self._store.model(), self._outbox.contents(self._ran_s)
         self._state = participation.begin(
-            Identity(
-                device.name,
-                device.session,
-                device.heartbeat_s,
-                device.software,
-                device.outbox_s,
-                device.idle_heartbeat_s,
-            ),
+            _identity(device),
             model=None if held is None else held[0],
             parcels=contents.parcels,
             settled=contents.settled,
@@ -283,12 +278,18 @@ class Agent:
             case ev.Forget():
                 self._try(self._outbox.settle, effect.ticket, effect.outcome)
             case ev.PublishStatus(status):
-                self._publish(Kind.DEVICE, status.model_copy(update={"health": self._health()}))
+                self._publish(Kind.DEVICE, status.model_copy(update={"health": self._condition()}))
+            case ev.TellWork(text, peak_mb):
+                self._trainer_peak_mb = peak_mb
+                _log.info("%s: %s%s", self.name, text, peaks(self._condition()))
             case ev.Say(text, level):
                 _log.log(level, "%s: %s", self.name, text)
             case _:
                 assert_never(effect)
         return ()
+
+    def _condition(self) -> Health:
+        return self._health().model_copy(update={"trainer_peak_mb": self._trainer_peak_mb})
 
     def _send_join(self, effect: ev.SendJoin) -> None:
         ticket = effect.ticket
@@ -367,6 +368,11 @@ class Agent:
 
     def _warn(self, text: str) -> None:
         _log.warning("%s: %s", self.name, text)
+
+
+def _identity(device: Device) -> Identity:
+    beats = {"heartbeat_s": device.heartbeat_s, "idle_heartbeat_s": device.idle_heartbeat_s}
+    return Identity(device.name, device.session, software=device.software, outbox_s=device.outbox_s, **beats)
 
 
 def _happening(result: Progressed | Result | Failure) -> ev.JobDone | ev.JobFailed | ev.JobProgressed:

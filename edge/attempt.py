@@ -73,12 +73,14 @@ def done(state: State, result: Trained | Evaluated) -> Step:
     about = {"device": state.identity.device, "model_version": work.model_version, "model_digest": work.model_digest}
     ticket = work.ticket
     about |= {"run": ticket.run, "round": ticket.round, "task": ticket.task, "nonce": ticket.nonce}
+    told = ev.TellWork(f"round {ticket.round} ({ticket.task}): {_work_done(result)}", result.peak_mb)
     if isinstance(result, Trained):
         about |= {"examples": result.examples, "payload": result.payload, "train_loss": result.train_loss}
     else:
         about |= {"examples": result.counts.examples, "counts": result.counts}
     update = Update.model_validate(about)
-    return replace(state, work=replace(work, stage="storing")), (ev.StoreUpdate(ticket, update, run.part_size),)
+    store = ev.StoreUpdate(ticket, update, run.part_size)
+    return replace(state, work=replace(work, stage="storing")), (told, store)
 
 
 def progressed(state: State, news: ev.JobProgressed) -> Step:
@@ -248,3 +250,9 @@ def _took(state: State, work: Work, seconds: float, fraction: float) -> Step:
 
 def _learned(state: State, learned: Pace) -> Step:
     return replace(state, pace=learned), (ev.KeepPace(learned),)
+
+
+def _work_done(result: Trained | Evaluated) -> str:
+    if isinstance(result, Trained):
+        return f"trained on {result.examples} examples in {result.seconds:.1f} s, loss {result.train_loss:.4g}"
+    return f"evaluated {result.counts.examples} examples in {result.seconds:.1f} s"

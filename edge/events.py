@@ -361,6 +361,14 @@ class PublishStatus:
 
 
 @dataclass(frozen=True, slots=True)
+class TellWork:
+    """Tell the owner what the trainer has done, and what memory it took; the shell adds the agent's own."""
+
+    text: str
+    trainer_peak_mb: float | None
+
+
+@dataclass(frozen=True, slots=True)
 class Say:
     """Tell the owner, in the log."""
 
@@ -387,5 +395,6 @@ Effect = (
     | SendParts
     | Forget
     | PublishStatus
+    | TellWork
     | Say
 )

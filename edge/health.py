@@ -30,7 +30,16 @@ def read(directory: Path, root: Path = Path("/")) -> Health:
         disk_free_mb=_disk(directory),
         load=_first_number(root / "proc/loadavg"),
         uptime_s=_first_number(root / "proc/uptime"),
+        agent_peak_mb=peak_mb(root),
     )
+
+
+def peak_mb(root: Path = Path("/")) -> float | None:
+    """The most memory this process has had at a time (resident), in MB.
+
+    Not by ``getrusage``: its figure outlives an exec, so that a trainer child would begin with the agent's.
+    """
+    return _kilobytes(root / "proc/self/status", "VmHWM")
 
 
 class Monitor:
@@ -69,9 +78,21 @@ def _throttled(root: Path) -> bool | None:
 
 def _memory(root: Path) -> float | None:
     """What programs could still have without swapping, in MB."""
-    for line in (_text(root / "proc/meminfo") or "").splitlines():
+    return _kilobytes(root / "proc/meminfo", "MemAvailable")
+
+
+def peaks(health: Health) -> str:
+    """What a device's processes took, as the end of a line in the log; empty where it doesn't tell."""
+    of = {"agent": health.agent_peak_mb, "trainer": health.trainer_peak_mb}
+    known = [f"{name} {mb:.0f} MB" for name, mb in of.items() if mb is not None]
+    return f"; peak memory: {', '.join(known)}" if known else ""
+
+
+def _kilobytes(path: Path, wanted: str) -> float | None:
+    """A line of the kernel's that counts in units of 1024 bytes, in MB."""
+    for line in (_text(path) or "").splitlines():
         name, _, value = line.partition(":")
-        if name == "MemAvailable":
+        if name == wanted:
             kilobytes = _number(value)
             return None if kilobytes is None else round(kilobytes * 1024 / 1e6, 1)
     return None

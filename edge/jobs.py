@@ -120,6 +120,7 @@ class Trained(_Framed):
     examples: Count  # trained on; the update's weight
     train_loss: float  # mean over the examples of the last epoch
     seconds: Seconds  # of training, without start-up and reading
+    peak_mb: float | None = None  # most memory the child has had since it started
 
 
 class Evaluated(_Framed):
@@ -128,6 +129,7 @@ class Evaluated(_Framed):
     job: Literal["evaluated"] = "evaluated"
     counts: Counts
     seconds: Seconds
+    peak_mb: float | None = None  # likewise
 
 
 class Done(_Framed):

@@ -27,6 +27,7 @@ from edge import checkpoint
 from edge.checkpoint import Checkpoint
 from edge.dataset import Dataset
 from edge.dataspec import DataSpec
+from edge.health import peak_mb
 from edge.jobs import (
     MAX_TEXT,
     Answer,
@@ -202,7 +203,12 @@ class Trainer:
         seconds = time.perf_counter() - started
         payload = compression.encode(job.codec, done.delta, rounding)
         return Trained(
-            key=job.key, payload=payload, examples=done.examples, train_loss=done.metrics.loss, seconds=seconds
+            key=job.key,
+            payload=payload,
+            examples=done.examples,
+            train_loss=done.metrics.loss,
+            seconds=seconds,
+            peak_mb=peak_mb(),
         )
 
     def _evaluate(self, job: Evaluate) -> Evaluated:
@@ -215,7 +221,7 @@ class Trainer:
 
         started = time.perf_counter()
         counts = evaluate(model, data, plan, batch, lambda: self._inbox.check(job.key))
-        return Evaluated(key=job.key, counts=counts, seconds=time.perf_counter() - started)
+        return Evaluated(key=job.key, counts=counts, seconds=time.perf_counter() - started, peak_mb=peak_mb())
 
     def _plan(self, payload: bytes) -> Plan:
         """The plan in ``payload``; the newest is kept, since a run has one."""

@@ -277,6 +277,8 @@ class Health(Message):
     disk_free_mb: float | None = None
     load: float | None = None
     uptime_s: float | None = None
+    agent_peak_mb: float | None = None  # most memory the device's program has had since it started
+    trainer_peak_mb: float | None = None  # and its trainer process, up to its newest answer
 
 
 class DeviceState(StrEnum):

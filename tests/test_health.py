@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -18,6 +20,7 @@ def raspberry(tmp_path: Path) -> Path:
         "proc/meminfo": "MemTotal:  3884360 kB\nMemFree: 100 kB\nMemAvailable:    1000000 kB\n",
         "proc/loadavg": "0.52 0.58 0.59 1/389 12345\n",
         "proc/uptime": "350735.47 234388.90\n",
+        "proc/self/status": "Name:\tedge\nVmPeak:\t  900000 kB\nVmHWM:\t   44000 kB\nVmRSS:\t   42000 kB\n",
     }
     for name, text in texts.items():
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
@@ -30,7 +33,12 @@ def test_a_raspberry_tells_all_of_it(raspberry: Path) -> None:
     assert read.disk_free_mb is not None
     assert read.disk_free_mb > 0
     assert read.model_copy(update={"disk_free_mb": None}) == Health(
-        temperature_c=51.0, throttled=True, memory_available_mb=1024.0, load=0.52, uptime_s=350735.47
+        temperature_c=51.0,
+        throttled=True,
+        memory_available_mb=1024.0,
+        load=0.52,
+        uptime_s=350735.47,
+        agent_peak_mb=45.1,
     )
 
 
@@ -51,6 +59,22 @@ def test_a_sensor_that_says_nonsense_is_none(raspberry: Path, text: str) -> None
     (raspberry / "proc/loadavg").write_text(text if text != "-274000" else "", encoding="latin-1")
     read = health.read(raspberry, raspberry)
     assert (read.temperature_c, read.load) == (None, None)
+
+
+def test_what_a_round_took_is_told_as_far_as_it_is_known() -> None:
+    assert health.peaks(Health()) == ""
+    assert health.peaks(Health(agent_peak_mb=43.4)) == "; peak memory: agent 43 MB"
+    both = Health(agent_peak_mb=43.4, trainer_peak_mb=311.7)
+    assert health.peaks(both) == "; peak memory: agent 43 MB, trainer 312 MB"
+
+
+def test_a_process_begins_with_a_peak_of_its_own() -> None:
+    """``getrusage`` would give it that of the process which has started it."""
+    program = "from edge.health import peak_mb; print(peak_mb())"
+    ballast = bytearray(b"x") * 150_000_000
+    child = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    assert len(ballast) / 1e6 < (health.peak_mb() or 0.0)
+    assert float(child.stdout) < 100
 
 
 def test_this_very_machine_can_be_read() -> None:

@@ -8,7 +8,7 @@ from datetime import UTC, datetime, timedelta
 import pytest
 from rich.console import Console
 
-from coordinator.status import FIRST_S, Snapshot, _rounds, read
+from coordinator.status import FIRST_S, Snapshot, _devices, _rounds, read
 from schemas import codec
 from schemas.errors import BrokerUnreachable, FederationError
 from schemas.link.link import Disconnected, Link, Sink, Will
@@ -18,6 +18,7 @@ from schemas.messages import (
     CoordinatorStatus,
     DeviceState,
     DeviceStatus,
+    Health,
     Message,
     Phase,
     RoundAnnouncement,
@@ -150,6 +151,17 @@ def test_a_coordinator_that_broke_off_is_told_with_the_round_it_was_in() -> None
     assert next(snapshot.lines(NOON)) == "coordinator offline: run run-one, round 4 of 5 collecting"
     later = look(broker_with(coordinator=will, round=ANNOUNCED.model_copy(update={"run": "run-two"})))
     assert next(later.lines(NOON)) == "coordinator offline: run run-one, round 0 of 5"
+
+
+def test_the_memory_a_device_took_is_shown_beside_its_temperature(capsys: pytest.CaptureFixture[str]) -> None:
+    """Seen to fail without ``_peaks`` in the row."""
+    health = Health(temperature_c=61.4, agent_peak_mb=43.4, trainer_peak_mb=311.7)
+    warm = DEVICE.model_copy(update={"health": health})
+    young = DEVICE.model_copy(update={"device": "dev-two", "health": Health(agent_peak_mb=41.0)})
+    Console(width=100).print(_devices(Snapshot(devices={"dev-one": warm, "dev-two": young})))
+    lines = {line.split()[0]: line for line in capsys.readouterr().out.splitlines() if line.strip()}
+    assert "61  43+312  no" in lines["dev-one"]
+    assert lines["dev-two"].split()[4] == "41"
 
 
 def test_a_long_remark_leaves_the_outcome_whole(capsys: pytest.CaptureFixture[str]) -> None:

@@ -125,6 +125,8 @@ def test_one_child_trains_and_evaluates_one_job_after_the_other(
     assert compression.decode(trained.payload, MODEL.manifest).norm() > 0
     assert isinstance(evaluated, Evaluated)
     assert evaluated.counts.examples == 12
+    assert (trained.peak_mb or 0) > 100  # the child's own, with torch in it
+    assert (evaluated.peak_mb or 0) >= (trained.peak_mb or 0)
     assert len(children()) == 1
 
 
