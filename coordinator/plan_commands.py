@@ -8,12 +8,12 @@ from pathlib import Path
 
 from coordinator import plan_file
 from coordinator.config import CoordinatorSettings, in_scale
-from coordinator.plan_file import PlanFile
 from schemas.errors import FedbeatError, PlanError, SettingsError
 from schemas.messages import MAX_CLASSES
 from schemas.parameters import Parameters
 from schemas.plan import Plan
 from schemas.plan_cost import verdict
+from schemas.plan_file import PlanFile
 from schemas.plan_shapes import outline
 from schemas.settings import Origin
 

@@ -23,11 +23,11 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from coordinator.plan_file import PlanFile
 from coordinator.plan_graph import steps
 from schemas.errors import PlanError
 from schemas.messages import StrategySettings, TrainSettings
 from schemas.plan import Plan, advice
+from schemas.plan_file import PlanFile
 from schemas.plan_shapes import infer
 
 LOSSES: Final = {

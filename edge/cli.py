@@ -85,6 +85,33 @@ def run_device(config: Path | None, *, show_config: bool, **flags: Any) -> None:
         begin(settings)
 
 
+@cli.command("bench")
+@click.option("--plan", default="ecg-beats", show_default=True, metavar="PLAN", help="a bundled plan, or a plan's file")
+@click.option("--data", metavar="PATH", help="recordings; noise of the plan's shapes where none are set")
+@click.option("--held-out", metavar="RULE", help="as for `edge run`")
+@click.option(
+    "--examples", type=click.IntRange(1, 10_000_000), metavar="N", help="of a round (default: those there are)"
+)
+@click.option("--seconds", type=click.FloatRange(0.1, 3600), default=5.0, show_default=True, help="of training")
+@click.option("--state", type=PATH, help="directory whose disk is tried")
+@trainer_options
+@click.option("--config", type=PATH, help="settings file (TOML), the one `edge run` has")
+@click.option("--json", "as_json", is_flag=True, help="as one JSON object")
+def bench_device(
+    config: Path | None, *, plan: str, examples: int | None, seconds: float, as_json: bool, **flags: Any
+) -> None:
+    """Tell what this machine can do: training, codecs, memory, disk, and how long a round would take.
+
+    It runs the programs that `edge run` would, with its settings, and connects to nothing.
+    """
+    settings, _ = load(EdgeSettings, given(flags), config)
+    from edge.bench import bench  # noqa: PLC0415 - likewise
+    from edge.bench_report import table as lines  # noqa: PLC0415 - likewise
+
+    report = bench(settings, plan, seconds, examples)
+    click.echo(report.model_dump_json(indent=2) if as_json else "\n".join(lines(report)))
+
+
 @cli.command("fleet")
 @broker_options
 @click.option("--devices", type=int, metavar="M", help="virtual devices that train (default: 8)")

@@ -8,11 +8,12 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from coordinator.plan_export import export
-from coordinator.plan_file import BUNDLED, ENDING, PlanFile, write
+from coordinator.plan_file import write
 from coordinator.plans.digits import Digits
 from coordinator.plans.ecg_beats import EcgBeats
 from coordinator.plans.watch import Watch
 from schemas.messages import StrategySettings, TrainSettings
+from schemas.plan_file import BUNDLED, ENDING, PlanFile
 
 
 def ecg_beats() -> PlanFile:
