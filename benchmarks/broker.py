@@ -24,9 +24,7 @@ def mosquitto() -> Iterator[str]:
     program = shutil.which("mosquitto", path=f"{os.environ['PATH']}:/usr/sbin:/usr/local/sbin")
     if program is None:
         raise SystemExit("mosquitto is missing: apt install mosquitto")
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
+    port = free_port()
     with tempfile.TemporaryDirectory() as folder:
         config = Path(folder) / "mosquitto.conf"
         text = CONFIG.read_text().replace("listener 1883", f"listener {port}").replace("/var/lib/mosquitto", folder)
@@ -40,15 +38,22 @@ def mosquitto() -> Iterator[str]:
             process.wait()
 
 
-def wait_for(port: int) -> None:
+def free_port() -> int:
+    """A loopback port that nobody listens on."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+def wait_for(port: int, limit_s: float = START_S) -> None:
     """Return once somebody accepts connections on a loopback port."""
-    deadline = time.monotonic() + START_S
+    deadline = time.monotonic() + limit_s
     while True:
         try:
             socket.create_connection(("127.0.0.1", port), timeout=1).close()
         except OSError:
             if time.monotonic() > deadline:
-                raise SystemExit(f"nothing listens on port {port} after {START_S:g} s") from None
+                raise SystemExit(f"nothing listens on port {port} after {limit_s:g} s") from None
             time.sleep(0.02)
         else:
             return
