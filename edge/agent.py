@@ -113,8 +113,9 @@ class Agent:
         self._outage = ""  # how the connection ended, as it was last logged
         self._trainer_peak_mb: float | None = None  # as its newest answer said
         held, contents = self._store.model(), self._outbox.contents(self._ran_s)
+        told = device.heartbeat_s, device.software, device.outbox_s, device.idle_heartbeat_s
         self._state = participation.begin(
-            _identity(device),
+            Identity(device.name, device.session, *told),
             model=None if held is None else held[0],
             parcels=contents.parcels,
             settled=contents.settled,
@@ -368,11 +369,6 @@ class Agent:
 
     def _warn(self, text: str) -> None:
         _log.warning("%s: %s", self.name, text)
-
-
-def _identity(device: Device) -> Identity:
-    beats = {"heartbeat_s": device.heartbeat_s, "idle_heartbeat_s": device.idle_heartbeat_s}
-    return Identity(device.name, device.session, software=device.software, outbox_s=device.outbox_s, **beats)
 
 
 def _happening(result: Progressed | Result | Failure) -> ev.JobDone | ev.JobFailed | ev.JobProgressed:
