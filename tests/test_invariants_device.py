@@ -332,6 +332,10 @@ def test_invariant_15_no_line_of_a_device_calls_a_loader_that_could() -> None:
     assert found == {
         ("edge/files.py", "json.loads"),
         ("edge/cli.py", "load"),  # schemas.settings.load
+        ("edge/bench.py", "json.loads"),
+        ("schemas/plan_file.py", "json.loads"),
+        ("schemas/plan_file.py", "load"),  # safetensors.numpy.load
+        ("schemas/settings.py", "json.loads"),
         ("edge/sources/watch.py", "_ArraysOnly(file, encoding='latin1').load"),  # arrays alone, after the file's digest
         ("edge/sources/windows.py", "np.load"),  # allow_pickle=False
         ("schemas/codec.py", "json.loads"),
