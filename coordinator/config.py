@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any, TypeVar
+from typing import Annotated, Any, Literal, TypeVar
 
 from pydantic import BaseModel, Field, ValidationError
 
@@ -51,6 +51,10 @@ class CoordinatorSettings(LinkSettings):
     partition: str = Field("auto", description="auto, owner, even, dirichlet:ALPHA or shards:K")
     held_out: str = Field("auto", description="'auto', 'none', or the fraction of examples kept for evaluation")
     trainers: Annotated[int, Field(ge=1, le=64)] | None = Field(None, description="trainer processes they share")
+    together: Annotated[int, Field(ge=1, le=1024)] | None = Field(
+        None, description="virtual devices a trainer trains at once; 1 for one by one"
+    )
+    accelerator: Literal["cpu", "cuda"] = Field("cpu", description="what virtual devices train on: cpu or cuda")
     json_lines: bool = Field(False, description="one JSON object a line instead of a table")
 
     def quorum(self) -> int:

@@ -88,6 +88,8 @@ class VirtualFleet:
             "--seed": settings.seed,
             "--state": settings.state / "fleet",
             "--trainers": settings.trainers,
+            "--together": settings.together,
+            "--accelerator": settings.accelerator,
         }
         files: dict[str, Path | None] = {"--ca": settings.ca, "--cert": settings.cert, "--key": settings.key}
         given = {**options, **files, "--root": settings.root}

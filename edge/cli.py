@@ -122,6 +122,10 @@ def bench_device(
 @click.option("--seed", type=int, metavar="S", help="of the partition (default: 0)")
 @click.option("--heartbeat", type=float, metavar="S", help="seconds between status messages (default: 30)")
 @click.option("--trainers", type=int, metavar="N", help="trainer processes they share (default: one a core, at most 4)")
+@click.option(
+    "--together", type=int, metavar="N", help="devices a trainer trains at once (default: by the plan's size)"
+)
+@click.option("--accelerator", metavar="NAME", help="what they train on: cpu or cuda (default: cpu)")
 @click.option("--prefix", metavar="NAME", help="what the devices' names begin with (default: virtual)")
 @click.option("--until-stdin-closes", is_flag=True, help="end when the parent process does")
 def run_fleet(config: Path | None, *, show_config: bool, until_stdin_closes: bool, **flags: Any) -> None:

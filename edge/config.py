@@ -8,6 +8,7 @@ from typing import Annotated, Final
 
 from pydantic import Field
 
+from edge.jobs import MAX_TOGETHER, Accelerator
 from schemas.settings import LinkSettings
 
 Seconds = Annotated[float, Field(gt=0, le=86_400)]
@@ -83,4 +84,8 @@ class FleetSettings(LinkSettings):
     seed: Annotated[int, Field(ge=0, le=2**53)] = Field(0, description="of the partition")
     heartbeat: Seconds = Field(30.0, description="seconds between status messages")
     trainers: Annotated[int, Field(ge=1, le=64)] | None = Field(None, description="trainer processes they share")
+    together: Annotated[int, Field(ge=1, le=MAX_TOGETHER)] | None = Field(
+        None, description="devices a trainer trains at once; 1 for one by one, by the plan's size unless given"
+    )
+    accelerator: Accelerator = Field("cpu", description="what they train on: cpu, or cuda for an NVIDIA GPU")
     prefix: str = Field("virtual", description="what the devices' names begin with")

@@ -19,8 +19,10 @@ MAX_HEADER = 1 << 20  # bytes of a JSON frame: a confusion matrix of some hundre
 MAX_BLOB = 1 << 33  # bytes of a blob frame: the largest blob the protocol knows
 MAX_KEY = 200
 MAX_ERRORS = 100  # faults of a frame that are looked at; listing thousands would cost a hundred MB
+MAX_TOGETHER = 1024  # trainings in one request
 MAX_TEXT = 500  # characters of a failure's message
 
+Accelerator = Literal["cpu", "cuda"]  # what a training's arrays are on
 Key = Annotated[str, Field(min_length=1, max_length=MAX_KEY)]  # the agent's name for a job; unique while it is pending
 
 
@@ -63,6 +65,22 @@ class Train(_Framed):
     codec: str  # of ``schemas.compression.NAMES``
     checkpoint: bytes = b""  # of ``Progressed``, to go on from; one that is of another training is left aside
     checkpoint_s: Seconds = 0.0  # between two checkpoints on the way; none where 0
+
+
+class Together(_Framed):
+    """The ``jobs`` trainings that follow, all with this plan, this model and the same settings, are to be done at once.
+
+    Their own ``plan`` and ``model`` are left empty. Each is answered under its own key. Between pool and child only.
+    """
+
+    blobs: ClassVar[tuple[str, ...]] = ("plan", "model")
+
+    job: Literal["together"] = "together"
+    plan: bytes = b""
+    model: bytes = b""
+    jobs: Annotated[int, Field(ge=1, le=MAX_TOGETHER)]
+    width: Annotated[int, Field(ge=1, le=MAX_TOGETHER)] | None = None  # devices in one step; by the plan's size if None
+    accelerator: Accelerator = "cpu"
 
 
 class Evaluate(_Framed):
@@ -152,7 +170,7 @@ class Failure(_Framed):
 
 Job = Describe | Train | Evaluate
 Result = Described | Trained | Evaluated
-Request = Job | Warm | Cancel
+Request = Job | Together | Warm | Cancel
 Answer = Progressed | Result | Failure | Done
 
 _REQUESTS: TypeAdapter[Request] = TypeAdapter(Annotated[Request, Field(discriminator="job")])

@@ -1,18 +1,20 @@
 """A plan runs on this device: its steps over torch's ATen, one table look-up each, with autograd. No code is loaded.
 
-A program is a pure function of its parameters, so that it also works under ``torch.func.vmap``. Check the plan with
-``schemas.plan_cost.check`` first: what doesn't fit together, or would cost too much, is refused there.
+A program is a pure function of its parameters, so that it also works under ``torch.func.vmap``; there its dropout comes
+from outside. Check the plan with ``schemas.plan_cost.check`` first: what doesn't fit together, or would cost too much,
+is refused there.
 """
 
 from __future__ import annotations
 
 import operator
 from collections.abc import Callable, Sequence
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 import torch
 from torch import Tensor
 
+from schemas.errors import PlanError
 from schemas.plan import CLASS_WEIGHTS, LABELS, REFERENCE, Argument, Operation, Plan
 from schemas.plan_rules import OPERATIONS
 
@@ -32,7 +34,30 @@ def _resolve(name: str) -> Callable[..., Any]:
     return getattr(getattr(torch.ops.aten, family), overload or "default")  # type: ignore[no-any-return]
 
 
-TABLE: Final[dict[str, Callable[..., Any]]] = {name: _resolve(name) for name in OPERATIONS}
+def _dropout(value: Tensor, probability: float, training: bool) -> Tensor:  # noqa: FBT001 - ATen's
+    """Drawn in the order of the values, however they lie in memory."""
+    return torch.ops.aten.dropout.default(value.contiguous(), probability, training)  # type: ignore[no-any-return]
+
+
+TABLE: Final[dict[str, Callable[..., Any]]] = {
+    **{name: _resolve(name) for name in OPERATIONS},
+    "dropout": _dropout,
+    "sym_size.int": Tensor.size,  # ATen's own has no batching rule
+}
+
+
+class Dropout(NamedTuple):
+    """A dropout step: the value it gives, and the probability that an element is dropped."""
+
+    out: str
+    probability: float
+
+    def draw(self, shape: Sequence[int], generator: torch.Generator) -> Tensor:
+        """What it multiplies its argument of this shape by, float32; the numbers that ATen's dropout draws."""
+        kept = 1 - self.probability
+        if kept in {0, 1}:
+            return torch.full(tuple(shape), float(kept))
+        return torch.empty(tuple(shape)).bernoulli_(kept, generator=generator).div_(kept)
 
 
 class _Step:
@@ -40,11 +65,13 @@ class _Step:
 
     __slots__ = ("args", "finished", "kwargs", "operation", "run")
 
-    def __init__(self, operation: Operation, places: dict[str, int], *, training: bool) -> None:
+    def __init__(self, operation: Operation, places: dict[str, int], *, training: bool, outside: bool) -> None:
         self.operation = operation
         self.run = TABLE[operation.op]
         args = list(operation.args)
-        if operation.op == "dropout":
+        if operation.op == "dropout" and training and outside:
+            self.run, args[1:] = torch.mul, [f"{REFERENCE}{_mask(operation.out)}"]
+        elif operation.op == "dropout":
             args[2:] = [training]
         self.args = tuple(_bind(argument, places) for argument in args)
         self.kwargs = {key: _bind(value, places) for key, value in operation.kwargs.items()}
@@ -61,16 +88,20 @@ class Program:
     """A plan made ready to run, in training or in evaluation (dropout off).
 
     Called with the parameters in the plan's order, the inputs (B, *shape), ``labels`` int64 (B,) and
-    ``class_weights`` float32 (C,), it gives ``(loss scalar, logits (B, C))``.
+    ``class_weights`` float32 (C,), it gives ``(loss scalar, logits (B, C))``. With ``outside_dropout``, training takes
+    what each of ``dropouts`` is to multiply by as ``masks``; else dropout draws from torch's own generator.
     """
 
-    def __init__(self, plan: Plan, *, training: bool) -> None:
+    def __init__(self, plan: Plan, *, training: bool, outside_dropout: bool = False) -> None:
+        """Raises ``PlanError`` where dropout is to come from outside and the plan doesn't say its probability."""
+        self.dropouts = _dropouts(plan) if training and outside_dropout else ()
         names = [*(p.name for p in plan.parameters), *(entry.name for entry in plan.inputs), LABELS, CLASS_WEIGHTS]
+        names += [_mask(dropout.out) for dropout in self.dropouts]
         places = {name: place for place, name in enumerate(names)}
         self._steps = []
         last_use: dict[int, _Step] = {}
         for operation in plan.operations:
-            step = _Step(operation, places, training=training)
+            step = _Step(operation, places, training=training, outside=outside_dropout)
             last_use |= {places[name]: step for name in operation.references()}
             places[operation.out] = len(places)
             last_use[places[operation.out]] = step
@@ -81,16 +112,36 @@ class Program:
                 step.finished += (place,)
 
     def __call__(
-        self, parameters: Sequence[Tensor], inputs: Sequence[Tensor], labels: Tensor, class_weights: Tensor
+        self,
+        parameters: Sequence[Tensor],
+        inputs: Sequence[Tensor],
+        labels: Tensor,
+        class_weights: Tensor,
+        masks: Sequence[Tensor] = (),
     ) -> tuple[Tensor, Tensor]:
         """Run all steps."""
-        values: list[Any] = [*parameters, *inputs, labels, class_weights]
+        values: list[Any] = [*parameters, *inputs, labels, class_weights, *masks]
         for step in self._steps:
             values.append(step(values))
             for place in step.finished:
                 values[place] = None  # lets its memory go, where autograd doesn't hold it
         loss, logits = self._outputs
         return values[loss], values[logits]
+
+
+def _dropouts(plan: Plan) -> tuple[Dropout, ...]:
+    found = []
+    for operation in plan.operations:
+        if operation.op == "dropout":
+            probability = operation.args[1] if len(operation.args) > 1 else None
+            if not isinstance(probability, int | float):
+                raise PlanError(f"the plan's dropout {operation.out!r} doesn't say with which probability")
+            found.append(Dropout(operation.out, float(probability)))
+    return tuple(found)
+
+
+def _mask(out: str) -> str:
+    return f"dropout of {out}"  # no value in a plan has a space in its name
 
 
 def _bind(argument: Argument, places: dict[str, int]) -> Callable[[list[Any]], Any]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import socket
+import subprocess
 import sys
 import threading
 import time
@@ -16,7 +17,9 @@ from edge.agent import Agent, Device, MakeLink
 from edge.config import EdgeSettings, FleetSettings
 from edge.dataspec import DataSpec
 from edge.health import Monitor
+from edge.jobs import Accelerator
 from edge.reactor import Reactor
+from edge.stacking import Stacking
 from edge.store import claim
 from edge.trainer_pool import TrainerPool
 from schemas.command_line import stopping_on_signals
@@ -78,8 +81,12 @@ def run_fleet(settings: FleetSettings, *, until_stdin_closes: bool) -> None:
         heartbeat_s=settings.heartbeat,
         software=SOFTWARE,
     )
-    workers = settings.trainers or min(MOST_TRAINERS, os.cpu_count() or 1, settings.devices)
-    trainer = TrainerPool(workers=workers, nice=0)
+    check_accelerator(settings.accelerator)
+    one_a_core = min(MOST_TRAINERS, os.cpu_count() or 1, settings.devices)
+    workers = settings.trainers or (one_a_core if settings.accelerator == "cpu" else 1)
+    alone = settings.together == 1 and settings.accelerator == "cpu"
+    stacking = None if alone else Stacking(settings.together, settings.accelerator)
+    trainer = TrainerPool(workers=workers, nice=0, stacking=stacking)
     try:
         virtual = VirtualFleet(fleet, Topics(settings.federation, settings.root), links(settings), trainer)
         if until_stdin_closes:
@@ -88,6 +95,18 @@ def run_fleet(settings: FleetSettings, *, until_stdin_closes: bool) -> None:
             virtual.run()
     finally:
         trainer.close()
+
+
+def check_accelerator(accelerator: Accelerator) -> None:
+    """Raises ``SettingsError`` where PyTorch finds none here. It is asked in a process that ends with its answer."""
+    if accelerator == "cpu":
+        return
+    code = "import sys, torch; sys.exit(0 if torch.cuda.is_available() else 3)"
+    if subprocess.run([sys.executable, "-c", code], check=False, stderr=subprocess.DEVNULL).returncode:  # noqa: S603
+        raise SettingsError(
+            "PyTorch finds no CUDA here: install a CUDA build of it (https://pytorch.org/get-started) and NVIDIA's "
+            "driver, or leave --accelerator cuda out"
+        )
 
 
 def links(settings: LinkSettings) -> MakeLink:

@@ -6,7 +6,6 @@ directory that only this user can enter, and is checked to be the process that w
 
 from __future__ import annotations
 
-import functools
 import itertools
 import logging
 import os
@@ -24,7 +23,20 @@ from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Self
 
-from edge.jobs import MAX_TEXT, Answer, Cancel, Done, Failure, Job, Progressed, Result, Warm, read_answer
+from edge.jobs import (
+    MAX_TEXT,
+    Answer,
+    Cancel,
+    Done,
+    Failure,
+    Job,
+    Progressed,
+    Result,
+    Train,
+    Warm,
+    read_answer,
+)
+from edge.stacking import Stacking, alike, request, sharing
 from schemas.errors import WireError
 
 START_S = 60.0  # for a child to start Python and connect, on a slow card
@@ -46,6 +58,7 @@ class _Task:
 
     job: Job | Warm
     on_result: OnResult | None
+    alone: bool = False  # it isn't done together with others
     cancelled: threading.Event = field(default_factory=threading.Event)
     suspended: bool = False  # cancelled, and where it was is wanted
     left: Progressed | None = None  # where it was
@@ -55,12 +68,23 @@ class _Task:
 class TrainerPool:
     """Runs jobs in ``workers`` child processes; each starts with its first job and ends after ``idle_s`` without one.
 
-    ``threads`` and ``nice`` are each child's. ``on_result`` is called on a thread of the pool, once for each job that
-    was not cancelled and before that as the job gets on, and should not raise. Usable as a context manager.
+    ``threads`` and ``nice`` are each child's. With ``stacking``, trainings of one plan, model and settings that wait at
+    the same time go to a child in one request, which does them together. ``on_result`` is called on a thread of the
+    pool, once for each job that was not cancelled and before that as the job gets on, and should not raise. Usable as
+    a context manager.
     """
 
-    def __init__(self, workers: int = 1, idle_s: float = 30.0, threads: int = 1, nice: int = 10) -> None:
+    def __init__(
+        self,
+        workers: int = 1,
+        idle_s: float = 30.0,
+        threads: int = 1,
+        nice: int = 10,
+        stacking: Stacking | None = None,
+    ) -> None:
         self._idle_s = idle_s
+        self._stacking = stacking
+        self._newest: Train | None = None
         self._threads = threads
         self._nice = nice
         self._waiting: deque[_Task] = deque()
@@ -76,6 +100,9 @@ class TrainerPool:
 
     def submit(self, job: Job, on_result: OnResult) -> None:
         """Do ``job`` when a child is free, in order of submission; after ``close`` it is dropped."""
+        if self._stacking is not None:
+            job = sharing(job, self._newest)
+            self._newest = job if isinstance(job, Train) else self._newest
         self._put(_Task(job, on_result))
 
     def warm(self) -> None:
@@ -135,36 +162,65 @@ class TrainerPool:
         child: _Child | None = None
         try:
             while not self._closed:
-                task = self._take(self._idle_s if child else None)
-                if child and (task is None or child.ended()):
+                tasks = self._take(self._idle_s if child else None)
+                if child and (not tasks or child.ended()):
                     child.end()
                     child = None
-                if task is None:
+                if not tasks:
                     continue
                 try:
-                    child = child or _Child(self._threads, self._nice)
-                    answer: Answer = child.do(task, lambda: self._closed, functools.partial(self._progress, task))
+                    child = child or _Child(self._threads, self._nice, self._stacking)
+                    child.do(tasks, lambda: self._closed, self._hear)
                 except ChildDied as error:
                     if child:
                         child.end()
                     child = None
-                    answer = Failure(
-                        key=task.job.key, kind="crash", message=f"the trainer process ended: {error}"[:MAX_TEXT]
-                    )
-                self._finish(task, answer)
+                    self._died(tasks, error)
         finally:
             if child:
                 child.end()
 
-    def _take(self, limit_s: float | None) -> _Task | None:
-        """The next task, now running; None where none comes within ``limit_s``, or the pool is closed."""
+    def _take(self, limit_s: float | None) -> list[_Task]:
+        """The next task, and what is done together with it, now running.
+
+        Empty where none comes within ``limit_s``, or the pool is closed.
+        """
         with self._change:
             self._change.wait_for(lambda: self._waiting or self._closed, limit_s)
             if self._closed or not self._waiting:
-                return None
-            task = self._waiting.popleft()
-            self._running.add(task)
-            return task
+                return []
+            taken = [self._waiting.popleft()]
+            if self._stacking is not None and not taken[0].alone:
+                others = [task for task in self._waiting if not task.alone]
+                places = alike(taken[0].job, (task.job for task in others), len(self._workers))
+                taken += [others[place] for place in places]
+                chosen = set(taken)
+                self._waiting = deque(task for task in self._waiting if task not in chosen)
+            self._running.update(taken)
+            return taken
+
+    def _hear(self, task: _Task, answer: Answer) -> None:
+        if isinstance(answer, Progressed):
+            self._progress(task, answer)
+        else:
+            self._finish(task, answer)
+
+    def _died(self, tasks: list[_Task], error: ChildDied) -> None:
+        """What the child had in hand has failed; of several one is to blame, so each is tried again by itself."""
+        left = [task for task in tasks if not task.over.is_set()]
+        if len(tasks) > 1:
+            with self._change:
+                again = [task for task in left if not task.cancelled.is_set() and not self._closed]
+                for task in again:
+                    task.alone = True
+                    self._running.discard(task)
+                self._waiting.extendleft(reversed(again))
+                self._change.notify_all()
+            log.warning("the trainer process ended: %s; its %d trainings are done one by one", error, len(again))
+            left = [task for task in left if task not in again]
+        for task in left:
+            text = f"the trainer process ended: {error}"[:MAX_TEXT]
+            self._finish(task, Failure(key=task.job.key, kind="crash", message=text))
 
     def _progress(self, task: _Task, answer: Progressed) -> None:
         if not task.cancelled.is_set():
@@ -194,7 +250,8 @@ def _hand_over(task: _Task, answer: Progressed | Result | Failure) -> None:
 class _Child:
     """One trainer process and the connection to it. Used by one thread. Raises ``ChildDied``."""
 
-    def __init__(self, threads: int, nice: int) -> None:
+    def __init__(self, threads: int, nice: int, stacking: Stacking | None) -> None:
+        self._stacking = stacking
         try:
             with tempfile.TemporaryDirectory(prefix="fedbeat-") as folder:  # 0700: nobody else can connect
                 address = str(Path(folder) / "trainer")
@@ -207,30 +264,36 @@ class _Child:
         except OSError as error:
             raise ChildDied(f"it can't be started: {error}") from error
 
-    def do(self, task: _Task, hopeless: Callable[[], bool], on_progress: Callable[[Progressed], None]) -> Answer:
-        """The child's answer to a task. Where it is cancelled the child is told; it is killed if it doesn't listen."""
+    def do(self, tasks: list[_Task], hopeless: Callable[[], bool], hear: Callable[[_Task, Answer], None]) -> None:
+        """Have the child do the tasks; ``hear`` is given what it answers to each.
+
+        Where one is cancelled the child is told; it is killed if it doesn't listen.
+        """
+        left = {task.job.key: task for task in tasks}
+        deadlines: dict[str, float] = {}
         try:
-            self._send(*task.job.frames())
-            deadline: float | None = None
-            while True:
-                if deadline is None and task.cancelled.is_set():
-                    self._send(*Cancel(key=task.job.key, keep=task.suspended).frames())
-                    deadline = time.monotonic() + CANCEL_S
-                if hopeless() or (deadline is not None and time.monotonic() > deadline):
+            self._send(*request([task.job for task in tasks], self._stacking))
+            while left:
+                for key, task in left.items():
+                    if key not in deadlines and task.cancelled.is_set():
+                        self._send(*Cancel(key=key, keep=task.suspended).frames())
+                        deadlines[key] = time.monotonic() + CANCEL_S
+                if hopeless() or (deadlines and time.monotonic() > min(deadlines.values())):
                     raise ChildDied("it was stopped")
                 if not self._connection.poll(_POLL_S):
                     continue
                 answer = read_answer(self._connection.recv_bytes)
-                if answer.key != task.job.key or not isinstance(answer, Progressed):
-                    break
-                on_progress(answer)
+                if answer.key not in left:
+                    raise ChildDied(f"it answered {answer.key!r} instead of {next(iter(left))!r}")
+                task = left[answer.key]
+                if not isinstance(answer, Progressed):
+                    del left[answer.key]
+                    deadlines.pop(answer.key, None)
+                hear(task, answer)
         except (EOFError, OSError) as error:
             raise ChildDied(self._how(error)) from error
         except WireError as error:
             raise ChildDied(f"it said something else than an answer ({error})") from error
-        if answer.key != task.job.key or isinstance(answer, Progressed):
-            raise ChildDied(f"it answered {answer.key!r} instead of {task.job.key!r}")
-        return answer
 
     def ended(self) -> bool:
         """Whether the process is gone, killed for memory perhaps while it had nothing to do."""

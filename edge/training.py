@@ -21,7 +21,7 @@ from edge.dataset import Dataset
 from edge.plan_runtime import Program
 from schemas.errors import DataError, PlanError, Reject, TrainingError, WireError
 from schemas.messages import TrainSettings
-from schemas.parameters import Parameters
+from schemas.parameters import Manifest, Parameters
 from schemas.plan import Plan
 
 
@@ -75,37 +75,96 @@ def train(
     ``TrainingError`` where the loss stops being finite, and ``WireError`` where ``resume`` doesn't fit. What
     ``on_event`` raises ends the training.
     """
-    chosen = choose(len(data), settings.max_examples, rng)
-    inputs = tuple(torch.from_numpy(array[chosen]) for array in data.inputs)
-    labels = torch.from_numpy(data.labels[chosen])
-    weights = class_weights(settings, data.labels[chosen], len(plan.classes))
     program = Program(plan, training=True)
-    start = torch.from_numpy(parameters.flat.copy())
-    steps = settings.local_steps or settings.epochs * math.ceil(len(chosen) / settings.batch_size)
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(int(rng.integers(2**63)))  # of dropout, which takes torch's own generator
-        run = _Progress(parameters, settings, math.ceil(len(chosen) / settings.batch_size), rng)
-        if resume is not None:
-            run.resume(resume, steps)
-        model, optimiser = run.model, run.optimiser
-        on_event(Event("start", 0, run.step, steps))
-        for batch in batches(len(chosen), settings.batch_size, steps, rng, run.step):
-            model.gradient.zero_()
-            loss, _ = program(model.leaves, tuple(array[batch] for array in inputs), labels[batch], weights)
+    with torch.random.fork_rng(devices=[]):  # dropout takes torch's own generator
+        training = Training(parameters, data, plan, settings, rng, torch.default_generator, on_event, resume)
+        gradient = torch.zeros_like(training.flat)
+        leaves = differentiable(training.flat, gradient, parameters.manifest)
+        while training.batch is not None:
+            gradient.zero_()
+            loss, _ = program(leaves, *training.examples(), training.weights)
             loss.backward()  # type: ignore[no-untyped-call]  # torch's typing
-            value = _finite(loss, run.step + 1)
-            if settings.proximal:  # FedProx (Li et al. 2020): the gradient of mu/2 |w - w_start|^2
-                model.gradient.add_(model.flat - start, alpha=settings.proximal)
-            optimiser.step(model.flat, model.gradient)
-            epoch, closed = run.advance(value, len(batch), steps)
-            on_event(Event("batch", epoch, run.step, steps, value, run.capture))
-            if closed:
-                on_event(Event("epoch", epoch, run.step, steps, run.loss))
-    on_event(Event("end", run.epoch, steps, steps, run.loss))
-    delta = Parameters(parameters.manifest, (model.flat - start).numpy())
-    if not delta.is_finite():
-        raise TrainingError("training gave NaN or infinite parameters: lower the learning rate, or check the data")
-    return Trained(delta, len(chosen), TrainingMetrics(run.loss, steps))
+            training.descend(gradient, loss.item())
+    return training.result()
+
+
+class Training:
+    """One device's training between two batches: what the next one is of, and all that the ones to come depend on.
+
+    ``train`` and ``edge.stacked_training`` take it from batch to batch; everything but the gradient itself is here.
+    """
+
+    def __init__(
+        self,
+        parameters: Parameters,
+        data: Dataset,
+        plan: Plan,
+        settings: TrainSettings,
+        rng: np.random.Generator,
+        dropout: torch.Generator,
+        on_event: Observer = ignore,
+        resume: Checkpoint | None = None,
+        *,
+        accelerator: str = "cpu",
+    ) -> None:
+        """As ``train`` has it; ``dropout`` is seeded here, and is a CPU's whatever the ``accelerator`` is."""
+        chosen = choose(len(data), settings.max_examples, rng)
+        place = torch.device(accelerator)
+        self._inputs = tuple(torch.from_numpy(array[chosen]).to(place) for array in data.inputs)
+        self._labels = torch.from_numpy(data.labels[chosen]).to(place)
+        self.weights = class_weights(settings, data.labels[chosen], len(plan.classes)).to(place)
+        self.dropout = dropout.manual_seed(int(rng.integers(2**63)))
+        self._manifest = parameters.manifest
+        self._settings = settings
+        self._start = torch.from_numpy(parameters.flat.copy()).to(place)
+        self._examples = len(chosen)
+        self._on_event = on_event
+        per_epoch = math.ceil(len(chosen) / settings.batch_size)
+        self._steps = settings.local_steps or settings.epochs * per_epoch
+        self._run = _Progress(self._start, settings, per_epoch, rng, dropout)
+        if resume is not None:
+            self._run.resume(resume, self._steps)
+        on_event(Event("start", 0, self._run.step, self._steps))
+        self._batches = batches(len(chosen), settings.batch_size, self._steps, rng, self._run.step)
+        self.batch = next(self._batches, None)  # int64 indices into the examples; None when training is done
+
+    @property
+    def flat(self) -> Tensor:
+        """The parameters as they are now, float32 (P,)."""
+        return self._run.flat
+
+    def examples(self) -> tuple[tuple[Tensor, ...], Tensor]:
+        """The next batch's inputs, (b, *shape) each, and its labels (b,)."""
+        return tuple(array[self.batch] for array in self._inputs), self._labels[self.batch]
+
+    def descend(self, gradient: Tensor, loss: float) -> None:
+        """The next batch is done and gave ``gradient`` (P,), which is written to, and its mean ``loss``.
+
+        Raises ``TrainingError`` where the loss isn't finite, and what the observer raises.
+        """
+        run, steps = self._run, self._steps
+        assert self.batch is not None
+        if not math.isfinite(loss):
+            raise TrainingError(
+                f"the loss became {loss} at batch {run.step + 1}: lower the learning rate, or check the data"
+            )
+        if self._settings.proximal:  # FedProx (Li et al. 2020): the gradient of mu/2 |w - w_start|^2
+            gradient.add_(run.flat - self._start, alpha=self._settings.proximal)
+        run.optimiser.step(run.flat, gradient)
+        epoch, closed = run.advance(loss, len(self.batch), steps)
+        self._on_event(Event("batch", epoch, run.step, steps, loss, run.capture))
+        if closed:
+            self._on_event(Event("epoch", epoch, run.step, steps, run.loss))
+        self.batch = next(self._batches, None)
+
+    def result(self) -> Trained:
+        """What training gave, after the last batch. Raises ``TrainingError`` where that isn't finite."""
+        run = self._run
+        self._on_event(Event("end", run.epoch, self._steps, self._steps, run.loss))
+        delta = Parameters(self._manifest, (run.flat - self._start).cpu().numpy())
+        if not delta.is_finite():
+            raise TrainingError("training gave NaN or infinite parameters: lower the learning rate, or check the data")
+        return Trained(delta, self._examples, TrainingMetrics(run.loss, self._steps))
 
 
 def choose(examples: int, most: int | None, rng: np.random.Generator) -> np.ndarray[tuple[int], np.dtype[np.int64]]:
@@ -150,17 +209,18 @@ def class_weights(settings: TrainSettings, labels: np.ndarray[tuple[int], np.dty
     return torch.tensor(settings.class_weights, dtype=torch.float32)
 
 
-class _Model:
-    """Parameters in one vector, with leaves that autograd knows as views of it and of its gradient."""
+def differentiable(flat: Tensor, gradient: Tensor, manifest: Manifest) -> list[Tensor]:
+    """The parameters in ``flat`` (..., P) as autograd's leaves, views (..., *shape) of it in the manifest's order.
 
-    def __init__(self, parameters: Parameters) -> None:
-        self.flat = torch.from_numpy(parameters.flat.copy())
-        self.gradient = torch.zeros_like(self.flat)
-        self.leaves = []
-        for tensor, where in zip(parameters.manifest.tensors, parameters.manifest.slices(), strict=True):
-            leaf = self.flat[where].view(tensor.shape).requires_grad_()
-            leaf.grad = self.gradient[where].view(tensor.shape)  # backward adds to it in place
-            self.leaves.append(leaf)
+    A backward pass adds to ``gradient``, of the same shape as ``flat``, in place.
+    """
+    leaves = []
+    for tensor, where in zip(manifest.tensors, manifest.slices(), strict=True):
+        shape = *flat.shape[:-1], *tensor.shape
+        leaf = flat[..., where].view(shape).requires_grad_()
+        leaf.grad = gradient[..., where].view(shape)
+        leaves.append(leaf)
+    return leaves
 
 
 class Optimiser(Protocol):
@@ -241,15 +301,21 @@ class _Progress:
     """How far a training is: everything that the batches to come depend on, and the mean loss of the newest epoch."""
 
     def __init__(
-        self, parameters: Parameters, settings: TrainSettings, per_epoch: int, shuffle: np.random.Generator
+        self,
+        start: Tensor,
+        settings: TrainSettings,
+        per_epoch: int,
+        shuffle: np.random.Generator,
+        dropout: torch.Generator,
     ) -> None:
-        self.model = _Model(parameters)
-        self.optimiser = OPTIMISERS[settings.optimizer](settings, self.model.flat)
+        self.flat = start.clone()
+        self.optimiser = OPTIMISERS[settings.optimizer](settings, self.flat)
         self.step = 0
         self.epoch = 0  # of the newest batch
         self.loss = 0.0  # mean over the examples of the newest whole epoch
         self._per_epoch = per_epoch
         self._rng = shuffle
+        self._dropout = dropout
         self._shuffle = shuffle.bit_generator.state  # before the pass that the next batch is of
         self._sum = 0.0
         self._examples = 0
@@ -273,24 +339,24 @@ class _Progress:
         """All of it, copied."""
         return Checkpoint(
             step=self.step,
-            parameters=_copied(self.model.flat),
+            parameters=_copied(self.flat),
             optimiser=tuple(map(_copied, self.optimiser.vectors())),
             loss_sum=self._sum,
             loss_examples=self._examples,
             loss_closed=self.loss,
             shuffle=self._shuffle,
-            dropout=torch.random.get_rng_state().numpy().tobytes(),
+            dropout=self._dropout.get_state().numpy().tobytes(),
         )
 
     def resume(self, checkpoint: Checkpoint, steps: int) -> None:
         """Be where the checkpoint is. Raises ``WireError`` where it doesn't fit this training."""
-        vectors = self.model.flat, *self.optimiser.vectors()
+        vectors = self.flat, *self.optimiser.vectors()
         kept = checkpoint.parameters, *checkpoint.optimiser
         if not 0 < checkpoint.step <= steps or [one.shape for one in vectors] != [one.shape for one in kept]:
             raise WireError(Reject.WRONG_SHAPE, "the checkpoint has another number of steps or parameters")
         try:
             self._rng.bit_generator.state = checkpoint.shuffle
-            torch.random.set_rng_state(torch.frombuffer(bytearray(checkpoint.dropout), dtype=torch.uint8))
+            self._dropout.set_state(torch.frombuffer(bytearray(checkpoint.dropout), dtype=torch.uint8))
         except (RuntimeError, ValueError, TypeError) as error:
             raise WireError(Reject.MALFORMED, f"the checkpoint's generators are none: {error}") from None
         with torch.no_grad():
@@ -307,11 +373,4 @@ class _Progress:
 
 
 def _copied(vector: Tensor) -> Vector:
-    return vector.numpy().copy()
-
-
-def _finite(loss: Tensor, step: int) -> float:
-    value = loss.item()
-    if not math.isfinite(value):
-        raise TrainingError(f"the loss became {value} at batch {step}: lower the learning rate, or check the data")
-    return value
+    return vector.cpu().numpy().copy()

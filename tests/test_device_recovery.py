@@ -15,7 +15,8 @@ import torch
 from edge import attempt, files
 from edge.dataspec import DataSpec
 from edge.jobs import Train, Trained
-from edge.trainer import Inbox, Trainer
+from edge.trainer import Trainer
+from edge.trainer_inbox import Inbox
 from schemas import codec
 from schemas.messages import TrainSettings, Update
 from tests.device_desk import MODEL_BLOB, PLAN_BLOB, DeviceDesk, recordings

@@ -16,7 +16,8 @@ import torch
 from coordinator.plan_file import PlanFile
 from edge.dataspec import DataSpec
 from edge.jobs import Cancel, Describe, Described, Done, Evaluate, Evaluated, Failure, Request, Train, Trained, Warm
-from edge.trainer import Cancelled, Inbox, Recordings, Trainer
+from edge.trainer import Recordings, Trainer
+from edge.trainer_inbox import Cancelled, Inbox
 from edge.training import train
 from schemas import compression
 from schemas.messages import TrainSettings
