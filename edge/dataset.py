@@ -79,6 +79,8 @@ class Dataset:
         """The older and the newest examples; of each owner the last ``fraction`` (rounded down) are the newest."""
         if not 0 <= fraction < 1:
             raise DataError(f"a fraction to hold out must lie in [0, 1), not {fraction}")
+        if not fraction:
+            return self, self.take(np.empty(0, dtype=np.int64))
         newest = np.zeros(len(self), dtype=bool)
         for owner in np.unique(self.owners):
             own = np.flatnonzero(self.owners == owner)

@@ -7,23 +7,26 @@ and ends when the agent does, or hangs up. torch is imported by the first job th
 from __future__ import annotations
 
 import contextlib
+import functools
 import importlib
 import logging
 import os
 import sys
 import time
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from multiprocessing.connection import Client
 
 import numpy as np
 
+from edge import sources
 from edge.dataset import Dataset
 from edge.dataspec import DataSpec
 from edge.health import peak_mb
 from edge.jobs import Answer, Describe, Described, Done, Evaluate, Evaluated, Job, Train, Trained, Warm
 from edge.plan_fit import fit
-from edge.sources import Prepared, prepare
+from edge.sources import Prepared
+from edge.sources.source import Form, Reading, Source
 from edge.trainer_inbox import Batch, Inbox, Watch, explained
 from schemas import compression
 from schemas.errors import PlanError, WireError
@@ -37,16 +40,21 @@ log = logging.getLogger(__name__)
 
 
 class Recordings:
-    """Prepared recordings, the most recently used up to ``MAX_CACHED`` bytes."""
+    """Prepared recordings, the most recently used up to ``MAX_CACHED`` bytes.
+
+    What the devices of a virtual fleet share out among them is read once in the process's life, not once for each.
+    """
 
     def __init__(self) -> None:
         self._kept: OrderedDict[tuple[str, DataSpec], Prepared] = OrderedDict()
+        self._shared: tuple[tuple[str, str, tuple[str, ...]], Reading] | None = None  # the newest, by what it is of
 
     def read(self, spec: DataSpec, recipe: str) -> Prepared:
         """The recordings of one device as they are now. Raises ``DataError``."""
         key = recipe, spec
         self._kept.pop(key, None)
-        self._kept[key] = prepared = prepare(spec, recipe)
+        read = functools.partial(self._read_shared, spec.path, recipe) if spec.devices > 1 else sources.read
+        self._kept[key] = prepared = sources.prepare(spec, recipe, read)
         while len(self._kept) > 1 and sum(map(_size, self._kept.values())) > MAX_CACHED:
             self._kept.popitem(last=False)
         return prepared
@@ -58,6 +66,12 @@ class Recordings:
             return self.read(spec, recipe)
         self._kept.move_to_end(key)
         return self._kept[key]
+
+    def _read_shared(self, path: str, recipe: str, source: Source, owners: Sequence[str], form: Form) -> Reading:
+        about = path, recipe, tuple(owners)
+        if self._shared is None or self._shared[0] != about:
+            self._shared = about, sources.read(source, owners, form)
+        return self._shared[1]
 
 
 class Trainer:

@@ -7,7 +7,7 @@ word of a bundled source. ``prepare`` is what a device calls; it reads no more p
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -75,6 +75,9 @@ def read(source: Source, owners: Sequence[str], form: Form) -> Reading:
     return reading
 
 
+Read = Callable[[Source, Sequence[str], Form], Reading]
+
+
 def load(path: str, recipe: str) -> Dataset:
     """Every example at ``path``, those that are kept for testing included. Raises ``DataError``."""
     source = open_source(path, recipe)
@@ -93,8 +96,8 @@ def held_out_owners(source: Source) -> tuple[str, ...]:
     return source.owners[-int(len(source.owners) * HELD_OUT) :]
 
 
-def prepare(spec: DataSpec, recipe: str) -> Prepared:
-    """The examples of one device.
+def prepare(spec: DataSpec, recipe: str, read: Read = read) -> Prepared:
+    """The examples of one device. ``read`` may remember what it has read, for devices that share recordings.
 
     With ``held_out="auto"`` and several devices, what is held out is the evaluator's (index -1) alone; a lone device
     (``devices=1, index=0``) keeps it and evaluates itself. A fraction is held out by each device of its own newest
@@ -105,39 +108,41 @@ def prepare(spec: DataSpec, recipe: str) -> Prepared:
     fraction = parse_held_out(spec.held_out)
     people = held_out_owners(source) if fraction is None else ()
     if people:
-        return _by_people(source, spec, form, people)
+        return _by_people(source, spec, form, people, read)
     if fraction is None and spec.devices > 1:
-        return _by_examples(source, spec, form)
+        return _by_examples(source, spec, form, read)
     if spec.index == EVALUATOR:
         raise DataError(f"held_out {spec.held_out!r} leaves an evaluator nothing here: start none")
-    own = _own_part(source, spec, form, source.owners)
+    own = _own_part(source, spec, form, source.owners, read)
     train, held_out = own.dataset.split(HELD_OUT if fraction is None else fraction)
     return _prepared(source, train, held_out, own.rejected)
 
 
-def _by_people(source: Source, spec: DataSpec, form: Form, people: tuple[str, ...]) -> Prepared:
+def _by_people(source: Source, spec: DataSpec, form: Form, people: tuple[str, ...], read: Read) -> Prepared:
     note = f"held-out owners: {', '.join(people)}"
     if spec.index == EVALUATOR:
         tested = read(source, people, form)
         return _prepared(source, empty_like(tested.dataset), tested.dataset, tested.rejected, note)
-    own = _own_part(source, spec, form, tuple(owner for owner in source.owners if owner not in people))
+    own = _own_part(source, spec, form, tuple(owner for owner in source.owners if owner not in people), read)
     if spec.devices > 1:
         return _prepared(source, own.dataset, empty_like(own.dataset), own.rejected)
     tested = read(source, people, form)
     return _prepared(source, own.dataset, tested.dataset, Counter(own.rejected) + Counter(tested.rejected), note)
 
 
-def _by_examples(source: Source, spec: DataSpec, form: Form) -> Prepared:
+def _by_examples(source: Source, spec: DataSpec, form: Form, read: Read) -> Prepared:
     if spec.index == EVALUATOR:
         everything = read(source, source.owners, form)
         newest = everything.dataset.split(HELD_OUT)[1]
         note = "evaluates on everybody's newest examples: the same people as in training, since there are too few"
         return _prepared(source, empty_like(newest), newest, everything.rejected, note)
-    own = _own_part(source, spec, form, source.owners, held_back=HELD_OUT)
+    own = _own_part(source, spec, form, source.owners, read, held_back=HELD_OUT)
     return _prepared(source, own.dataset, empty_like(own.dataset), own.rejected)
 
 
-def _own_part(source: Source, spec: DataSpec, form: Form, owners: tuple[str, ...], held_back: float = 0.0) -> Reading:
+def _own_part(
+    source: Source, spec: DataSpec, form: Form, owners: tuple[str, ...], read: Read, held_back: float = 0.0
+) -> Reading:
     """A training device's part of ``owners``' examples, without everybody's newest ``held_back``."""
     rule = parse_partition(spec.partition)[0]
     if rule == "owner" or (rule == "auto" and len(owners) >= spec.devices):
