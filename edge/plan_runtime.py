@@ -8,12 +8,13 @@ is refused there.
 from __future__ import annotations
 
 import operator
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final, NamedTuple
 
 import torch
 from torch import Tensor
 
+from edge.pooling import max_pool
 from schemas.errors import PlanError
 from schemas.plan import CLASS_WEIGHTS, LABELS, REFERENCE, Argument, Operation, Plan
 from schemas.plan_rules import OPERATIONS
@@ -39,9 +40,13 @@ def _dropout(value: Tensor, probability: float, training: bool) -> Tensor:  # no
     return torch.ops.aten.dropout.default(value.contiguous(), probability, training)  # type: ignore[no-any-return]
 
 
+Table = Mapping[str, Callable[..., Any]]  # what runs each operation, by its name
+
 TABLE: Final[dict[str, Callable[..., Any]]] = {
     **{name: _resolve(name) for name in OPERATIONS},
     "dropout": _dropout,
+    "max_pool1d": max_pool(1, _resolve("max_pool1d")),
+    "max_pool2d": max_pool(2, _resolve("max_pool2d")),
     "sym_size.int": Tensor.size,  # ATen's own has no batching rule
 }
 
@@ -65,9 +70,11 @@ class _Step:
 
     __slots__ = ("args", "finished", "kwargs", "operation", "run")
 
-    def __init__(self, operation: Operation, places: dict[str, int], *, training: bool, outside: bool) -> None:
+    def __init__(
+        self, operation: Operation, places: dict[str, int], table: Table, *, training: bool, outside: bool
+    ) -> None:
         self.operation = operation
-        self.run = TABLE[operation.op]
+        self.run = table[operation.op]
         args = list(operation.args)
         if operation.op == "dropout" and training and outside:
             self.run, args[1:] = torch.mul, [f"{REFERENCE}{_mask(operation.out)}"]
@@ -92,7 +99,7 @@ class Program:
     what each of ``dropouts`` is to multiply by as ``masks``; else dropout draws from torch's own generator.
     """
 
-    def __init__(self, plan: Plan, *, training: bool, outside_dropout: bool = False) -> None:
+    def __init__(self, plan: Plan, *, training: bool, outside_dropout: bool = False, table: Table = TABLE) -> None:
         """Raises ``PlanError`` where dropout is to come from outside and the plan doesn't say its probability."""
         self.dropouts = _dropouts(plan) if training and outside_dropout else ()
         names = [*(p.name for p in plan.parameters), *(entry.name for entry in plan.inputs), LABELS, CLASS_WEIGHTS]
@@ -101,7 +108,7 @@ class Program:
         self._steps = []
         last_use: dict[int, _Step] = {}
         for operation in plan.operations:
-            step = _Step(operation, places, training=training, outside=outside_dropout)
+            step = _Step(operation, places, table, training=training, outside=outside_dropout)
             last_use |= {places[name]: step for name in operation.references()}
             places[operation.out] = len(places)
             last_use[places[operation.out]] = step

@@ -16,7 +16,8 @@ from typing import Final
 import torch
 from torch import Tensor
 
-from edge.plan_runtime import Program
+from edge import wide
+from edge.plan_runtime import TABLE, Program
 from edge.training import Trained, Training, differentiable
 from schemas.plan import Plan
 from schemas.plan_cost import cost
@@ -24,7 +25,7 @@ from schemas.plan_rules import Shape
 from schemas.plan_shapes import infer
 
 MAX_WIDTH: Final = 256  # devices in one step
-MEMORY: Final = {"cpu": 64 * 2**20, "cuda": 2 * 2**30}  # bytes of one step, by ``plan_cost``
+MEMORY: Final = {"cpu": 256 * 2**20, "cuda": 2 * 2**30}  # bytes of one step, by ``plan_cost``
 PATIENCE: Final = 8  # steps a device sits out at most because others have more company
 
 _Arguments = tuple[Sequence[Tensor], Tensor, Tensor, Sequence[Tensor]]  # inputs, labels, class weights, masks
@@ -35,7 +36,7 @@ OnDone = Callable[[Training, Trained | Exception], None]
 
 
 def width(plan: Plan, batch: int, accelerator: str) -> int:
-    """How many devices to take a step with at once: as many as memory allows, or, on a CPU, its caches like."""
+    """How many devices to take a step with at once: as many as memory allows."""
     return max(1, min(MAX_WIDTH, MEMORY[accelerator] // cost(plan, batch).memory))
 
 
@@ -103,7 +104,7 @@ class Stack:
     def __init__(self, plan: Plan, accelerator: str) -> None:
         self._plan = plan
         self._place = torch.device(accelerator)
-        self._program = Program(plan, training=True, outside_dropout=True)
+        self._program = Program(plan, training=True, outside_dropout=True, table=TABLE | wide.OPERATIONS)
         self._manifest = plan.manifest()
         self._alone = False
         self._shapes = functools.lru_cache(maxsize=64)(functools.partial(infer, plan))

@@ -259,7 +259,7 @@ class _Child:
                     server.bind(address)
                     server.listen(1)
                     server.settimeout(_POLL_S)
-                    self._process = _start(address, threads, nice)
+                    self._process = _start(address, threads, nice, stacking)
                     self._connection = self._accept(server)
         except OSError as error:
             raise ChildDied(f"it can't be started: {error}") from error
@@ -337,13 +337,17 @@ class _Child:
         self._process.wait()
 
 
-def _start(address: str, threads: int, nice: int) -> subprocess.Popen[bytes]:
+def _start(address: str, threads: int, nice: int, stacking: Stacking | None) -> subprocess.Popen[bytes]:
     return subprocess.Popen(  # noqa: S603  - our own module, no shell
         [sys.executable, "-m", "edge.trainer", address, str(threads), str(nice)],
-        env={**os.environ, **_environment(threads)},
+        env={**os.environ, **_environment(threads), **({} if stacking is None else _STACKED)},
         stdin=subprocess.DEVNULL,
         start_new_session=True,  # a Ctrl-C is the agent's to handle; what it prints comes out with the agent's
     )
+
+
+# A stack's activations are as large as all its devices': given back at every step they would cost more than the step.
+_STACKED = {"MALLOC_MMAP_THRESHOLD_": str(32 * 2**20), "MALLOC_TRIM_THRESHOLD_": str(2**30)}
 
 
 def _environment(threads: int) -> dict[str, str]:

@@ -113,10 +113,13 @@ def test_every_operation_is_held_against_torch() -> None:
     assert set(CASES) | elsewhere == OPERATIONS
 
 
+OWN = {"dropout", "max_pool1d", "max_pool2d", "sym_size.int"}  # written over ATen's; tests of their own hold them to it
+
+
 def test_every_operation_exists_and_none_writes_in_place() -> None:
     for name, run in TABLE.items():
         schema = getattr(run, "_schema", None)
-        assert name.startswith("int.") or (schema is not None and not schema.is_mutable), name
+        assert name.startswith("int.") or name in OWN or (schema is not None and not schema.is_mutable), name
 
 
 def agree(name: str, args: list[Any]) -> None:
