@@ -216,7 +216,8 @@ class TrainerPool:
                     self._running.discard(task)
                 self._waiting.extendleft(reversed(again))
                 self._change.notify_all()
-            log.warning("the trainer process ended: %s; its %d trainings are done one by one", error, len(again))
+            if again:
+                log.warning("the trainer process ended: %s; its %d trainings are done one by one", error, len(again))
             left = [task for task in left if task not in again]
         for task in left:
             text = f"the trainer process ended: {error}"[:MAX_TEXT]

@@ -1,0 +1,243 @@
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from coordinator.plan_file import PlanFile
+from edge.checkpoint import Checkpoint
+from edge.dataset import Dataset
+from edge.stacked_training import Stack, train_stacked, width
+from edge.training import Event, Observer, Trained, Training, ignore, train
+from schemas.errors import TrainingError
+from schemas.messages import TrainSettings
+from schemas.plan import Plan
+from tests.plan_examples import fields, tiny, windows
+
+torch.set_num_threads(1)
+CLOSE = 1e-5
+
+# Steps between the convolution and the mean over time, which take and give (B, 4, time).
+BETWEEN: dict[str, tuple[str, tuple[Any, ...]]] = {
+    "relu": ("relu", ()),
+    "dropout": ("dropout", (0.4, True)),
+    "every element dropped": ("dropout", (1.0, True)),
+    "none dropped": ("dropout", (0.0, True)),
+    "group norm": ("group_norm", (2, None, None, 1e-5, False)),
+    "group norm of a channel's own": ("group_norm", (4, "%conv.bias", "%conv.bias", 1e-5, False)),
+    "pairs": ("max_pool1d", ((2,), (2,))),
+    "overlapping": ("max_pool1d", ((3,), (1,))),
+    "average": ("avg_pool1d", ((2,), (2,))),
+    "tanh": ("tanh", ()),
+    "softmax": ("softmax.int", (1,)),
+}
+
+
+def plan_with(names: Sequence[str]) -> Plan:
+    """The tiny plan with these steps in place of its ReLU."""
+    conv, _, mean, *rest = fields()["operations"]
+    steps, value = [conv], "conv1d"
+    for number, name in enumerate(names):
+        op, args = BETWEEN[name]
+        steps.append({"out": f"step{number}", "op": op, "args": (f"%{value}", *args)})
+        value = f"step{number}"
+    return tiny(operations=(*steps, {**mean, "args": (f"%{value}", (2,))}, *rest))
+
+
+def stacked(
+    plan: Plan,
+    data: Sequence[Dataset],
+    chosen: TrainSettings,
+    most: int = 4,
+    watch: Callable[[int], Observer] = lambda _: ignore,
+    resume: Sequence[Checkpoint | None] = (),
+    stack: Stack | None = None,
+) -> list[Trained | Exception]:
+    """What becomes of each device, trained together."""
+    start = PlanFile(plan, {}).initial(0)
+    begun: list[Training] = []
+    found: dict[Training, Trained | Exception] = {}
+
+    def each() -> Iterator[Training]:
+        for seed, own in enumerate(data):
+            rng, dropout = np.random.default_rng(seed), torch.Generator()
+            checkpoint = resume[seed] if resume else None
+            begun.append(Training(start, own, plan, chosen, rng, dropout, watch(seed), checkpoint))
+            yield begun[-1]
+
+    train_stacked(each(), stack or Stack(plan, "cpu"), most, found.__setitem__)
+    assert len(found) == len(data)
+    return [found[training] for training in begun]
+
+
+def alone(plan: Plan, data: Dataset, chosen: TrainSettings, seed: int, watch: Observer = ignore) -> Trained:
+    return train(PlanFile(plan, {}).initial(0), data, plan, chosen, np.random.default_rng(seed), watch)
+
+
+def assert_same(one: Trained, other: Trained | Exception) -> None:
+    assert isinstance(other, Trained), other
+    np.testing.assert_allclose(other.delta.flat, one.delta.flat, atol=CLOSE)
+    assert (other.examples, other.metrics.steps) == (one.examples, one.metrics.steps)
+    assert other.metrics.loss == pytest.approx(one.metrics.loss, abs=CLOSE)
+
+
+a_rate = st.sampled_from([0.001, 0.01, 0.05])
+some_settings = st.builds(
+    TrainSettings,
+    optimizer=st.sampled_from(["sgd", "adam"]),
+    learning_rate=a_rate,
+    momentum=st.sampled_from([0.0, 0.9]),
+    weight_decay=st.sampled_from([0.0, 0.01]),
+    proximal=st.sampled_from([0.0, 0.5]),
+    epochs=st.integers(1, 3),
+    local_steps=st.none() | st.integers(1, 7),
+    batch_size=st.integers(1, 9),
+    class_weights=st.sampled_from(["none", "balanced", (1.0, 2.0, 0.5)]),
+    max_examples=st.none() | st.integers(1, 12),
+)
+
+
+@settings(max_examples=25, deadline=None)
+@given(
+    st.lists(st.sampled_from(sorted(BETWEEN)), max_size=3, unique=True),
+    st.lists(st.integers(1, 20), min_size=1, max_size=6),
+    some_settings,
+    st.integers(1, 5),
+)
+def test_devices_trained_together_get_what_each_gets_alone(
+    steps: list[str], counts: list[int], chosen: TrainSettings, most: int
+) -> None:
+    """Whatever the plan, the settings, and each device's number of examples, the last short batch included."""
+    plan = plan_with(steps)
+    data = [windows(count, seed) for seed, count in enumerate(counts)]
+    together = stacked(plan, data, chosen, most)
+    for seed, own in enumerate(data):
+        assert_same(alone(plan, own, chosen, seed), together[seed])
+
+
+def test_steps_are_really_taken_together(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Five devices of 20, 20, 20, 10 and 20 examples in batches of 10: nine batches, in three steps."""
+    sizes: list[int] = []
+    gradients = Stack.gradients
+
+    def count(stack: Stack, trainings: Sequence[Training]) -> Any:
+        sizes.append(len(trainings))
+        return gradients(stack, trainings)
+
+    monkeypatch.setattr(Stack, "gradients", count)
+    data = [windows(examples) for examples in (20, 20, 20, 10, 20)]
+    stacked(tiny(), data, TrainSettings(batch_size=10), most=4)
+    assert sizes == [4, 4, 1]
+
+
+def test_a_device_whose_numbers_go_wrong_fails_alone() -> None:
+    data = [windows(20, seed) for seed in range(4)]
+    data[2] = replace(data[2], inputs=(data[2].inputs[0] * np.float32(1e30),))
+    chosen = TrainSettings(batch_size=8, epochs=3, learning_rate=0.05)
+    together = stacked(tiny(), data, chosen)
+    assert isinstance(together[2], TrainingError)
+    assert "the loss became" in str(together[2])
+    for seed in (0, 1, 3):
+        assert_same(alone(tiny(), data[seed], chosen, seed), together[seed])
+
+
+class Leave(Exception):
+    """This device's training is not wanted any more."""
+
+
+def test_a_device_that_is_left_leaves_the_others_as_they_are() -> None:
+    def watch(seed: int) -> Observer:
+        def leave(event: Event) -> None:
+            if seed == 1 and event.step == 2:
+                raise Leave
+
+        return leave
+
+    data, chosen = [windows(20, seed) for seed in range(4)], TrainSettings(batch_size=5)
+    together = stacked(tiny(), data, chosen, watch=watch)
+    assert isinstance(together[1], Leave)
+    for seed in (0, 2, 3):
+        assert_same(alone(tiny(), data[seed], chosen, seed), together[seed])
+
+
+def test_a_checkpoint_taken_in_company_is_gone_on_with_alone_and_the_other_way_round() -> None:
+    plan, chosen = plan_with(["dropout"]), TrainSettings(optimizer="adam", batch_size=6, epochs=2)
+    data = [windows(20, seed) for seed in range(3)]
+
+    def keeping(kept: dict[int, Checkpoint], step: int) -> Callable[[int], Observer]:
+        def watch(seed: int) -> Observer:
+            def keep(event: Event) -> None:
+                if event.step == step and event.capture is not None:
+                    kept[seed] = event.capture()
+
+            return keep
+
+        return watch
+
+    company: dict[int, Checkpoint] = {}
+    solitude: dict[int, Checkpoint] = {}
+    together = stacked(plan, data, chosen, watch=keeping(company, 3))
+    whole = [alone(plan, own, chosen, seed, keeping(solitude, 5)(seed)) for seed, own in enumerate(data)]
+    start = PlanFile(plan, {}).initial(0)
+    for seed, own in enumerate(data):
+        went_on = train(start, own, plan, chosen, np.random.default_rng(seed), resume=company[seed])
+        assert_same(whole[seed], went_on)
+    mixed = stacked(plan, data, chosen, resume=[solitude[0], None, company[2]])
+    for one, other, first in zip(whole, mixed, together, strict=True):
+        assert_same(one, other)
+        assert_same(one, first)
+
+
+def test_a_training_that_was_left_after_its_last_batch_has_nothing_left_to_do() -> None:
+    kept: list[Checkpoint] = []
+
+    def keep(event: Event) -> None:
+        if event.kind == "batch" and event.step == event.steps and event.capture is not None:
+            kept.append(event.capture())
+
+    data, chosen = windows(20), TrainSettings(batch_size=8)
+    whole = alone(tiny(), data, chosen, 0, keep)
+    (again,) = stacked(tiny(), [data], chosen, resume=kept)
+    assert_same(whole, again)
+
+
+def test_what_torch_can_not_do_together_is_done_one_by_one_and_said_once(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def refuse(*_: Any) -> Any:
+        raise RuntimeError("Batching rule not implemented\nfor this")
+
+    data, chosen = [windows(20, seed) for seed in range(3)], TrainSettings(batch_size=8)
+    plan = plan_with(["dropout"])
+    monkeypatch.setattr(torch.func, "vmap", refuse)
+    with caplog.at_level(logging.WARNING):
+        together = stacked(plan, data, chosen)
+    for seed, own in enumerate(data):
+        assert_same(alone(plan, own, chosen, seed), together[seed])
+    told = "plan tiny is trained on one device after the other: Batching rule not implemented"
+    assert [record.getMessage() for record in caplog.records] == [told]
+
+
+def test_a_device_with_batches_of_a_size_of_its_own_is_not_starved() -> None:
+    """Others come and go for two hundred steps; it takes one in ten of them at least."""
+    order: list[int] = []
+
+    def watch(seed: int) -> Observer:
+        return lambda event: order.append(seed) if event.kind == "batch" else None
+
+    data = [windows(7), *(windows(20, seed) for seed in range(1, 60))]
+    stacked(tiny(), data, TrainSettings(batch_size=10, local_steps=4), most=3, watch=watch)
+    ends = [place for place, seed in enumerate(order) if seed == 0]
+    assert ends[-1] < 2 * 4 * 10
+
+
+@pytest.mark.parametrize("accelerator", ["cpu", "cuda"])
+def test_a_larger_plan_is_trained_on_fewer_devices_at_once(accelerator: str) -> None:
+    assert 1 <= width(tiny(), 60_000, accelerator) < width(tiny(), 2_000, accelerator) <= width(tiny(), 1, accelerator)
