@@ -19,6 +19,7 @@ from torch import Tensor
 from edge import wide
 from edge.plan_runtime import TABLE, Program
 from edge.training import Trained, Training, differentiable
+from schemas.errors import TrainingError
 from schemas.plan import Plan
 from schemas.plan_cost import cost
 from schemas.plan_rules import Shape
@@ -102,6 +103,11 @@ class Stack:
     """Gradients of several devices at once, on ``accelerator``; of one after the other where torch can't do it."""
 
     def __init__(self, plan: Plan, accelerator: str) -> None:
+        """Raises ``TrainingError`` where there is no such accelerator."""
+        if accelerator == "cuda":
+            if not torch.cuda.is_available():
+                raise TrainingError("PyTorch finds no CUDA here any more: leave --accelerator cuda out")
+            torch.backends.cudnn.allow_tf32 = False  # ten bits of a product are too few to train the same
         self._plan = plan
         self._place = torch.device(accelerator)
         self._program = Program(plan, training=True, outside_dropout=True, table=TABLE | wide.OPERATIONS)

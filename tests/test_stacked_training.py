@@ -58,7 +58,7 @@ def stacked(
     most: int = 4,
     watch: Callable[[int], Observer] = lambda _: ignore,
     resume: Sequence[Checkpoint | None] = (),
-    stack: Stack | None = None,
+    accelerator: str = "cpu",
 ) -> list[Trained | Exception]:
     """What becomes of each device, trained together."""
     start = PlanFile(plan, {}).initial(0)
@@ -69,10 +69,11 @@ def stacked(
         for seed, own in enumerate(data):
             rng, dropout = np.random.default_rng(seed), torch.Generator()
             checkpoint = resume[seed] if resume else None
-            begun.append(Training(start, own, plan, chosen, rng, dropout, watch(seed), checkpoint))
+            about = start, own, plan, chosen, rng, dropout, watch(seed), checkpoint
+            begun.append(Training(*about, accelerator=accelerator))
             yield begun[-1]
 
-    train_stacked(each(), stack or Stack(plan, "cpu"), most, found.__setitem__)
+    train_stacked(each(), Stack(plan, accelerator), most, found.__setitem__)
     assert len(found) == len(data)
     return [found[training] for training in begun]
 
@@ -241,3 +242,17 @@ def test_a_device_with_batches_of_a_size_of_its_own_is_not_starved() -> None:
 @pytest.mark.parametrize("accelerator", ["cpu", "cuda"])
 def test_a_larger_plan_is_trained_on_fewer_devices_at_once(accelerator: str) -> None:
     assert 1 <= width(tiny(), 60_000, accelerator) < width(tiny(), 2_000, accelerator) <= width(tiny(), 1, accelerator)
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
+def test_without_the_accelerator_nothing_is_begun() -> None:
+    with pytest.raises(TrainingError, match="no CUDA"):
+        Stack(tiny(), "cuda")
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no GPU")
+def test_a_gpu_gives_what_the_cpu_gives() -> None:
+    plan, chosen = plan_with(["dropout", "group norm", "pairs"]), TrainSettings(batch_size=6)
+    data = [windows(20, seed) for seed in range(5)]
+    for seed, (own, other) in enumerate(zip(data, stacked(plan, data, chosen, accelerator="cuda"), strict=True)):
+        assert_same(alone(plan, own, chosen, seed), other)

@@ -160,7 +160,10 @@ def test_jobs_of_a_batch_are_cancelled_one_by_one_in_hand_or_waiting(
     submit_at_once(pool, answers, jobs(shares, settings=ENDLESS))
     until(lambda: started(answers, "job-3"))
     (child,) = children()
-    for key in ("job-5", "job-0", "job-1", "job-2"):
+    pool.cancel("job-5")
+    until(lambda: "job-5" not in {task.job.key for task in pool._running})
+    assert children() == [child]  # which had no room for it and said so all the same
+    for key in ("job-0", "job-1", "job-2"):
         pool.cancel(key)
     until(lambda: {task.job.key for task in pool._running} == {"job-3", "job-4"})
     left = pool.suspend("job-3")
