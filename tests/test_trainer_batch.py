@@ -30,7 +30,8 @@ from schemas.parameters import Parameters
 from schemas.parts import describe
 from schemas.topics import Topics
 from tests.plan_examples import CLASSES, tiny, windows
-from tests.test_trainer_pool import BLOB, MODEL, Answers, children, until
+from tests.test_trainer_pool import BLOB, MODEL, Answers, children
+from tests.waiting import until
 
 CLOSE = 1e-5
 
@@ -158,14 +159,14 @@ def test_jobs_of_a_batch_are_cancelled_one_by_one_in_hand_or_waiting(
 ) -> None:
     """Four are in hand and two wait; the child lives, since it answers each cancel."""
     submit_at_once(pool, answers, jobs(shares, settings=ENDLESS))
-    until(lambda: started(answers, "job-3"))
+    until(lambda: started(answers, "job-3"), "the fourth of a batch")
     (child,) = children()
     pool.cancel("job-5")
-    until(lambda: "job-5" not in {task.job.key for task in pool._running})
+    until(lambda: "job-5" not in {task.job.key for task in pool._running}, "a cancel's answer")
     assert children() == [child]  # which had no room for it and said so all the same
     for key in ("job-0", "job-1", "job-2"):
         pool.cancel(key)
-    until(lambda: {task.job.key for task in pool._running} == {"job-3", "job-4"})
+    until(lambda: {task.job.key for task in pool._running} == {"job-3", "job-4"}, "three cancels' answers")
     left = pool.suspend("job-3")
     assert left is not None
     assert 0 < left.fraction < 1
@@ -182,7 +183,7 @@ def test_a_suspended_job_of_a_batch_goes_on_from_where_it_was(
 ) -> None:
     long = TrainSettings(batch_size=1, epochs=60, learning_rate=0.001)
     submit_at_once(pool, answers, jobs(shares[:2], settings=long))
-    until(lambda: started(answers, "job-1"))
+    until(lambda: started(answers, "job-1"), "the second of a batch")
     left = pool.suspend("job-1")
     assert left is not None
     answers.next()
@@ -194,7 +195,7 @@ def test_the_jobs_of_a_child_that_died_are_each_tried_again_by_itself(
     pool: TrainerPool, answers: Answers, shares: list[DataSpec]
 ) -> None:
     submit_at_once(pool, answers, jobs(shares[:3], settings=TrainSettings(batch_size=1, epochs=400)))
-    until(lambda: started(answers, "job-2"))
+    until(lambda: started(answers, "job-2"), "the third of a batch")
     (child,) = children()
     pool.cancel("job-1")
     os.kill(child.pid, signal.SIGKILL)
