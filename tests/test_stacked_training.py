@@ -105,7 +105,7 @@ some_settings = st.builds(
 )
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=20, deadline=None)
 @given(
     st.lists(st.sampled_from(sorted(BETWEEN)), max_size=3, unique=True),
     st.lists(st.integers(1, 20), min_size=1, max_size=6),

@@ -194,7 +194,7 @@ def test_a_suspended_job_of_a_batch_goes_on_from_where_it_was(
 def test_the_jobs_of_a_child_that_died_are_each_tried_again_by_itself(
     pool: TrainerPool, answers: Answers, shares: list[DataSpec]
 ) -> None:
-    submit_at_once(pool, answers, jobs(shares[:3], settings=TrainSettings(batch_size=1, epochs=400)))
+    submit_at_once(pool, answers, jobs(shares[:3], settings=TrainSettings(batch_size=1, epochs=150)))
     until(lambda: started(answers, "job-2"), "the third of a batch")
     (child,) = children()
     pool.cancel("job-1")
