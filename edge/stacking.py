@@ -16,8 +16,14 @@ class Stacking(NamedTuple):
     accelerator: Accelerator = "cpu"
 
 
-def alike(first: Job | Warm, others: Iterable[Job | Warm], children: int) -> list[int]:
-    """The places among ``others`` of what one of ``children`` does together with ``first``: its share of all alike."""
+def alike(
+    first: Job | Warm, others: Iterable[Job | Warm], children: int, running: Iterable[Job | Warm] = ()
+) -> list[int]:
+    """The places among ``others`` of what one of ``children`` does together with ``first``.
+
+    That is its share of all alike, those that are ``running`` elsewhere included: the last child takes what is left
+    rather than half of it.
+    """
     if not isinstance(first, Train):
         return []
     keys = {first.key}
@@ -26,7 +32,8 @@ def alike(first: Job | Warm, others: Iterable[Job | Warm], children: int) -> lis
         if isinstance(other, Train) and other.key not in keys and _subject(other) == _subject(first):
             keys.add(other.key)
             places.append(place)
-    share = math.ceil((1 + len(places)) / children)
+    elsewhere = sum(isinstance(other, Train) and _subject(other) == _subject(first) for other in running)
+    share = math.ceil((1 + len(places) + elsewhere) / children)
     return places[: min(share, MAX_TOGETHER) - 1]
 
 

@@ -192,7 +192,8 @@ class TrainerPool:
             taken = [self._waiting.popleft()]
             if self._stacking is not None and not taken[0].alone:
                 others = [task for task in self._waiting if not task.alone]
-                places = alike(taken[0].job, (task.job for task in others), len(self._workers))
+                running = (task.job for task in self._running)
+                places = alike(taken[0].job, (task.job for task in others), len(self._workers), running)
                 taken += [others[place] for place in places]
                 chosen = set(taken)
                 self._waiting = deque(task for task in self._waiting if task not in chosen)

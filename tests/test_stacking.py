@@ -48,6 +48,7 @@ def test_each_child_takes_its_share_of_what_is_alike() -> None:
     assert alike(FIRST, others, 1) == list(range(9))
     assert alike(FIRST, others, 2) == [0, 1, 2, 3]
     assert alike(FIRST, others, 20) == []
+    assert alike(FIRST, others[5:], 2, [*others[:5], DESCRIBE]) == [0, 1, 2, 3]  # what the other child has left
     assert len(alike(FIRST, [training(str(number)) for number in range(3000)], 1)) == 1023
 
 
