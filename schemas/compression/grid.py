@@ -57,7 +57,7 @@ def rounded(
     """Each block's place and its values as whole numbers of steps, in a buffer that the next block takes over."""
     noise, scaled = np.empty(BLOCK, np.float32), np.empty(BLOCK, np.float32)
     inverse = np.float32(1) / steps
-    for where, pieces in blocks(parameters.manifest):
+    for where, pieces in blocks(parameters.manifest, BLOCK):
         y, u = scaled[: where.stop - where.start], noise[: where.stop - where.start]
         rng.random(dtype=np.float32, out=u)
         for tensor, piece in pieces:
@@ -66,17 +66,18 @@ def rounded(
         yield where, np.floor(y, out=y)
 
 
-def blocks(manifest: Manifest) -> Iterator[tuple[slice, list[tuple[int, slice]]]]:
-    """Blocks of at most ``BLOCK`` values, and for each the tensors in it by index, and where they lie in the block."""
+def blocks(manifest: Manifest, most: int) -> Iterator[tuple[slice, list[tuple[int, slice]]]]:
+    """Blocks of at most ``most`` values, and for each the tensors in it by index, and where they lie in the block."""
     cuts = [(index, where.start, where.stop) for index, where in enumerate(manifest.slices())]
     first = 0
-    for start in range(0, manifest.size, BLOCK):
-        stop, pieces = min(start + BLOCK, manifest.size), []
+    for start in range(0, manifest.size, most):
+        stop, pieces = min(start + most, manifest.size), []
         for index, begin, end in cuts[first:]:
             if begin >= stop:
                 break
-            pieces.append((index, slice(max(begin, start) - start, min(end, stop) - start)))
             first = index
+            if end > start:
+                pieces.append((index, slice(max(begin, start) - start, min(end, stop) - start)))
         yield slice(start, stop), pieces
 
 

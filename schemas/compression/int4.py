@@ -59,7 +59,7 @@ def blocks(body: Body, manifest: Manifest) -> Iterator[Flat]:
     """Levels times steps."""
     steps = grid.read_steps(body, manifest, _LEVELS)
     values = np.empty((grid.BLOCK // 2, 2), np.float32)
-    for where, pieces in grid.blocks(manifest):
+    for where, pieces in grid.blocks(manifest, grid.BLOCK):
         count = where.stop - where.start
         pairs = np.frombuffer(body.take((count + 1) // 2), np.uint8)
         np.take(_PAIRS, pairs, axis=0, out=values[: pairs.size], mode="clip")  # "raise" would buffer

@@ -46,7 +46,7 @@ def blocks(body: Body, manifest: Manifest) -> Iterator[Flat]:
     """Levels times steps."""
     steps = grid.read_steps(body, manifest, _LEVELS)
     values = np.empty(grid.BLOCK, np.float32)
-    for where, pieces in grid.blocks(manifest):
+    for where, pieces in grid.blocks(manifest, grid.BLOCK):
         block = values[: where.stop - where.start]
         block[:] = np.frombuffer(body.take(block.size), np.int8)
         yield grid.scaled(block, steps, pieces)
