@@ -133,7 +133,7 @@ def test_pieces_cover_the_model_once_and_waste_little(sizes: list[int]) -> None:
 
 
 def test_many_small_tensors_cost_hardly_more_than_one() -> None:
-    """One bit: 2048 + 1 values and a bit of padding, not 21 scales."""
+    """One bit a value and two scales, not twenty."""
     few, many = _manifest(1280), _manifest(*[64] * 20)
     assert Eden(1).limit(many) == Eden(1).limit(few)
     assert Eden(1).limit(many) < 1280 // 8 + 30

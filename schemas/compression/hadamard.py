@@ -2,11 +2,12 @@
 
 A Hadamard matrix of d = a b rows is the Kronecker product of one of a and one of b rows, so that a piece of (a, b)
 values takes two small matrix products: 2 (a + b) operations a value, in a library that is quick at just that. Once
-round is not enough: a piece with one large value becomes flat, and stays so whatever the signs. After twice nearly
-every piece looks normal, after three times every piece of 256 values does (Ailon and Chazelle 2006).
+round is not enough: a piece with one large value becomes flat, and stays so whatever the signs. After twice a
+piece of 4096 values looks normal, after three times one of 256 does (Ailon and Chazelle 2006). What twice leaves:
+beside a value 10,000 times theirs, the others' means over many rotations are off by 0.6 % of the piece's norm.
 
 The inverse is the same on every machine, bit for bit, whatever order a library sums in and whether it fuses: it works
-on whole numbers, and no sum reaches 2**24, up to where float32 holds them all.
+on whole numbers, and no sum passes 2**24, up to where float32 holds them all.
 """
 
 from __future__ import annotations
