@@ -105,7 +105,9 @@ some_settings = st.builds(
 )
 
 
-@settings(max_examples=20, deadline=None)
+# Always the same examples: where a ReLU or a maximum is a tie to rounding, the two ways go on differently, and both are
+# right. Adam makes a whole step of the least difference.
+@settings(max_examples=20, deadline=None, derandomize=True)
 @given(
     st.lists(st.sampled_from(sorted(BETWEEN)), max_size=3, unique=True),
     st.lists(st.integers(1, 20), min_size=1, max_size=6),
