@@ -76,6 +76,11 @@ def split_weights(_: click.Context, __: click.Parameter, value: str | None) -> o
 @click.option(
     "--codec", metavar="NAME", help="float32, bfloat16, float16, int8, int4, eden1 to eden4 or sign (default: int8)"
 )
+@click.option(
+    "--downlink",
+    metavar="NAME",
+    help="of the steps from model to model: none, bfloat16, float16, int8 or int4 (default: int4)",
+)
 @click.option("--optimizer", type=click.Choice(["sgd", "adam"]), help="on the devices")
 @click.option("--learning-rate", type=float, metavar="X", help="on the devices")
 @click.option("--batch-size", type=int, metavar="N", help="on the devices")

@@ -11,7 +11,7 @@ from pydantic import BaseModel, Field, ValidationError
 
 from coordinator.aggregation import RULES
 from coordinator.aggregation.mean import MAX_TOTAL, WHOLE
-from schemas import compression
+from schemas import compression, steps
 from schemas.errors import SettingsError
 from schemas.messages import PlanRef, RunSettings, StrategySettings, TrainSettings
 from schemas.settings import LinkSettings
@@ -36,6 +36,7 @@ class CoordinatorSettings(LinkSettings):
         None, description="rounds overlap: take updates up to so many versions old, --goal of them a version"
     )
     codec: str = Field("int8", description="how updates are compressed")
+    downlink: str = Field("int4", description="how the steps from model to model are compressed; none: no steps")
     evaluate: bool = Field(True, description="have devices evaluate each new model on held-out data")
     strategy: dict[str, Any] = Field(default_factory=dict, description="table: name, weighting, learning_rate, ...")
     train: dict[str, Any] = Field(default_factory=dict, description="table: optimizer, learning_rate, epochs, ...")
@@ -86,6 +87,9 @@ def run_settings(
         raise SettingsError("train.epochs and train.local_steps exclude each other: give one of them")
     if settings.codec not in compression.NAMES:
         raise SettingsError(f"there is no codec {settings.codec!r}: choose one of {', '.join(compression.NAMES)}")
+    if settings.downlink not in {steps.NONE, *steps.CODECS}:
+        known = ", ".join((steps.NONE, *steps.CODECS))
+        raise SettingsError(f"there is no downlink {settings.downlink!r}: choose one of {known}")
     if settings.train.get("epochs"):
         train = train.model_copy(update={"local_steps": None})  # the plan's own limit gives way
     strategy = in_scale(strategy, settings.strategy.get("name", strategy.name))
@@ -94,6 +98,7 @@ def run_settings(
         rounds=settings.rounds,
         plan=plan,
         codec=settings.codec,
+        downlink=settings.downlink,
         train=over(train, settings.train, "train"),
         strategy=over(strategy, settings.strategy, "strategy"),
         evaluate=settings.evaluate,

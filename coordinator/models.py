@@ -1,7 +1,8 @@
 """Global models on disk: one safetensors file a version, whole or not there at all.
 
 A file holds the model's tensors under their own names, so any safetensors reader opens it, and the server
-optimiser's state under ``OPTIMISER``. Its metadata say which run and version it is and what its digest must be. A file
+optimiser's state under ``OPTIMISER``; beside it, where devices get versions by steps, the version's step and what it
+owes to the rule (``downlink``). Its metadata say which run and version it is and what its digest must be. A file
 reaches its name by a rename after its bytes are on disk, so a power cut leaves the old one or the new one. The
 journal says which versions are committed: a file written just before a crash may be one ahead of it, and is
 written again.
@@ -10,6 +11,7 @@ written again.
 from __future__ import annotations
 
 import errno
+import hashlib
 import json
 import os
 import re
@@ -19,16 +21,23 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
+import numpy as np
 import safetensors
 import safetensors.numpy
+from numpy.typing import NDArray
 
 from schemas.errors import DiskFull, StateError, WireError
 from schemas.parameters import Flat, Parameters
 
 OPTIMISER: Final = "optimiser-state/"  # before the name of an array of the server optimiser
+RESIDUAL: Final = "downlink/residual"
+STEP: Final = "downlink/step"  # its bytes, as an array of them
 _NAME: Final = re.compile(r"^v(\d{9})\.safetensors$")
 _TEMPORARY: Final = ".part"
+_NO_STEP: Final = hashlib.sha256().hexdigest()
 REFUSED: Final = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO})  # a write that may succeed later
+
+Tensor = NDArray[np.float32] | NDArray[np.uint8]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -36,7 +45,8 @@ class Checkpoint:
     """One version of a run's global model, with all that the next round needs.
 
     ``moments`` are the server optimiser's named float32 arrays, each of shape (manifest.size,). ``previous`` is the
-    digest of the version before, None for version 0.
+    digest of the version before, None for version 0. ``step`` makes this version of that one, and ``residual``, float32
+    of shape (manifest.size,), is what it owes (``downlink``): empty and None where versions go out whole.
     """
 
     run: str
@@ -44,6 +54,8 @@ class Checkpoint:
     previous: str | None
     parameters: Parameters
     moments: Mapping[str, Flat]
+    residual: Flat | None = None
+    step: bytes = b""
 
 
 class ModelStore:
@@ -65,10 +77,16 @@ class ModelStore:
     def save(self, checkpoint: Checkpoint) -> str:
         """Write a version, in place of one of the same number; return its digest once it is on disk."""
         digest = checkpoint.parameters.digest()
-        moments = {OPTIMISER + name: checkpoint.moments[name] for name in sorted(checkpoint.moments)}
+        state = {OPTIMISER + name: checkpoint.moments[name] for name in sorted(checkpoint.moments)}
+        if checkpoint.residual is not None:
+            state[RESIDUAL] = checkpoint.residual
         metadata = _metadata(checkpoint, digest)
-        metadata["optimiser"] = Parameters.from_arrays(moments).digest()
-        _write(self.path(checkpoint.version), {**checkpoint.parameters.arrays(), **moments}, metadata)
+        metadata["optimiser"] = _state_digest(state)
+        tensors: dict[str, Tensor] = {**checkpoint.parameters.arrays(), **state}
+        if checkpoint.step:
+            tensors[STEP] = np.frombuffer(checkpoint.step, np.uint8)
+            metadata["step"] = hashlib.sha256(checkpoint.step).hexdigest()
+        _write(self.path(checkpoint.version), tensors, metadata)
         return digest
 
     def load(self, version: int, digest: str | None = None) -> Checkpoint:
@@ -118,7 +136,11 @@ def _metadata(checkpoint: Checkpoint, digest: str) -> dict[str, str]:
     }
 
 
-def _write(path: Path, tensors: Mapping[str, Flat], metadata: dict[str, str]) -> None:
+def _state_digest(state: Mapping[str, Flat]) -> str:
+    return Parameters.from_arrays({name: state[name] for name in sorted(state)}).digest()
+
+
+def _write(path: Path, tensors: Mapping[str, Tensor], metadata: dict[str, str]) -> None:
     """Bytes, fsync, rename, fsync of the directory; nothing is left behind where one of them fails."""
     temporary = path.with_name(path.name + _TEMPORARY)
     with _disk(path, writing=True):
@@ -139,19 +161,22 @@ def _write(path: Path, tensors: Mapping[str, Flat], metadata: dict[str, str]) ->
 
 
 def _checkpoint(
-    path: Path, version: int, metadata: Mapping[str, str], arrays: dict[str, Flat], digest: str | None
+    path: Path, version: int, metadata: Mapping[str, str], arrays: dict[str, Tensor], digest: str | None
 ) -> Checkpoint:
     """The checkpoint in a file's contents, once they prove to be what was saved."""
     try:
         order = json.loads(metadata["order"])
-        parameters = Parameters.from_arrays({name: arrays.pop(name) for name in order})
-        moments = Parameters.from_arrays({name: arrays[name] for name in sorted(arrays)})
+        parameters = Parameters.from_arrays({name: np.asarray(arrays.pop(name), np.float32) for name in order})
+        step = arrays.pop(STEP).tobytes() if STEP in arrays else b""
+        state: dict[str, Flat] = {name: np.asarray(array, np.float32) for name, array in arrays.items()}
+        intact = _state_digest(state) == metadata.get("optimiser")
     except (KeyError, ValueError, TypeError, RecursionError, WireError) as error:
         raise _damaged(path, f"it is not a model of this program ({error!r})") from error
     if metadata.get("version") != str(version):
         raise _damaged(path, f"it holds version {metadata.get('version')}")
     found = parameters.digest()
-    if found != metadata.get("digest") or moments.digest() != metadata.get("optimiser"):
+    intact = intact and hashlib.sha256(step).hexdigest() == metadata.get("step", _NO_STEP)
+    if found != metadata.get("digest") or not intact:
         raise _damaged(path, "its contents don't match its own digest")
     if digest not in {None, found}:
         raise _damaged(path, f"its digest is {found[:12]}, and the journal has {str(digest)[:12]}")
@@ -160,7 +185,9 @@ def _checkpoint(
         version=version,
         previous=metadata.get("previous") or None,
         parameters=parameters,
-        moments={name.removeprefix(OPTIMISER): values for name, values in moments.arrays().items()},
+        residual=state.pop(RESIDUAL, None),
+        step=step,
+        moments={name.removeprefix(OPTIMISER): values for name, values in state.items()},
     )
 
 

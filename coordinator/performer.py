@@ -252,11 +252,17 @@ class Performer:
         self._untidy_bytes += effect.summary.uplink_bytes
 
     def _publish_model(self, metrics: Metrics | None) -> None:
-        """Parts, then the pointer to them, then the end of the version before last, which nobody fetches any more."""
+        """Parts of it and of its step, then the pointer to them, then the end of the version before last.
+
+        Nobody fetches that any more.
+        """
         store, checkpoint = self._store, self._store.checkpoint
         data = compression.encode(MODEL_CODEC, checkpoint.parameters, np.random.default_rng(0))
         ref = describe(data, store.settings.part_size)
         self._publisher.put_blob(Blob(Kind.MODEL_PART, ref, data, checkpoint.version))
+        step = describe(checkpoint.step, store.settings.part_size) if checkpoint.step else None
+        if step is not None:
+            self._publisher.put_blob(Blob(Kind.DELTA_PART, step, checkpoint.step, checkpoint.version))
         self._put_pointer(
             ModelPointer(
                 run=checkpoint.run,
@@ -264,13 +270,26 @@ class Performer:
                 digest=store.version.digest,
                 previous=checkpoint.previous,
                 blob=ref,
+                step=step,
                 metrics=_concise(metrics),
             )
         )
         if checkpoint.version >= 2:  # noqa: PLR2004  - the version before the last
-            # How many parts it had is not kept: as many as this one, or one more where it compressed less well.
-            parts = range(ref.parts + 1)
-            self._publisher.remove(*(Address(Kind.MODEL_PART, number=checkpoint.version - 2, part=i) for i in parts))
+            self._clear(checkpoint.version - 2, ref.parts)
+
+    def _clear(self, version: int, parts: int) -> None:
+        """Clear a version's model, where the newest has so many parts, and its step.
+
+        How many parts they had is not kept. A model had as many, or one more where it compressed less well; a step at
+        most what its codec takes before it is packed.
+        """
+        settings = self._store.settings
+        steps = 0
+        if settings.downlink in compression.TABLE:
+            body = compression.TABLE[settings.downlink].limit(self._store.plan.manifest())
+            steps = -(-(compression.HEADER.size + body) // settings.part_size)
+        for kind, count in ((Kind.MODEL_PART, parts + 1), (Kind.DELTA_PART, steps)):
+            self._publisher.remove(*(Address(kind, number=version, part=part) for part in range(count)))
 
     def _put_pointer(self, pointer: ModelPointer) -> None:
         self._pointer = pointer

@@ -14,14 +14,14 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Final, Self
 
-from coordinator import scores
+from coordinator import downlink, scores
 from coordinator.aggregation import rule
 from coordinator.events import Header, Reopened, Ticket, Version
 from coordinator.inbox import Content
 from coordinator.journal import Journal, ModelVersion, StoredUpdate
 from coordinator.models import Checkpoint, ModelStore
 from coordinator.round_state import Rules, Selecting, State
-from schemas.errors import FederationError, SettingsError, StateError
+from schemas.errors import FederationError, SettingsError, StateError, WireError
 from schemas.messages import Counts, DeviceStatus, Message, Metrics, RoundAnnouncement, RoundSummary, RunSettings, Task
 from schemas.parameters import Parameters
 from schemas.plan import Plan
@@ -165,13 +165,16 @@ class RunStore:
         """Make the next version of what was folded, and commit it."""
         old, strategy = self.checkpoint, self.settings.strategy
         delta = self._rule.finish(self._folded)
-        moments, parameters = self._rule.apply(old.moments, old.parameters, delta, strategy)
-        if not parameters.is_finite():
+        moments, target = self._rule.apply(
+            old.moments, downlink.intended(old.parameters, old.residual), delta, strategy
+        )
+        if not target.is_finite():
             raise FederationError(
                 f"round {ticket.round} drove the model to values that are not finite: lower the learning rates, "
                 f"and start over from version {old.version}"
             )
-        new = Checkpoint(old.run, old.version + 1, self.version.digest, parameters, moments)
+        out = self._publishable(ticket, target)
+        new = Checkpoint(old.run, old.version + 1, self.version.digest, out.parameters, moments, out.residual, out.step)
         digest = self._models.save(new)
         model = ModelVersion(new.run, new.version, digest, new.previous)
         self.journal.commit_round(ticket.nonce, summary, model, self._now())
@@ -215,6 +218,16 @@ class RunStore:
         digest = self._models.save(Checkpoint(settings.run, 0, None, model, moments))
         self.journal.start_run(settings, digest, self._now())
         return Version(0, digest)
+
+    def _publishable(self, ticket: Ticket, target: Parameters) -> downlink.Published:
+        codec, old = self.settings.downlink, self.checkpoint
+        try:
+            return downlink.publish(codec, old.parameters, target)
+        except WireError as error:
+            raise FederationError(
+                f"round {ticket.round} changed the model by more than the downlink {codec} can say ({error.detail}): "
+                f"lower the learning rates, or use --downlink none, and start over from version {old.version}"
+            ) from error
 
     def _now(self) -> str:
         return self._wall().isoformat(timespec="seconds")

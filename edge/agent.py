@@ -19,7 +19,7 @@ from edge.dataspec import DataSpec
 from edge.events import Effect, Event, Parcel
 from edge.fetcher import Fetcher
 from edge.health import peaks
-from edge.jobs import Describe, Evaluate, Failure, Job, Progressed, Result, Train
+from edge.jobs import Describe, Evaluate, Failure, Job, Merge, Progressed, Result, Train
 from edge.outbox import Outbox
 from edge.participation_state import OUTBOX_S, Identity, Kept
 from edge.store import Store
@@ -116,7 +116,8 @@ class Agent:
         told = device.heartbeat_s, device.software, device.outbox_s, device.idle_heartbeat_s
         self._state = participation.begin(
             Identity(device.name, device.session, *told),
-            model=None if held is None else held[0],
+            model=None if held is None else held.pointer,
+            steps=() if held is None else tuple(len(step) for _, step in held.lineage.steps),
             parcels=contents.parcels,
             settled=contents.settled,
             last_round=contents.last_round,
@@ -242,19 +243,25 @@ class Agent:
                 except PayloadTooLarge as error:
                     self._warn(f"{error}; lower the run's part_size below the broker's limit")
 
-    def _perform(self, effect: Effect) -> tuple[Event, ...]:  # noqa: C901, PLR0912 - one line an effect
+    def _perform(self, effect: Effect) -> tuple[Event, ...]:  # noqa: C901, PLR0911, PLR0912 - one line an effect
         match effect:
             case ev.FetchPlan(ref):
                 return self._fetcher.plan(ref)
             case ev.FetchModel(pointer):
                 return self._fetcher.model(pointer)
+            case ev.FetchStep(pointer):
+                return self._fetcher.step(pointer)
+            case ev.DropModel():
+                self._try(self._store.drop_model)
+            case ev.KeepMerged(pointer, model):
+                return (self._keep_merged(pointer, model),)
             case ev.StopFetching(kind):
                 self._fetcher.stop(kind)
             case ev.SendJoin():
                 self._send_join(effect)
             case ev.StartDescribing(key, recipe):
                 self._submit(Describe(key=key, data=self._device.data, recipe=recipe))
-            case ev.StartTraining() | ev.StartEvaluation():
+            case ev.StartTraining() | ev.StartEvaluation() | ev.StartMerging():
                 return self._start(effect)
             case ev.WarmUp():
                 self._trainer.warm()
@@ -306,11 +313,16 @@ class Agent:
         )
         self._publish(Kind.JOIN, join, ticket.round)
 
-    def _start(self, effect: ev.StartTraining | ev.StartEvaluation) -> tuple[Event, ...]:
+    def _start(self, effect: ev.StartTraining | ev.StartEvaluation | ev.StartMerging) -> tuple[Event, ...]:
         held, plan = self._store.model(), self._store.plan(effect.plan)
-        if held is None or plan is None:
-            return (ev.HoldingLost(effect.key, plan=plan is None, model=held is None),)
-        about = {"key": effect.key, "plan": plan, "model": held[1], "data": self._device.data}
+        torn = held is None or held.pointer.digest != effect.model
+        if held is None or torn or plan is None:
+            return (ev.HoldingLost(effect.key, plan=plan is None, model=torn),)
+        about: dict[str, object] = {"key": effect.key, "plan": plan, "model": held.lineage.pack()}
+        if isinstance(effect, ev.StartMerging):
+            self._submit(Merge.model_validate(about))
+            return ()
+        about["data"] = self._device.data
         if isinstance(effect, ev.StartTraining):
             about |= {"settings": effect.settings, "seed": effect.seed, "codec": effect.codec}
             about["checkpoint"] = self._store.checkpoint(effect.key, effect.plan, effect.model)
@@ -319,6 +331,13 @@ class Agent:
         else:
             self._submit(Evaluate.model_validate(about))
         return ()
+
+    def _keep_merged(self, pointer: ModelPointer, model: bytes) -> Event:
+        try:
+            self._store.keep_merged(pointer, model)
+        except StateError as error:
+            return ev.MergeFailed(str(error))
+        return ev.MergeKept(pointer)
 
     def _submit(self, job: Job) -> None:
         def answer(result: Progressed | Result | Failure) -> None:

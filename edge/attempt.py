@@ -99,13 +99,18 @@ def progressed(state: State, news: ev.JobProgressed) -> Step:
     return state, effects
 
 
+def is_ours(state: State, key: str) -> bool:
+    """Whether it is the job of the attempt in hand that has this key."""
+    return state.work is not None and state.work.stage == "running" and key == state.key(state.work.ticket)
+
+
 def failed(state: State, failure: Failure) -> Step:
     """The trainer has no result."""
     data, work, run = state.data, state.work, state.run
-    if work is None or run is None or work.stage != "running" or failure.key != state.key(work.ticket):
+    if work is None or run is None or not is_ours(state, failure.key):
         return state, ()
     say = ev.Say(f"round {work.ticket.round} ({work.ticket.task}) failed: {failure.message}", logging.WARNING)
-    if failure.kind == "crash" and work.crashes + 1 < CRASHES:
+    if failure.kind in {"crash", "model"} and work.crashes + 1 < CRASHES:
         again = replace(work, stage="waiting", crashes=work.crashes + 1, heard=False)
         return replace(state, work=again), (say,)
     if failure.kind == "plan":
@@ -196,7 +201,7 @@ def begin(state: State) -> Step:
     key = state.key(work.ticket)
     state = replace(state, work=replace(work, stage="running"))
     if work.ticket.task == "evaluate":
-        return state, (ev.StartEvaluation(key, plan.digest),)
+        return state, (ev.StartEvaluation(key, plan.digest, work.model_digest),)
     drawn = seed(run, work.ticket.round, state.identity.device)
     start = ev.StartTraining(key, plan.digest, work.model_digest, run.train, run.codec, drawn)
     if state.kept is None or state.kept.key == key:

@@ -6,7 +6,7 @@ import logging
 from dataclasses import dataclass
 from typing import Final, Literal, Self
 
-from edge.jobs import Described, Evaluated, Failure, Trained
+from edge.jobs import Described, Evaluated, Failure, Merged, Trained
 from edge.pace import Pace
 from schemas.errors import Reject
 from schemas.messages import (
@@ -23,7 +23,7 @@ from schemas.messages import (
     Update,
 )
 
-BlobKind = Literal["plan", "model"]
+BlobKind = Literal["plan", "model", "step"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,6 +127,32 @@ class ModelReady:
 
 
 @dataclass(frozen=True, slots=True)
+class StepReady:
+    """The step to the model ``pointer`` names is on disk, beside the model and the steps it leads on from."""
+
+    pointer: ModelPointer
+
+
+@dataclass(frozen=True, slots=True)
+class StepArriving:
+    """A part of the step that is fetched has come, and it was not the last."""
+
+
+@dataclass(frozen=True, slots=True)
+class MergeKept:
+    """The model of ``KeepMerged`` is on disk."""
+
+    pointer: ModelPointer
+
+
+@dataclass(frozen=True, slots=True)
+class MergeFailed:
+    """The disk did not take it."""
+
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
 class FetchFailed:
     """A blob could not be had. ``lasting``: asking again at once won't help; its owner should know.
 
@@ -144,7 +170,7 @@ class FetchFailed:
 class JobDone:
     """The trainer has a result; its key says of which job."""
 
-    result: Described | Trained | Evaluated
+    result: Described | Trained | Evaluated | Merged
 
 
 @dataclass(frozen=True, slots=True)
@@ -204,6 +230,10 @@ Event = (
     | CommandSeen
     | PlanReady
     | ModelReady
+    | StepReady
+    | StepArriving
+    | MergeKept
+    | MergeFailed
     | FetchFailed
     | JobDone
     | JobFailed
@@ -229,6 +259,41 @@ class FetchModel:
     """Get the model, from the broker, and keep it instead of the one there is; ``ModelReady`` or ``FetchFailed``."""
 
     pointer: ModelPointer
+
+
+@dataclass(frozen=True, slots=True)
+class FetchStep:
+    """Get the step to a model, and keep it beside the model it leads on from.
+
+    ``StepArriving`` with each part, and at last ``StepReady`` or ``FetchFailed``.
+    """
+
+    pointer: ModelPointer
+
+
+@dataclass(frozen=True, slots=True)
+class DropModel:
+    """Take the model and its steps from the disk."""
+
+
+@dataclass(frozen=True, slots=True)
+class StartMerging:
+    """Have one model made of the one on disk and its steps."""
+
+    key: str
+    plan: str  # digest of the blob
+    model: str  # digest of the parameters it must lead to
+
+
+@dataclass(frozen=True, slots=True)
+class KeepMerged:
+    """Put ``model``, a snapshot of ``pointer``'s version, in place of the one on disk and the steps up to it.
+
+    ``MergeKept`` or ``MergeFailed``.
+    """
+
+    pointer: ModelPointer
+    model: bytes
 
 
 @dataclass(frozen=True, slots=True)
@@ -274,6 +339,7 @@ class StartEvaluation:
 
     key: str
     plan: str  # digest of the blob
+    model: str  # digest of the parameters
 
 
 @dataclass(frozen=True, slots=True)
@@ -379,6 +445,10 @@ class Say:
 Effect = (
     FetchPlan
     | FetchModel
+    | FetchStep
+    | DropModel
+    | StartMerging
+    | KeepMerged
     | StopFetching
     | SendJoin
     | StartDescribing

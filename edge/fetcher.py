@@ -1,4 +1,4 @@
-"""Pulls plans and models from their part topics onto the disk, each at most once at a time, and answers with events."""
+"""Pulls plans, models and steps from their part topics onto the disk, one of a kind at a time; answers with events."""
 
 from __future__ import annotations
 
@@ -19,7 +19,10 @@ from schemas.topics import Address, Kind, Topics
 MAX_PLAN: Final = 2**20  # bytes; the trainer takes no larger one
 MAX_MODEL: Final = 2**30  # bytes
 
-Wanted = BlobRef | ModelPointer  # a plan, or a model
+Wanted = BlobRef | ModelPointer  # a plan; a model, or the step to it
+
+_KINDS: Final[dict[Kind, BlobKind]] = {Kind.PLAN_PART: "plan", Kind.MODEL_PART: "model", Kind.DELTA_PART: "step"}
+_TOPICS: Final = {kind: topic for topic, kind in _KINDS.items()}
 
 
 class _PlanHead(Message):
@@ -41,64 +44,70 @@ class Fetcher:
     def plan(self, ref: BlobRef) -> tuple[Event, ...]:
         """Get a plan, from disk where it is there."""
         held = self._store.plan(ref.digest)
-        return self._begin(ref) if held is None else (_plan_ready(ref, held),)
+        return self._begin("plan", ref) if held is None else (_plan_ready(ref, held),)
 
     def model(self, pointer: ModelPointer) -> tuple[Event, ...]:
         """Get a model, which takes the place of the one on disk."""
-        return self._begin(pointer)
+        return self._begin("model", pointer)
+
+    def step(self, pointer: ModelPointer) -> tuple[Event, ...]:
+        """Get the step to a model, which is kept beside the one on disk. ``pointer`` names one."""
+        return self._begin("step", pointer)
 
     def stop(self, kind: BlobKind) -> None:
         """Forget a download."""
         if kind in self._downloads:
             wanted, download = self._downloads.pop(kind)
-            self._move(wanted, download.end())
+            self._move(kind, wanted, download.end())
 
     def take(self, address: Address, payload: bytes) -> tuple[Event, ...]:
         """Take a part; one that nobody waits for is dropped unread, as some brokers send those.
 
         Raises ``WireError`` where the part is malformed, or of another blob.
         """
-        kind: BlobKind = "plan" if address.kind is Kind.PLAN_PART else "model"
+        kind = _KINDS.get(address.kind, "plan")
         if kind not in self._downloads or address.part is None:
             return ()
         wanted, download = self._downloads[kind]
-        if address != _address(wanted, address.part):
+        if address != _address(kind, wanted, address.part):
             return ()
-        self._move(wanted, download.take(address.part, codec.decode_part(payload)))
+        self._move(kind, wanted, download.take(address.part, codec.decode_part(payload)))
         if not download.complete:
-            return ()
+            return (ev.StepArriving(),) if kind == "step" else ()
         del self._downloads[kind]
         try:
-            return (self._keep(wanted, download.blob()),)
+            return (self._keep(kind, wanted, download.blob()),)
         except WireError as error:
             return (ev.FetchFailed(kind, download.ref.digest, error.detail, rejected=error.reason),)
 
-    def _begin(self, wanted: Wanted) -> tuple[Event, ...]:
-        kind: BlobKind = "model" if isinstance(wanted, ModelPointer) else "plan"
+    def _begin(self, kind: BlobKind, wanted: Wanted) -> tuple[Event, ...]:
+        ref = _ref(kind, wanted)
         try:
-            download = Download(_ref(wanted), MAX_MODEL if kind == "model" else MAX_PLAN)
+            download = Download(ref, MAX_PLAN if kind == "plan" else MAX_MODEL)
         except WireError as error:
-            return (ev.FetchFailed(kind, _ref(wanted).digest, error.detail, lasting=True, rejected=error.reason),)
+            return (ev.FetchFailed(kind, ref.digest, error.detail, lasting=True, rejected=error.reason),)
         self._downloads[kind] = (wanted, download)
-        self._move(wanted, download.begin())
+        self._move(kind, wanted, download.begin())
         return ()
 
-    def _keep(self, wanted: Wanted, blob: bytes) -> Event:
+    def _keep(self, kind: BlobKind, wanted: Wanted, blob: bytes) -> Event:
         try:
-            if isinstance(wanted, ModelPointer):
-                self._store.keep_model(wanted, blob)
-                return ev.ModelReady(wanted)
-            self._store.keep_plan(wanted.digest, blob)
+            if not isinstance(wanted, ModelPointer):
+                self._store.keep_plan(wanted.digest, blob)
+                return _plan_ready(wanted, blob)
+            if kind == "step":
+                self._store.keep_step(wanted, blob)
+                return ev.StepReady(wanted)
+            self._store.keep_model(wanted, blob)
+            return ev.ModelReady(wanted)
         except StateError as error:
-            kind: BlobKind = "model" if isinstance(wanted, ModelPointer) else "plan"
-            return ev.FetchFailed(kind, _ref(wanted).digest, str(error), lasting=True)
-        return _plan_ready(wanted, blob)
+            return ev.FetchFailed(kind, _ref(kind, wanted).digest, str(error), lasting=True)
 
-    def _move(self, wanted: Wanted, move: Move) -> None:
+    def _move(self, kind: BlobKind, wanted: Wanted, move: Move) -> None:
         if move.unsubscribe:
-            self._link.unsubscribe(*(self._topics.topic(_address(wanted, index)) for index in move.unsubscribe))
+            self._link.unsubscribe(*(self._topics.topic(_address(kind, wanted, index)) for index in move.unsubscribe))
         if move.subscribe:
-            self._link.subscribe(*(self._topics.topic(_address(wanted, index)) for index in move.subscribe))
+            self._link.subscribe(*(self._topics.topic(_address(kind, wanted, index)) for index in move.subscribe))
 
 
 def _plan_ready(ref: BlobRef, blob: bytes) -> Event:
@@ -110,11 +119,13 @@ def _plan_ready(ref: BlobRef, blob: bytes) -> Event:
     return ev.PlanReady(ref.digest, recipe)
 
 
-def _ref(wanted: Wanted) -> BlobRef:
-    return wanted.blob if isinstance(wanted, ModelPointer) else wanted
+def _ref(kind: BlobKind, wanted: Wanted) -> BlobRef:
+    if not isinstance(wanted, ModelPointer):
+        return wanted
+    return wanted.step if kind == "step" and wanted.step is not None else wanted.blob
 
 
-def _address(wanted: Wanted, index: int) -> Address:
+def _address(kind: BlobKind, wanted: Wanted, index: int) -> Address:
     if isinstance(wanted, ModelPointer):
-        return Address(Kind.MODEL_PART, number=wanted.version, part=index)
+        return Address(_TOPICS[kind], number=wanted.version, part=index)
     return Address(Kind.PLAN_PART, digest=wanted.digest, part=index)

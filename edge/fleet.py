@@ -16,7 +16,7 @@ from pydantic import ValidationError
 
 from edge.agent import Agent, Device, MakeLink, Trainer
 from edge.dataspec import EVALUATOR, DataSpec
-from edge.jobs import Evaluate, Failure, Job, Progressed, Result
+from edge.jobs import Describe, Failure, Job, Progressed, Result, Train
 from edge.reactor import Reactor
 from edge.store import claim
 from schemas.errors import DataError, FedbeatError, PlanError, SettingsError
@@ -89,7 +89,7 @@ class SharedRecordings:
         """Have it done; as ``Trainer`` has it."""
 
         def look(result: Progressed | Result | Failure) -> None:
-            if not isinstance(job, Evaluate):
+            if isinstance(job, Describe | Train):
                 self._look(job.data.index, result)
             on_result(result)
 

@@ -58,7 +58,7 @@ class Train(_Framed):
 
     job: Literal["train"] = "train"
     plan: bytes = b""  # ``Plan.to_bytes()``
-    model: bytes = b""  # ``compression.encode("float32", parameters, ...)``
+    model: bytes = b""  # ``Lineage.pack``
     data: DataSpec
     settings: TrainSettings
     seed: Count  # of batch order, dropout and the codec's rounding
@@ -92,6 +92,16 @@ class Evaluate(_Framed):
     plan: bytes = b""
     model: bytes = b""
     data: DataSpec
+
+
+class Merge(_Framed):
+    """Make one snapshot of ``model``."""
+
+    blobs: ClassVar[tuple[str, ...]] = ("plan", "model")
+
+    job: Literal["merge"] = "merge"
+    plan: bytes = b""
+    model: bytes = b""  # ``Lineage.pack``
 
 
 class Warm(_Framed):
@@ -150,6 +160,15 @@ class Evaluated(_Framed):
     peak_mb: float | None = None  # likewise
 
 
+class Merged(_Framed):
+    """A device's model as one snapshot."""
+
+    blobs: ClassVar[tuple[str, ...]] = ("model",)
+
+    job: Literal["merged"] = "merged"
+    model: bytes = b""  # ``compression.encode("float32", parameters, ...)``
+
+
 class Done(_Framed):
     """A job ended that has nothing to report: warmed up, or cancelled. Between pool and child only."""
 
@@ -160,16 +179,17 @@ class Failure(_Framed):
     """A job that has no result.
 
     ``kind``: ``data`` the recordings are at fault, ``plan`` the plan is malformed or doesn't fit them (decline, and
-    say so), ``training`` it went wrong in the numbers, ``crash`` the child died (try again).
+    say so), ``model`` it is not the one it should be (get it anew), ``training`` it went wrong in the numbers,
+    ``crash`` the child died (try again).
     """
 
     job: Literal["failure"] = "failure"
-    kind: Literal["data", "plan", "training", "crash"]
+    kind: Literal["data", "plan", "model", "training", "crash"]
     message: Annotated[str, Field(max_length=MAX_TEXT)]
 
 
-Job = Describe | Train | Evaluate
-Result = Described | Trained | Evaluated
+Job = Describe | Train | Evaluate | Merge
+Result = Described | Trained | Evaluated | Merged
 Request = Job | Together | Warm | Cancel
 Answer = Progressed | Result | Failure | Done
 

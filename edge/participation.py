@@ -1,11 +1,11 @@
-"""A device's state machine: what happens and what follows. Pure; no other file but its two parts decides anything.
+"""A device's state machine: what happens and what follows. Pure; no other file but its three parts decides anything.
 
-``attempt`` has the rules of the attempt in hand, up to the update on disk; ``delivery`` those of updates on disk, up to
-their receipt; all others are here. What must be done next follows from what the state holds, whatever order messages
-came in: ``step`` takes the event in, then ``_RULES``, in their order, close the gap between what is and what should be.
+``versions`` has the rules of the newest model; ``attempt`` those of the attempt in hand, up to the update on disk;
+``delivery`` those of updates on disk, up to their receipt; all others are here. What must be done next follows from
+what the state holds, whatever order messages came in: ``step`` takes the event in, then ``_RULES``, in their order,
+close the gap between what is and what should be.
 
-* The plan of the run and its newest model are always fetched; never an older version of the same run, nor another
-  model under a version it holds. A model works without a coordinator: it is on disk.
+* The plan of the run and its newest model are always fetched. A model works without a coordinator: it is on disk.
 * The data is counted once for each recipe. Where it can't be used the device says so, and looks again after a while.
 * A device takes part where a coordinator is there, the announcement is of the run and collecting, its time is not over,
   ``draw(nonce, device) < cohort``, and it holds no newer model. Others stay silent.
@@ -36,11 +36,11 @@ from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import Final, assert_never
 
-from edge import attempt, delivery
+from edge import attempt, delivery, versions
 from edge import events as ev
 from edge.attempt import RETRY_S
 from edge.events import Effect, Event, Parcel, Ticket
-from edge.jobs import Described, Evaluated, Failure, Trained
+from edge.jobs import Described, Evaluated, Failure, Merged, Trained
 from edge.pace import Pace
 from edge.participation_state import (
     Announced,
@@ -55,6 +55,7 @@ from edge.participation_state import (
     Unusable,
 )
 from edge.presence import STATUS_S, interval, status
+from edge.versions import SOON_S
 from schemas import cohort
 from schemas.messages import (
     Command,
@@ -65,8 +66,6 @@ from schemas.messages import (
     RunSettings,
 )
 
-SOON_S: Final = 5.0  # after trouble that may go away by itself
-
 _SIGNS_OF_LIFE: Final = (ev.RunSeen, ev.ModelSeen, ev.RoundSeen, ev.ReceiptSeen)
 
 
@@ -74,6 +73,7 @@ def begin(
     identity: Identity,
     *,
     model: ModelPointer | None = None,
+    steps: tuple[int, ...] = (),
     parcels: tuple[Parcel, ...] = (),
     settled: tuple[Ticket, ...] = (),
     last_round: int | None = None,
@@ -83,8 +83,8 @@ def begin(
 ) -> State:
     """A device that finds this on its disk.
 
-    The newest model, the updates without a receipt and for how many seconds they have waited, the tickets with a
-    receipt, how long training takes, and what a training can go on from.
+    The newest model and the bytes of the steps that lead to it, the updates without a receipt and for how many seconds
+    they have waited, the tickets with a receipt, how long training takes, and what a training can go on from.
     """
     limit_s = identity.outbox_s
     pending = tuple(
@@ -93,6 +93,7 @@ def begin(
     return State(
         identity,
         model=model,
+        steps=steps,
         outbox=pending,
         settled=settled,
         last_round=last_round,
@@ -123,6 +124,7 @@ def wake_at(state: State) -> float | None:
         times.append(state.announced.until)
     if state.wants_plan or state.wants_model:
         times.append(state.fetch_at)
+    times.extend(versions.wake_at(state))
     if isinstance(state.data, Unusable) and state.holds_plan:
         times.append(state.data.retry_at)
     if state.trouble is not None:
@@ -154,7 +156,7 @@ def _take(state: State, event: Event) -> Step:  # noqa: C901, PLR0911, PLR0912 -
         case ev.RunSeen(run):
             return _run_seen(state, run)
         case ev.ModelSeen(pointer):
-            return _model_seen(state, pointer)
+            return versions.seen(state, pointer)
         case ev.RoundSeen(announcement):
             return _round_seen(state, announcement)
         case ev.ReceiptSeen(receipt):
@@ -164,7 +166,15 @@ def _take(state: State, event: Event) -> Step:  # noqa: C901, PLR0911, PLR0912 -
         case ev.PlanReady(digest, recipe):
             return replace(state, plan=Plan(digest, recipe), fetching_plan=None, trouble=None), ()
         case ev.ModelReady(pointer):
-            return replace(state, model=pointer, fetching_model=None, trouble=None), ()
+            return versions.ready(state, pointer, None), ()
+        case ev.StepReady(pointer):
+            return versions.ready(state, pointer, pointer.step.size if pointer.step else None), ()
+        case ev.StepArriving():
+            return versions.arriving(state), ()
+        case ev.MergeKept(pointer):
+            return versions.merge_kept(state, pointer), ()
+        case ev.MergeFailed(reason):
+            return versions.merge_failed(state, reason)
         case ev.FetchFailed():
             return _fetch_failed(state, event)
         case ev.JobDone(result):
@@ -172,7 +182,7 @@ def _take(state: State, event: Event) -> Step:  # noqa: C901, PLR0911, PLR0912 -
         case ev.JobFailed(failure):
             return _job_failed(state, failure)
         case ev.HoldingLost():
-            return attempt.holding_lost(state, event)
+            return _holding_lost(state, event)
         case ev.JobProgressed():
             return attempt.progressed(state, event)
         case ev.UpdateStored(parcel):
@@ -207,7 +217,7 @@ def _connected(state: State) -> State:
     """The broker is there; the time without it was no silence of the coordinator's."""
     away_s = 0.0 if state.connected else state.now - state.lost_at
     heard_at = min(state.now, state.heard_at + away_s)
-    return replace(state, connected=True, heard=False, heard_at=heard_at, shown=None)
+    return replace(state, connected=True, heard=False, heard_at=heard_at, shown=None, step_at=state.now)
 
 
 def _heard(state: State) -> Step:
@@ -232,21 +242,6 @@ def _run_seen(state: State, run: RunSettings) -> Step:
     rounds = "1 round" if run.rounds == 1 else f"{run.rounds} rounds"
     say = ev.Say(f"run {run.run}: plan {run.plan.name}, {rounds}, codec {run.codec}")
     return replace(state, run=run, fetch_at=state.now), (say,)
-
-
-def _model_seen(state: State, pointer: ModelPointer) -> Step:
-    for known in (state.model, state.pointer):
-        if known is None or known.run != pointer.run:
-            continue
-        if pointer.version < known.version:
-            text = (
-                f"model {pointer.version} of run {pointer.run} is offered, version {known.version} came before: ignored"
-            )
-            return state, (ev.Say(text, logging.WARNING),)
-        if pointer.version == known.version and pointer.digest != known.digest:
-            text = f"another model {pointer.version} of run {pointer.run} than the one before is offered: ignored"
-            return state, (ev.Say(text, logging.WARNING),)
-    return replace(state, pointer=pointer), ()
 
 
 def _round_seen(state: State, message: RoundAnnouncement) -> Step:
@@ -284,14 +279,18 @@ def _command_seen(state: State, command: Command) -> Step:
 
 
 def _fetch_failed(state: State, failed: ev.FetchFailed) -> Step:
-    state = replace(state, fetching_plan=None) if failed.kind == "plan" else replace(state, fetching_model=None)
-    state = replace(state, fetch_at=state.now + (RETRY_S if failed.lasting else SOON_S))
-    if failed.lasting:
-        state = replace(state, trouble=Trouble(failed.reason, state.fetch_at))
+    if failed.kind == "plan":
+        state = replace(state, fetching_plan=None, fetch_at=state.now + (RETRY_S if failed.lasting else SOON_S))
+        if failed.lasting:
+            state = replace(state, trouble=Trouble(failed.reason, state.fetch_at))
+    else:
+        state = versions.fetch_failed(state, failed)
     return state, (ev.Say(f"can't get the {failed.kind}: {failed.reason}", logging.WARNING),)
 
 
-def _job_done(state: State, result: Described | Trained | Evaluated) -> Step:
+def _job_done(state: State, result: Described | Trained | Evaluated | Merged) -> Step:
+    if isinstance(result, Merged):
+        return versions.merged(state, result)
     if isinstance(result, Described):
         if not isinstance(state.data, Describing) or result.key != state.data_key(state.data.recipe):
             return state, ()
@@ -302,19 +301,37 @@ def _job_done(state: State, result: Described | Trained | Evaluated) -> Step:
     return attempt.done(state, result)
 
 
+def _holding_lost(state: State, lost: ev.HoldingLost) -> Step:
+    effects: tuple[Effect, ...] = ()
+    if lost.model:
+        state, effects = versions.drop(state, "the model on disk is damaged: it is fetched whole")
+    if state.merging is not None and lost.key == state.merge_key(state.merging):
+        state = replace(state, merging=None)
+    state, more = attempt.holding_lost(state, lost)
+    return state, (*effects, *more)
+
+
 def _job_failed(state: State, failure: Failure) -> Step:
     data = state.data
     if isinstance(data, Describing) and failure.key == state.data_key(data.recipe):
         wait = SOON_S if failure.kind == "crash" else RETRY_S
         state = replace(state, data=Unusable(data.recipe, failure.message, state.now + wait))
         return state, (ev.Say(failure.message, logging.WARNING),)
-    return attempt.failed(state, failure)
+    if (step := versions.job_failed(state, failure)) is not None:
+        return step
+    effects: tuple[Effect, ...] = ()
+    if failure.kind == "model" and attempt.is_ours(state, failure.key):
+        state, effects = versions.drop(state, failure.message)
+    state, more = attempt.failed(state, failure)
+    return state, (*effects, *more)
 
 
 def _stop(state: State) -> Step:
     state, effects = attempt.stop(state)
     if isinstance(state.data, Describing):
         effects = (*effects, ev.CancelJob(state.data_key(state.data.recipe)))
+    if state.merging is not None:
+        effects = (*effects, ev.CancelJob(state.merge_key(state.merging)))
     age = (ev.KeepAge(),) if state.outbox else ()
     return replace(state, stopped=True), (*effects, *age)
 
@@ -337,14 +354,6 @@ def _fetch_plan(state: State) -> Step:
     stop = () if state.fetching_plan is None else (ev.StopFetching("plan"),)
     ref = state.run.plan.blob
     return replace(state, fetching_plan=ref), (*stop, ev.FetchPlan(ref))
-
-
-def _fetch_model(state: State) -> Step:
-    pointer = state.pointer
-    if pointer is None or not state.wants_model or state.now < state.fetch_at:
-        return state, ()
-    stop = () if state.fetching_model is None else (ev.StopFetching("model"),)
-    return replace(state, fetching_model=pointer), (*stop, ev.FetchModel(pointer))
 
 
 def _describe(state: State) -> Step:
@@ -401,10 +410,12 @@ _RULES: Final[tuple[Callable[[State], Step], ...]] = (
     delivery.drop_superseded,
     delivery.expire,
     _fetch_plan,
-    _fetch_model,
+    versions.lose,
+    versions.fetch,
     _describe,
     _answer,
     attempt.begin,
+    versions.merge,
     delivery.send,
     delivery.keep_age,
     _show,

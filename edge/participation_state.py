@@ -156,11 +156,17 @@ class State:
     run: RunSettings | None = None
     pointer: ModelPointer | None = None  # the newest offered
     announced: Announced | None = None
-    model: ModelPointer | None = None  # the one on disk
+    model: ModelPointer | None = None  # the newest on disk, whole or by steps
     plan: Plan | None = None
     unfit: tuple[str, str] | None = None  # digest of a plan that doesn't fit our data, and why
     fetching_plan: BlobRef | None = None
     fetching_model: ModelPointer | None = None
+    by_step: bool = False  # whether that comes as a step from ``model``
+    step_at: float = 0.0  # when a part of it came last, or the broker
+    stepless: str | None = None  # digest of a model that has to be fetched whole
+    steps: tuple[int, ...] = ()  # bytes of the steps on disk that lead from the snapshot there to ``model``
+    merging: ModelPointer | None = None  # the version of which the trainer is making one model
+    merge_at: float = 0.0  # not before this
     fetch_at: float = 0.0  # not before this
     data: Describing | Stock | Unusable | None = None
     trouble: Trouble | None = None
@@ -232,6 +238,10 @@ class State:
     def key(self, ticket: Ticket) -> str:
         """What the trainer knows the job for ``ticket`` by."""
         return "/".join((self.identity.device, ticket.run, str(ticket.round), ticket.task, ticket.nonce))
+
+    def merge_key(self, pointer: ModelPointer) -> str:
+        """What the trainer knows the merging of this version's steps by."""
+        return f"{self.identity.device}/model/{pointer.version}"
 
     def data_key(self, recipe: str) -> str:
         """What the trainer knows the counting of our data by."""

@@ -1,7 +1,9 @@
 """What a device keeps beside its outbox, one file each. All but the session number cost no fsync.
 
-The newest model and the plan can be fetched again, a training begun again, the pace learned again: a torn file is found
-by its digest. So a damaged file is set aside with a message, and the device carries on without what it held.
+The newest model is a snapshot and the steps that lead on from it: each follows the one before by number and digest,
+and what doesn't is as good as not there. Models and plan can be fetched again, a training begun again, the pace learned
+again: a torn file is found by its digest. So a damaged file is set aside with a message, and the device carries on
+without what it held.
 """
 
 from __future__ import annotations
@@ -11,6 +13,7 @@ import logging
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, TypeVar
 
@@ -18,17 +21,27 @@ from pydantic import Field, ValidationError
 
 from edge import files
 from edge.jobs import Key
+from edge.lineage import MOST, Lineage
 from edge.pace import REMEMBERED, Pace
 from edge.participation_state import Kept
 from schemas.errors import StateError
 from schemas.messages import Digest, Message, ModelPointer, Seconds
 
 M = TypeVar("M", bound=Message)
+_STEP = "step-"
 _log = logging.getLogger(__name__)
 
 
 class _Session(Message):
     session: Annotated[int, Field(ge=0, lt=2**53)]  # so that the next one still fits a message
+
+
+@dataclass(frozen=True, slots=True)
+class Held:
+    """The newest model on disk: which it is, and what leads to it."""
+
+    pointer: ModelPointer
+    lineage: Lineage
 
 
 class _PlanHeader(Message):
@@ -98,6 +111,7 @@ class Store:
         files.make_directory(directory)
         files.sweep(directory)
         self._plan = directory / "plan"
+        self._directory = directory
         self._model = directory / "model"
         self._checkpoint = directory / "checkpoint"
         self._pace = directory / "pace"
@@ -113,13 +127,57 @@ class Store:
         """Keep a plan, whose SHA-256 this is, instead of the one there is. Raises ``StateError``."""
         files.write(self._plan, {"digest": digest}, blob, durable=False, digest=digest)
 
-    def model(self) -> tuple[ModelPointer, bytes] | None:
-        """The model there is: what it is, and its blob."""
-        return _read(self._model, ModelPointer, self._report)
+    def model(self) -> Held | None:
+        """The newest model there is."""
+        found = _read(self._model, ModelPointer, self._report)
+        if found is None:
+            return None
+        pointer, snapshot = found
+        steps: list[tuple[str, bytes]] = []
+        while len(steps) < MOST:
+            step = _read(self._step(pointer.version + 1), ModelPointer, self._report)
+            if step is None or (step[0].run, step[0].previous) != (pointer.run, pointer.digest):
+                break
+            pointer = step[0]
+            steps.append((pointer.digest, step[1]))
+        return Held(pointer, Lineage(snapshot, tuple(steps)))
 
     def keep_model(self, pointer: ModelPointer, blob: bytes) -> None:
-        """Keep a model instead of the one there is. Raises ``StateError``, and then keeps that one."""
+        """Keep a model that was fetched instead of the one there is. Raises ``StateError``, and then keeps that one."""
         files.write(self._model, pointer.model_dump(mode="json"), blob, durable=False, digest=pointer.blob.digest)
+        self._drop_steps()
+
+    def keep_step(self, pointer: ModelPointer, step: bytes) -> None:
+        """Keep the step to the model ``pointer`` names beside the one there is. Raises ``StateError``."""
+        digest = None if pointer.step is None else pointer.step.digest
+        path = self._step(pointer.version)
+        files.write(path, pointer.model_dump(mode="json"), step, durable=False, digest=digest)
+
+    def keep_merged(self, pointer: ModelPointer, blob: bytes) -> None:
+        """Keep a model that was made of the one there is and the steps up to it.
+
+        Raises ``StateError``, and then keeps those.
+        """
+        files.write(self._model, pointer.model_dump(mode="json"), blob, durable=False)
+        self._drop_steps(pointer.version)
+
+    def drop_model(self) -> None:
+        """Forget the model and its steps. Raises ``StateError``."""
+        files.remove(self._model)
+        self._drop_steps()
+
+    def _step(self, version: int) -> Path:
+        return self._directory / f"{_STEP}{version}"
+
+    def _drop_steps(self, last: int | None = None) -> None:
+        """Those up to version ``last``, or all. One that can't be removed follows nothing, and does no harm."""
+        for path in self._directory.glob(f"{_STEP}*"):
+            version = path.name.removeprefix(_STEP)
+            if version.isdecimal() and (last is None or int(version) <= last):
+                try:
+                    files.remove(path)
+                except StateError as error:
+                    self._report(str(error))
 
     def kept(self) -> Kept | None:
         """Which training can go on, and from where."""

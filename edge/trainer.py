@@ -23,7 +23,8 @@ from edge import sources
 from edge.dataset import Dataset
 from edge.dataspec import DataSpec
 from edge.health import peak_mb
-from edge.jobs import Answer, Describe, Described, Done, Evaluate, Evaluated, Job, Train, Trained, Warm
+from edge.jobs import Answer, Describe, Described, Done, Evaluate, Evaluated, Job, Merge, Merged, Train, Trained, Warm
+from edge.model_reader import ModelReader
 from edge.plan_fit import fit
 from edge.sources import Prepared
 from edge.sources.source import Form, Reading, Source
@@ -84,6 +85,7 @@ class Trainer:
         self._threads = threads
         self._recordings = Recordings()
         self._plans: dict[bytes, Plan] = {}
+        self._models = ModelReader()
 
     def answer(self, job: Job | Warm) -> Answer:
         """Do a job; what is wrong with its plan, data or numbers becomes a ``Failure``."""
@@ -97,7 +99,7 @@ class Trainer:
         self._import_torch()
         from edge.trainer_batch import train_batch  # noqa: PLC0415 - torch comes with it
 
-        train_batch(batch, self._plan, self._recordings.get, self._inbox, self._report)
+        train_batch(batch, self._plan, self._models.read, self._recordings.get, self._inbox, self._report)
 
     def _do(self, job: Job | Warm) -> Answer:
         match job:
@@ -107,6 +109,9 @@ class Trainer:
                 return self._train(job)
             case Evaluate():
                 return self._evaluate(job)
+            case Merge():
+                model = self._models.read(job.model, self._plan(job.plan).manifest())
+                return Merged(key=job.key, model=compression.encode("float32", model, np.random.default_rng(0)))
             case Warm():
                 self._import_torch()
                 return Done(key=job.key)
@@ -126,7 +131,7 @@ class Trainer:
         plan = self._plan(job.plan)
         check(plan, job.settings.batch_size, Limits())
         data = fit(self._recordings.get(job.data, plan.data).train, plan)
-        model = compression.decode(job.model, plan.manifest())
+        model = self._models.read(job.model, plan.manifest())
         self._import_torch()
         from edge.training import train  # noqa: PLC0415 - torch comes with it
 
@@ -154,7 +159,7 @@ class Trainer:
         plan = self._plan(job.plan)
         batch = _evaluation_batch(plan)
         data = fit(self._recordings.get(job.data, plan.data).held_out, plan)
-        model = compression.decode(job.model, plan.manifest())
+        model = self._models.read(job.model, plan.manifest())
         self._import_torch()
         from edge.evaluation import evaluate  # noqa: PLC0415 - torch comes with it
 

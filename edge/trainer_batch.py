@@ -21,7 +21,7 @@ from edge.training import Trained as Outcome
 from edge.training import Training
 from schemas import compression
 from schemas.errors import WireError
-from schemas.parameters import Parameters
+from schemas.parameters import Manifest, Parameters
 from schemas.plan import Plan
 from schemas.plan_cost import Limits, check
 
@@ -31,6 +31,7 @@ log = logging.getLogger(__name__)
 def train_batch(
     batch: Batch,
     read_plan: Callable[[bytes], Plan],
+    read_model: Callable[[bytes, Manifest], Parameters],
     recordings: Callable[[DataSpec, str], Prepared],
     inbox: Inbox,
     report: Callable[[Answer], None],
@@ -40,7 +41,7 @@ def train_batch(
     try:
         plan = read_plan(about.plan)
         check(plan, settings.batch_size, Limits())
-        model = compression.decode(about.model, plan.manifest())
+        model = read_model(about.model, plan.manifest())
         stack = Stack(plan, about.accelerator)
         most = about.width or width(plan, settings.batch_size, about.accelerator)
     except Exception as error:  # noqa: BLE001 - what is no job's fault is raised again

@@ -17,7 +17,7 @@ from edge import checkpoint
 from edge.checkpoint import Checkpoint
 from edge.dataset import Dataset
 from edge.jobs import MAX_TEXT, Answer, Cancel, Done, Failure, Job, Progressed, Together, Train, Warm, read_request
-from schemas.errors import FedbeatError, PlanError, Reject, TrainingError, WireError
+from schemas.errors import FedbeatError, ModelError, PlanError, Reject, TrainingError, WireError
 
 if TYPE_CHECKING:
     from edge.training import Event  # torch comes with it, when there is something to train
@@ -136,6 +136,8 @@ def explained(key: str, error: Exception) -> Answer:
             return Done(key=key)
         case PlanError():
             return _failure(key, "plan", error)
+        case ModelError():
+            return _failure(key, "model", error)
         case TrainingError() | WireError():  # a WireError: model or delta that the codec can't have
             return _failure(key, "training", error)
         case FedbeatError():

@@ -4,6 +4,7 @@
     |-- SettingsError     a setting is missing, malformed or contradicts another      (exit 2)
     |-- DataError         recordings are missing, empty or of the wrong kind           (exit 3)
     |-- PlanError         a plan is malformed, outside the allow-list or over a bound  (exit 4)
+    |-- ModelError        a device's model is not the one it should be: fetched anew
     |-- LinkError         the broker can't be used                                     (exit 5)
     |   |-- BrokerUnreachable   nothing answers there
     |   |-- BrokerRefused       it answers, and refuses us
@@ -45,6 +46,10 @@ class PlanError(FedbeatError):
     """A plan is malformed, uses an operation outside the allow-list, or is over a bound."""
 
     exit_code = 4
+
+
+class ModelError(FedbeatError):
+    """A device's model is not the one it should be; it never reaches a user, since the device fetches it anew."""
 
 
 class LinkError(FedbeatError):

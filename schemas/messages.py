@@ -158,6 +158,7 @@ class RunSettings(Message):
     rounds: RoundNumber
     plan: PlanRef
     codec: Word = "float32"
+    downlink: Word = "none"  # codec of the steps from version to version; none: every version is fetched whole
     train: TrainSettings = TrainSettings()
     strategy: StrategySettings = StrategySettings()
     evaluate: bool = True
@@ -171,13 +172,14 @@ class RunSettings(Message):
 
 
 class ModelPointer(Message):
-    """Retained on ``model``: the newest global model. Published after its parts."""
+    """Retained on ``model``: the newest global model. Published after its parts, and those of ``step``."""
 
     run: Name
     version: RoundNumber
     digest: Digest  # of the parameters: ``Parameters.digest``
     previous: Digest | None  # digest of the version before; None for version 0
     blob: BlobRef
+    step: BlobRef | None = None  # ``steps.encode``: makes this version of the one before; None where there is none
     metrics: Metrics | None = None
 
 

@@ -72,6 +72,7 @@ JSON_SAMPLES: dict[Kind, Message] = {
         rounds=5,
         plan=PlanRef(name="ecg-beats", blob=BLOB),
         codec="int8",
+        downlink="int4",
         train=TrainSettings(
             optimizer="adam",
             learning_rate=0.01,
@@ -96,7 +97,9 @@ JSON_SAMPLES: dict[Kind, Message] = {
         part_size=2048,
         seed=3,
     ),
-    Kind.MODEL: ModelPointer(run="run-1", version=1, digest=DIGEST, previous=OTHER, blob=BLOB, metrics=METRICS),
+    Kind.MODEL: ModelPointer(
+        run="run-1", version=1, digest=DIGEST, previous=OTHER, blob=BLOB, step=BLOB, metrics=METRICS
+    ),
     Kind.ROUND: RoundAnnouncement(
         run="run-1",
         round=2,

@@ -26,10 +26,12 @@ def checkpoint(version: int, seed: int = 0) -> Checkpoint:
     arrays = {"z.weight": rng.standard_normal((4, 3)), "a.bias": rng.standard_normal(3), "m": np.array(-0.0)}
     parameters = Parameters.from_arrays(arrays)
     moments = {name: rng.random(parameters.flat.size, np.float32) for name in ("second_moment", "momentum")}
-    return Checkpoint("run-1", version, "ab" * 32 if version else None, parameters, moments)
+    residual = rng.normal(size=parameters.flat.size).astype(np.float32) if version else None
+    previous, step = ("ab" * 32, bytes(range(40))) if version else (None, b"")
+    return Checkpoint("run-1", version, previous, parameters, moments, residual, step)
 
 
-def test_a_version_comes_back_bit_for_bit_with_its_order_and_optimiser_state(tmp_path: Path) -> None:
+def test_a_version_comes_back_bit_for_bit_with_its_order_optimiser_state_residual_and_step(tmp_path: Path) -> None:
     store, saved = ModelStore(tmp_path / "models" / "run-1"), checkpoint(3)
     digest = store.save(saved)
     loaded = ModelStore(tmp_path / "models" / "run-1").load(3, digest)
@@ -37,6 +39,9 @@ def test_a_version_comes_back_bit_for_bit_with_its_order_and_optimiser_state(tmp
     assert digest == loaded.parameters.digest() == saved.parameters.digest()
     assert {k: v.tobytes() for k, v in loaded.moments.items()} == {k: v.tobytes() for k, v in saved.moments.items()}
     assert (loaded.run, loaded.version, loaded.previous) == ("run-1", 3, "ab" * 32)
+    assert saved.residual is not None
+    assert loaded.residual is not None
+    assert (loaded.residual.tobytes(), loaded.step) == (saved.residual.tobytes(), saved.step)
     assert store.load(3).parameters.equal(saved.parameters)
 
 

@@ -8,7 +8,7 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
-from edge import attempt, delivery, participation, presence
+from edge import attempt, delivery, participation, presence, versions
 from edge import events as ev
 from edge.events import Effect, Event, Parcel, Ticket
 from edge.jobs import Failure
@@ -361,7 +361,7 @@ def test_a_failed_fetch_is_tried_again_later() -> None:
     bench(ev.ModelSeen(pointer(1)))
     failed = ev.FetchFailed("model", pointer(1).blob.digest, "wrong digest")
     assert not only(bench(failed), ev.FetchModel)
-    assert only(bench.at(1.0 + participation.SOON_S), ev.FetchModel)
+    assert only(bench.at(1.0 + versions.SOON_S), ev.FetchModel)
 
 
 # -- until the receipt -------------------------------------------------------------------------------------------------

@@ -15,8 +15,8 @@ import numpy as np
 import pytest
 from numpy.testing import assert_array_max_ulp
 
+from coordinator import downlink, reactor
 from coordinator import observers as seen
-from coordinator import reactor
 from coordinator.aggregation import rule
 from coordinator.journal import Journal
 from coordinator.models import ModelStore
@@ -550,17 +550,26 @@ STRATEGIES = {
     "fedyogi": {"learning_rate": 0.01},
     "fedadagrad": {"learning_rate": 0.01},
 }
+DOWNLINKS = [
+    ("fedavg", "int4"),
+    ("fedavgm", "int8"),
+    ("fedadam", "int4"),
+    ("fedavg", "float16"),
+    ("fedavg", "bfloat16"),
+]
 
 
-@pytest.mark.parametrize("strategy", STRATEGIES)
+@pytest.mark.parametrize(("strategy", "steps"), [*((strategy, "none") for strategy in STRATEGIES), *DOWNLINKS])
 def test_invariant_06_the_newest_version_can_be_computed_again_from_the_journal_under_every_strategy(
-    tmp_path: Path, strategy: str
+    tmp_path: Path, strategy: str, steps: str
 ) -> None:
-    """Its updates are there, and the version before with the server optimiser's state, over a crash in each round.
+    """Its updates are there, and the version before with the server optimiser's state and what it owes.
 
-    Seen to fail with ``moments`` of zeros in ``models._checkpoint``, and with ``KEPT_ROUNDS`` 0 after a tidying.
+    Over a crash in each round. Seen to fail with ``moments`` of zeros in ``models._checkpoint``, with ``KEPT_ROUNDS`` 0
+    after a tidying, and with no ``residual`` loaded.
     """
-    settings = run_settings(evaluate=False, rounds=4, strategy={"name": strategy, **STRATEGIES[strategy]})
+    chosen_strategy = {"name": strategy, **STRATEGIES[strategy]}
+    settings = run_settings(evaluate=False, rounds=4, strategy=chosen_strategy, downlink=steps)
     expected = Home(tmp_path / "undisturbed")
     home = Home(tmp_path / "state")
     for number in range(3):
@@ -591,8 +600,13 @@ def test_invariant_06_the_newest_version_can_be_computed_again_from_the_journal_
     for stored in kept:
         update = codec.decode_update(stored.blob)
         total = chosen.fold(total, compression.decode(update.payload, PLAN.manifest()), update.examples)
-    moments, again = chosen.apply(before.moments, before.parameters, chosen.finish(total), settings.strategy)
-    assert again.digest() == result.digest
+    intended = downlink.intended(before.parameters, before.residual)
+    moments, target = chosen.apply(before.moments, intended, chosen.finish(total), settings.strategy)
+    again = downlink.publish(steps, before.parameters, target)
+    assert again.parameters.digest() == result.digest
+    assert again.step == newest.step
+    owed = [None if each is None else each.tobytes() for each in (again.residual, newest.residual)]
+    assert owed[0] == owed[1]
     assert moments.keys() == newest.moments.keys()
     for name, values in moments.items():
         assert values.tobytes() == newest.moments[name].tobytes()

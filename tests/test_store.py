@@ -5,9 +5,10 @@ from pathlib import Path
 import pytest
 
 from edge import files
+from edge.lineage import Lineage
 from edge.pace import Pace
 from edge.participation_state import Kept
-from edge.store import Store, claim
+from edge.store import Held, Store, claim
 from schemas.errors import StateError
 from tests.edge_scripts import PLAN, PLAN_REF, model_blob, pointer
 
@@ -17,7 +18,7 @@ def test_the_model_and_the_plan_are_there_after_a_restart(tmp_path: Path) -> Non
     store.keep_model(pointer(2), model_blob(2))
     store.keep_plan(PLAN_REF.digest, PLAN)
     again = Store(tmp_path, print)
-    assert again.model() == (pointer(2), model_blob(2))
+    assert again.model() == Held(pointer(2), Lineage(model_blob(2)))
     assert again.plan(PLAN_REF.digest) == PLAN
     assert again.plan("b" * 64) is None
 

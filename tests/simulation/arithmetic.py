@@ -21,12 +21,14 @@ class Arithmetic:
     settings: RunSettings
     model: Flat
     velocity: Flat = field(init=False)
+    owed: Flat = field(init=False)  # by what is published to the rule
 
     def __post_init__(self) -> None:
         self.velocity = np.zeros_like(self.model)
+        self.owed = np.zeros_like(self.model)
 
-    def follow(self, updates: Iterable[tuple[Flat, int, int]], found: Flat) -> bool:
-        """Whether ``found`` follows from deltas, their examples, and how many versions behind they are.
+    def follow(self, updates: Iterable[tuple[Flat, int, int]], found: Flat, owed: Flat | None = None) -> bool:
+        """Whether ``found``, and what it owes, follow from deltas, their examples, and how many versions old they are.
 
         It is what the next one follows from. Where rounds overlap, a delta s versions behind counts as 1/sqrt(1 + s)
         of itself, to the nearest 256th, in a mean over whole weights.
@@ -44,7 +46,11 @@ class Arithmetic:
         mean = (total / weights).astype(np.float32)
         if strategy.name == "fedavgm":
             mean = self.velocity = self.velocity * np.float32(strategy.momentum) + mean
-        expected = self.model + np.float32(strategy.learning_rate) * mean
+        expected = (self.model + self.owed) + np.float32(strategy.learning_rate) * mean
         unit = np.spacing(np.maximum(np.maximum(np.abs(self.model), np.abs(expected)), np.abs(mean)))
-        self.model = found
-        return bool((np.abs(expected - found) <= 2 * unit).all())
+        self.model, self.owed = found, np.zeros_like(found) if owed is None else owed
+        return bool((np.abs(expected - (found + self.owed)) <= 2 * unit).all())
+
+    def leads(self, step: Flat | None, found: Flat) -> bool:
+        """Whether a device that has the model before, and adds the ``step`` to it, has ``found``, bit for bit."""
+        return step is None or (self.model + step).tobytes() == found.tobytes()

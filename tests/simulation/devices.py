@@ -17,7 +17,21 @@ import numpy as np
 
 from edge.agent import Agent, Device, Happening
 from edge.dataspec import DataSpec
-from edge.jobs import Describe, Described, Evaluate, Evaluated, Failure, Job, Progressed, Result, Train, Trained
+from edge.jobs import (
+    Describe,
+    Described,
+    Evaluate,
+    Evaluated,
+    Failure,
+    Job,
+    Merge,
+    Merged,
+    Progressed,
+    Result,
+    Train,
+    Trained,
+)
+from edge.model_reader import ModelReader
 from edge.store import claim
 from schemas import compression
 from schemas.errors import StateError
@@ -227,7 +241,7 @@ class SimTrainer:
         """Take a job."""
         life, node = self._life, self._life.node
         self._cancelled.discard(job.key)
-        if not isinstance(job, Describe):
+        if not isinstance(job, Describe | Merge):
             node.trained[job.key] += 1
             life.world.referee.device_trains(life, job.key)
         times, takes = node.trained[job.key], node.draw.random() * node.member.training_s
@@ -264,7 +278,9 @@ class SimTrainer:
                 key=job.key, examples=member.examples, held_out=member.held_out, class_counts={"calm": member.examples}
             )
         manifest = plan.manifest()
-        model = compression.decode(job.model, manifest)
+        model = ModelReader().read(job.model, manifest)
+        if isinstance(job, Merge):
+            return Merged(key=job.key, model=compression.encode("float32", model, np.random.default_rng(0)))
         if isinstance(job, Evaluate):
             right = int(model.digest(), 16) % (member.held_out + 1)
             confusion = ((right, member.held_out - right), (0, 0))

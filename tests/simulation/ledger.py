@@ -228,8 +228,18 @@ class Ledger:
             update = codec.decode_update(blob)
             delta = compression.decode(update.payload, manifest).flat
             updates.append((delta, examples, attempt.model_version - update.model_version))
-        if not self._arithmetic.follow(updates, found):
+        self._check_step(version, arrays, found)
+        if not self._arithmetic.follow(updates, found, arrays.get("downlink/residual")):
             raise Violation(6, f"version {version} is not the mean of {', '.join(row[0] for row in rows)}")
+
+    def _check_step(self, version: int, arrays: dict[str, Any], found: Flat) -> None:
+        if self._settings.downlink == "none":
+            if "downlink/step" in arrays or "downlink/residual" in arrays:
+                raise Violation(6, f"version {version} goes out whole, and owes something")
+            return
+        step = compression.decode(arrays["downlink/step"].tobytes(), self._scenario.plan.manifest())
+        if not self._arithmetic.leads(step.flat, found):
+            raise Violation(6, f"the step does not lead to version {version}")
 
     # -- what the coordinator says -------------------------------------------------------------------------------------
 

@@ -61,6 +61,7 @@ def plan(width: int) -> Plan:
     )
 
 
+DOWNLINKS: Final = ("none", "int4", "int8", "bfloat16")
 OVERLAPPING: Final = 0.3  # share of the federations whose rounds overlap
 COMMANDED: Final = 0.5  # of those whose operator pauses and evicts devices
 CONTESTED: Final = 0.3  # of those in which a second coordinator is started
@@ -139,6 +140,7 @@ def draw(seed: int, rounds: int = 24) -> Scenario:
         deadline_s=deadline_s,
         part_size=1024,
         seed=seed,
+        downlink=random.Random(f"downlink/{seed}").choice(DOWNLINKS),  # noqa: S311  - apart: the rest stays as it was
     )
     later = random.Random(f"scenario/{seed}/later")  # noqa: S311  - apart, so that the rest of a seed stays as it was
     settings = _overlapping(settings, honest, later)

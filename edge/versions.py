@@ -1,0 +1,179 @@
+"""The part of ``participation`` that sees to the newest model: how it is fetched, and when steps are merged. Pure.
+
+* Never an older version of the same run, nor another model under a version it holds.
+* Where it holds exactly the version before, and the step is smaller than the model, it fetches the step; else, or where
+  the step is damaged, or no part of it has come for ``STEP_S``, the whole model.
+* Steps are kept beside the model they lead on from, and are applied where the model is needed, in the trainer child. So
+  a device that has nothing to do starts no child for them. Once they are many, or half as large as a model, the child
+  makes one model of all: that bounds the disk, and what each job has to add up.
+* Where they turn out not to lead to the version's digest, all is dropped and the model fetched whole.
+"""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import replace
+from typing import Final
+
+from edge import events as ev
+from edge.attempt import RETRY_S
+from edge.events import Effect
+from edge.jobs import Failure, Merged
+from edge.lineage import MOST
+from edge.participation_state import State, Step, Trouble
+from schemas.messages import ModelPointer
+
+STEP_S: Final = 30.0  # without a part of a step, after which the model is fetched whole
+MERGED: Final = 16  # steps that are merged, if they are not so before for their size
+SOON_S: Final = 5.0  # after trouble that may go away by itself
+
+_BUSY: Final = frozenset({"waiting", "running", "storing"})
+
+
+def seen(state: State, pointer: ModelPointer) -> Step:
+    """A model is offered."""
+    for known in (state.model, state.pointer):
+        if known is None or known.run != pointer.run:
+            continue
+        if pointer.version < known.version:
+            text = (
+                f"model {pointer.version} of run {pointer.run} is offered, version {known.version} came before: ignored"
+            )
+            return state, (ev.Say(text, logging.WARNING),)
+        if pointer.version == known.version and pointer.digest != known.digest:
+            text = f"another model {pointer.version} of run {pointer.run} than the one before is offered: ignored"
+            return state, (ev.Say(text, logging.WARNING),)
+    return replace(state, pointer=pointer), ()
+
+
+def ready(state: State, pointer: ModelPointer, step: int | None) -> State:
+    """It is on disk: by a step of so many bytes, or whole."""
+    state = replace(state, model=pointer, fetching_model=None, by_step=False, trouble=None)
+    if step is not None:
+        return replace(state, steps=(*state.steps, step))
+    return replace(state, steps=(), merging=None)  # what is being merged is older
+
+
+def arriving(state: State) -> State:
+    """A part of a step has come."""
+    return replace(state, step_at=state.now)
+
+
+def fetch_failed(state: State, failed: ev.FetchFailed) -> State:
+    """It could not be had. One that can't be had by its step is fetched whole at once."""
+    damaged = failed.kind == "step" and not failed.lasting and state.fetching_model is not None
+    if damaged and state.fetching_model is not None:
+        return replace(state, stepless=state.fetching_model.digest, fetching_model=None, by_step=False)
+    state = replace(state, fetching_model=None, by_step=False)
+    state = replace(state, fetch_at=state.now + (RETRY_S if failed.lasting else SOON_S))
+    return replace(state, trouble=Trouble(failed.reason, state.fetch_at)) if failed.lasting else state
+
+
+def merged(state: State, result: Merged) -> Step:
+    """The trainer has made one model of a snapshot and its steps."""
+    if state.merging is None or result.key != state.merge_key(state.merging):
+        return state, ()
+    return state, (ev.KeepMerged(state.merging, result.model),)
+
+
+def merge_kept(state: State, pointer: ModelPointer) -> State:
+    """The model of many steps is on disk; those that came meanwhile stay."""
+    if state.model is None or state.model.run != pointer.run or state.merging != pointer:
+        return state
+    since = max(0, state.model.version - pointer.version)
+    return replace(state, merging=None, steps=state.steps[len(state.steps) - since :] if state.steps else ())
+
+
+def merge_failed(state: State, reason: str) -> Step:
+    """There is none, or the disk does not take it; the steps stay, and are merged later."""
+    state = replace(state, merging=None, merge_at=state.now + RETRY_S)
+    return state, (ev.Say(f"the model and its steps stay apart: {reason}", logging.WARNING),)
+
+
+def drop(state: State, reason: str) -> Step:
+    """What is on disk is not the model it should be."""
+    effects: tuple[Effect, ...] = (ev.Say(reason, logging.WARNING), ev.DropModel())
+    if state.merging is not None:
+        effects = (*effects, ev.CancelJob(state.merge_key(state.merging)))
+    if state.by_step:
+        effects = (*effects, ev.StopFetching("step"))
+        state = replace(state, fetching_model=None, by_step=False)
+    return replace(state, model=None, steps=(), merging=None), effects
+
+
+def job_failed(state: State, failure: Failure) -> Step | None:
+    """A merge has failed; None where the failure is of something else."""
+    if state.merging is None or failure.key != state.merge_key(state.merging):
+        return None
+    return drop(state, failure.message) if failure.kind == "model" else merge_failed(state, failure.message)
+
+
+# -- rules -------------------------------------------------------------------------------------------------------------
+
+
+def lose(state: State) -> Step:
+    """A step that doesn't come is waited for no longer."""
+    wanted, at = state.fetching_model, lost_at(state)
+    if wanted is None or at is None or state.now < at:
+        return state, ()
+    say = ev.Say(f"the step to model {wanted.version} does not come: it is fetched whole", logging.WARNING)
+    state = replace(state, stepless=wanted.digest, fetching_model=None, by_step=False)
+    return state, (ev.StopFetching("step"), say)
+
+
+def fetch(state: State) -> Step:
+    """Get the newest model."""
+    pointer = state.pointer
+    if pointer is None or not state.wants_model or state.now < state.fetch_at:
+        return state, ()
+    kind: ev.BlobKind = "step" if state.by_step else "model"
+    stop = () if state.fetching_model is None else (ev.StopFetching(kind),)
+    by_step = _leads_on(state, pointer)
+    state = replace(state, fetching_model=pointer, by_step=by_step, step_at=state.now)
+    return state, (*stop, ev.FetchStep(pointer) if by_step else ev.FetchModel(pointer))
+
+
+def merge(state: State) -> Step:
+    """Make one model of many steps, when nothing else is to be done.
+
+    Not while a training has been left at a checkpoint, which knows its model by what the trainer was given.
+    """
+    model, plan = state.model, state.plan
+    if model is None or plan is None or not state.holds_plan or not state.is_current(model):
+        return state, ()
+    busy = state.kept is not None or (state.work is not None and state.work.stage in _BUSY)
+    if state.merging is not None or busy or not _many(state, model) or state.now < state.merge_at:
+        return state, ()
+    return replace(state, merging=model), (ev.StartMerging(state.merge_key(model), plan.digest, model.digest),)
+
+
+# -- questions ---------------------------------------------------------------------------------------------------------
+
+
+def lost_at(state: State) -> float | None:
+    """When a step that is being fetched will have been waited for long enough; None where none is."""
+    if state.fetching_model is None or not state.by_step or not state.connected:
+        return None
+    return state.step_at + STEP_S
+
+
+def wake_at(state: State) -> tuple[float, ...]:
+    """When time alone makes something of this due."""
+    at = lost_at(state)
+    waits = state.merge_at > state.now and state.model is not None and _many(state, state.model)
+    merge = (state.merge_at,) if waits else ()
+    return merge if at is None else (at, *merge)
+
+
+def _many(state: State, model: ModelPointer) -> bool:
+    return len(state.steps) >= MERGED or 2 * sum(state.steps) >= model.blob.size
+
+
+def _leads_on(state: State, pointer: ModelPointer) -> bool:
+    """Whether the step to a model leads on from the one on disk, and is the shorter way."""
+    step, model = pointer.step, state.model
+    if step is None or model is None or state.stepless == pointer.digest:
+        return False
+    follows = model.run == pointer.run and (model.version + 1, model.digest) == (pointer.version, pointer.previous)
+    room = len(state.steps) < MOST and sum(state.steps) + step.size <= pointer.blob.size
+    return follows and room and step.size < pointer.blob.size

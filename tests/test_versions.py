@@ -1,0 +1,233 @@
+"""Which way a device gets the newest model, as its state machine decides it."""
+
+from __future__ import annotations
+
+from typing import TypeVar
+
+import pytest
+
+from edge import events as ev
+from edge import participation, versions
+from edge.jobs import Failure, Merged
+from edge.lineage import MOST
+from schemas.errors import Reject
+from schemas.messages import BlobRef, ModelPointer
+from tests.edge_scripts import DEVICE, PLAN_REF, RUN, announcement, coordinator, described, digest, pointer, run
+from tests.test_participation import IDENTITY, Bench
+
+KEY = f"{DEVICE}/model/{{}}"
+E = TypeVar("E", bound=ev.Effect)
+
+
+def stepped(version: int, *, size: int = 100, run: str = RUN, previous: str | None = None) -> ModelPointer:
+    """A version with a step of so many bytes to it; a model has 3000."""
+    step = BlobRef(digest=digest(f"step {version}"), size=size, parts=1)
+    before = digest(f"{run}/{version - 1}") if previous is None else previous
+    return pointer(version, run).model_copy(update={"previous": before, "step": step})
+
+
+def holding(version: int = 0, steps: tuple[int, ...] = (), *, working: bool = False) -> Bench:
+    """A device that has a model and is connected."""
+    bench = Bench(participation.begin(IDENTITY, model=stepped(version), steps=steps))
+    bench(ev.Tick(1.0))
+    bench(ev.Connected())
+    bench(ev.CoordinatorSeen(coordinator()))
+    bench(ev.RunSeen(run()))
+    bench(ev.PlanReady(PLAN_REF.digest, "watch"))
+    bench(ev.JobDone(described(f"{DEVICE}/data/watch", 10, 0)))
+    if working:
+        bench(ev.RoundSeen(announcement(version + 1)))
+    return bench
+
+
+def only(effects: list[ev.Effect], kind: type[E]) -> E:
+    (found,) = [effect for effect in effects if isinstance(effect, kind)]
+    return found
+
+
+def fetches(effects: list[ev.Effect]) -> list[ev.Effect]:
+    return [one for one in effects if isinstance(one, ev.FetchModel | ev.FetchStep | ev.StopFetching)]
+
+
+def test_must_34_a_device_that_holds_the_version_before_fetches_the_step_and_then_holds_the_next() -> None:
+    bench = holding(3)
+    for version in (4, 5):
+        assert fetches(bench(ev.ModelSeen(stepped(version)))) == [ev.FetchStep(stepped(version))]
+        bench(ev.StepReady(stepped(version)))
+        assert bench.state.model == stepped(version)
+        assert not bench.state.wants_model
+    assert bench.state.steps == (100, 100)
+
+
+@pytest.mark.parametrize(
+    "offered",
+    [
+        stepped(5),  # two further
+        stepped(4, previous="a" * 64),  # from another model than the one held
+        stepped(4, size=3000),  # no smaller than the model
+        stepped(4, run="run-two"),
+        pointer(4),  # there is none
+    ],
+)
+def test_must_34_any_other_device_fetches_the_model_whole(offered: ModelPointer) -> None:
+    """Seen to fail without each of the comparisons in ``_leads_on``."""
+    bench = holding(3)
+    bench(ev.RunSeen(run(offered.run)))
+    assert fetches(bench(ev.ModelSeen(offered))) == [ev.FetchModel(offered)]
+
+
+def test_a_device_without_a_model_fetches_it_whole() -> None:
+    bench = Bench(participation.begin(IDENTITY))
+    bench(ev.RunSeen(run()))
+    assert fetches(bench(ev.ModelSeen(stepped(4)))) == [ev.FetchModel(stepped(4))]
+
+
+@pytest.mark.parametrize("steps", [(10,) * MOST, (2950,)])
+def test_invariant_11_steps_on_disk_are_bounded_in_number_and_size(steps: tuple[int, ...]) -> None:
+    """Where they can't be merged, the model is fetched whole and takes their place."""
+    bench = holding(40, steps)
+    assert fetches(bench(ev.ModelSeen(stepped(41)))) == [ev.FetchModel(stepped(41))]
+    bench(ev.ModelReady(stepped(41)))
+    assert (bench.state.model, bench.state.steps) == (stepped(41), ())
+
+
+def test_must_34_a_damaged_step_is_fetched_as_the_whole_model_at_once_and_for_this_version_alone() -> None:
+    bench = holding(3)
+    bench(ev.ModelSeen(stepped(4)))
+    failed = ev.FetchFailed("step", digest("step 4"), "damaged", rejected=Reject.WRONG_DIGEST)
+    assert fetches(bench(failed)) == [ev.FetchModel(stepped(4))]
+    bench(ev.ModelReady(stepped(4)))
+    assert fetches(bench(ev.ModelSeen(stepped(5)))) == [ev.FetchStep(stepped(5))]
+
+
+def test_must_34_a_step_of_which_nothing_comes_is_fetched_as_the_whole_model_in_the_end() -> None:
+    """Time without a broker doesn't count. Seen to fail without ``arriving``, and without ``step_at`` at a connect."""
+    bench = holding(3)
+    bench(ev.ModelSeen(stepped(4)))
+    bench.at(20.0)
+    bench(ev.StepArriving())
+    assert fetches(bench.at(20.0 + versions.STEP_S - 1)) == []
+    bench(ev.Disconnected())
+    assert fetches(bench.at(500.0)) == []
+    bench(ev.Connected())
+    assert participation.wake_at(bench.state) is not None
+    assert fetches(bench.at(500.0 + versions.STEP_S - 1)) == []
+    late = bench.at(500.0 + versions.STEP_S)
+    assert fetches(late) == [ev.StopFetching("step"), ev.FetchModel(stepped(4))]
+
+
+def test_a_disk_that_does_not_take_a_step_is_trouble_and_the_step_is_tried_again() -> None:
+    bench = holding(3)
+    bench(ev.ModelSeen(stepped(4)))
+    assert fetches(bench(ev.FetchFailed("step", digest("step 4"), "full", lasting=True))) == []
+    assert bench.state.trouble is not None
+    assert fetches(bench.at(bench.state.fetch_at)) == [ev.FetchStep(stepped(4))]
+
+
+def test_a_newer_version_takes_the_place_of_a_step_on_its_way() -> None:
+    bench = holding(3)
+    bench(ev.ModelSeen(stepped(4)))
+    assert fetches(bench(ev.ModelSeen(stepped(5)))) == [ev.StopFetching("step"), ev.FetchModel(stepped(5))]
+
+
+# -- steps that lead elsewhere -----------------------------------------------------------------------------------------
+
+
+def test_must_33_where_steps_lead_elsewhere_all_is_dropped_and_the_round_goes_on_with_the_whole_model() -> None:
+    """Seen to fail without ``DropModel``, and where the attempt is declined."""
+    bench = holding(3, working=False)
+    bench(ev.ModelSeen(stepped(4)))
+    bench(ev.StepReady(stepped(4)))
+    start = only(bench(ev.RoundSeen(announcement(5))), ev.StartTraining)
+    effects = bench(ev.JobFailed(Failure(key=start.key, kind="model", message="the steps lead elsewhere")))
+    assert only(effects, ev.DropModel)
+    assert fetches(effects) == [ev.FetchModel(stepped(4))]
+    assert (bench.state.model, bench.state.steps) == (None, ())
+    again = only(bench(ev.ModelReady(stepped(4))), ev.StartTraining)
+    assert again == start
+
+
+def test_a_model_on_disk_that_can_never_be_read_ends_in_a_decline_and_not_in_fetching_for_ever() -> None:
+    bench = holding(0, working=True)
+    tries = 0
+    while bench.state.work is not None and bench.state.work.stage == "running":
+        tries += 1
+        bench(ev.JobFailed(Failure(key=bench.state.key(bench.state.work.ticket), kind="model", message="damaged")))
+        bench(ev.ModelSeen(stepped(0)))
+        bench.at(bench.state.fetch_at)
+        bench(ev.ModelReady(stepped(0)))
+    assert tries == 3
+    assert bench.state.work is not None
+    assert bench.state.work.stage == "declined"
+
+
+# -- merging -----------------------------------------------------------------------------------------------------------
+
+
+def full() -> Bench:
+    """A device whose next step makes its steps as many as are merged."""
+    return holding(40, (10,) * (versions.MERGED - 1))
+
+
+def test_many_steps_are_merged_and_the_disk_takes_the_model_in_their_place() -> None:
+    bench = full()
+    bench(ev.ModelSeen(stepped(41)))
+    start = only(bench(ev.StepReady(stepped(41))), ev.StartMerging)
+    assert (start.key, start.model) == (KEY.format(41), stepped(41).digest)
+    bench(ev.ModelSeen(stepped(42)))
+    bench(ev.StepReady(stepped(42)))
+    keep = only(bench(ev.JobDone(Merged(key=start.key, model=b"all of it"))), ev.KeepMerged)
+    assert (keep.pointer, keep.model) == (stepped(41), b"all of it")
+    bench(ev.MergeKept(stepped(41)))
+    assert (bench.state.model, bench.state.steps, bench.state.merging) == (stepped(42), (100,), None)
+
+
+def test_large_steps_are_merged_once_they_are_half_a_model() -> None:
+    bench = holding(3, (1400,))
+    bench(ev.ModelSeen(stepped(4)))
+    assert only(bench(ev.StepReady(stepped(4))), ev.StartMerging)
+
+
+def test_a_training_goes_before_a_merge() -> None:
+    bench = full()
+    bench(ev.ModelSeen(stepped(41)))
+    bench(ev.RoundSeen(announcement(42)))
+    effects = bench(ev.StepReady(stepped(41)))
+    assert only(effects, ev.StartTraining)
+    assert not [one for one in effects if isinstance(one, ev.StartMerging)]
+
+
+@pytest.mark.parametrize("how", ["crash", "disk"])
+def test_a_merge_that_fails_is_tried_again_later_and_costs_nothing_else(how: str) -> None:
+    bench = full()
+    bench(ev.ModelSeen(stepped(41)))
+    start = only(bench(ev.StepReady(stepped(41))), ev.StartMerging)
+    if how == "crash":
+        bench(ev.JobFailed(Failure(key=start.key, kind="crash", message="signal 9")))
+    else:
+        bench(ev.JobDone(Merged(key=start.key, model=b"all of it")))
+        bench(ev.MergeFailed("the disk is full"))
+    assert (bench.state.model, len(bench.state.steps)) == (stepped(41), versions.MERGED)
+    at = bench.state.merge_at
+    assert (participation.wake_at(bench.state) or 0.0) <= at
+    assert only(bench.at(at), ev.StartMerging) == start
+
+
+def test_a_model_that_came_whole_meanwhile_is_not_replaced_by_an_older_merged_one() -> None:
+    """Seen to fail with ``merging`` left as it is in ``ready``."""
+    bench = full()
+    bench(ev.ModelSeen(stepped(41)))
+    start = only(bench(ev.StepReady(stepped(41))), ev.StartMerging)
+    bench(ev.ModelSeen(pointer(43)))
+    bench(ev.ModelReady(pointer(43)))
+    assert bench(ev.JobDone(Merged(key=start.key, model=b"old"))) == []
+    assert (bench.state.model, bench.state.steps) == (pointer(43), ())
+
+
+def test_steps_that_turn_out_wrong_when_merged_are_dropped() -> None:
+    bench = full()
+    bench(ev.ModelSeen(stepped(41)))
+    start = only(bench(ev.StepReady(stepped(41))), ev.StartMerging)
+    effects = bench(ev.JobFailed(Failure(key=start.key, kind="model", message="they lead elsewhere")))
+    assert only(effects, ev.DropModel)
+    assert fetches(effects) == [ev.FetchModel(stepped(41))]
