@@ -49,7 +49,7 @@ def fetches(effects: list[ev.Effect]) -> list[ev.Effect]:
     return [one for one in effects if isinstance(one, ev.FetchModel | ev.FetchStep | ev.StopFetching)]
 
 
-def test_must_34_a_device_that_holds_the_version_before_fetches_the_step_and_then_holds_the_next() -> None:
+def test_must_35_a_device_that_holds_the_version_before_fetches_the_step_and_then_holds_the_next() -> None:
     bench = holding(3)
     for version in (4, 5):
         assert fetches(bench(ev.ModelSeen(stepped(version)))) == [ev.FetchStep(stepped(version))]
@@ -69,7 +69,7 @@ def test_must_34_a_device_that_holds_the_version_before_fetches_the_step_and_the
         pointer(4),  # there is none
     ],
 )
-def test_must_34_any_other_device_fetches_the_model_whole(offered: ModelPointer) -> None:
+def test_must_35_any_other_device_fetches_the_model_whole(offered: ModelPointer) -> None:
     """Seen to fail without each of the comparisons in ``_leads_on``."""
     bench = holding(3)
     bench(ev.RunSeen(run(offered.run)))
@@ -91,7 +91,7 @@ def test_invariant_11_steps_on_disk_are_bounded_in_number_and_size(steps: tuple[
     assert (bench.state.model, bench.state.steps) == (stepped(41), ())
 
 
-def test_must_34_a_damaged_step_is_fetched_as_the_whole_model_at_once_and_for_this_version_alone() -> None:
+def test_must_35_a_damaged_step_is_fetched_as_the_whole_model_at_once_and_for_this_version_alone() -> None:
     bench = holding(3)
     bench(ev.ModelSeen(stepped(4)))
     failed = ev.FetchFailed("step", digest("step 4"), "damaged", rejected=Reject.WRONG_DIGEST)
@@ -100,7 +100,7 @@ def test_must_34_a_damaged_step_is_fetched_as_the_whole_model_at_once_and_for_th
     assert fetches(bench(ev.ModelSeen(stepped(5)))) == [ev.FetchStep(stepped(5))]
 
 
-def test_must_34_a_step_of_which_nothing_comes_is_fetched_as_the_whole_model_in_the_end() -> None:
+def test_must_35_a_step_of_which_nothing_comes_is_fetched_as_the_whole_model_in_the_end() -> None:
     """Time without a broker doesn't count. Seen to fail without ``arriving``, and without ``step_at`` at a connect."""
     bench = holding(3)
     bench(ev.ModelSeen(stepped(4)))
@@ -133,7 +133,7 @@ def test_a_newer_version_takes_the_place_of_a_step_on_its_way() -> None:
 # -- steps that lead elsewhere -----------------------------------------------------------------------------------------
 
 
-def test_must_33_where_steps_lead_elsewhere_all_is_dropped_and_the_round_goes_on_with_the_whole_model() -> None:
+def test_must_36_where_steps_lead_elsewhere_all_is_dropped_and_the_round_goes_on_with_the_whole_model() -> None:
     """Seen to fail without ``DropModel``, and where the attempt is declined."""
     bench = holding(3, working=False)
     bench(ev.ModelSeen(stepped(4)))
