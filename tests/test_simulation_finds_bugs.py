@@ -29,7 +29,7 @@ from coordinator.reactor import Reactor
 from coordinator.round_state import Collecting, State
 from coordinator.run_store import RunStore
 from coordinator.service import CoordinatorService
-from edge import delivery, files, participation
+from edge import delivery, files, participation, versions
 from edge.events import Parcel
 from edge.outbox import Contents, Outbox
 from edge.participation_state import Step
@@ -262,7 +262,7 @@ def an_expired_announcement_is_answered(patch: pytest.MonkeyPatch) -> None:
 
 
 def an_older_model_is_taken(patch: pytest.MonkeyPatch) -> None:
-    patch.setattr(participation, "_model_seen", lambda state, pointer: (replace(state, pointer=pointer), ()))
+    patch.setattr(versions, "seen", lambda state, pointer: (replace(state, pointer=pointer), ()))
 
 
 def the_outbox_grows(patch: pytest.MonkeyPatch) -> None:
