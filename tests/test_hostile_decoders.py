@@ -89,6 +89,7 @@ def test_every_module_that_parses_bytes_from_outside_is_fuzzed() -> None:
         "edge/fetcher.py",
         "edge/files.py",
         "edge/jobs.py",
+        "edge/lineage.py",
         "edge/sources/idx.py",
         "edge/sources/watch.py",
         "edge/training.py",  # torch's own generator state, whose checks tests/test_checkpoint.py has

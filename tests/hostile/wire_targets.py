@@ -18,14 +18,18 @@ from edge.jobs import (
     Evaluate,
     Evaluated,
     Failure,
+    Merge,
+    Merged,
     Progressed,
     Request,
+    Together,
     Train,
     Trained,
     Warm,
     read_answer,
     read_request,
 )
+from edge.lineage import Lineage
 from schemas import codec
 from schemas.errors import Reject, WireError
 from schemas.link.filters import check_filter, check_topic, matches
@@ -42,11 +46,14 @@ _LIMIT: Final = 4096  # bytes of a blob that the assembly takes
 _HEADERS: Final = tuple(codec.encode(message) for message in JSON_SAMPLES.values())
 _UPDATES: Final = tuple(codec.encode_update(update) for update in (TRAINED, EVALUATED))
 _DATA: Final = DataSpec(path="watch", held_out="0.2")
+_LINEAGE: Final = Lineage(b"snapshot", (("a" * 64, b"step"), ("b" * 64, b"another")))
 _COUNTS: Final = Counts(examples=3, loss_sum=1.5, confusion=((1, 1), (0, 1)))
 REQUESTS: Final[tuple[Request, ...]] = (
     Describe(key="a", data=_DATA, recipe="watch"),
     Train(key="b", data=_DATA, settings=TrainSettings(), seed=1, codec="int8", checkpoint=b"c", checkpoint_s=9.0),
+    Together(key="g", plan=b"p", model=b"m", jobs=2, width=4),
     Evaluate(key="c", plan=b"p", model=b"m", data=_DATA),
+    Merge(key="h", plan=b"p", model=b"m"),
     Warm(key="d"),
     Cancel(key="e", keep=True),
 )
@@ -54,6 +61,7 @@ ANSWERS: Final[tuple[Answer, ...]] = (
     Described(key="a", examples=3, held_out=1, class_counts={"x": 3}, notes=("n",), rejected={"r": 1}),
     Trained(key="b", payload=b"delta", examples=3, train_loss=0.5, seconds=1.0),
     Evaluated(key="c", counts=_COUNTS, seconds=1.0),
+    Merged(key="h", model=b"m"),
     Progressed(key="f", fraction=0.5, checkpoint=b"c"),
     Done(key="d"),
     Failure(key="e", kind="plan", message="no"),
@@ -198,6 +206,17 @@ def _plan_head(rng: random.Random) -> bytes:
     )
 
 
+def _lineage(rng: random.Random) -> bytes:
+    header, _, rest = _LINEAGE.pack().partition(b"\n")
+    return changed_json(rng, header, b"[1,{}]") + rng.choice((b"\n", b"\n", b"\n", b"")) + rest
+
+
+def _read_lineage(data: bytes) -> object:
+    read = Lineage.unpack(data)
+    assert len(read.snapshot) + sum(len(step) for _, step in read.steps) <= len(data)
+    return read
+
+
 WIRE: Final = (
     *(Target(f"codec.{kind.name.lower()}", _message(kind), _decode(kind), (WireError,)) for kind in JSON_SAMPLES),
     Target("codec.part", part, codec.decode_part, (WireError,), 20),
@@ -210,5 +229,6 @@ WIRE: Final = (
         "jobs.request", lambda rng: _job_frames(rng, REQUESTS), lambda data: read_request(_feed(data)), (WireError,)
     ),
     Target("jobs.answer", lambda rng: _job_frames(rng, ANSWERS), lambda data: read_answer(_feed(data)), (WireError,)),
+    Target("lineage.unpack", _lineage, _read_lineage, (WireError,)),
     Target("fetcher.plan", _plan_head, lambda data: _plan_ready(describe(data or b"x", 100), data), ()),
 )
