@@ -73,9 +73,7 @@ def split_weights(_: click.Context, __: click.Parameter, value: str | None) -> o
 @click.option("--strategy", metavar="NAME", help="fedavg, fedavgm, fedadam, fedyogi or fedadagrad")
 @click.option("--weighting", type=click.Choice(["examples", "equal"]), help="how devices' updates are weighed")
 @click.option("--server-learning-rate", type=float, metavar="X", help="of the strategy")
-@click.option(
-    "--codec", metavar="NAME", help="float32, bfloat16, float16, int8, int4, eden1 to eden4 or sign (default: int8)"
-)
+@click.option("--codec", metavar="NAME", help="how updates are compressed: int8, topk, lowrank, ... (default: int8)")
 @click.option(
     "--downlink",
     metavar="NAME",

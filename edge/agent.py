@@ -22,6 +22,7 @@ from edge.health import peaks
 from edge.jobs import Describe, Evaluate, Failure, Job, Merge, Progressed, Result, Train
 from edge.outbox import Outbox
 from edge.participation_state import OUTBOX_S, Identity, Kept
+from edge.residuals import Left
 from edge.store import Store
 from schemas import codec, parts
 from schemas.errors import LinkError, PayloadTooLarge, Reject, StateError, WireError
@@ -327,6 +328,7 @@ class Agent:
             about |= {"settings": effect.settings, "seed": effect.seed, "codec": effect.codec}
             about["checkpoint"] = self._store.checkpoint(effect.key, effect.plan, effect.model)
             about["checkpoint_s"] = self._device.checkpoint_s
+            about["residual"] = self._outbox.residual(effect.ticket, effect.plan)
             self._submit(Train.model_validate(about))
         else:
             self._submit(Evaluate.model_validate(about))
@@ -350,17 +352,17 @@ class Agent:
         try:
             blob = codec.encode_update(effect.update)
             parcel = Parcel(effect.ticket, parts.describe(blob, size))
-            self._put(parcel, blob)
+            self._put(parcel, blob, Left(effect.plan, effect.residual))
         except (StateError, WireError) as error:
             return ev.StoreFailed(effect.ticket, str(error))
         return ev.UpdateStored(parcel)
 
-    def _put(self, parcel: Parcel, blob: bytes) -> None:
+    def _put(self, parcel: Parcel, blob: bytes, left: Left) -> None:
         try:
-            self._outbox.put(parcel, blob, self._running_s)
+            self._outbox.put(parcel, blob, self._running_s, left)
         except StateError:  # on a full disk the update may have the room of the checkpoint it makes useless
             self._store.drop_checkpoint()
-            self._outbox.put(parcel, blob, self._running_s)
+            self._outbox.put(parcel, blob, self._running_s, left)
 
     def _send_parts(self, parcel: Parcel, indices: tuple[int, ...] | None) -> None:
         blob = self._outbox.blob(parcel.ticket)

@@ -78,8 +78,8 @@ def done(state: State, result: Trained | Evaluated) -> Step:
         about |= {"examples": result.examples, "payload": result.payload, "train_loss": result.train_loss}
     else:
         about |= {"examples": result.counts.examples, "counts": result.counts}
-    update = Update.model_validate(about)
-    store = ev.StoreUpdate(ticket, update, run.part_size)
+    residual = result.residual if isinstance(result, Trained) else b""
+    store = ev.StoreUpdate(ticket, Update.model_validate(about), run.part_size, run.plan.blob.digest, residual)
     return replace(state, work=replace(work, stage="storing")), (told, store)
 
 
@@ -203,7 +203,7 @@ def begin(state: State) -> Step:
     if work.ticket.task == "evaluate":
         return state, (ev.StartEvaluation(key, plan.digest, work.model_digest),)
     drawn = seed(run, work.ticket.round, state.identity.device)
-    start = ev.StartTraining(key, plan.digest, work.model_digest, run.train, run.codec, drawn)
+    start = ev.StartTraining(key, plan.digest, work.model_digest, run.train, run.codec, drawn, work.ticket)
     if state.kept is None or state.kept.key == key:
         return state, (start,)
     return replace(state, kept=None), (ev.DropCheckpoint(), start)

@@ -331,6 +331,7 @@ class StartTraining:
     settings: TrainSettings
     codec: str
     seed: int
+    ticket: Ticket  # whose update is to carry what earlier ones left out
 
 
 @dataclass(frozen=True, slots=True)
@@ -398,6 +399,8 @@ class StoreUpdate:
     ticket: Ticket
     update: Update
     part_size: int
+    plan: str  # digest of the blob
+    residual: bytes = b""  # what the update leaves out, to be kept with it
 
 
 @dataclass(frozen=True, slots=True)

@@ -54,7 +54,7 @@ class Describe(_Framed):
 class Train(_Framed):
     """Train one round from ``model``."""
 
-    blobs: ClassVar[tuple[str, ...]] = ("plan", "model", "checkpoint")
+    blobs: ClassVar[tuple[str, ...]] = ("plan", "model", "checkpoint", "residual")
 
     job: Literal["train"] = "train"
     plan: bytes = b""  # ``Plan.to_bytes()``
@@ -65,6 +65,7 @@ class Train(_Framed):
     codec: str  # of ``schemas.compression.NAMES``
     checkpoint: bytes = b""  # of ``Progressed``, to go on from; one that is of another training is left aside
     checkpoint_s: Seconds = 0.0  # between two checkpoints on the way; none where 0
+    residual: bytes = b""  # of an earlier ``Trained``: what its update left out, for this one to carry
 
 
 class Together(_Framed):
@@ -141,7 +142,7 @@ class Described(_Framed):
 class Trained(_Framed):
     """A round's delta."""
 
-    blobs: ClassVar[tuple[str, ...]] = ("payload",)
+    blobs: ClassVar[tuple[str, ...]] = ("payload", "residual")
 
     job: Literal["trained"] = "trained"
     payload: bytes = b""  # ``compression.encode(codec, delta, ...)``
@@ -149,6 +150,7 @@ class Trained(_Framed):
     train_loss: float  # mean over the examples of the last epoch
     seconds: Seconds  # of training, without start-up and reading
     peak_mb: float | None = None  # most memory the child has had since it started
+    residual: bytes = b""  # what the payload leaves out; empty where the codec keeps no account
 
 
 class Evaluated(_Framed):

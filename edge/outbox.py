@@ -2,9 +2,10 @@
 
 One file for each (run, round, task); another attempt at the same task replaces it. Once a receipt has come, a file
 beside it keeps the header and the outcome, so that a restart within the round doesn't train again; that of the newest
-few stays. Putting an update costs two fsyncs; settling it none: the update's bytes stay until the next one is put, so
-that after a power cut which loses or tears the receipt the same bytes go again, and a duplicate's receipt answers them.
-But an eviction is the operator's word, which nobody would repeat: it costs two.
+few stays. Putting an update costs two fsyncs, what it leaves out (``residuals``) none, and settling it none: the
+update's bytes stay until the next one is put, so that after a power cut which loses or tears the receipt the same bytes
+go again, and a duplicate's receipt answers them. But an eviction is the operator's word, which nobody would repeat: it
+costs two.
 
 An update's age is counted in seconds this device has been running, added up over its starts: no wall clock that jumps
 can make an update old, or young again, and one that lay in a device that was switched off is as new as it was.
@@ -22,6 +23,7 @@ from pydantic import ConfigDict, Field, ValidationError
 
 from edge import files
 from edge.events import EVICTED, Parcel, Ticket
+from edge.residuals import Left, Residuals
 from schemas.errors import StateError
 from schemas.messages import BlobRef, Count, Message, Name, Nonce, Outcome, RoundNumber, Task
 
@@ -29,6 +31,7 @@ REMEMBERED: Final = 16  # receipts that stay
 _UPDATE: Final = ".update"
 _RECEIPT: Final = ".receipt"
 _COUNTED: Final = frozenset({Outcome.ACCEPTED.value, Outcome.DUPLICATE.value})
+_NOTHING: Final = Left()
 
 
 class _Header(Message):
@@ -75,6 +78,7 @@ class Outbox:
         self._directory = directory
         self._report = report
         self._durable = durable
+        self._residuals = Residuals(directory, report)
         self._newest: tuple[Ticket, bytes] | None = None  # about to be sent, once: not read back from a slow card
         found = self._read_all(_RECEIPT)
         for path, header in self._read_all(_UPDATE).items():
@@ -94,8 +98,12 @@ class Outbox:
             last_round=rounds[-1] if rounds else None,
         )
 
-    def put(self, parcel: Parcel, blob: bytes, running_s: float = 0.0) -> None:
-        """Keep an update; on return it survives a power cut. Raises ``StateError``, and then keeps what it had."""
+    def put(self, parcel: Parcel, blob: bytes, running_s: float = 0.0, left: Left = _NOTHING) -> None:
+        """Keep an update; on return it survives a power cut. Raises ``StateError``, and then keeps what it had.
+
+        What it ``left`` out is kept too, before it and where there is room: with the update it is in use at once, and
+        without it not at all.
+        """
         ticket, path = parcel.ticket, self._path(parcel.ticket)
         sequence = 1 + max((header.sequence for header in self._headers.values()), default=0)
         header = _Header(
@@ -111,7 +119,17 @@ class Outbox:
         for spent in self._spent:
             files.remove(spent)
         self._spent.clear()
-        files.write(path, header.model_dump(mode="json"), blob, durable=self._durable, digest=digest)
+        if ticket.task == "train":
+            self._drop_residuals(ticket)
+        if left.residual:
+            self._residuals.keep(ticket, digest, left)
+        try:
+            files.write(path, header.model_dump(mode="json"), blob, durable=self._durable, digest=digest)
+        except StateError:
+            if not left.residual:
+                raise
+            self._drop_residuals(ticket)  # the update may have the room of what it leaves out
+            files.write(path, header.model_dump(mode="json"), blob, durable=self._durable, digest=digest)
         if self._headers.pop(path, None) is not None:
             files.remove(path.with_suffix(_RECEIPT))  # of an earlier attempt
         self._headers[path] = header
@@ -137,6 +155,11 @@ class Outbox:
             return None
         return record.payload
 
+    def residual(self, ticket: Ticket, plan: str) -> bytes:
+        """What the update for ``ticket`` is to carry of what earlier ones left out; empty where there is nothing."""
+        before = self._counting(ticket)
+        return b"" if before is None else self._residuals.read(before.ticket, before.blob.digest, plan)
+
     def settle(self, ticket: Ticket, outcome: str) -> None:
         """Note that an update ended with ``outcome``; nothing where another attempt has its place."""
         path = self._path(ticket)
@@ -156,6 +179,19 @@ class Outbox:
             files.remove(old.with_suffix(_RECEIPT))
             self._spent.discard(old)
             del self._headers[old]
+
+    def _drop_residuals(self, ticket: Ticket) -> None:
+        """All but the one that the update for ``ticket`` carries, and that is in use again where it is refused."""
+        before = self._counting(ticket)
+        self._residuals.drop_all_but(*(() if before is None else (before.ticket,)))
+
+    def _counting(self, ticket: Ticket) -> _Header | None:
+        """The newest update of earlier rounds of the run that was counted or may be; what others carried is not."""
+        for header in reversed(self._headers.values()):
+            earlier = (header.run, header.task) == (ticket.run, "train") and header.round < ticket.round
+            if earlier and header.outcome in {"", *_COUNTED}:
+                return header
+        return None
 
     def _path(self, ticket: Ticket) -> Path:
         return self._directory / f"{ticket.run}.{ticket.round}.{ticket.task}{_UPDATE}"

@@ -19,7 +19,7 @@ from multiprocessing.connection import Client
 
 import numpy as np
 
-from edge import sources
+from edge import feedback, sources
 from edge.dataset import Dataset
 from edge.dataspec import DataSpec
 from edge.health import peak_mb
@@ -145,14 +145,17 @@ class Trainer:
             training, rounding = np.random.default_rng(job.seed).spawn(2)
             done = train(model, data, plan, job.settings, training, watch)
         seconds = time.perf_counter() - started
-        payload = compression.encode(job.codec, done.delta, rounding)
+        encoded = feedback.encode(job.codec, done.delta, job.residual, rounding)
+        if encoded.trouble:
+            log.warning("what the last update left out is lost: %s", encoded.trouble)
         return Trained(
             key=job.key,
-            payload=payload,
+            payload=encoded.payload,
             examples=done.examples,
             train_loss=done.metrics.loss,
             seconds=seconds,
             peak_mb=peak_mb(),
+            residual=encoded.residual,
         )
 
     def _evaluate(self, job: Evaluate) -> Evaluated:

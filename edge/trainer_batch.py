@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator
 import numpy as np
 import torch
 
+from edge import feedback
 from edge.dataset import Dataset
 from edge.dataspec import DataSpec
 from edge.jobs import Answer, Done, Train, Trained
@@ -92,12 +93,21 @@ class _Queue:
             return
         seconds = time.perf_counter() - since
         try:
-            payload = compression.encode(job.codec, outcome.delta, rounding)
+            encoded = feedback.encode(job.codec, outcome.delta, job.residual, rounding)
         except WireError as error:
             self._report(explained(job.key, error))
             return
-        loss = outcome.metrics.loss
-        self._report(Trained(key=job.key, payload=payload, examples=outcome.examples, train_loss=loss, seconds=seconds))
+        if encoded.trouble:
+            log.warning("what the last update left out is lost: %s", encoded.trouble)
+        trained = Trained(
+            key=job.key,
+            payload=encoded.payload,
+            examples=outcome.examples,
+            train_loss=outcome.metrics.loss,
+            seconds=seconds,
+            residual=encoded.residual,
+        )
+        self._report(trained)
 
     def drop_cancelled(self) -> None:
         """Answer the jobs that were cancelled while they waited."""

@@ -125,8 +125,8 @@ def described(key: str, examples: int = 100, held_out: int = 0) -> Described:
     return Described(key=key, examples=examples, held_out=held_out, class_counts={"one": examples})
 
 
-def trained(key: str, payload: bytes = b"delta") -> Trained:
-    return Trained(key=key, payload=payload, examples=100, train_loss=0.5, seconds=0.1)
+def trained(key: str, payload: bytes = b"delta", residual: bytes = b"") -> Trained:
+    return Trained(key=key, payload=payload, examples=100, train_loss=0.5, seconds=0.1, residual=residual)
 
 
 def evaluated(key: str) -> Evaluated:
@@ -141,6 +141,7 @@ class InstantTrainer:
     held_out: int = 0
     hold: bool = False  # keep the jobs, to be answered with ``release``
     payload: Callable[[Train], bytes] = lambda job: f"{job.seed}".encode() + job.model
+    residual: Callable[[Train], bytes] = lambda _job: b""
     jobs: list[Job] = field(default_factory=list)
     cancelled: list[str] = field(default_factory=list)
     warmed: int = 0
@@ -173,7 +174,9 @@ class InstantTrainer:
         if isinstance(job, Describe):
             evaluator = job.data.index < 0
             return described(job.key, 0 if evaluator else self.examples, 50 if evaluator else self.held_out)
-        return trained(job.key, self.payload(job)) if isinstance(job, Train) else evaluated(job.key)
+        if isinstance(job, Train):
+            return trained(job.key, self.payload(job), self.residual(job))
+        return evaluated(job.key)
 
     def trainings(self) -> list[Train]:
         return [job for job in self.jobs if isinstance(job, Train)]

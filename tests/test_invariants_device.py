@@ -96,13 +96,15 @@ def kernel_written() -> int:
     return int(dict(line.split(": ") for line in lines)["wchar"])
 
 
+@pytest.mark.parametrize("residual", [0, 100_000], ids=["", "what it leaves out included"])
 def test_invariant_11_a_round_costs_a_device_at_most_3_fsyncs_and_3_times_its_payload(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, residual: int
 ) -> None:
     """The payload is the model down and the update up. Seen to fail with the model, or the settled update's header,
     made durable (4 fsyncs), and with each file written four times."""
     world = World(tmp_path)
-    world.trainer.payload = lambda job: bytes(60_000) + job.model
+    world.trainer.payload = lambda job: bytes(1000) if residual else bytes(60_000) + job.model
+    world.trainer.residual = lambda _job: bytes(residual)
     world.desk.begin()
     world.turn()
     disk = Disk(monkeypatch)
@@ -116,7 +118,7 @@ def test_invariant_11_a_round_costs_a_device_at_most_3_fsyncs_and_3_times_its_pa
     assert (world.agent.status.model_version, world.agent.status.last_round) == (1, 2)
     payload = 200_000 + update
     assert disk.syncs <= 3
-    assert payload <= disk.written <= 3 * payload
+    assert payload + residual <= disk.written <= 3 * payload
     assert kernel_written() - before <= 3 * payload + 100_000  # and nothing that went around the counting
 
 

@@ -44,6 +44,7 @@ REQUESTS: tuple[Request, ...] = (
         codec="int8",
         checkpoint=b"so far",
         checkpoint_s=300.0,
+        residual=b"left over",
     ),
     Evaluate(key="c", plan=b"{}", model=b"\x00", data=DATA),
     Warm(key="d"),
@@ -52,7 +53,7 @@ REQUESTS: tuple[Request, ...] = (
 ANSWERS: tuple[Answer, ...] = (
     Progressed(key="b", fraction=0.5, checkpoint=b"so far"),
     Described(key="a", examples=5, held_out=2, class_counts={"N": 5}, notes=("x",), rejected={"too near": 1}),
-    Trained(key="b", payload=b"\x00\xff", examples=5, train_loss=0.5, seconds=1.5),
+    Trained(key="b", payload=b"\x00\xff", examples=5, train_loss=0.5, seconds=1.5, residual=b"left"),
     Evaluated(key="c", counts=Counts(examples=3, loss_sum=1.5, confusion=((1, 0), (1, 1))), seconds=0.1),
     Failure(key="c", kind="plan", message="it doesn't fit"),
     Done(key="d"),
@@ -81,8 +82,8 @@ def test_an_answer_comes_back_from_its_frames(answer: Answer) -> None:
 
 
 def test_blobs_travel_beside_the_json_and_not_in_it() -> None:
-    header, plan, model, checkpoint = REQUESTS[1].frames()
-    assert (plan, model, checkpoint) == (b"{}", bytes(range(256)), b"so far")
+    header, plan, model, checkpoint, residual = REQUESTS[1].frames()
+    assert (plan, model, checkpoint, residual) == (b"{}", bytes(range(256)), b"so far", b"left over")
     assert b"model" not in header
 
 

@@ -15,7 +15,20 @@ import torch
 
 from coordinator.plan_file import PlanFile
 from edge.dataspec import DataSpec
-from edge.jobs import Cancel, Describe, Described, Done, Evaluate, Evaluated, Failure, Request, Train, Trained, Warm
+from edge.jobs import (
+    Answer,
+    Cancel,
+    Describe,
+    Described,
+    Done,
+    Evaluate,
+    Evaluated,
+    Failure,
+    Request,
+    Train,
+    Trained,
+    Warm,
+)
 from edge.trainer import Recordings, Trainer
 from edge.trainer_inbox import Cancelled, Inbox
 from edge.training import train
@@ -90,6 +103,49 @@ def test_the_same_job_gives_the_same_bytes_in_every_codec(trainer: Trainer, data
         other = trainer.answer(job(data, codec=codec, seed=4))
         assert isinstance(other, Trained)
         assert other.payload != one.payload
+
+
+def test_what_an_update_leaves_out_comes_back_and_is_carried_by_the_next(trainer: Trainer, data: DataSpec) -> None:
+    """Seen to fail without ``residual`` among the blobs of ``Train``."""
+    first = trainer.answer(job(data, codec="topk"))
+    assert isinstance(first, Trained)
+    manifest = MODEL.manifest
+    whole = trainer.answer(job(data))
+    assert isinstance(whole, Trained)
+    delta = compression.decode(whole.payload, manifest)
+    parts = [compression.decode(part, manifest) for part in (first.payload, first.residual)]
+    assert parts[0].add(parts[1]).subtract(delta).norm() < 0.01 * delta.norm()
+    second = trainer.answer(job(data, codec="topk", residual=first.residual))
+    assert isinstance(second, Trained)
+    both = compression.decode(second.payload, manifest).add(compression.decode(second.residual, manifest))
+    assert both.subtract(delta).subtract(parts[1]).norm() < 0.01 * delta.norm()
+
+
+def test_a_residual_that_is_damaged_costs_no_round(trainer: Trainer, data: DataSpec) -> None:
+    without = trainer.answer(job(data, codec="topk"))
+    assert timeless(trainer.answer(job(data, codec="topk", residual=b"x"))) == timeless(without)
+
+
+def test_invariant_08_a_training_resumed_from_any_checkpoint_gives_the_same_update_and_residual(
+    ends: tuple[Connection, Connection], data: DataSpec
+) -> None:
+    """Seen to fail with the residual added before the training's generators were spawned."""
+    kept: list[bytes] = []
+    trainer = Trainer(Inbox(ends[1], leave=lambda _code: None), 1, lambda news: kept.append(news.checkpoint))
+    first = trainer.answer(job(data, codec="topk"))
+    assert isinstance(first, Trained)
+    again = job(data, codec="topk", seed=4, residual=first.residual, checkpoint_s=1e-9)
+    straight = trainer.answer(again)
+    checkpoints = [one for one in kept if one]
+    assert len(checkpoints) > 1
+    for one in checkpoints:
+        assert timeless(trainer.answer(again.model_copy(update={"checkpoint": one}))) == timeless(straight)
+
+
+def timeless(answer: Answer) -> Answer:
+    """What it holds but for how long it took."""
+    assert isinstance(answer, Trained)
+    return answer.model_copy(update={"seconds": 0.0})
 
 
 def test_evaluating_counts_the_held_out_examples(trainer: Trainer, data: DataSpec) -> None:

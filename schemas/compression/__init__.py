@@ -22,7 +22,7 @@ from typing import Final, Protocol
 
 import numpy as np
 
-from schemas.compression import bfloat16, entropy, float16, float32, int4, int8, sign
+from schemas.compression import bfloat16, entropy, float16, float32, int4, int8, lowrank, randk, sign, topk
 from schemas.compression.eden import Eden
 from schemas.compression.entropy import Body
 from schemas.errors import Reject, WireError
@@ -74,6 +74,10 @@ TABLE: Final[dict[str, Codec]] = {
     "eden3": Eden(3),
     "eden4": Eden(4),
     "sign": sign,
+    "topk": topk.HUNDREDTH,
+    "topk10": topk.TENTH,
+    "randk": randk,
+    "lowrank": lowrank,
 }
 NAMES: Final = tuple(TABLE)
 HEADER: Final = struct.Struct("<3sBBBHQ")

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Final
 
 import numpy as np
 
+from edge import feedback
 from edge.agent import Agent, Device, Happening
 from edge.dataspec import DataSpec
 from edge.jobs import (
@@ -287,12 +288,15 @@ class SimTrainer:
             counts = Counts(examples=member.held_out, loss_sum=float(times), confusion=confusion)
             return Evaluated(key=job.key, counts=counts, seconds=0.1)
         delta = delta_of(model, member.name, job, times)
+        encoded = feedback.encode(job.codec, delta, job.residual, np.random.default_rng(job.seed))
+        assert not encoded.trouble
         return Trained(
             key=job.key,
-            payload=compression.encode(job.codec, delta, np.random.default_rng(job.seed)),
+            payload=encoded.payload,
             examples=member.examples,
             train_loss=0.5,
             seconds=0.1,
+            residual=encoded.residual,
         )
 
 

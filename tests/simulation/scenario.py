@@ -128,7 +128,7 @@ def draw(seed: int, rounds: int = 24) -> Scenario:
         run=RUN,
         rounds=rounds,
         plan=PlanRef(name="tiny", blob=describe(PLAN_BYTES[width], 1024)),
-        codec=rng.choice(("float32", "float32", "int8", "float16")),
+        codec=rng.choice(("float32", "topk10", "int8", "float16")),
         strategy=StrategySettings(
             name=rng.choice(("fedavg", "fedavg", "fedavgm")),
             weighting=rng.choice(("examples", "equal")),

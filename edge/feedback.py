@@ -1,0 +1,47 @@
+"""Error feedback: what an update leaves out is added to the next one, so that nothing of a delta is lost in the end.
+
+Seide et al. 2014, Karimireddy et al. 2019. Pure; the residual travels and is kept as a payload of ``RESIDUAL``.
+"""
+
+from __future__ import annotations
+
+from typing import Final, NamedTuple
+
+import numpy as np
+
+from schemas import compression
+from schemas.errors import WireError
+from schemas.parameters import Parameters
+
+RESIDUAL: Final = "bfloat16"  # half of float32's bytes and all of its range; what it rounds off is fed back no more
+
+
+class Encoded(NamedTuple):
+    """An update's payload, what it leaves out (empty where the codec keeps no account), and why there was no residual.
+
+    What was left out before is in both: ``decode(payload)`` and ``decode(residual)`` add up to it and the delta.
+    """
+
+    payload: bytes
+    residual: bytes
+    trouble: str
+
+
+def encode(codec: str, delta: Parameters, residual: bytes, rng: np.random.Generator) -> Encoded:
+    """The payload of ``delta`` and of what was left out before; the same bytes for the same arguments.
+
+    A codec that is unbiased carries what another left out, and leaves nothing. A residual that is damaged, or of
+    another model, is left aside. Raises ``WireError`` as ``compression.encode`` does.
+    """
+    total, trouble = delta, ""
+    if residual:
+        try:
+            with np.errstate(over="ignore"):  # what becomes infinite is refused below
+                total = delta.add(compression.decode(residual, delta.manifest))
+        except WireError as error:
+            trouble = error.detail
+    payload = compression.encode(codec, total, rng)
+    if not compression.TABLE[codec].FEEDBACK:
+        return Encoded(payload, b"", trouble)
+    left = total.subtract(compression.decode(payload, delta.manifest))
+    return Encoded(payload, compression.encode(RESIDUAL, left, rng), trouble)
