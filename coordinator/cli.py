@@ -73,7 +73,11 @@ def split_weights(_: click.Context, __: click.Parameter, value: str | None) -> o
 @click.option("--strategy", metavar="NAME", help="fedavg, fedavgm, fedadam, fedyogi or fedadagrad")
 @click.option("--weighting", type=click.Choice(["examples", "equal"]), help="how devices' updates are weighed")
 @click.option("--server-learning-rate", type=float, metavar="X", help="of the strategy")
-@click.option("--codec", metavar="NAME", help="how updates are compressed: int8, topk, lowrank, ... (default: int8)")
+@click.option(
+    "--codec",
+    metavar="NAME",
+    help="of updates: int8, topk, lowrank, ..., or auto: each device's choice (default: int8)",
+)
 @click.option(
     "--downlink",
     metavar="NAME",

@@ -85,8 +85,11 @@ def run_settings(
         )
     if settings.train.get("epochs") and settings.train.get("local_steps"):
         raise SettingsError("train.epochs and train.local_steps exclude each other: give one of them")
-    if settings.codec not in compression.NAMES:
-        raise SettingsError(f"there is no codec {settings.codec!r}: choose one of {', '.join(compression.NAMES)}")
+    if settings.codec not in {*compression.NAMES, "auto"}:
+        known = ", ".join(compression.NAMES)
+        raise SettingsError(
+            f"there is no codec {settings.codec!r}: choose one of {known}, or auto, each device's own choice"
+        )
     if settings.downlink not in {steps.NONE, *steps.CODECS}:
         known = ", ".join((steps.NONE, *steps.CODECS))
         raise SettingsError(f"there is no downlink {settings.downlink!r}: choose one of {known}")

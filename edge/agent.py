@@ -19,7 +19,9 @@ from edge.dataspec import DataSpec
 from edge.events import Effect, Event, Parcel
 from edge.fetcher import Fetcher
 from edge.health import peaks
+from edge.inbound import event_of, happening
 from edge.jobs import Describe, Evaluate, Failure, Job, Merge, Progressed, Result, Train
+from edge.meter import Meter
 from edge.outbox import Outbox
 from edge.participation_state import OUTBOX_S, Identity, Kept
 from edge.residuals import Left
@@ -28,17 +30,12 @@ from schemas import codec, parts
 from schemas.errors import LinkError, PayloadTooLarge, Reject, StateError, WireError
 from schemas.link import link as wire
 from schemas.messages import (
-    Command,
-    CoordinatorStatus,
     DeviceState,
     DeviceStatus,
     Health,
     Join,
     Message,
     ModelPointer,
-    Receipt,
-    RoundAnnouncement,
-    RunSettings,
 )
 from schemas.topics import RULES, Address, Kind, Topics, check_name
 
@@ -82,6 +79,7 @@ class Device:
     checkpoint_s: float = 0.0  # between two checkpoints of a training; none where 0
     outbox_s: float = OUTBOX_S  # how long an update waits for its receipt, while the device runs
     idle_heartbeat_s: float = 0.0  # instead of a shorter ``heartbeat_s`` while there is no coordinator
+    budget: int | None = None  # bytes of payload it may move within a day of running
 
 
 class Agent:
@@ -107,6 +105,7 @@ class Agent:
         self._post = post
         self._store = Store(device.state, self._warn)
         self._outbox = Outbox(device.state / "outbox", self._warn, durable=device.durable)
+        self._meter = Meter(counts=device.budget is not None)
         self._now = 0.0
         self._since: float | None = None  # the first tick or event
         self._ran_s = self._store.running_s()  # before this start
@@ -125,6 +124,9 @@ class Agent:
             ages=contents.ages,
             pace=self._store.pace(),
             kept=self._store.kept(),
+            ran_s=self._ran_s,
+            budget=None if device.budget is None else self._store.budget(device.budget),
+            speed=self._store.speed(),
         )
         gone = presence.status(self._state).model_copy(update={"state": DeviceState.OFFLINE, "detail": ""})
         will = wire.Will(self._topic(Kind.DEVICE), codec.encode(gone))
@@ -173,8 +175,9 @@ class Agent:
                 self._step(ev.Connected())
             case wire.Disconnected():
                 self._disconnected(happening)
-            case wire.Sent():
-                pass  # a broker's acknowledgement proves no delivery: we wait for the receipt
+            case wire.Sent(token=token):  # which proves no delivery: we wait for the receipt
+                if uploaded := self._meter.acknowledged(token, now):
+                    self._step(*uploaded)
             case wire.Refused(error=error):
                 self._warn(str(error))
             case ev.JobDone() | ev.JobFailed() | ev.JobProgressed():
@@ -194,6 +197,7 @@ class Agent:
     # -- what comes in -------------------------------------------------------------------------------------------------
 
     def _inbound(self, message: wire.Inbound) -> None:
+        self._meter.add(len(message.payload))
         try:
             for event in self._read(message):
                 self._step(event)
@@ -212,9 +216,10 @@ class Agent:
             return self._fetcher.take(address, message.payload)
         if address.kind not in {*_FOLLOWED, Kind.RECEIPT, Kind.COMMAND}:
             return ()  # some brokers send what others have asked for
-        return (_event(address, codec.decode(address.kind, message.payload), self.name),)
+        return (event_of(address, codec.decode(address.kind, message.payload), self.name),)
 
     def _disconnected(self, event: wire.Disconnected) -> None:
+        self._meter.cut()
         text = "" if event.error is None else str(event.error)
         if event.fatal:
             self.fatal = event.error
@@ -232,7 +237,7 @@ class Agent:
     # -- what goes out -------------------------------------------------------------------------------------------------
 
     def _step(self, *events: Event) -> None:
-        waiting: deque[Event] = deque((ev.Tick(self._now), *events))
+        waiting: deque[Event] = deque((ev.Tick(self._now), *self._meter.take(), *events))
         while waiting:
             event = waiting.popleft()
             if isinstance(event, ev.FetchFailed) and event.rejected is not None:
@@ -278,6 +283,10 @@ class Agent:
                 self._try(self._store.drop_checkpoint)
             case ev.KeepPace(pace):
                 self._try(self._store.keep_pace, pace)
+            case ev.KeepBudget(budget, running_s):
+                self._try(self._store.keep_budget, budget, running_s)
+            case ev.KeepSpeed(speed):
+                self._try(self._store.keep_speed, speed)
             case ev.KeepAge():
                 self._try(self._store.keep_running_s, self._running_s)
             case ev.StoreUpdate():
@@ -343,7 +352,7 @@ class Agent:
 
     def _submit(self, job: Job) -> None:
         def answer(result: Progressed | Result | Failure) -> None:
-            self._post(self, _happening(result))
+            self._post(self, happening(result))
 
         self._trainer.submit(job, answer)
 
@@ -372,7 +381,9 @@ class Agent:
         for index in range(parcel.ref.parts) if indices is None else indices:
             topic = self._topics.topic(Address(Kind.UPDATE_PART, number=number, device=self.name, part=index))
             payload = codec.encode_part(parts.cut(blob, parcel.ref, index))
-            self._link.publish(topic, payload, qos=RULES[Kind.UPDATE_PART].qos, bulk=True)
+            token = self._send(topic, payload, qos=RULES[Kind.UPDATE_PART].qos, bulk=True)
+        if indices is None:
+            self._meter.uploading(token, len(blob), self._now)
 
     def _try(self, write: Callable[P, None], *args: P.args, **kwargs: P.kwargs) -> None:
         """Write what can be done without; the owner hears where that fails."""
@@ -383,39 +394,14 @@ class Agent:
 
     def _publish(self, kind: Kind, message: Message, number: int | None = None) -> None:
         rule = RULES[kind]
-        self._link.publish(self._topic(kind, number), codec.encode(message), qos=rule.qos, retain=rule.retain)
+        self._send(self._topic(kind, number), codec.encode(message), qos=rule.qos, retain=rule.retain)
+
+    def _send(self, topic: str, payload: bytes, *, qos: wire.Qos, retain: bool = False, bulk: bool = False) -> int:
+        self._meter.add(len(payload))
+        return self._link.publish(topic, payload, qos=qos, retain=retain, bulk=bulk)
 
     def _topic(self, kind: Kind, number: int | None = None) -> str:
         return self._topics.topic(Address(kind, number=number, device=self.name))
 
     def _warn(self, text: str) -> None:
         _log.warning("%s: %s", self.name, text)
-
-
-def _happening(result: Progressed | Result | Failure) -> ev.JobDone | ev.JobFailed | ev.JobProgressed:
-    match result:
-        case Failure():
-            return ev.JobFailed(result)
-        case Progressed():
-            return ev.JobProgressed(result.key, result.fraction, result.checkpoint)
-        case _:
-            return ev.JobDone(result)
-
-
-def _event(address: Address, message: Message, device: str) -> Event:
-    """What a message is to the core. Raises ``WireError`` where it stands on another topic than it names."""
-    match message:
-        case CoordinatorStatus():
-            return ev.CoordinatorSeen(message)
-        case RunSettings():
-            return ev.RunSeen(message)
-        case ModelPointer():
-            return ev.ModelSeen(message)
-        case RoundAnnouncement():
-            return ev.RoundSeen(message)
-        case Receipt() if message.device == device and message.round == address.number:
-            return ev.ReceiptSeen(message)
-        case Command():
-            return ev.CommandSeen(message)
-        case _:
-            raise WireError(Reject.WRONG_SENDER, "the message names another device or round than its topic")

@@ -14,7 +14,7 @@ import logging
 from dataclasses import replace
 from typing import Final, Literal
 
-from edge import delivery, pace
+from edge import delivery, pace, thrift
 from edge import events as ev
 from edge.events import Effect, Parcel, Ticket
 from edge.jobs import Evaluated, Failure, Trained
@@ -203,10 +203,13 @@ def begin(state: State) -> Step:
     if work.ticket.task == "evaluate":
         return state, (ev.StartEvaluation(key, plan.digest, work.model_digest),)
     drawn = seed(run, work.ticket.round, state.identity.device)
-    start = ev.StartTraining(key, plan.digest, work.model_digest, run.train, run.codec, drawn, work.ticket)
+    overlap, announced = run.max_staleness is not None, state.announced
+    time_s = run.deadline_s if overlap or announced is None else announced.until - state.now
+    state, codec, effects = thrift.choose(state, model.blob.size, time_s)
+    start = ev.StartTraining(key, plan.digest, work.model_digest, run.train, codec, drawn, work.ticket)
     if state.kept is None or state.kept.key == key:
-        return state, (start,)
-    return replace(state, kept=None), (ev.DropCheckpoint(), start)
+        return state, (*effects, start)
+    return replace(state, kept=None), (*effects, ev.DropCheckpoint(), start)
 
 
 def outlasts(state: State, work: Work) -> bool:
@@ -226,6 +229,8 @@ def _attitude(state: State, message: RoundAnnouncement) -> tuple[Literal["waitin
     train, data = message.task == "train", state.data
     if why := trouble(state):
         return ("declined" if train else "silent"), why
+    if train and (why := thrift.why_not(state)):
+        return "declined", why
     if not state.holds_plan or not isinstance(data, Stock):
         return None, ""
     if data.examples if train else data.held_out:

@@ -75,6 +75,7 @@ def trainer_options(command: F) -> F:
 @click.option("--idle-heartbeat", type=float, metavar="S", help="and while there is no coordinator (default: 300)")
 @click.option("--checkpoint", type=float, metavar="S", help="seconds between a training's checkpoints (default: 300)")
 @click.option("--outbox-days", type=float, metavar="D", help="days an update waits for its receipt (default: 7)")
+@click.option("--budget", metavar="BYTES/day", help="most it sends and receives, such as 50MB/day (default: none)")
 @trainer_options
 def run_device(config: Path | None, *, show_config: bool, **flags: Any) -> None:
     """Be one device until stopped."""

@@ -66,6 +66,7 @@ class EdgeSettings(LinkSettings):
     outbox_days: Annotated[float, Field(gt=0, le=3650)] = Field(
         7.0, description="days of running for which an update waits for its receipt"
     )
+    budget: str = Field("none", description="bytes it may send and receive within a day, such as 50MB/day; or none")
     trainer_idle: Seconds = Field(default_factory=_idle_s, description="seconds a trainer process without work is kept")
     trainer_threads: Annotated[int, Field(ge=1, le=64)] = Field(
         default_factory=_threads, description="threads of the trainer process"

@@ -12,6 +12,7 @@ from dataclasses import replace
 from typing import Final
 
 from edge import events as ev
+from edge import thrift
 from edge.events import Effect, Parcel, Ticket
 from edge.participation_state import Pending, Rest, State, Step
 from schemas.messages import Outcome, Phase, Receipt, Task
@@ -145,20 +146,30 @@ def send(state: State) -> Step:
         if state.now < pending.resend_at or not state.is_current(pending.parcel.ticket):
             outbox.append(pending)
             continue
+        if hold_s := thrift.wait_s(state, _size(pending)):
+            outbox.append(replace(pending, resend_at=state.now + hold_s))
+            continue
         effects.append(ev.SendParts(pending.parcel, (0,) if pending.sent else None))
         patience = min(2 * pending.patience_s, LONGEST_RESEND_S)
         outbox.append(replace(pending, sent=True, resend_at=state.now + pending.patience_s, patience_s=patience))
-    return (replace(state, outbox=tuple(outbox)), tuple(effects)) if effects else (state, ())
+    return replace(state, outbox=tuple(outbox)), tuple(effects)
 
 
 # -- what several of them need -----------------------------------------------------------------------------------------
 
 
 def _incomplete(state: State, pending: Pending, receipt: Receipt) -> Step:
+    hold_s = thrift.wait_s(state, pending.parcel.ref.size)
     known = tuple(index for index in receipt.missing if index < pending.parcel.ref.parts) or (0,)
-    later = replace(pending, sent=True, resend_at=state.now + RESEND_S, patience_s=2 * RESEND_S)
+    later = replace(pending, sent=True, resend_at=state.now + max(hold_s, RESEND_S), patience_s=2 * RESEND_S)
     outbox = tuple(later if one is pending else one for one in state.outbox)
-    return replace(state, outbox=outbox), (ev.SendParts(pending.parcel, known),)
+    return replace(state, outbox=outbox), () if hold_s else (ev.SendParts(pending.parcel, known),)
+
+
+def _size(pending: Pending) -> int:
+    """Bytes that are sent of it next: all, or its first part again."""
+    ref = pending.parcel.ref
+    return -(-ref.size // ref.parts) if pending.sent else ref.size
 
 
 def _rested(state: State, receipt: Receipt) -> State:

@@ -6,6 +6,7 @@ import logging
 from dataclasses import dataclass
 from typing import Final, Literal, Self
 
+from edge.budget import Budget
 from edge.jobs import Described, Evaluated, Failure, Merged, Trained
 from edge.pace import Pace
 from schemas.errors import Reject
@@ -214,6 +215,21 @@ class StoreFailed:
 
 
 @dataclass(frozen=True, slots=True)
+class Moved:
+    """So many bytes of payload were published and received since the last one."""
+
+    count: int
+
+
+@dataclass(frozen=True, slots=True)
+class Uploaded:
+    """The broker has all parts of an update, of ``size`` bytes, ``seconds`` after they were given to the link."""
+
+    size: int
+    seconds: float
+
+
+@dataclass(frozen=True, slots=True)
 class StopRequested:
     """The owner wants this device to stop."""
 
@@ -241,6 +257,8 @@ Event = (
     | JobProgressed
     | UpdateStored
     | StoreFailed
+    | Moved
+    | Uploaded
     | StopRequested
 )
 
@@ -393,6 +411,21 @@ class KeepAge:
 
 
 @dataclass(frozen=True, slots=True)
+class KeepBudget:
+    """Remember over restarts what was moved, the device having been running for ``running_s``."""
+
+    budget: Budget
+    running_s: float
+
+
+@dataclass(frozen=True, slots=True)
+class KeepSpeed:
+    """Remember over restarts how fast the link is."""
+
+    speed: float  # bytes a second, up
+
+
+@dataclass(frozen=True, slots=True)
 class StoreUpdate:
     """Put the update on disk, cut into parts of ``part_size`` bytes; answer ``UpdateStored`` or ``StoreFailed``."""
 
@@ -464,6 +497,8 @@ Effect = (
     | DropCheckpoint
     | KeepPace
     | KeepAge
+    | KeepBudget
+    | KeepSpeed
     | StoreUpdate
     | SendParts
     | Forget

@@ -1,9 +1,9 @@
 """A device's state machine: what happens and what follows. Pure; no other file but its three parts decides anything.
 
 ``versions`` has the rules of the newest model; ``attempt`` those of the attempt in hand, up to the update on disk;
-``delivery`` those of updates on disk, up to their receipt; all others are here. What must be done next follows from
-what the state holds, whatever order messages came in: ``step`` takes the event in, then ``_RULES``, in their order,
-close the gap between what is and what should be.
+``delivery`` those of updates on disk, up to their receipt; ``thrift`` those of what may be moved; all others are here.
+What must be done next follows from what the state holds, whatever order messages came in: ``step`` takes the event in,
+then ``_RULES``, in their order, close the gap between what is and what should be.
 
 * The plan of the run and its newest model are always fetched. A model works without a coordinator: it is on disk.
 * The data is counted once for each recipe. Where it can't be used the device says so, and looks again after a while.
@@ -24,6 +24,7 @@ close the gap between what is and what should be.
 * A status or will of a session before the newest seen is stale. So is an announcement of an earlier attempt, unless a
   new coordinator session makes it.
 * ``pause`` and ``evict`` last until ``resume`` or a restart; ``evict`` also drops what was not sent.
+* Where its owner gave it a budget, it declines what that hasn't the room for, and what is large waits (``thrift``).
 * What it does is told at once where the coordinator must know it, else at most every second, and as a heartbeat:
   seldom while there is no coordinator, and as soon as one is heard again.
 """
@@ -36,9 +37,10 @@ from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import Final, assert_never
 
-from edge import attempt, delivery, versions
+from edge import attempt, delivery, thrift, versions
 from edge import events as ev
 from edge.attempt import RETRY_S
+from edge.budget import Budget
 from edge.events import Effect, Event, Parcel, Ticket
 from edge.jobs import Described, Evaluated, Failure, Merged, Trained
 from edge.pace import Pace
@@ -80,11 +82,15 @@ def begin(
     ages: Mapping[Ticket, float] | None = None,
     pace: Pace | None = None,
     kept: Kept | None = None,
+    ran_s: float = 0.0,
+    budget: Budget | None = None,
+    speed: float | None = None,
 ) -> State:
     """A device that finds this on its disk.
 
     The newest model and the bytes of the steps that lead to it, the updates without a receipt and for how many seconds
-    they have waited, the tickets with a receipt, how long training takes, and what a training can go on from.
+    they have waited, the tickets with a receipt, how long training takes, what a training can go on from, for how long
+    it has been running, what it may move and has moved, and how fast its link is.
     """
     limit_s = identity.outbox_s
     pending = tuple(
@@ -99,6 +105,9 @@ def begin(
         last_round=last_round,
         pace=pace or Pace(),
         kept=kept,
+        ran_s=ran_s,
+        budget=budget,
+        speed=speed,
     )
 
 
@@ -189,6 +198,10 @@ def _take(state: State, event: Event) -> Step:  # noqa: C901, PLR0911, PLR0912 -
             return attempt.stored(state, parcel)
         case ev.StoreFailed(ticket, reason):
             return attempt.store_failed(state, ticket, reason)
+        case ev.Moved(count):
+            return thrift.moved(state, count), ()
+        case ev.Uploaded(size, seconds):
+            return thrift.uploaded(state, size, seconds)
         case ev.StopRequested():
             return _stop(state)
         case _:
@@ -210,7 +223,7 @@ def _started(state: State, now: float) -> State:
     if state.ticked:
         return state
     outbox = tuple(replace(pending, expires_at=now + pending.expires_at) for pending in state.outbox)
-    return replace(state, ticked=True, outbox=outbox, aged_at=now)
+    return replace(state, now=now, ticked=True, outbox=outbox, aged_at=now, since=now, budget_at=now)
 
 
 def _connected(state: State) -> State:
@@ -333,7 +346,8 @@ def _stop(state: State) -> Step:
     if state.merging is not None:
         effects = (*effects, ev.CancelJob(state.merge_key(state.merging)))
     age = (ev.KeepAge(),) if state.outbox else ()
-    return replace(state, stopped=True), (*effects, *age)
+    state, more = thrift.kept(state, state.budget) if state.budget is not None else (state, ())
+    return replace(state, stopped=True), (*effects, *age, *more)
 
 
 # -- what follows ------------------------------------------------------------------------------------------------------
@@ -351,8 +365,8 @@ def _recover(state: State) -> Step:
 def _fetch_plan(state: State) -> Step:
     if state.run is None or not state.wants_plan or state.now < state.fetch_at:
         return state, ()
-    stop = () if state.fetching_plan is None else (ev.StopFetching("plan"),)
     ref = state.run.plan.blob
+    stop = () if state.fetching_plan is None else (ev.StopFetching("plan"),)
     return replace(state, fetching_plan=ref), (*stop, ev.FetchPlan(ref))
 
 
@@ -418,5 +432,6 @@ _RULES: Final[tuple[Callable[[State], Step], ...]] = (
     versions.merge,
     delivery.send,
     delivery.keep_age,
+    thrift.keep_budget,
     _show,
 )

@@ -6,7 +6,9 @@ import math
 from dataclasses import dataclass, field
 from typing import Final, Literal
 
+from edge.budget import Budget
 from edge.events import Effect, Parcel, Ticket
+from edge.lineage import MOST
 from edge.pace import Pace
 from schemas.messages import (
     BlobRef,
@@ -180,6 +182,18 @@ class State:
     shown: DeviceStatus | None = None  # since we are connected
     shown_at: float = 0.0
     aged_at: float = 0.0  # when our age was last put on disk
+    since: float = 0.0  # the first tick
+    ran_s: float = 0.0  # for how long the device had been running before, over all its starts
+    budget: Budget | None = None  # of the owner; None where what is moved doesn't matter
+    unkept: int = 0  # bytes moved since the budget was last put on disk
+    budget_at: float = 0.0  # when that was
+    speed: float | None = None  # of uploads, in bytes a second; None until one was seen
+    chosen: str | None = None  # the codec of the newest training, where the run leaves it to devices
+
+    @property
+    def running_s(self) -> float:
+        """For how long the device has been running, over all its starts."""
+        return self.ran_s + self.now - self.since
 
     @property
     def served(self) -> bool:
@@ -230,6 +244,19 @@ class State:
             return False
         wanted = _identity(self.pointer)
         return all(known is None or _identity(known) != wanted for known in (self.model, self.fetching_model))
+
+    def leads_on(self, pointer: ModelPointer) -> bool:
+        """Whether the step to a model leads on from the one on disk, and is the shorter way."""
+        step, model = pointer.step, self.model
+        if step is None or model is None or self.stepless == pointer.digest:
+            return False
+        follows = model.run == pointer.run and (model.version + 1, model.digest) == (pointer.version, pointer.previous)
+        room = len(self.steps) < MOST and sum(self.steps) + step.size <= pointer.blob.size
+        return follows and room and step.size < pointer.blob.size
+
+    def download(self, pointer: ModelPointer) -> int:
+        """Bytes of the way to a model."""
+        return pointer.step.size if pointer.step is not None and self.leads_on(pointer) else pointer.blob.size
 
     def is_current(self, thing: Ticket | ModelPointer) -> bool:
         """Whether it belongs to the run there is now."""

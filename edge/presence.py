@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Final
 
+from edge import thrift
 from edge.participation_state import Describing, State, Stock, Unusable
 from schemas.messages import DeviceState, DeviceStatus
 
@@ -32,6 +33,8 @@ def status(state: State) -> DeviceStatus:
         software=state.identity.software,
         heartbeat_s=state.heartbeat_s,
         progress=_progress(state),
+        codec=state.chosen,
+        budget_left=thrift.share_left(state),
         detail=detail[:MAX_TEXT],
     )
 
@@ -54,6 +57,8 @@ def _condition(state: State) -> tuple[DeviceState, str]:
 def _remark(state: State, activity: DeviceState) -> str:
     if state.silent:
         return f"the coordinator has been silent for {state.patience_s:.0f} s"
+    if activity is DeviceState.IDLE and (why := thrift.why_not(state)):
+        return f"the next round waits: {why}"
     if state.rest is not None and activity is DeviceState.IDLE:
         return f"resting until the next round, about {state.rest.seconds:.0f} s"
     return ""

@@ -14,6 +14,7 @@ from importlib.metadata import version
 from pathlib import Path
 
 from edge.agent import Agent, Device, MakeLink
+from edge.budget import parse
 from edge.config import EdgeSettings, FleetSettings
 from edge.dataspec import DataSpec
 from edge.health import Monitor
@@ -41,6 +42,7 @@ def run_device(settings: EdgeSettings) -> None:
     name = settings.device or host_name()
     check_name(name, "device")
     data = DataSpec(path=needed(settings.data), held_out=settings.held_out)
+    budget = parse(settings.budget)
     reactor = Reactor(Notifier.from_environment())
     trainer = TrainerPool(idle_s=settings.trainer_idle, threads=settings.trainer_threads, nice=settings.trainer_nice)
     try:
@@ -55,6 +57,7 @@ def run_device(settings: EdgeSettings) -> None:
                 idle_heartbeat_s=settings.idle_heartbeat,
                 checkpoint_s=settings.checkpoint,
                 outbox_s=settings.outbox_days * 86_400,
+                budget=budget,
             )
             topics = Topics(settings.federation, settings.root)
             health = Monitor(settings.state, time.monotonic)

@@ -20,12 +20,13 @@ from typing import Annotated, TypeVar
 from pydantic import Field, ValidationError
 
 from edge import files
+from edge.budget import HOURS, Budget
 from edge.jobs import Key
 from edge.lineage import MOST, Lineage
 from edge.pace import REMEMBERED, Pace
 from edge.participation_state import Kept
 from schemas.errors import StateError
-from schemas.messages import Digest, Message, ModelPointer, Seconds
+from schemas.messages import Count, Digest, Message, ModelPointer, Seconds
 
 M = TypeVar("M", bound=Message)
 _STEP = "step-"
@@ -61,6 +62,15 @@ class _PaceHeader(Message):
 
 class _AgeHeader(Message):
     running_s: Annotated[float, Field(ge=0)]
+
+
+class _BudgetHeader(Message):
+    running_s: Annotated[float, Field(ge=0)]
+    hours: Annotated[tuple[tuple[Count, Count], ...], Field(max_length=HOURS + 1)]
+
+
+class _LinkHeader(Message):
+    speed: Annotated[float, Field(gt=0)]
 
 
 @contextmanager
@@ -116,6 +126,8 @@ class Store:
         self._checkpoint = directory / "checkpoint"
         self._pace = directory / "pace"
         self._age = directory / "age"
+        self._budget = directory / "budget"
+        self._link = directory / "link"
         self._report = report
 
     def plan(self, digest: str) -> bytes | None:
@@ -211,12 +223,30 @@ class Store:
 
     def running_s(self) -> float:
         """For how long the device has been running, over all its starts, as it was last kept."""
-        found = _read(self._age, _AgeHeader, self._report)
-        return 0.0 if found is None else found[0].running_s
+        found = (_read(self._age, _AgeHeader, self._report), _read(self._budget, _BudgetHeader, self._report))
+        return max((one[0].running_s for one in found if one is not None), default=0.0)
 
     def keep_running_s(self, seconds: float) -> None:
         """Keep for how long it has been running. Raises ``StateError``, and then keeps what it knew."""
         files.write(self._age, {"running_s": seconds}, durable=False)
+
+    def budget(self, limit: int) -> Budget:
+        """What was moved of a budget of so many bytes a day."""
+        found = _read(self._budget, _BudgetHeader, self._report)
+        return Budget(limit, () if found is None else found[0].hours)
+
+    def keep_budget(self, budget: Budget, running_s: float) -> None:
+        """Keep what was moved. Raises ``StateError``, and then keeps what it knew."""
+        files.write(self._budget, {"running_s": running_s, "hours": budget.hours}, durable=False)
+
+    def speed(self) -> float | None:
+        """How fast the link was, in bytes a second up, as far as is known."""
+        found = _read(self._link, _LinkHeader, self._report)
+        return None if found is None else found[0].speed
+
+    def keep_speed(self, speed: float) -> None:
+        """Keep how fast the link is. Raises ``StateError``, and then keeps what it knew."""
+        files.write(self._link, {"speed": speed}, durable=False)
 
 
 def _read(path: Path, kind: type[M], report: Callable[[str], None]) -> tuple[M, bytes] | None:

@@ -20,7 +20,6 @@ from edge.stacked_training import Stack, train_stacked, width
 from edge.trainer_inbox import Batch, Inbox, Watch, explained
 from edge.training import Trained as Outcome
 from edge.training import Training
-from schemas import compression
 from schemas.errors import WireError
 from schemas.parameters import Manifest, Parameters
 from schemas.plan import Plan

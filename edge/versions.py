@@ -16,10 +16,10 @@ from dataclasses import replace
 from typing import Final
 
 from edge import events as ev
+from edge import thrift
 from edge.attempt import RETRY_S
 from edge.events import Effect
 from edge.jobs import Failure, Merged
-from edge.lineage import MOST
 from edge.participation_state import State, Step, Trouble
 from schemas.messages import ModelPointer
 
@@ -126,9 +126,11 @@ def fetch(state: State) -> Step:
     pointer = state.pointer
     if pointer is None or not state.wants_model or state.now < state.fetch_at:
         return state, ()
+    if held := thrift.hold_model(state, state.download(pointer)):
+        return held
     kind: ev.BlobKind = "step" if state.by_step else "model"
     stop = () if state.fetching_model is None else (ev.StopFetching(kind),)
-    by_step = _leads_on(state, pointer)
+    by_step = state.leads_on(pointer)
     state = replace(state, fetching_model=pointer, by_step=by_step, step_at=state.now)
     return state, (*stop, ev.FetchStep(pointer) if by_step else ev.FetchModel(pointer))
 
@@ -167,13 +169,3 @@ def wake_at(state: State) -> tuple[float, ...]:
 
 def _many(state: State, model: ModelPointer) -> bool:
     return len(state.steps) >= MERGED or 2 * sum(state.steps) >= model.blob.size
-
-
-def _leads_on(state: State, pointer: ModelPointer) -> bool:
-    """Whether the step to a model leads on from the one on disk, and is the shorter way."""
-    step, model = pointer.step, state.model
-    if step is None or model is None or state.stepless == pointer.digest:
-        return False
-    follows = model.run == pointer.run and (model.version + 1, model.digest) == (pointer.version, pointer.previous)
-    room = len(state.steps) < MOST and sum(state.steps) + step.size <= pointer.blob.size
-    return follows and room and step.size < pointer.blob.size

@@ -157,7 +157,7 @@ class RunSettings(Message):
     run: Name
     rounds: RoundNumber
     plan: PlanRef
-    codec: Word = "float32"
+    codec: Word = "float32"  # of ``schemas.compression.NAMES``, or "auto": each device chooses
     downlink: Word = "none"  # codec of the steps from version to version; none: every version is fetched whole
     train: TrainSettings = TrainSettings()
     strategy: StrategySettings = StrategySettings()
@@ -312,6 +312,8 @@ class DeviceStatus(Message):
     health: Health | None = None
     heartbeat_s: Seconds = 30.0  # how often this message comes
     progress: Annotated[float, Field(ge=0, le=1)] | None = None  # of the training in hand that is done
+    codec: Word | None = None  # that it chose for its newest update, where the run leaves it to devices
+    budget_left: Annotated[float, Field(ge=0, le=1)] | None = None  # of the bytes its owner lets it move within a day
     detail: Text = ""
 
 

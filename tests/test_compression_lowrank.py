@@ -26,7 +26,7 @@ def _decoded(parameters: Parameters, seed: int = 0) -> np.ndarray:
 
 @pytest.mark.parametrize("shape", [(30, 20), (60, 4, 7), (300, 200), (9, 40_000), (40_000, 9)])
 def test_a_matrix_of_rank_two_arrives_up_to_its_steps(shape: tuple[int, ...]) -> None:
-    """Blocks narrower and wider than a row included. Seen to fail with rank 1, and without the second iteration."""
+    """Blocks narrower and wider than a row included. Seen to fail with rank 1."""
     rng, manifest = np.random.default_rng(0), _of(shape)
     columns = manifest.size // shape[0]
     matrix = rng.standard_normal((shape[0], 2)) @ rng.standard_normal((2, columns))
@@ -36,7 +36,9 @@ def test_a_matrix_of_rank_two_arrives_up_to_its_steps(shape: tuple[int, ...]) ->
 
 
 def test_the_largest_two_directions_are_found() -> None:
-    """Within a tenth of the best there is of rank 2, for singular values that fall by a third each."""
+    """Within a tenth of the best there is of rank 2, for singular values that fall by a third each.
+
+    Seen to fail without the second iteration."""
     rng, manifest = np.random.default_rng(0), _of((40, 50))
     left, right = (np.linalg.qr(rng.standard_normal((side, 10)))[0] for side in (40, 50))
     singular = 0.66 ** np.arange(10)

@@ -8,6 +8,7 @@ import random
 import shutil
 import sqlite3
 import tempfile
+from dataclasses import replace
 from functools import cache
 from pathlib import Path
 from typing import Any, Final
@@ -112,6 +113,9 @@ def _record(rng: random.Random) -> bytes:
         json.dumps({"key": "job", "plan": DIGEST, "model": DIGEST, "fraction": 0.5}),
         json.dumps({"seconds": [[DIGEST, 400.5]]}),
         '{"running_s":86400.25}',
+        '{"running_s":86400.25,"hours":[[23,1000],[24,5]]}',
+        '{"speed":1500.5}',
+        json.dumps({"update": DIGEST, "plan": DIGEST}),
         json.dumps({"sequence": 1, "run": "run-one", "round": 1, "task": "train", "nonce": NONCE, "blob": _BLOB}),
     )
     line = json_text.render(json_text.mutate(rng, json_text.parse(rng.choice(headers).encode()))) + b"\n"
@@ -126,15 +130,18 @@ def _read_record(data: bytes) -> object:
     folder, said = _folder() / "device", list[str]()
     shutil.rmtree(folder, ignore_errors=True)
     (folder / "outbox").mkdir(parents=True)
-    names = ("record", "model", "plan", "session", "checkpoint", "pace", "age", "outbox/run-one.1.train.update")
+    kept = ("model", "plan", "session", "checkpoint", "pace", "age", "budget", "link")
+    names = ("record", *kept, "outbox/run-one.1.train.update", "outbox/run-one.1.train.residual")
     for name in names:
         (folder / name).write_bytes(data)
     with claim(folder):
         store, outbox = Store(folder, said.append), Outbox(folder / "outbox", said.append)
         found = store.model(), store.plan("x"), outbox.contents()
         store.kept(), store.checkpoint("job", DIGEST, DIGEST), store.pace(), store.running_s()
+        store.budget(1000).moved(5.0, 7).wait_s(9.0, 1000), store.speed()
     for parcel in outbox.contents().parcels:
         outbox.blob(parcel.ticket)
+        outbox.residual(replace(parcel.ticket, round=parcel.ticket.round + 1), DIGEST)
     assert all(found) or said or found[1] is None
     return files.read(folder / "record")
 

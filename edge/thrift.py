@@ -1,0 +1,105 @@
+"""The part of ``participation`` that sees to the bytes a device moves: its budget, its link's speed, its codec. Pure.
+
+Everything that is published or received counts, payload for payload. What is large waits where the budget hasn't the
+room: the model, an update. A round whose model and update it hasn't the room for is declined, with when it has. A plan,
+statuses, joins and what comes unasked go on, so that the owner sees it.
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+from dataclasses import replace
+from typing import Final
+
+from edge import codec_choice
+from edge import events as ev
+from edge.budget import HOUR_S, Budget
+from edge.codec_choice import AUTO
+from edge.events import Effect
+from edge.participation_state import State, Step
+
+SMALLEST: Final = 8192  # bytes whose upload tells the link's speed; a smaller one tells how far the broker is
+_KEPT: Final = 0.01  # of the budget that may be moved before it is put on disk
+_NEWEST: Final = 0.5
+_GROWTH: Final = 1.1  # a speed that made an update less exact is trusted less
+
+
+def moved(state: State, count: int) -> State:
+    """So many bytes were published and received."""
+    if state.budget is None:
+        return state
+    budget = state.budget.moved(state.running_s, count)
+    return replace(state, budget=budget, unkept=state.unkept + count)
+
+
+def uploaded(state: State, size: int, seconds: float) -> Step:
+    """The broker has all of an update."""
+    if size < SMALLEST or state.run is None or state.run.codec != AUTO:
+        return state, ()
+    seen = size / max(seconds, 1e-3)
+    return _learned(state, seen if state.speed is None else state.speed + _NEWEST * (seen - state.speed))
+
+
+def keep_budget(state: State) -> Step:
+    """What was moved must not be forgotten with the next start: every hundredth of the budget, and hourly."""
+    budget, due = state.budget, state.now >= state.budget_at + HOUR_S
+    if budget is None or not state.unkept or (state.unkept < _KEPT * budget.limit and not due):
+        return state, ()
+    return kept(state, budget)
+
+
+def kept(state: State, budget: Budget) -> Step:
+    """Put it on disk."""
+    return replace(state, unkept=0, budget_at=state.now), (ev.KeepBudget(budget, state.running_s),)
+
+
+def wait_s(state: State, size: int) -> float:
+    """Seconds until so many bytes may be moved; 0 where they may now, infinite where they never may."""
+    return 0.0 if state.budget is None else state.budget.wait_s(state.running_s, size)
+
+
+def hold_model(state: State, size: int) -> Step | None:
+    """The fetch of a model of so many bytes put off; None where it may begin."""
+    seconds = wait_s(state, size)
+    if state.budget is None or not seconds:
+        return None
+    text = f"the model waits: {state.budget.why_not(state.running_s, size)}"
+    return replace(state, fetch_at=state.now + min(seconds, HOUR_S)), (ev.Say(text, logging.WARNING),)
+
+
+def why_not(state: State) -> str:
+    """Why the budget hasn't the room for the next round's model and update; empty where it has."""
+    pointer, run = state.pointer, state.run
+    if state.budget is None or pointer is None or run is None:
+        return ""
+    held = state.model is not None and (state.model.run, state.model.version) == (pointer.run, pointer.version)
+    size = codec_choice.update_size(run.codec, pointer.blob.size) + (0 if held else state.download(pointer))
+    return state.budget.why_not(state.running_s, size)
+
+
+def choose(state: State, model_size: int, time_s: float) -> tuple[State, str, tuple[Effect, ...]]:
+    """The codec of the update to come, where the run leaves it to us."""
+    assert state.run is not None
+    if state.run.codec != AUTO:
+        return replace(state, chosen=None), state.run.codec, ()
+    left = None if state.budget is None else state.budget.left(state.running_s)
+    choice = codec_choice.choose(model_size, state.speed, time_s, left)
+    effects: tuple[Effect, ...] = ()
+    if choice.slow and state.speed is not None:
+        state, effects = _learned(state, state.speed * _GROWTH)
+    if choice.codec != state.chosen:
+        text = f"codec {choice.codec}" + (f", since {choice.why}" if choice.why else "")
+        effects = (*effects, ev.Say(text))
+    return replace(state, chosen=choice.codec), choice.codec, effects
+
+
+def share_left(state: State) -> float | None:
+    """The fraction of the budget that is left, to a hundredth; None where there is none."""
+    if state.budget is None:
+        return None
+    return math.floor(100 * state.budget.left(state.running_s) / state.budget.limit) / 100
+
+
+def _learned(state: State, speed: float) -> Step:
+    return replace(state, speed=speed), (ev.KeepSpeed(speed),)

@@ -1,0 +1,61 @@
+"""Which codec a device chooses for itself."""
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from coordinator.plan_file import bundled, find
+from edge.codec_choice import CHOICES, choose, update_size
+from schemas import compression
+from schemas.compression import NAMES
+from schemas.parameters import Parameters
+
+MODEL = 70_000
+
+
+def test_with_nothing_in_its_way_it_is_the_most_exact() -> None:
+    assert choose(MODEL, None, 600.0, None).codec == CHOICES[0]
+    assert choose(MODEL, 1e6, 600.0, 10**9).why == ""
+
+
+@pytest.mark.parametrize(
+    ("speed", "left", "codec", "why"),
+    [
+        (100.0, None, "topk10", "int8 would take 200.0 s of the 600 s there are"),
+        (20.0, None, "topk", "topk10 would take 216.0 s"),
+        (1.0, None, "topk", "topk would take 1170.0 s"),
+        (None, 100_000, "topk10", "int8 would take 20 kB of the 100 kB left"),
+        (1e6, 20_000, "topk", "topk10 would take 4 kB of the 20 kB left"),
+        (100.0, 20_000, "topk", "topk10 would take 4 kB"),
+    ],
+)
+def test_it_is_the_most_exact_that_takes_a_tenth_of_the_time_and_of_the_budget(
+    speed: float | None, left: int | None, codec: str, why: str
+) -> None:
+    choice = choose(MODEL, speed, 600.0, left)
+    assert choice.codec == codec
+    assert choice.why.startswith(why)
+    assert choice.slow == (speed is not None and speed <= 100)
+
+
+@given(st.floats(0.1, 1e6), st.floats(0, 1e5), st.integers(0, 10**9))
+def test_less_speed_time_or_budget_never_makes_it_more_exact(speed: float, time_s: float, left: int) -> None:
+    rank = CHOICES.index(choose(MODEL, speed, time_s, left).codec)
+    for less in ((speed / 2, time_s, left), (speed, time_s / 2, left), (speed, time_s, left // 2)):
+        assert CHOICES.index(choose(MODEL, *less).codec) >= rank
+
+
+@pytest.mark.parametrize("plan", bundled())
+def test_an_update_takes_no_more_than_is_thought(plan: str) -> None:
+    """Of the values it may hold: those of a delta, and those of a model, whose bytes the thought goes by."""
+    rng, model = np.random.default_rng(0), find(plan).initial(1)
+    size = len(compression.encode("float32", model, rng))
+    values = (rng.standard_t(5, model.manifest.size) * 1e-3).astype(np.float32)
+    for name in sorted({*CHOICES, "lowrank", "randk", "int4", "bfloat16", "float16", "float32"} & {*NAMES}):
+        payload = compression.encode(name, Parameters(model.manifest, values), rng)
+        assert len(payload) <= update_size(name, size), name
+
+
+def test_what_the_device_chooses_is_counted_as_the_smallest() -> None:
+    assert update_size("auto", MODEL) == update_size(CHOICES[-1], MODEL)
