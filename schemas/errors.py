@@ -4,7 +4,6 @@
     |-- SettingsError     a setting is missing, malformed or contradicts another      (exit 2)
     |-- DataError         recordings are missing, empty or of the wrong kind           (exit 3)
     |-- PlanError         a plan is malformed, outside the allow-list or over a bound  (exit 4)
-    |-- ModelError        a device's model is not the one it should be: fetched anew
     |-- LinkError         the broker can't be used                                     (exit 5)
     |   |-- BrokerUnreachable   nothing answers there
     |   |-- BrokerRefused       it answers, and refuses us
@@ -12,7 +11,8 @@
     |-- FederationError   the broker works, the federation doesn't: no device came   (exit 6)
     |   `-- Superseded          another coordinator serves it
     |-- StateError        the state directory can't be read or written                 (exit 7)
-    |   `-- DiskFull            it takes no more for now; the same write may succeed later
+    |   |-- DiskFull            it takes no more for now; the same write may succeed later
+    |   `-- ModelError          a device's model is not the one it should be: fetched anew
     |-- TrainingError     training went wrong in the numbers: a loss that isn't finite (exit 8)
     `-- WireError         bytes from outside are not what the protocol allows
 
@@ -46,10 +46,6 @@ class PlanError(FedbeatError):
     """A plan is malformed, uses an operation outside the allow-list, or is over a bound."""
 
     exit_code = 4
-
-
-class ModelError(FedbeatError):
-    """A device's model is not the one it should be; it never reaches a user, since the device fetches it anew."""
 
 
 class LinkError(FedbeatError):
@@ -91,6 +87,10 @@ class DiskFull(StateError):
 
     Nothing of what was to be written is kept, and all that was written before is. The same may succeed later.
     """
+
+
+class ModelError(StateError):
+    """A device's model is not the one it should be; it never reaches a user, since the device fetches it anew."""
 
 
 class TrainingError(FedbeatError):

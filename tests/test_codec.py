@@ -161,6 +161,8 @@ JSON_SAMPLES: dict[Kind, Message] = {
         ),
         heartbeat_s=10.0,
         progress=0.5,
+        codec="topk",
+        budget_left=0.25,
         detail="hot",
     ),
     Kind.COMMAND: Command(command="pause", reason="maintenance"),

@@ -246,7 +246,7 @@ def a_restart_trains_again(patch: pytest.MonkeyPatch) -> None:
 
 
 def an_update_is_sent_before_it_is_on_disk(patch: pytest.MonkeyPatch) -> None:
-    def hasty(one: Outbox, parcel: Parcel, blob: bytes, _running_s: float) -> None:
+    def hasty(one: Outbox, parcel: Parcel, blob: bytes, *_: object) -> None:
         one._newest = (parcel.ticket, blob)
 
     patch.setattr(Outbox, "put", hasty)
