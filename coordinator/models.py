@@ -34,6 +34,8 @@ RESIDUAL: Final = "downlink/residual"
 STEP: Final = "downlink/step"  # its bytes, as an array of them
 _NAME: Final = re.compile(r"^v(\d{9})\.safetensors$")
 _TEMPORARY: Final = ".part"
+_UNFINISHED: Final = ".tmp"  # how safetensors begins the name of a file it has not finished
+_OS_ERROR: Final = re.compile(r"\(os error (\d+)\)")
 _NO_STEP: Final = hashlib.sha256().hexdigest()
 REFUSED: Final = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO})  # a write that may succeed later
 
@@ -114,8 +116,9 @@ class ModelStore:
         with _disk(self.directory, writing=True):
             for version in self.versions()[:-keep]:
                 self.path(version).unlink()
-            for stray in self.directory.glob(f"*{_TEMPORARY}"):
-                stray.unlink()
+            for pattern in (f"*{_TEMPORARY}", f"{_UNFINISHED}*"):
+                for stray in self.directory.glob(pattern):
+                    stray.unlink()
 
     def export(self, version: int, destination: Path) -> None:
         """Write the model of ``version`` alone, without the optimiser's state, as a safetensors file of its own."""
@@ -137,7 +140,13 @@ def _metadata(checkpoint: Checkpoint, digest: str) -> dict[str, str]:
 
 
 def _state_digest(state: Mapping[str, Flat]) -> str:
-    return Parameters.from_arrays({name: state[name] for name in sorted(state)}).digest()
+    """``Parameters.digest`` of the arrays, without one copy of them all."""
+    hasher = hashlib.sha256()
+    for name in sorted(state):
+        hasher.update(f"{name}\0{','.join(map(str, state[name].shape))}\n".encode())
+    for name in sorted(state):
+        hasher.update(np.ascontiguousarray(state[name], "<f4").data)
+    return hasher.hexdigest()
 
 
 def _write(path: Path, tensors: Mapping[str, Tensor], metadata: dict[str, str]) -> None:
@@ -145,9 +154,8 @@ def _write(path: Path, tensors: Mapping[str, Tensor], metadata: dict[str, str]) 
     temporary = path.with_name(path.name + _TEMPORARY)
     with _disk(path, writing=True):
         try:
-            with temporary.open("wb") as file:
-                file.write(safetensors.numpy.save(dict(tensors), metadata))
-                file.flush()
+            _serialise(temporary, tensors, metadata)
+            with temporary.open("rb") as file:
                 os.fsync(file.fileno())
             temporary.replace(path)
         except OSError:
@@ -158,6 +166,17 @@ def _write(path: Path, tensors: Mapping[str, Tensor], metadata: dict[str, str]) 
             os.fsync(directory)
         finally:
             os.close(directory)
+
+
+def _serialise(path: Path, tensors: Mapping[str, Tensor], metadata: dict[str, str]) -> None:
+    """Straight from the arrays to the file; ``save`` would make three copies of them in memory on the way."""
+    try:
+        safetensors.numpy.save_file(dict(tensors), path, metadata)
+    except safetensors.SafetensorError as error:  # which says an OSError's number in words alone
+        found = _OS_ERROR.search(str(error))
+        if found is None:
+            raise
+        raise OSError(int(found[1]), os.strerror(int(found[1]))) from error
 
 
 def _checkpoint(

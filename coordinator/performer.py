@@ -274,6 +274,7 @@ class Performer:
                 metrics=_concise(metrics),
             )
         )
+        store.put_down()
         if checkpoint.version >= 2:  # noqa: PLR2004  - the version before the last
             self._clear(checkpoint.version - 2, ref.parts)
 

@@ -27,6 +27,7 @@ from schemas.parameters import Parameters
 from schemas.plan import Plan
 
 KEPT_MODELS: Final = 20  # unless told otherwise
+LARGE: Final = 2**20  # parameters of a model that is put down
 ADJUSTABLE: Final = ("rounds", "goal", "quorum", "deadline_s", "evaluate")  # may change while a run goes on
 KEPT_ROUNDS: Final = 2  # whose updates stay in the journal, so that the newest version can be computed again
 PRUNE_BYTES: Final = 64 * 2**20  # of updates deleted at a time, which takes a moment in which nobody is served
@@ -58,6 +59,8 @@ class RunStore:
         self._wall = wall
         self._rule = rule(settings.strategy.name)
         self._folded: Any = None  # the rule's own, or a list of counts
+        self._made: Checkpoint | None = None  # of what was folded, until it is committed
+        self._held: Checkpoint | None = None  # the newest version, where it is in memory
         self._open = ""  # the nonce of the open attempt
         with ExitStack() as opened:
             self.journal = opened.enter_context(Journal(directory / "journal.db"))
@@ -75,7 +78,7 @@ class RunStore:
                 if found.settings != self.settings:
                     self.journal.change_settings(self.settings)
                 self.version = Version(found.model.version, found.model.digest)
-            self.checkpoint = self._models.load(self.version.number, self.version.digest)
+            self._manifest = self.checkpoint.parameters.manifest
             self._found = found
             # Seconds since 1970 are higher than in any state directory before this one, whose devices may still be up.
             self.session = self.journal.next_session(int(wall().timestamp()))
@@ -86,6 +89,18 @@ class RunStore:
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
         self._opened.close()
+
+    @property
+    def checkpoint(self) -> Checkpoint:
+        """The newest version, from disk where it was put down."""
+        if self._held is None:
+            self._held = self._models.load(self.version.number, self.version.digest)
+        return self._held
+
+    def put_down(self) -> None:
+        """Leave the newest version on disk alone until it is asked for, where it is large."""
+        if self._manifest.size > LARGE:
+            self._held = None
 
     def standing(self, now: float) -> tuple[State, Reopened | None]:
         """Where the run stands, and its open attempt where it has one."""
@@ -128,9 +143,9 @@ class RunStore:
 
         What it had accepted before a restart comes one at a time, as it is asked for.
         """
+        settings = self.settings
         train = announcement.task == "train"
-        manifest = self.checkpoint.parameters.manifest
-        self._folded = self._rule.init(manifest, self.settings.strategy, self.settings.max_weight) if train else []
+        self._folded = self._rule.init(self._manifest, settings.strategy, settings.max_weight) if train else []
         self._open = announcement.nonce
         found, self._found = self._found, None
         if found is None or found.round is None or found.round.nonce != announcement.nonce:
@@ -163,23 +178,40 @@ class RunStore:
 
     def commit_training(self, ticket: Ticket, summary: RoundSummary) -> Version:
         """Make the next version of what was folded, and commit it."""
-        old, strategy = self.checkpoint, self.settings.strategy
-        delta = self._rule.finish(self._folded)
-        moments, target = self._rule.apply(
-            old.moments, downlink.intended(old.parameters, old.residual), delta, strategy
-        )
-        if not target.is_finite():
-            raise FederationError(
-                f"round {ticket.round} drove the model to values that are not finite: lower the learning rates, "
-                f"and start over from version {old.version}"
-            )
-        out = self._publishable(ticket, target)
-        new = Checkpoint(old.run, old.version + 1, self.version.digest, out.parameters, moments, out.residual, out.step)
+        if self._made is None:
+            self._made = self._make(ticket)
+        new = self._made
         digest = self._models.save(new)
         model = ModelVersion(new.run, new.version, digest, new.previous)
         self.journal.commit_round(ticket.nonce, summary, model, self._now())
-        self.checkpoint, self.version, self._folded = new, Version(new.version, digest), None
+        self._held, self._made, self.version = new, None, Version(new.version, digest)
         return self.version
+
+    def _make(self, ticket: Ticket) -> Checkpoint:
+        """The next version. Whatever is as large as a model is let go of as soon as it has served."""
+        delta = self._rule.finish(self._folded)
+        self._folded = None
+        old, self._held = self.checkpoint, None
+        run, version, published, moments = old.run, old.version, old.parameters, old.moments
+        before = downlink.intended(published, old.residual)
+        del old
+        moments, target = self._rule.apply(moments, before, delta, self.settings.strategy)
+        del before, delta
+        if not target.is_finite():
+            raise FederationError(
+                f"round {ticket.round} drove the model to values that are not finite: lower the learning rates, "
+                f"and start over from version {version}"
+            )
+        codec = self.settings.downlink
+        try:
+            out = downlink.publish(codec, published, target)
+        except WireError as error:
+            raise FederationError(
+                f"round {ticket.round} changed the model by more than the downlink {codec} can say ({error.detail}): "
+                f"lower the learning rates, or use --downlink none, and start over from version {version}"
+            ) from error
+        parts = out.parameters, moments, out.residual, out.step
+        return Checkpoint(run, version + 1, self.version.digest, *parts)
 
     def commit_evaluation(self, ticket: Ticket, summary: RoundSummary) -> Metrics:
         """Add up what devices counted, and commit it as the newest version's scores."""
@@ -218,16 +250,6 @@ class RunStore:
         digest = self._models.save(Checkpoint(settings.run, 0, None, model, moments))
         self.journal.start_run(settings, digest, self._now())
         return Version(0, digest)
-
-    def _publishable(self, ticket: Ticket, target: Parameters) -> downlink.Published:
-        codec, old = self.settings.downlink, self.checkpoint
-        try:
-            return downlink.publish(codec, old.parameters, target)
-        except WireError as error:
-            raise FederationError(
-                f"round {ticket.round} changed the model by more than the downlink {codec} can say ({error.detail}): "
-                f"lower the learning rates, or use --downlink none, and start over from version {old.version}"
-            ) from error
 
     def _now(self) -> str:
         return self._wall().isoformat(timespec="seconds")
