@@ -76,7 +76,7 @@ def split_weights(_: click.Context, __: click.Parameter, value: str | None) -> o
 @click.option(
     "--codec",
     metavar="NAME",
-    help="of updates: int8, topk, lowrank, ..., or auto: each device's choice (default: int8)",
+    help="of updates: int8, topk, lowrank, ..., or auto: each device's choice (default: int4)",
 )
 @click.option(
     "--downlink",
@@ -95,7 +95,7 @@ def split_weights(_: click.Context, __: click.Parameter, value: str | None) -> o
 @click.option("--part-size", type=int, metavar="BYTES", help="largest payload of one message (default: 120000)")
 @click.option("--state", type=PATH, help="directory of journal and models")
 @click.option("--keep-models", type=int, metavar="N", help="newest versions kept on disk for export (default: 20)")
-@click.option("--room", type=int, metavar="MB", help="unfinished updates kept on disk at once (default: 256)")
+@click.option("--room", type=int, metavar="MB", help="unfinished updates kept on disk at once (default: 1024)")
 @click.option("--heartbeat", type=float, metavar="S", help="seconds between status messages (default: 30)")
 @click.option("--fresh", is_flag=True, help="set an earlier run in the state directory aside and start over")
 @click.option("--virtual", type=int, metavar="M", help="start M virtual devices, and a broker unless --broker is given")

@@ -35,7 +35,7 @@ class CoordinatorSettings(LinkSettings):
     max_staleness: Annotated[int, Field(ge=1, le=1000)] | None = Field(
         None, description="rounds overlap: take updates up to so many versions old, --goal of them a version"
     )
-    codec: str = Field("int8", description="how updates are compressed")
+    codec: str = Field("int4", description="how updates are compressed")
     downlink: str = Field("int4", description="how the steps from model to model are compressed; none: no steps")
     evaluate: bool = Field(True, description="have devices evaluate each new model on held-out data")
     strategy: dict[str, Any] = Field(default_factory=dict, description="table: name, weighting, learning_rate, ...")
@@ -45,7 +45,7 @@ class CoordinatorSettings(LinkSettings):
     max_weight: Annotated[int, Field(ge=1, le=2**20)] = Field(100_000, description="examples one device can count for")
     state: Path = Field(Path("state/coordinator"), description="directory of the journal and the models")
     keep_models: Annotated[int, Field(ge=2, le=1_000_000)] = Field(20, description="newest versions kept on disk")
-    room: Annotated[int, Field(ge=1, le=1_000_000)] = Field(256, description="MB of unfinished updates kept on disk")
+    room: Annotated[int, Field(ge=1, le=1_000_000)] = Field(1024, description="MB of unfinished updates kept on disk")
     heartbeat: Annotated[float, Field(ge=0.1, le=3600)] = Field(30.0, description="seconds between status messages")
     virtual: Annotated[int, Field(ge=0, le=10_000)] = Field(0, description="virtual devices to start beside it")
     data: str = Field("", description="recordings of the virtual devices: a path, 'watch' or 'sklearn-digits'")

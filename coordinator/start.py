@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import ctypes
 import os
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from dataclasses import replace
 from importlib.metadata import version
 from pathlib import Path
@@ -28,6 +29,8 @@ from schemas.topics import Topics
 
 BUNDLED_DATA = {"watch": "watch", "digits": "sklearn-digits"}  # what virtual devices train on unless told
 
+M_MMAP_THRESHOLD = -3  # as <malloc.h> has it
+
 SESSION_S = 3600  # how long the broker keeps updates for a coordinator that is away
 WINDOW = 65_535  # of messages kept for us, which must not hide the status we look for; we throw them away meanwhile
 
@@ -37,6 +40,7 @@ def start(settings: CoordinatorSettings, *, fresh: bool) -> int:
 
     Raises any ``FedbeatError``.
     """
+    _return_large_memory()
     settings = with_defaults(settings)
     plan, model = resolve(settings)
     settings = with_data(settings, plan)
@@ -87,6 +91,15 @@ def start(settings: CoordinatorSettings, *, fresh: bool) -> int:
         notifier.ready()
         service.run()
     return 0
+
+
+def _return_large_memory() -> None:
+    """Have glibc map arrays of a megabyte and more, and unmap them when they are freed.
+
+    By itself it raises that bound to the largest array it has seen freed, and keeps holes as large as several models.
+    """
+    with suppress(OSError, AttributeError):  # another C library
+        ctypes.CDLL(None).mallopt(M_MMAP_THRESHOLD, 2**20)
 
 
 def with_defaults(settings: CoordinatorSettings) -> CoordinatorSettings:
