@@ -1,7 +1,7 @@
 """Seconds a round costs without training: the same bytes and the same programs, devices that answer at once.
 
-    python benchmarks/round.py                      # 1 and 20 MB models, 2, 10 and 50 devices, float32 and int8
-    python benchmarks/round.py --mb 1 --devices 10 --codec int8
+    python benchmarks/round.py                      # 1 and 20 MB models, 2, 10 and 50 devices, float32 and int4
+    python benchmarks/round.py --mb 1 --devices 10 --codec int4
 
 Runs mosquitto, ``coordinator start`` and processes of real device agents, whose trainer has its answer ready. A
 round's time is from one commit to the next, downloads of the new model included. The coordinator's state is on disk,
@@ -196,7 +196,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--mb", type=float, nargs="*", default=[1.0, 20.0])
     parser.add_argument("--devices", type=int, nargs="*", default=[2, 10, 50])
-    parser.add_argument("--codec", nargs="*", default=["float32", "int8"])
+    parser.add_argument("--codec", nargs="*", default=["float32", "int4"])
     parser.add_argument("--rounds", type=int, default=6)
     parser.add_argument("--be-the-fleet", nargs=3, help=argparse.SUPPRESS)
     given = parser.parse_args()

@@ -19,11 +19,10 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final
+from typing import BinaryIO, Final
 
 import numpy as np
 import safetensors
-import safetensors.numpy
 from numpy.typing import NDArray
 
 from schemas.errors import DiskFull, StateError, WireError
@@ -34,8 +33,6 @@ RESIDUAL: Final = "downlink/residual"
 STEP: Final = "downlink/step"  # its bytes, as an array of them
 _NAME: Final = re.compile(r"^v(\d{9})\.safetensors$")
 _TEMPORARY: Final = ".part"
-_UNFINISHED: Final = ".tmp"  # how safetensors begins the name of a file it has not finished
-_OS_ERROR: Final = re.compile(r"\(os error (\d+)\)")
 _NO_STEP: Final = hashlib.sha256().hexdigest()
 REFUSED: Final = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO})  # a write that may succeed later
 
@@ -116,9 +113,8 @@ class ModelStore:
         with _disk(self.directory, writing=True):
             for version in self.versions()[:-keep]:
                 self.path(version).unlink()
-            for pattern in (f"*{_TEMPORARY}", f"{_UNFINISHED}*"):
-                for stray in self.directory.glob(pattern):
-                    stray.unlink()
+            for stray in self.directory.glob(f"*{_TEMPORARY}"):
+                stray.unlink()
 
     def export(self, version: int, destination: Path) -> None:
         """Write the model of ``version`` alone, without the optimiser's state, as a safetensors file of its own."""
@@ -154,8 +150,9 @@ def _write(path: Path, tensors: Mapping[str, Tensor], metadata: dict[str, str]) 
     temporary = path.with_name(path.name + _TEMPORARY)
     with _disk(path, writing=True):
         try:
-            _serialise(temporary, tensors, metadata)
-            with temporary.open("rb") as file:
+            with temporary.open("wb") as file:
+                _serialise(file, tensors, metadata)
+                file.flush()
                 os.fsync(file.fileno())
             temporary.replace(path)
         except OSError:
@@ -168,15 +165,25 @@ def _write(path: Path, tensors: Mapping[str, Tensor], metadata: dict[str, str]) 
             os.close(directory)
 
 
-def _serialise(path: Path, tensors: Mapping[str, Tensor], metadata: dict[str, str]) -> None:
-    """Straight from the arrays to the file; ``save`` would make three copies of them in memory on the way."""
-    try:
-        safetensors.numpy.save_file(dict(tensors), path, metadata)
-    except safetensors.SafetensorError as error:  # which says an OSError's number in words alone
-        found = _OS_ERROR.search(str(error))
-        if found is None:
-            raise
-        raise OSError(int(found[1]), os.strerror(int(found[1]))) from error
+def _serialise(file: BinaryIO, tensors: Mapping[str, Tensor], metadata: dict[str, str]) -> None:
+    """In safetensors' format, straight from the arrays: a header's length, the header, and every array's bytes.
+
+    The library's ``save`` has three copies of all arrays in memory on the way, and its ``save_file`` writes to a file
+    of another name, whose errors have no number. What is written here is read by the library.
+    """
+    header: dict[str, object] = {"__metadata__": metadata}
+    at = 0
+    for name, array in tensors.items():
+        header[name] = {
+            "dtype": "F32" if array.dtype == np.float32 else "U8",
+            "shape": array.shape,
+            "data_offsets": (at, at := at + array.nbytes),
+        }
+    text = json.dumps(header, separators=(",", ":")).encode()
+    text += b" " * (-len(text) % 8)  # so that the arrays are aligned
+    file.write(len(text).to_bytes(8, "little") + text)
+    for array in tensors.values():
+        file.write(np.ascontiguousarray(array, array.dtype.newbyteorder("<")).reshape(-1).view(np.uint8).data)
 
 
 def _checkpoint(
