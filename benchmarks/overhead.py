@@ -75,6 +75,7 @@ def alone(folder: Path, times: int) -> list[float]:
                     stdout=subprocess.PIPE,
                     text=True,
                     env={**os.environ, **_environment(1)},
+                    start_new_session=True,  # as the trainers have, which the kernel may share processors out by
                 )
             )
             for number in range(DEVICES)
