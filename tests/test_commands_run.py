@@ -128,7 +128,7 @@ def test_the_same_command_again_finds_all_rounds_done_and_says_what_goes_on(run:
 
 def test_other_settings_are_refused_with_the_difference(run: Run) -> None:
     done = run.again("--rounds", "2", "--codec", "float16")
-    done.says(2, "codec is int8 there and float16 here", "--fresh")
+    done.says(2, "codec is int4 there and float16 here", "--fresh")
     other = finished(*COORDINATOR, "start", "--virtual", "2", "--plan", "digits", "--state", "state", cwd=run.home)
     other.says(2, "plan is watch (", ") there and digits (", "--fresh")
     assert "learning_rate" not in other.err

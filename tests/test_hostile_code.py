@@ -49,6 +49,7 @@ METHODS: Final = frozenset(
 EXCEPTIONS: Final = {
     ("edge/sources/watch.py", "import pickle"): "an unpickler that knows classes of our own alone, behind a digest",
     ("coordinator/plan_export.py", "exec_module"): "the operator's own Python file, named on their command line",
+    ("coordinator/start.py", "import ctypes"): "to set malloc's threshold in the C library that is loaded already",
     ("edge/sources/windows.py", "np.load"): "with allow_pickle=False",
 }
 
