@@ -2,10 +2,11 @@
 
 One file for each (run, round, task); another attempt at the same task replaces it. Once a receipt has come, a file
 beside it keeps the header and the outcome, so that a restart within the round doesn't train again; that of the newest
-few stays. Putting an update costs two fsyncs, what it leaves out (``residuals``) none, and settling it none: the
-update's bytes stay until the next one is put, so that after a power cut which loses or tears the receipt the same bytes
-go again, and a duplicate's receipt answers them. But an eviction is the operator's word, which nobody would repeat: it
-costs two.
+few stays. Their headers go into that of the next update as well: a receipt's own bytes are not synced, and a power cut
+may take them after their update has gone. Putting an update costs two fsyncs, what it leaves out (``residuals``) none,
+and settling it none: the update's bytes stay until the next one is put, so that after a power cut which loses or tears
+the receipt the same bytes go again, and a duplicate's receipt answers them. But an eviction is the operator's word,
+which nobody would repeat: it costs two.
 
 An update's age is counted in seconds this device has been running, added up over its starts: no wall clock that jumps
 can make an update old, or young again, and one that lay in a device that was switched off is as new as it was.
@@ -34,8 +35,8 @@ _COUNTED: Final = frozenset({Outcome.ACCEPTED.value, Outcome.DUPLICATE.value})
 _NOTHING: Final = Left()
 
 
-class _Header(Message):
-    """Of one file. ``outcome`` is empty while the update waits for its receipt."""
+class _Entry(Message):
+    """What is known of one update. ``outcome`` is empty while it waits for its receipt."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -51,6 +52,12 @@ class _Header(Message):
     @property
     def ticket(self) -> Ticket:
         return Ticket(self.run, self.round, self.task, self.nonce)
+
+
+class _Header(_Entry):
+    """Of one file. ``answered`` are the newest updates before it that had their receipt."""
+
+    answered: Annotated[tuple[_Entry, ...], Field(max_length=REMEMBERED)] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,6 +91,10 @@ class Outbox:
         for path, header in self._read_all(_UPDATE).items():
             if path not in found or found[path].ticket != header.ticket:
                 found[path] = header
+        for entry in [entry for header in found.values() for entry in header.answered]:
+            known = found.get(self._path(entry.ticket))
+            if known is None or (known.ticket == entry.ticket and not known.outcome):
+                found[self._path(entry.ticket)] = _Header.model_validate(entry.model_dump())
         self._headers = dict(sorted(found.items(), key=lambda one: one[1].sequence))  # by the update's path
         self._spent = {path for path, header in found.items() if header.outcome}  # whose bytes may still be there
 
@@ -114,6 +125,7 @@ class Outbox:
             nonce=ticket.nonce,
             blob=parcel.ref,
             running_s=running_s,
+            answered=tuple(_Entry.model_validate(one.model_dump(exclude={"answered"})) for one in self._answered()),
         )
         digest = parcel.ref.digest
         for spent in self._spent:
@@ -167,7 +179,7 @@ class Outbox:
         header = self._headers.get(path)
         if header is None or header.ticket != ticket:
             return
-        self._headers[path] = header = header.model_copy(update={"outcome": outcome})
+        self._headers[path] = header = header.model_copy(update={"outcome": outcome, "answered": ()})
         self._spent.add(path)
         # On a full disk there may be no receipt: a restart then sends the update again, and is told the same.
         with contextlib.suppress(StateError):
@@ -179,6 +191,10 @@ class Outbox:
             files.remove(old.with_suffix(_RECEIPT))
             self._spent.discard(old)
             del self._headers[old]
+
+    def _answered(self) -> list[_Header]:
+        """The newest few that had their receipt, oldest first."""
+        return [one for one in self._headers.values() if one.outcome][-REMEMBERED:]
 
     def _drop_residuals(self, ticket: Ticket) -> None:
         """All but the one that the update for ``ticket`` carries, and that is in use again where it is refused."""

@@ -66,6 +66,24 @@ def test_must_33_no_power_cut_brings_an_evicted_update_back(tmp_path: Path) -> N
         assert (contents.parcels, contents.settled) == ((), (ticket(),))
 
 
+def test_invariant_08_no_power_cut_makes_a_device_forget_what_it_has_answered(tmp_path: Path) -> None:
+    """An update goes when the next is put; its receipt may be torn. Seen to fail without ``_Header.answered``."""
+    for seed in range(20):
+        disks = Disks(tmp_path)
+        disk = disks.add(Disk(tmp_path / f"before.{seed}", {}, random.Random(seed)))  # noqa: S311  - no secret
+        with disks.patched():
+            outbox = Outbox(disk.root / "outbox", print)
+            for number in (1, 2, 3):
+                put(outbox, ticket(number))
+                outbox.settle(ticket(number), "accepted")
+            put(outbox, ticket(4))
+            after = Disk(tmp_path / f"after.{seed}", disk.left(power_cut=True), disk.draw)
+        contents = Outbox(after.root / "outbox", print).contents()
+        assert contents.settled == (ticket(1), ticket(2), ticket(3))
+        assert [parcel.ticket for parcel in contents.parcels] == [ticket(4)]
+        assert contents.last_round == 3
+
+
 def test_a_settled_update_leaves_its_ticket_and_its_bytes_only_until_the_next(reopen: Reopen, tmp_path: Path) -> None:
     outbox, _ = reopen()
     put(outbox, ticket(), bytes(50_000))
