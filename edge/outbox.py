@@ -88,10 +88,11 @@ class Outbox:
         self._residuals = Residuals(directory, report)
         self._newest: tuple[Ticket, bytes] | None = None  # about to be sent, once: not read back from a slow card
         found = self._read_all(_RECEIPT)
-        for path, header in self._read_all(_UPDATE).items():
+        updates = self._read_all(_UPDATE)
+        for path, header in updates.items():
             if path not in found or found[path].ticket != header.ticket:
                 found[path] = header
-        for entry in [entry for header in found.values() for entry in header.answered]:
+        for entry in [entry for header in updates.values() for entry in header.answered]:
             known = found.get(self._path(entry.ticket))
             if known is None or (known.ticket == entry.ticket and not known.outcome):
                 found[self._path(entry.ticket)] = _Header.model_validate(entry.model_dump())

@@ -84,6 +84,23 @@ def test_invariant_08_no_power_cut_makes_a_device_forget_what_it_has_answered(tm
         assert contents.last_round == 3
 
 
+def test_invariant_08_a_restart_between_two_power_cuts_forgets_nothing_either(tmp_path: Path) -> None:
+    """Seen to fail where an update that has its own receipt was not asked what had been answered before it."""
+    for seed in range(20):
+        disks = Disks(tmp_path)
+        disk = disks.add(Disk(tmp_path / f"first.{seed}", {}, random.Random(seed)))  # noqa: S311  - no secret
+        with disks.patched():
+            outbox = Outbox(disk.root / "outbox", print)
+            for number in (1, 2):
+                put(outbox, ticket(number))
+                outbox.settle(ticket(number), "accepted")
+            put(outbox, ticket(3))
+            after = Disk(tmp_path / f"second.{seed}", disk.left(power_cut=True), disk.draw)
+        outbox = Outbox(after.root / "outbox", print)
+        outbox.settle(ticket(3), "accepted")
+        assert Outbox(after.root / "outbox", print).contents().settled == (ticket(1), ticket(2), ticket(3))
+
+
 def test_a_settled_update_leaves_its_ticket_and_its_bytes_only_until_the_next(reopen: Reopen, tmp_path: Path) -> None:
     outbox, _ = reopen()
     put(outbox, ticket(), bytes(50_000))
