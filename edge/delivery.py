@@ -13,6 +13,7 @@ from typing import Final
 
 from edge import events as ev
 from edge import thrift
+from edge.answered import remembered
 from edge.events import Effect, Parcel, Ticket
 from edge.participation_state import Pending, Rest, State, Step
 from schemas.messages import Outcome, Phase, Receipt, Task
@@ -21,7 +22,6 @@ RESEND_S: Final = 30.0
 LONGEST_RESEND_S: Final = 3600.0
 LONGEST_REST_S: Final = 3600.0
 OUTBOX: Final = 8  # updates kept
-SETTLED: Final = 16  # tickets remembered
 AGE_S: Final = 3600.0  # between two records of how long the device has been running
 
 _COUNTED: Final = frozenset({Outcome.ACCEPTED, Outcome.DUPLICATE})
@@ -82,7 +82,7 @@ def forget(state: State, pending: Pending, outcome: str) -> Step:
 
 def settled(state: State, ticket: Ticket) -> State:
     """No answer to ``ticket`` is wanted any more."""
-    return replace(state, settled=(*state.settled, ticket)[-SETTLED:])
+    return replace(state, settled=remembered((*state.settled, ticket)))
 
 
 def rests(state: State, ticket: Ticket) -> bool:

@@ -1,9 +1,9 @@
 """Updates on disk until the coordinator's receipt, so that a power cut costs no training and the same bytes go again.
 
 One file for each (run, round, task); another attempt at the same task replaces it. Once a receipt has come, a file
-beside it keeps the header and the outcome, so that a restart within the round doesn't train again; that of the newest
-few stays. Their headers go into that of the next update as well: a receipt's own bytes are not synced, and a power cut
-may take them after their update has gone. Putting an update costs two fsyncs, what it leaves out (``residuals``) none,
+beside it keeps the ticket and the outcome, so that a restart within the round doesn't train again; a few stay
+(``answered``). They go into the next update's header as well: a receipt's own bytes are not synced, and a power cut may
+take them after their update has gone. Putting an update costs two fsyncs, what it leaves out (``residuals``) none,
 and settling it none: the update's bytes stay until the next one is put, so that after a power cut which loses or tears
 the receipt the same bytes go again, and a duplicate's receipt answers them. But an eviction is the operator's word,
 which nobody would repeat: it costs two.
@@ -18,25 +18,38 @@ import contextlib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Final
+from typing import Annotated, Final, Literal, NamedTuple, TypeVar
 
 from pydantic import ConfigDict, Field, ValidationError
 
 from edge import files
+from edge.answered import REMEMBERED, remembered
 from edge.events import EVICTED, Parcel, Ticket
 from edge.residuals import Left, Residuals
 from schemas.errors import StateError
-from schemas.messages import BlobRef, Count, Message, Name, Nonce, Outcome, RoundNumber, Task
+from schemas.messages import MAX_PARTS, BlobRef, Count, Digest, Message, Name, Nonce, Outcome, RoundNumber, Task
 
-REMEMBERED: Final = 16  # receipts that stay
 _UPDATE: Final = ".update"
 _RECEIPT: Final = ".receipt"
 _COUNTED: Final = frozenset({Outcome.ACCEPTED.value, Outcome.DUPLICATE.value})
 _NOTHING: Final = Left()
+_AnyEntry = TypeVar("_AnyEntry", bound="_Entry")
+
+
+class _Row(NamedTuple):
+    """An ``_Entry`` as the next update's header carries it: sixteen of them are to cost little."""
+
+    sequence: Count
+    run: Name
+    round: RoundNumber
+    task: Task
+    nonce: Nonce
+    digest: Digest | Literal[""]
+    outcome: str
 
 
 class _Entry(Message):
-    """What is known of one update. ``outcome`` is empty while it waits for its receipt."""
+    """What stays of an update. ``outcome`` is empty while it waits for its receipt."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -45,19 +58,30 @@ class _Entry(Message):
     round: RoundNumber
     task: Task
     nonce: Nonce
-    blob: BlobRef
-    running_s: Annotated[float, Field(ge=0)] = 0.0  # for how long the device had been running then
+    digest: Digest | Literal[""]  # of its bytes; empty where a power cut took the receipt and nothing was left out
     outcome: str = ""
 
     @property
     def ticket(self) -> Ticket:
         return Ticket(self.run, self.round, self.task, self.nonce)
 
+    def row(self, *, named: bool) -> _Row:
+        digest = self.digest if named else ""
+        return _Row(self.sequence, self.run, self.round, self.task, self.nonce, digest, self.outcome)
+
 
 class _Header(_Entry):
-    """Of one file. ``answered`` are the newest updates before it that had their receipt."""
+    """Of an update's file. ``answered`` are the updates before it that had their receipt."""
 
-    answered: Annotated[tuple[_Entry, ...], Field(max_length=REMEMBERED)] = ()
+    digest: Digest
+    size: Annotated[int, Field(ge=1)]  # bytes
+    parts: Annotated[int, Field(ge=1, le=MAX_PARTS)]
+    running_s: Annotated[float, Field(ge=0)] = 0.0  # for how long the device had been running then
+    answered: Annotated[tuple[_Row, ...], Field(max_length=REMEMBERED)] = ()
+
+    @property
+    def parcel(self) -> Parcel:
+        return Parcel(self.ticket, BlobRef(digest=self.digest, size=self.size, parts=self.parts))
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,26 +111,28 @@ class Outbox:
         self._durable = durable
         self._residuals = Residuals(directory, report)
         self._newest: tuple[Ticket, bytes] | None = None  # about to be sent, once: not read back from a slow card
-        found = self._read_all(_RECEIPT)
-        updates = self._read_all(_UPDATE)
+        found: dict[Path, _Entry] = {**self._read_all(_RECEIPT, _Entry)}
+        updates = self._read_all(_UPDATE, _Header)
         for path, header in updates.items():
             if path not in found or found[path].ticket != header.ticket:
                 found[path] = header
-        for entry in [entry for header in updates.values() for entry in header.answered]:
+        for row in [row for header in updates.values() for row in header.answered]:
+            entry = _Entry.model_validate(row._asdict())
             known = found.get(self._path(entry.ticket))
             if known is None or (known.ticket == entry.ticket and not known.outcome):
-                found[self._path(entry.ticket)] = _Header.model_validate(entry.model_dump())
-        self._headers = dict(sorted(found.items(), key=lambda one: one[1].sequence))  # by the update's path
-        self._spent = {path for path, header in found.items() if header.outcome}  # whose bytes may still be there
+                found[self._path(entry.ticket)] = entry
+        self._entries = dict(sorted(found.items(), key=lambda one: one[1].sequence))  # by the update's path
+        self._spent = {path for path, entry in found.items() if entry.outcome}  # whose bytes may still be there
 
     def contents(self, running_s: float = 0.0) -> Contents:
         """What is there now, the device having been running for so long."""
-        headers = self._headers.values()
-        rounds = [one.round for one in headers if one.task == "train" and one.outcome in _COUNTED]
+        entries = self._entries.values()
+        waiting = [one for one in entries if isinstance(one, _Header) and not one.outcome]
+        rounds = [one.round for one in entries if one.task == "train" and one.outcome in _COUNTED]
         return Contents(
-            parcels=tuple(Parcel(one.ticket, one.blob) for one in headers if not one.outcome),
-            ages={one.ticket: max(0.0, running_s - one.running_s) for one in headers if not one.outcome},
-            settled=tuple(one.ticket for one in headers if one.outcome)[-REMEMBERED:],  # a crash may have left one more
+            parcels=tuple(one.parcel for one in waiting),
+            ages={one.ticket: max(0.0, running_s - one.running_s) for one in waiting},
+            settled=remembered(one.ticket for one in entries if one.outcome),  # a crash may have left one more
             last_round=rounds[-1] if rounds else None,
         )
 
@@ -117,16 +143,18 @@ class Outbox:
         without it not at all.
         """
         ticket, path = parcel.ticket, self._path(parcel.ticket)
-        sequence = 1 + max((header.sequence for header in self._headers.values()), default=0)
+        sequence = 1 + max((entry.sequence for entry in self._entries.values()), default=0)
         header = _Header(
             sequence=sequence,
             run=ticket.run,
             round=ticket.round,
             task=ticket.task,
             nonce=ticket.nonce,
-            blob=parcel.ref,
+            digest=parcel.ref.digest,
+            size=parcel.ref.size,
+            parts=parcel.ref.parts,
             running_s=running_s,
-            answered=tuple(_Entry.model_validate(one.model_dump(exclude={"answered"})) for one in self._answered()),
+            answered=self._answered(),
         )
         digest = parcel.ref.digest
         for spent in self._spent:
@@ -143,9 +171,9 @@ class Outbox:
                 raise
             self._drop_residuals(ticket)  # the update may have the room of what it leaves out
             files.write(path, header.model_dump(mode="json"), blob, durable=self._durable, digest=digest)
-        if self._headers.pop(path, None) is not None:
+        if self._entries.pop(path, None) is not None:
             files.remove(path.with_suffix(_RECEIPT))  # of an earlier attempt
-        self._headers[path] = header
+        self._entries[path] = header
         self._newest = (ticket, blob)
 
     def blob(self, ticket: Ticket) -> bytes | None:
@@ -157,13 +185,13 @@ class Outbox:
         try:
             record = files.read(path)
         except files.Damaged:
-            self._headers.pop(path, None)
+            self._entries.pop(path, None)
             self._report(files.set_aside(path))
             return None
         except StateError as error:
             self._report(str(error))
             return None
-        known = self._headers.get(path)
+        known = self._entries.get(path)
         if record is None or known is None or known.ticket != ticket or known.outcome:
             return None
         return record.payload
@@ -171,57 +199,60 @@ class Outbox:
     def residual(self, ticket: Ticket, plan: str) -> bytes:
         """What the update for ``ticket`` is to carry of what earlier ones left out; empty where there is nothing."""
         before = self._counting(ticket)
-        return b"" if before is None else self._residuals.read(before.ticket, before.blob.digest, plan)
+        return b"" if before is None else self._residuals.read(before.ticket, before.digest, plan)
 
     def settle(self, ticket: Ticket, outcome: str) -> None:
         """Note that an update ended with ``outcome``; nothing where another attempt has its place."""
         path = self._path(ticket)
         self._newest = None
-        header = self._headers.get(path)
-        if header is None or header.ticket != ticket:
+        known = self._entries.get(path)
+        if known is None or known.ticket != ticket:
             return
-        self._headers[path] = header = header.model_copy(update={"outcome": outcome, "answered": ()})
+        entry = _Entry.model_validate(known.row(named=True)._asdict() | {"outcome": outcome})
+        self._entries[path] = entry
         self._spent.add(path)
         # On a full disk there may be no receipt: a restart then sends the update again, and is told the same.
         with contextlib.suppress(StateError):
             durable = self._durable and outcome == EVICTED
-            files.write(path.with_suffix(_RECEIPT), header.model_dump(mode="json"), durable=durable)
-        settled = [one for one, known in self._headers.items() if known.outcome]
-        for old in settled[:-REMEMBERED]:
+            files.write(path.with_suffix(_RECEIPT), entry.model_dump(mode="json"), durable=durable)
+        answered = {old: one.ticket for old, one in self._entries.items() if one.outcome}
+        kept = remembered(answered.values())
+        for old in [old for old, one in answered.items() if one not in kept]:
             files.remove(old)
             files.remove(old.with_suffix(_RECEIPT))
             self._spent.discard(old)
-            del self._headers[old]
+            del self._entries[old]
 
-    def _answered(self) -> list[_Header]:
-        """The newest few that had their receipt, oldest first."""
-        return [one for one in self._headers.values() if one.outcome][-REMEMBERED:]
+    def _answered(self) -> tuple[_Row, ...]:
+        """Those that had their receipt, oldest first. An update is named by its digest where it has left something."""
+        entries = {one.ticket: one for one in self._entries.values() if one.outcome}
+        return tuple(entries[ticket].row(named=self._residuals.has(ticket)) for ticket in remembered(entries))
 
     def _drop_residuals(self, ticket: Ticket) -> None:
         """All but the one that the update for ``ticket`` carries, and that is in use again where it is refused."""
         before = self._counting(ticket)
         self._residuals.drop_all_but(*(() if before is None else (before.ticket,)))
 
-    def _counting(self, ticket: Ticket) -> _Header | None:
+    def _counting(self, ticket: Ticket) -> _Entry | None:
         """The newest update of earlier rounds of the run that was counted or may be; what others carried is not."""
-        for header in reversed(self._headers.values()):
-            earlier = (header.run, header.task) == (ticket.run, "train") and header.round < ticket.round
-            if earlier and header.outcome in {"", *_COUNTED}:
-                return header
+        for entry in reversed(self._entries.values()):
+            earlier = (entry.run, entry.task) == (ticket.run, "train") and entry.round < ticket.round
+            if earlier and entry.outcome in {"", *_COUNTED}:
+                return entry
         return None
 
     def _path(self, ticket: Ticket) -> Path:
         return self._directory / f"{ticket.run}.{ticket.round}.{ticket.task}{_UPDATE}"
 
-    def _read_all(self, suffix: str) -> dict[Path, _Header]:
-        """The headers of all files of a kind, by their update's path."""
-        headers = [header for path in sorted(self._directory.glob(f"*{suffix}")) if (header := self._read(path))]
-        return {self._path(header.ticket): header for header in headers}
+    def _read_all(self, suffix: str, kind: type[_AnyEntry]) -> dict[Path, _AnyEntry]:
+        """What all files of a kind say, by their update's path."""
+        entries = [entry for path in sorted(self._directory.glob(f"*{suffix}")) if (entry := self._read(path, kind))]
+        return {self._path(entry.ticket): entry for entry in entries}
 
-    def _read(self, path: Path) -> _Header | None:
+    def _read(self, path: Path, kind: type[_AnyEntry]) -> _AnyEntry | None:
         try:
             record = files.read(path)
-            return None if record is None else _Header.model_validate(record.header)
+            return None if record is None else kind.model_validate(record.header)
         except (files.Damaged, ValidationError):
             self._report(files.set_aside(path))
         except StateError as error:

@@ -69,6 +69,10 @@ class Residuals:
         fits = header is not None and (header.update, header.plan) == (update, plan)
         return record.payload if record is not None and fits else b""
 
+    def has(self, ticket: Ticket) -> bool:
+        """Whether the update for ``ticket`` has left something that is here."""
+        return self._path(ticket).exists()
+
     def drop_all_but(self, *tickets: Ticket) -> None:
         """Only these are still of use."""
         kept = {self._path(ticket) for ticket in tickets}

@@ -10,6 +10,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 
 from edge import attempt, delivery, participation, presence, versions
 from edge import events as ev
+from edge.answered import remembered
 from edge.events import Effect, Event, Parcel, Ticket
 from edge.jobs import Failure
 from edge.participation_state import Identity, State
@@ -712,7 +713,7 @@ class Participation(RuleBasedStateMachine):
     def power_cut(self) -> None:
         """All that was on disk comes back, and nothing else."""
         held = pointer(self.model) if self.model >= 0 else None
-        settled = tuple(self.settled[-delivery.SETTLED :])
+        settled = remembered(self.settled)
         self.running.clear()
         self.bench = Bench(
             participation.begin(

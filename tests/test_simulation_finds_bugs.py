@@ -266,7 +266,7 @@ def an_older_model_is_taken(patch: pytest.MonkeyPatch) -> None:
 
 
 def the_outbox_grows(patch: pytest.MonkeyPatch) -> None:
-    patch.setattr(delivery, "SETTLED", 1000)
+    patch.setattr(delivery, "remembered", tuple)
 
 
 @dataclass(frozen=True)
