@@ -32,7 +32,7 @@ def peaks(signal: NDArray[np.float64], *cuts: int) -> NDArray[np.int64]:
     return np.concatenate([detector.feed(band.feed(part)) for part in parts])
 
 
-@settings(max_examples=30)
+@settings(max_examples=30, deadline=None)
 @given(
     st.lists(st.integers(0, 150), min_size=20, max_size=60), st.lists(st.floats(0.35, 1.6), min_size=20, max_size=30)
 )
@@ -44,7 +44,7 @@ def test_live_and_recorded_peaks_are_the_same(cuts: list[int], intervals: list[f
     assert np.array_equal(peaks(signal), peaks(signal, *cuts))
 
 
-@settings(max_examples=30)
+@settings(max_examples=30, deadline=None)
 @given(st.floats(0.35, 1.4), st.integers(0, 1000), st.floats(0.02, 50))
 def test_every_beat_of_a_steady_heart_is_found_in_its_place(interval: float, seed: int, height: float) -> None:
     jitter = np.random.default_rng(seed).normal(scale=0.03, size=int(30 / interval))

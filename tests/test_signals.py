@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
@@ -24,6 +24,7 @@ def pieces(samples: NDArray[np.float64], cuts: list[int]) -> list[NDArray[np.flo
     return np.split(samples, np.minimum(np.cumsum(cuts, dtype=np.int64), len(samples)))
 
 
+@settings(deadline=None)
 @given(RATES, CUTS, st.integers(0, 50))
 def test_the_same_bits_come_out_however_the_signal_is_cut(rate: float, cuts: list[int], seed: int) -> None:
     """Seen to fail with a filter that begins anew at each chunk."""
