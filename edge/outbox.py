@@ -2,11 +2,11 @@
 
 One file for each (run, round, task); another attempt at the same task replaces it. Once a receipt has come, a file
 beside it keeps the ticket and the outcome, so that a restart within the round doesn't train again; a few stay
-(``answered``). They go into the next update's header as well: a receipt's own bytes are not synced, and a power cut may
-take them after their update has gone. Putting an update costs two fsyncs, what it leaves out (``residuals``) none,
-and settling it none: the update's bytes stay until the next one is put, so that after a power cut which loses or tears
-the receipt the same bytes go again, and a duplicate's receipt answers them. But an eviction is the operator's word,
-which nobody would repeat: it costs two.
+(``answered``). They go into the next update's header as well: a receipt's own bytes are not synced, a power cut may
+take them after their update has gone, and another attempt has its file in the same place. Putting an update costs two
+fsyncs, what it leaves out (``residuals``) none, and settling it none: the bytes stay until the next update is put,
+so that after a power cut which loses or tears the receipt the same bytes go again, and a duplicate's receipt answers
+them. But an eviction is the operator's word, which nobody would repeat: it costs two.
 
 An update's age is counted in seconds this device has been running, added up over its starts: no wall clock that jumps
 can make an update old, or young again, and one that lay in a device that was switched off is as new as it was.
@@ -111,18 +111,12 @@ class Outbox:
         self._durable = durable
         self._residuals = Residuals(directory, report)
         self._newest: tuple[Ticket, bytes] | None = None  # about to be sent, once: not read back from a slow card
-        found: dict[Path, _Entry] = {**self._read_all(_RECEIPT, _Entry)}
         updates = self._read_all(_UPDATE, _Header)
-        for path, header in updates.items():
-            if path not in found or found[path].ticket != header.ticket:
-                found[path] = header
-        for row in [row for header in updates.values() for row in header.answered]:
-            entry = _Entry.model_validate(row._asdict())
-            known = found.get(self._path(entry.ticket))
-            if known is None or (known.ticket == entry.ticket and not known.outcome):
-                found[self._path(entry.ticket)] = entry
-        self._entries = dict(sorted(found.items(), key=lambda one: one[1].sequence))  # by the update's path
-        self._spent = {path for path, entry in found.items() if entry.outcome}  # whose bytes may still be there
+        found: dict[Ticket, _Entry] = {header.ticket: header for header in updates}
+        rows = [_Entry.model_validate(row._asdict()) for header in updates for row in header.answered]
+        found |= {entry.ticket: entry for entry in (*rows, *self._read_all(_RECEIPT, _Entry))}
+        self._entries = dict(sorted(found.items(), key=lambda one: one[1].sequence))
+        self._spent = {ticket for ticket, entry in self._entries.items() if entry.outcome}  # their bytes may be there
 
     def contents(self, running_s: float = 0.0) -> Contents:
         """What is there now, the device having been running for so long."""
@@ -142,7 +136,7 @@ class Outbox:
         What it ``left`` out is kept too, before it and where there is room: with the update it is in use at once, and
         without it not at all.
         """
-        ticket, path = parcel.ticket, self._path(parcel.ticket)
+        ticket = parcel.ticket
         sequence = 1 + max((entry.sequence for entry in self._entries.values()), default=0)
         header = _Header(
             sequence=sequence,
@@ -156,24 +150,21 @@ class Outbox:
             running_s=running_s,
             answered=self._answered(),
         )
-        digest = parcel.ref.digest
-        for spent in self._spent:
-            files.remove(spent)
-        self._spent.clear()
         if ticket.task == "train":
             self._drop_residuals(ticket)
         if left.residual:
-            self._residuals.keep(ticket, digest, left)
+            self._residuals.keep(ticket, header.digest, left)
         try:
-            files.write(path, header.model_dump(mode="json"), blob, durable=self._durable, digest=digest)
+            self._write(header, blob)
         except StateError:
             if not left.residual:
                 raise
             self._drop_residuals(ticket)  # the update may have the room of what it leaves out
-            files.write(path, header.model_dump(mode="json"), blob, durable=self._durable, digest=digest)
-        if self._entries.pop(path, None) is not None:
-            files.remove(path.with_suffix(_RECEIPT))  # of an earlier attempt
-        self._entries[path] = header
+            self._write(header, blob)
+        self._drop_spent(but=ticket)
+        for old in [old for old, one in self._entries.items() if self._same_task(old, ticket) and not one.outcome]:
+            del self._entries[old]  # an earlier attempt
+        self._entries[ticket] = header
         self._newest = (ticket, blob)
 
     def blob(self, ticket: Ticket) -> bytes | None:
@@ -185,14 +176,14 @@ class Outbox:
         try:
             record = files.read(path)
         except files.Damaged:
-            self._entries.pop(path, None)
+            self._entries.pop(ticket, None)
             self._report(files.set_aside(path))
             return None
         except StateError as error:
             self._report(str(error))
             return None
-        known = self._entries.get(path)
-        if record is None or known is None or known.ticket != ticket or known.outcome:
+        known = self._entries.get(ticket)
+        if record is None or known is None or known.outcome:
             return None
         return record.payload
 
@@ -203,25 +194,51 @@ class Outbox:
 
     def settle(self, ticket: Ticket, outcome: str) -> None:
         """Note that an update ended with ``outcome``; nothing where another attempt has its place."""
-        path = self._path(ticket)
         self._newest = None
-        known = self._entries.get(path)
-        if known is None or known.ticket != ticket:
+        known = self._entries.get(ticket)
+        if known is None:
             return
-        entry = _Entry.model_validate(known.row(named=True)._asdict() | {"outcome": outcome})
-        self._entries[path] = entry
-        self._spent.add(path)
+        self._entries[ticket] = entry = _Entry.model_validate(known.row(named=True)._asdict() | {"outcome": outcome})
+        self._spent.add(ticket)
         # On a full disk there may be no receipt: a restart then sends the update again, and is told the same.
         with contextlib.suppress(StateError):
-            durable = self._durable and outcome == EVICTED
-            files.write(path.with_suffix(_RECEIPT), entry.model_dump(mode="json"), durable=durable)
-        answered = {old: one.ticket for old, one in self._entries.items() if one.outcome}
-        kept = remembered(answered.values())
-        for old in [old for old, one in answered.items() if one not in kept]:
-            files.remove(old)
-            files.remove(old.with_suffix(_RECEIPT))
-            self._spent.discard(old)
+            self._write_receipt(entry, durable=self._durable and outcome == EVICTED)
+        answered = [old for old, one in self._entries.items() if one.outcome]
+        for old in set(answered) - set(remembered(answered)):
             del self._entries[old]
+            self._spent.discard(old)
+            if not any(self._same_task(one, old) for one in self._entries):
+                files.remove(self._path(old))
+                files.remove(self._path(old).with_suffix(_RECEIPT))
+
+    def _write(self, header: _Header, blob: bytes) -> None:
+        """Write an update, in the room of spent ones where there is no other."""
+        path, fields = self._path(header.ticket), header.model_dump(mode="json")
+        try:
+            files.write(path, fields, blob, durable=self._durable, digest=header.digest)
+        except StateError:
+            if not self._spent:
+                raise
+            spent = [self._entries[ticket] for ticket in self._spent]
+            self._drop_spent()
+            try:
+                files.write(path, fields, blob, durable=self._durable, digest=header.digest)
+            except StateError:
+                for entry in spent:  # whose receipts may have had no room before
+                    with contextlib.suppress(StateError):
+                        self._write_receipt(entry, durable=False)
+                raise
+
+    def _drop_spent(self, but: Ticket | None = None) -> None:
+        """Remove the bytes of updates that had their receipt; those for ``but`` are another attempt's by now."""
+        for ticket in self._spent:
+            if but is None or not self._same_task(ticket, but):
+                files.remove(self._path(ticket))
+        self._spent.clear()
+
+    def _write_receipt(self, entry: _Entry, *, durable: bool) -> None:
+        path = self._path(entry.ticket).with_suffix(_RECEIPT)
+        files.write(path, entry.model_dump(mode="json"), durable=durable)
 
     def _answered(self) -> tuple[_Row, ...]:
         """Those that had their receipt, oldest first. An update is named by its digest where it has left something."""
@@ -234,20 +251,30 @@ class Outbox:
         self._residuals.drop_all_but(*(() if before is None else (before.ticket,)))
 
     def _counting(self, ticket: Ticket) -> _Entry | None:
-        """The newest update of earlier rounds of the run that was counted or may be; what others carried is not."""
+        """The newest update of earlier rounds of the run that was counted or may be; what others carried is not.
+
+        Of a round only the last attempt is asked: those before it were abandoned, whatever their receipt said.
+        """
+        rounds: set[int] = set()
         for entry in reversed(self._entries.values()):
-            earlier = (entry.run, entry.task) == (ticket.run, "train") and entry.round < ticket.round
-            if earlier and entry.outcome in {"", *_COUNTED}:
+            if (entry.run, entry.task) != (ticket.run, "train") or entry.round in rounds or entry.round >= ticket.round:
+                continue
+            if entry.outcome in {"", *_COUNTED}:
                 return entry
+            rounds.add(entry.round)
         return None
+
+    @staticmethod
+    def _same_task(one: Ticket, other: Ticket) -> bool:
+        """Whether their updates have one file."""
+        return (one.run, one.round, one.task) == (other.run, other.round, other.task)
 
     def _path(self, ticket: Ticket) -> Path:
         return self._directory / f"{ticket.run}.{ticket.round}.{ticket.task}{_UPDATE}"
 
-    def _read_all(self, suffix: str, kind: type[_AnyEntry]) -> dict[Path, _AnyEntry]:
-        """What all files of a kind say, by their update's path."""
-        entries = [entry for path in sorted(self._directory.glob(f"*{suffix}")) if (entry := self._read(path, kind))]
-        return {self._path(entry.ticket): entry for entry in entries}
+    def _read_all(self, suffix: str, kind: type[_AnyEntry]) -> list[_AnyEntry]:
+        """What all files of a kind say."""
+        return [entry for path in sorted(self._directory.glob(f"*{suffix}")) if (entry := self._read(path, kind))]
 
     def _read(self, path: Path, kind: type[_AnyEntry]) -> _AnyEntry | None:
         try:

@@ -242,11 +242,57 @@ def test_invariant_08_what_another_run_asked_meanwhile_makes_a_device_forget_not
     assert {ticket(1), ticket(2)} < set(reopen()[0].contents().settled)
 
 
+def test_invariant_08_earlier_attempts_at_a_round_are_remembered_too(reopen: Reopen) -> None:
+    """What a relay says again of an abandoned attempt. Seen to fail where a task has one place in memory as on disk."""
+    outbox, _ = reopen()
+    for attempt in range(3):
+        put(outbox, ticket(attempt=attempt))
+        outbox.settle(ticket(attempt=attempt), "accepted")
+    settled = tuple(ticket(attempt=attempt) for attempt in range(3))
+    assert outbox.contents().settled == settled
+    assert reopen()[0].contents().settled == settled
+    put(outbox, ticket(2))
+    assert reopen()[0].contents().settled == settled
+
+
+def test_invariant_08_no_power_cut_while_an_update_is_written_makes_a_device_forget(tmp_path: Path) -> None:
+    """Seen to fail where the bytes of updates with a receipt made room before."""
+    for seed in range(20):
+        disks = Disks(tmp_path)
+        disk = disks.add(Disk(tmp_path / f"before.{seed}", {}, random.Random(seed)))  # noqa: S311  - no secret
+        with disks.patched(), pytest.MonkeyPatch.context() as patch:
+            outbox = Outbox(disk.root / "outbox", print)
+            put(outbox, ticket(1))
+            outbox.settle(ticket(1), "accepted")
+            patch.setattr(files, "write", crash)
+            with contextlib.suppress(Killed):
+                put(outbox, ticket(2))
+            after = Disk(tmp_path / f"after.{seed}", disk.left(power_cut=True), disk.draw)
+        contents = Outbox(after.root / "outbox", print).contents()
+        assert (*contents.settled, *(parcel.ticket for parcel in contents.parcels)) == (ticket(1),)
+
+
+def test_invariant_08_where_the_disk_is_full_spent_bytes_make_room_and_nothing_is_forgotten(
+    reopen: Reopen, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Neither the receipt nor the next update had room. Seen to fail where no receipt is written once there is some."""
+    outbox, _ = reopen()
+    put(outbox, ticket(1), bytes(5000))
+    with monkeypatch.context() as patch:
+        patch.setattr(files, "write", full)
+        outbox.settle(ticket(1), "accepted")
+    with largest_file(5500), pytest.raises(StateError, match="free some space"):
+        put(outbox, ticket(2), bytes(10_000))
+    assert reopen()[0].contents().settled == (ticket(1),)
+    put(outbox, ticket(2))
+    assert reopen()[0].contents().settled == (ticket(1),)
+
+
 class Killed(BaseException):
     pass
 
 
-def crash(_: Path) -> None:
+def crash(*_: object, **__: object) -> None:
     raise Killed
 
 
