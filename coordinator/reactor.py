@@ -217,7 +217,7 @@ class Reactor:
         """What was taken from the queue as the disk filled up is dealt with all the same, now or when there is room."""
         match event:
             case Inbound():
-                self._aside.appendleft(event)
+                self._put_aside(event, first=True)
             case Stop(error):
                 self._leave(error)
             case _:
@@ -236,7 +236,8 @@ class Reactor:
         self._failure = error
         self._performer.finish = Finish(stopped=True)
 
-    def _put_aside(self, message: Inbound) -> None:
+    def _put_aside(self, message: Inbound, *, first: bool = False) -> None:
+        """Keep a message for when there is room; who else serves and who is there is heard at once all the same."""
         if message.topic == self._publisher.status_topic:
             self._office.heard(message)
             return
@@ -249,6 +250,8 @@ class Reactor:
                 case _:
                     pass  # rubbish, for which a pause has no counter; nor for whom there is no room
             message.ack()
+        elif first:
+            self._aside.appendleft(message)
         elif len(self._aside) < PUT_ASIDE:
             self._aside.append(message)
 

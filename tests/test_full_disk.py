@@ -22,8 +22,8 @@ from schemas import codec
 from schemas.errors import DiskFull, StateError
 from schemas.link.link import Event, Inbound
 from schemas.link.memory import MemoryLink
-from schemas.messages import CoordinatorState, CoordinatorStatus, Outcome, Receipt
-from schemas.topics import Kind
+from schemas.messages import CoordinatorState, CoordinatorStatus, DeviceState, DeviceStatus, Outcome, Receipt
+from schemas.topics import Address, Kind
 from tests.full_disks import Ballast, Disk, broken, full, over_quota, small_disk
 from tests.scripted_device import Script
 from tests.test_service import TOPICS, Crash, Home, run_settings
@@ -172,6 +172,26 @@ def test_invariant_02_what_is_taken_from_the_queue_as_the_disk_fills_up_is_not_l
     assert ears.unkept == []
     assert not home.broker._sessions["coordinator"].unacked
     assert failed[0] >= at
+
+
+def test_who_is_there_is_heard_at_once_as_the_disk_fills_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Seen to fail with a status put back like an update, which is heard once there is room again."""
+    work, heard = reactor.Reactor._work, list[bool]()
+    topic = TOPICS.topic(Address(Kind.DEVICE, device="dev-0"))
+
+    def turn(one: reactor.Reactor) -> None:
+        work(one)
+        known = one._fleet.members.get("dev-0")
+        if known is not None and not heard:
+            away = DeviceStatus(device="dev-0", session=known.session, state=DeviceState.OFFLINE)
+            one._put_back(Inbound(topic, codec.encode(away), retained=False, ack=lambda: heard.append(True)))
+            assert one._fleet.members["dev-0"].state is DeviceState.OFFLINE
+            one._fleet.members["dev-0"] = known
+
+    monkeypatch.setattr(reactor.Reactor, "_work", turn)
+    home, _ = at_home(tmp_path / STATE)
+    home.run(SETTINGS)
+    assert heard == [True]
 
 
 def test_a_disk_that_is_full_at_the_start_is_an_error_and_the_next_start_finds_nothing_half_done(
