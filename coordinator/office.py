@@ -23,6 +23,7 @@ from schemas.topics import Address, Kind, Topics
 
 CONNECT_S: Final = 10.0  # for the first connection; later ones are waited for as long as it takes
 LOOK_S: Final = 1.0  # how often the watchdog is told that we are alive
+A_TURN: Final = 256  # events that are taken before time is looked at
 SHORTEST_S: Final = 0.001  # that is waited for an event
 GRACE_S: Final = 0.5  # for a broker that sends what it retains a little after its answers
 
@@ -175,14 +176,14 @@ class _Newcomer:
         """Serve the link until we know; ``Stop`` where that came first."""
         while (left_s := self._left_s()) > 0:
             alive()
-            try:
-                event = events.get(timeout=min(left_s, LOOK_S))
-            except queue.Empty:
-                self._pass_time()
-                continue
-            if isinstance(event, Stop):
-                return event
-            self._serve(event)
+            timeout = min(left_s, LOOK_S)
+            with contextlib.suppress(queue.Empty):
+                for _ in range(A_TURN):  # what has come is heard before silence is judged
+                    event = events.get(timeout=timeout) if timeout else events.get_nowait()
+                    if isinstance(event, Stop):
+                        return event
+                    self._serve(event)
+                    timeout = 0.0
             self._pass_time()
         return None
 

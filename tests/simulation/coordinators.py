@@ -183,10 +183,7 @@ class Life:
                 self.die(power_cut=self.doomed)
                 raise Killed
             if self._queue:
-                event = self._taken()
-                if isinstance(event, Inbound) and event.topic == STATUS:
-                    world.leaders.hears(self, event)
-                return event
+                return self._taken()
             if not self._wait(until):
                 raise queue.Empty
 
@@ -208,6 +205,8 @@ class Life:
         self.disk.step()
         if isinstance(event, Inbound):
             self.world.referee.coordinator_hears(self, event)
+            if event.topic == STATUS:
+                self.world.leaders.hears(self, event)
         return event
 
     # What its link and its service tell.

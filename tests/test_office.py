@@ -1,0 +1,73 @@
+"""A newcomer's look over a link, with what comes late."""
+
+from __future__ import annotations
+
+import queue
+from dataclasses import dataclass, field
+
+import pytest
+
+from coordinator import leadership as lead
+from coordinator.intake import Events
+from coordinator.office import first_look
+from schemas import codec
+from schemas.errors import Superseded
+from schemas.link.link import Connected, Event, Inbound, Sent, Will
+from schemas.messages import CoordinatorState, CoordinatorStatus
+from schemas.topics import Address, Kind, Topics
+
+TOPICS = Topics("ward", "fl")
+TOPIC = TOPICS.topic(Address(Kind.COORDINATOR))
+
+
+def said(state: CoordinatorState, *, retained: bool) -> Inbound:
+    status = CoordinatorStatus(state=state, session=7, instance="b" * 16, run="run-other", heartbeat_s=30.0)
+    return Inbound(TOPIC, codec.encode(status), retained=retained)
+
+
+@dataclass
+class Slow:
+    """A machine on which each look at the queue takes a second, and the link of a broker that answers at once."""
+
+    events: queue.SimpleQueue[Event]
+    now: float = 0.0
+    answers: list[Event] = field(default_factory=list)  # beside what it retains
+    tokens: int = 0
+
+    def clock(self) -> float:
+        self.now += 1.0
+        return self.now
+
+    def open(self) -> None:
+        self.events.put(Connected())
+
+    def subscribe(self, *_filters: str, qos: int = 1) -> int:
+        del qos
+        self.tokens += 1
+        self.events.put(said(CoordinatorState.OFFLINE, retained=True))
+        self.events.put(Sent(self.tokens))
+        for event in self.answers if self.tokens == lead.LOOKS else ():
+            self.events.put(event)
+        return self.tokens
+
+    def close(self, farewell: Will | None = None, timeout_s: float = 5.0) -> None:
+        """Nothing is left to do."""
+
+
+@pytest.mark.parametrize("waiting", [0, 5])
+def test_must_29_silence_is_judged_by_what_has_come_and_not_by_what_has_been_looked_at(waiting: int) -> None:
+    """On a slow machine a status waits behind others. Seen to fail with the time looked at after each of them."""
+    link = Slow(queue.SimpleQueue())
+    link.answers = [*[Sent(0)] * waiting, said(CoordinatorState.RUNNING, retained=False)]
+    events: Events = link.events  # type: ignore[assignment]  # of events, to which a Stop may be added
+    with pytest.raises(Superseded, match="serves this federation"):
+        first_look(
+            lambda _sink: link,  # type: ignore[arg-type, return-value]  # publishes nothing, as a look doesn't
+            TOPICS,
+            "a" * 16,
+            events,
+            observe=lambda _event: None,
+            alive=lambda: None,
+            now=link.clock,
+            sweeps=False,
+        )
