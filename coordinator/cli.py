@@ -99,7 +99,9 @@ def split_weights(_: click.Context, __: click.Parameter, value: str | None) -> o
 @click.option("--heartbeat", type=float, metavar="S", help="seconds between status messages (default: 30)")
 @click.option("--fresh", is_flag=True, help="set an earlier run in the state directory aside and start over")
 @click.option("--virtual", type=int, metavar="M", help="start M virtual devices, and a broker unless --broker is given")
-@click.option("--data", metavar="PATH", help="the virtual devices' recordings: a path, watch or sklearn-digits")
+@click.option(
+    "--data", metavar="PATH", help="the virtual devices' recordings: a path or a word such as watch or synthetic-ecg"
+)
 @click.option("--partition", metavar="RULE", help="auto, owner, even, dirichlet:ALPHA or shards:K (default: auto)")
 @click.option("--held-out", metavar="RULE", help="auto, none, or the fraction of examples kept for evaluation")
 @click.option("--trainers", type=int, metavar="N", help="trainer processes the virtual devices share")

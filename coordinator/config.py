@@ -48,7 +48,9 @@ class CoordinatorSettings(LinkSettings):
     room: Annotated[int, Field(ge=1, le=1_000_000)] = Field(1024, description="MB of unfinished updates kept on disk")
     heartbeat: Annotated[float, Field(ge=0.1, le=3600)] = Field(30.0, description="seconds between status messages")
     virtual: Annotated[int, Field(ge=0, le=10_000)] = Field(0, description="virtual devices to start beside it")
-    data: str = Field("", description="recordings of the virtual devices: a path, 'watch' or 'sklearn-digits'")
+    data: str = Field(
+        "", description="recordings of the virtual devices: a path, or a word such as 'watch' or 'synthetic-ecg'"
+    )
     partition: str = Field("auto", description="auto, owner, even, dirichlet:ALPHA or shards:K")
     held_out: str = Field("auto", description="'auto', 'none', or the fraction of examples kept for evaluation")
     trainers: Annotated[int, Field(ge=1, le=64)] | None = Field(None, description="trainer processes they share")

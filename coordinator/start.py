@@ -27,7 +27,8 @@ from schemas.parts import describe
 from schemas.plan import Plan
 from schemas.topics import Topics
 
-BUNDLED_DATA = {"watch": "watch", "digits": "sklearn-digits"}  # what virtual devices train on unless told
+# What virtual devices train on unless told.
+BUNDLED_DATA = {"watch": "watch", "digits": "sklearn-digits", "ecg-beats": "synthetic-ecg"}
 
 M_MMAP_THRESHOLD = -3  # as <malloc.h> has it
 

@@ -116,7 +116,9 @@ def bench_device(
 @cli.command("fleet")
 @broker_options
 @click.option("--devices", type=int, metavar="M", help="virtual devices that train (default: 8)")
-@click.option("--data", metavar="PATH", help="recordings they share out: a path, watch or sklearn-digits")
+@click.option(
+    "--data", metavar="PATH", help="recordings they share out: a path or a word such as watch or synthetic-ecg"
+)
 @click.option("--partition", metavar="RULE", help="auto, owner, even, dirichlet:ALPHA or shards:K (default: auto)")
 @click.option("--held-out", metavar="RULE", help="auto, none, or the fraction kept for evaluation (default: auto)")
 @click.option("--state", type=PATH, help="directory of their outboxes and models")

@@ -78,7 +78,7 @@ class FleetSettings(LinkSettings):
     """All of ``edge fleet``."""
 
     devices: Annotated[int, Field(ge=1, le=10_000)] = Field(8, description="virtual devices that train")
-    data: str = Field("", description="recordings they share out: a path, 'watch' or 'sklearn-digits'")
+    data: str = Field("", description="recordings they share out: a path, or a word such as 'watch' or 'synthetic-ecg'")
     partition: str = Field("auto", description="auto, owner, even, dirichlet:ALPHA or shards:K")
     held_out: str = Field("auto", description="'auto', 'none', or the fraction of examples kept for evaluation")
     state: Path = Field(Path("state/fleet"), description="directory of their outboxes and models")

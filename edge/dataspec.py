@@ -61,7 +61,7 @@ class DataSpec(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    path: Path  # a folder, a file, or the word of a bundled source: `watch`, `sklearn-digits`
+    path: Path  # a folder, a file, or the word of a bundled source: `watch`, `sklearn-digits`, `synthetic-ecg`
     partition: str = "auto"
     devices: Annotated[int, Field(ge=1, le=MAX_DEVICES)] = 1
     index: Annotated[int, Field(ge=EVALUATOR)] = 0

@@ -33,7 +33,7 @@ from schemas.topics import NAME, Topics, check_name
 
 SOFTWARE = f"fedbeat {version('fedbeat')}"
 MOST_TRAINERS = 4
-BUNDLED = frozenset({"watch", "sklearn-digits"})  # words that stand for recordings, not paths
+BUNDLED = frozenset({"watch", "sklearn-digits", "synthetic-ecg"})  # words that stand for recordings, not paths
 
 
 def run_device(settings: EdgeSettings) -> None:
@@ -128,7 +128,7 @@ def needed(data: str) -> str:
         raise SettingsError("no recordings are given: add --data PATH (a folder or file), or data = in the settings")
     path = Path(data)
     record = path.with_name(f"{path.name}.hea")  # a WFDB record goes by its name without the ending
-    if data not in BUNDLED and not path.exists() and not record.exists():
+    if data.partition(":")[0] not in BUNDLED and not path.exists() and not record.exists():
         raise DataError(f"there is nothing at {data}: give the folder or file of the recordings")
     return data
 

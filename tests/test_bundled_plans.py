@@ -14,8 +14,8 @@ from coordinator.plans.watch import Watch
 from edge.plan_runtime import Program
 from edge.sources import RECIPES
 from edge.sources.digits import CLASSES as DIGITS
+from edge.sources.ecg_beats import CLASSES as BEATS
 from edge.sources.watch import CLASSES as EXERCISES
-from edge.sources.wfdb_records import CLASSES as BEATS
 from schemas.plan_cost import Limits, check
 
 MODULES: dict[str, type[nn.Module]] = {"digits": Digits, "ecg-beats": EcgBeats, "watch": Watch}

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from edge import start
-from edge.sources import digits, watch
+from edge.sources import digits, synthetic, watch
 from edge.start import host_name, links, needed
 from schemas.errors import DataError, SettingsError
 from schemas.settings import LinkSettings
@@ -24,7 +24,7 @@ def test_recordings_that_are_there_are_taken_and_others_named(tmp_path: Path) ->
 
 
 def test_words_that_stand_for_recordings_are_those_the_readers_know() -> None:
-    assert {watch.WORD, digits.WORD} == start.BUNDLED
+    assert {watch.WORD, digits.WORD, synthetic.WORD} == start.BUNDLED
     assert [needed(word) for word in sorted(start.BUNDLED)] == sorted(start.BUNDLED)
 
 

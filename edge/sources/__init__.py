@@ -14,7 +14,7 @@ from pathlib import Path
 from edge.dataset import Dataset, empty_like
 from edge.dataspec import EVALUATOR, DataSpec, parse_held_out, parse_partition
 from edge.partitioning import deal_owners, partition
-from edge.sources import digits, idx, watch, wfdb_records, windows
+from edge.sources import digits, ecg_beats, idx, synthetic, watch, wfdb_records, windows
 from edge.sources.source import Form, Reader, Reading, Source
 from schemas.errors import DataError, SettingsError
 
@@ -31,7 +31,7 @@ class Recipe:
 
 
 RECIPES: dict[str, Recipe] = {
-    "ecg-beats": Recipe(wfdb_records.FORM, (wfdb_records.READER, windows.READER)),
+    "ecg-beats": Recipe(ecg_beats.FORM, (wfdb_records.READER, synthetic.READER, windows.READER)),
     "watch": Recipe(watch.FORM, (watch.READER, windows.READER)),
     "digits": Recipe(digits.FORM, (digits.READER, idx.READER, windows.READER)),
     "windows": Recipe(windows.FORM, (windows.READER,)),

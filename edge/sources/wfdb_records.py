@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 
 from edge.dataset import Dataset, concatenate
+from edge.sources.ecg_beats import label_beats, no_beats
 from edge.sources.source import Form, Reader, Reading, Source
 from schemas.errors import DataError
 
@@ -68,8 +69,6 @@ DS2 = (
     "234",
 )
 LEAD = "MLII"
-CLASSES = ("N", "S", "V", "F", "Q")  # AAMI EC57
-FORM = Form("ecg-beats", ((1, 128), (6,)), CLASSES)
 MAX_SAMPLES = 50_000_000  # of one lead: a day at 500 Hz; filtering it takes some copies of 400 MB
 
 
@@ -103,7 +102,7 @@ def _open(path: str, _form: Form) -> Source:
                 parts.append(_read_record(used[owner], rejected))
             except DataError as error:
                 rejected[f"record {owner}: {error}"] += 1
-        return Reading(concatenate(parts) if parts else _no_beats(), rejected)
+        return Reading(concatenate(parts) if parts else no_beats(), rejected)
 
     return Source(
         f"{len(used)} WFDB records at {path}",
@@ -139,15 +138,8 @@ def _read_record(record: Path, rejected: Counter[str]) -> Dataset:
         raise DataError("has annotations but no labelled beat: annotate its beats first")
     if (symbols == "/").any():
         raise DataError("has paced beats, which AAMI EC57 leaves out")
-    try:
-        cut = ecg.cut_beats(signal, float(header.fs), annotation.sample[beats].astype(np.int64))
-    except (ValueError, ArithmeticError, MemoryError, np.linalg.LinAlgError) as error:  # SciPy's, on absurd rates
-        raise DataError(f"can't be filtered ({error}): check its rate of {header.fs:g} Hz and its length") from error
-    names = [ecg.AAMI_OF_SYMBOL[symbol] for symbol in symbols[beats][cut.kept]]
-    if lost := int((~cut.kept).sum()):
-        rejected["beats too near an end of their record"] += lost
-    labels = np.array([CLASSES.index(name) for name in names], dtype=np.int64)
-    return Dataset((cut.signal, cut.rr), labels, np.full(len(labels), record.name), CLASSES)
+    peaks = annotation.sample[beats].astype(np.int64)
+    return label_beats(record.name, signal, float(header.fs), peaks, symbols[beats], rejected)
 
 
 def _parsed(parse: Callable[..., Any], record: Path, **options: object) -> Any:
@@ -156,12 +148,6 @@ def _parsed(parse: Callable[..., Any], record: Path, **options: object) -> Any:
         return parse(str(record), **options)
     except Exception as error:
         raise DataError(f"can't be read as WFDB ({type(error).__name__}: {error}): copy it again") from error
-
-
-def _no_beats() -> Dataset:
-    shapes = FORM.shapes or ()
-    arrays = tuple(np.empty((0, *shape), dtype=np.float32) for shape in shapes)
-    return Dataset(arrays, np.empty(0, dtype=np.int64), np.empty(0, dtype=np.str_), CLASSES)
 
 
 READER = Reader("WFDB records (a folder of .hea, .dat and .atr files)", lambda path: bool(_records(path)), _open)

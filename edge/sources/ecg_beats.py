@@ -1,0 +1,47 @@
+"""The examples of recipe ``ecg-beats``: labelled beats of one person's lead, wherever the lead comes from."""
+
+from __future__ import annotations
+
+from collections import Counter
+
+import numpy as np
+from numpy.typing import NDArray
+
+from edge.dataset import Dataset
+from edge.sources.source import Form
+from schemas.errors import DataError
+
+CLASSES = ("N", "S", "V", "F", "Q")  # AAMI EC57
+FORM = Form("ecg-beats", ((1, 128), (6,)), CLASSES)
+
+
+def label_beats(
+    owner: str,
+    signal: NDArray[np.float64],
+    rate: float,
+    peaks: NDArray[np.int64],
+    symbols: NDArray[np.str_],
+    rejected: Counter[str],
+) -> Dataset:
+    """The beats at ``peaks`` (b,) of a lead (n,) in mV at ``rate`` Hz, labelled by their annotation ``symbols`` (b,).
+
+    Those that can't be used are counted in ``rejected``. Raises ``DataError``.
+    """
+    from edge import ecg  # noqa: PLC0415  - for SciPy, half a second that only a device with an ECG pays
+
+    try:
+        cut = ecg.cut_beats(signal, rate, peaks)
+    except (ValueError, ArithmeticError, MemoryError, np.linalg.LinAlgError) as error:  # SciPy's, on absurd rates
+        raise DataError(f"can't be filtered ({error}): check its rate of {rate:g} Hz and its length") from error
+    names = [ecg.AAMI_OF_SYMBOL[symbol] for symbol in symbols[cut.kept]]
+    if lost := int((~cut.kept).sum()):
+        rejected["beats too near an end of their record"] += lost
+    labels = np.array([CLASSES.index(name) for name in names], dtype=np.int64)
+    return Dataset((cut.signal, cut.rr), labels, np.full(len(labels), owner), CLASSES)
+
+
+def no_beats() -> Dataset:
+    """A dataset without examples."""
+    shapes = FORM.shapes or ()
+    arrays = tuple(np.empty((0, *shape), dtype=np.float32) for shape in shapes)
+    return Dataset(arrays, np.empty(0, dtype=np.int64), np.empty(0, dtype=np.str_), CLASSES)
