@@ -32,6 +32,7 @@ REMARKS = (
     seen.DeviceDeclined,
     seen.MessageRejected,
     seen.EvaluationFailed,
+    seen.DataMadeUp,
     seen.Finished,
 )
 WHOLE = ("outcome", "state")  # columns of single words, never cut
@@ -140,6 +141,8 @@ def plain_line(event: seen.Observation) -> str | None:  # noqa: C901, PLR0911, P
             return f"model {version}: {_scores(metrics)}, {where}"
         case seen.EvaluationFailed(round=number, reason=reason):
             return f"round {number}: not evaluated: {reason}"
+        case seen.DataMadeUp(path=path):
+            return f"{path}: these people are synthetic, and what follows says nothing about patients"
         case seen.Finished(version=version, stopped=True, error=None):
             return f"stopped at model {version}; the same command goes on from here"
         case seen.Finished(version=version, stopped=False, error=None):

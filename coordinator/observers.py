@@ -176,6 +176,13 @@ class EvaluationFailed:
 
 
 @dataclass(frozen=True, slots=True)
+class DataMadeUp:
+    """The virtual devices' recordings, at ``path``, are of nobody: no figure that follows is about patients."""
+
+    path: str
+
+
+@dataclass(frozen=True, slots=True)
 class Finished:
     """The service is about to end: all rounds done, stopped by its operator, or for ``error``."""
 
@@ -203,6 +210,7 @@ Observation = (
     | RoundClosed
     | ModelEvaluated
     | EvaluationFailed
+    | DataMadeUp
     | Finished
 )
 

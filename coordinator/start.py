@@ -9,6 +9,7 @@ from dataclasses import replace
 from importlib.metadata import version
 from pathlib import Path
 
+from coordinator import observers as seen
 from coordinator.config import CoordinatorSettings, run_settings
 from coordinator.database import claim
 from coordinator.display import choose
@@ -29,6 +30,7 @@ from schemas.topics import Topics
 
 # What virtual devices train on unless told.
 BUNDLED_DATA = {"watch": "watch", "digits": "sklearn-digits", "ecg-beats": "synthetic-ecg"}
+MADE_UP = "synthetic"  # what the words for recordings of nobody begin with
 
 M_MMAP_THRESHOLD = -3  # as <malloc.h> has it
 
@@ -88,6 +90,8 @@ def start(settings: CoordinatorSettings, *, fresh: bool) -> int:
         del model  # which may be large, and is the service's to forget
         stack.enter_context(stopping_on_signals(service.stop))
         if settings.virtual:
+            if settings.data.startswith(MADE_UP):
+                display(seen.DataMadeUp(settings.data))
             stack.enter_context(VirtualFleet(settings, broker, on_exit=service.stop))
         notifier.ready()
         service.run()

@@ -192,6 +192,10 @@ def test_the_plain_log_says_what_happens_in_order() -> None:
             "all of its 2 rounds are done; model 2 is published again",
         ),
         (seen.RoundOpened(3, "train", 0, 0, None, 2, 600.0), "round 3: open again, waiting for updates, 600 s"),
+        (
+            seen.DataMadeUp("synthetic-ecg"),
+            "synthetic-ecg: these people are synthetic, and what follows says nothing about patients",
+        ),
         (seen.Finished(2, stopped=False, error=None), "finished with model 2"),
         (seen.Disconnected("it refuses us", None), "no connection: it refuses us"),
     ],

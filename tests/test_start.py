@@ -26,8 +26,10 @@ def test_virtual_devices_learn_from_the_watch_unless_told_otherwise() -> None:
     assert (settings.plan, settings.data) == ("watch", "watch")
     told = CoordinatorSettings(virtual=2, plan="watch", data="/recordings")
     assert with_data(with_defaults(told), WATCH) == told
-    with pytest.raises(SettingsError, match=r"recordings for 'ecg-beats': add --data PATH"):
-        with_data(CoordinatorSettings(virtual=2, plan="ecg-beats"), ECG)
+    assert with_data(CoordinatorSettings(virtual=2, plan="ecg-beats"), ECG).data == "synthetic-ecg"
+    own = ECG.model_copy(update={"data": "windows"})
+    with pytest.raises(SettingsError, match=r"recordings for 'windows': add --data PATH"):
+        with_data(CoordinatorSettings(virtual=2, plan="ecg-beats"), own)
 
 
 def test_there_is_one_class_weight_a_class() -> None:
@@ -59,10 +61,10 @@ def test_fresh_leaves_the_state_of_a_running_coordinator_alone(state: Path) -> N
     assert (state / "precious").exists()
 
 
-@pytest.mark.parametrize("wrong", [{"plan": "missing"}, {"plan": "watch", "codec": "zip"}, {"plan": "ecg-beats"}])
+@pytest.mark.parametrize("wrong", [{"plan": "missing"}, {"plan": "watch", "codec": "zip"}])
 def test_fresh_sets_nothing_aside_for_a_command_that_can_not_start(state: Path, wrong: dict[str, str]) -> None:
     settings = CoordinatorSettings(virtual=2, state=state, **wrong)
-    with pytest.raises(Exception, match=r"no plan|no codec|need recordings"):
+    with pytest.raises(Exception, match=r"no plan|no codec"):
         start(settings, fresh=True)
     assert (state / "precious").exists()
 
