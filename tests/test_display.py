@@ -40,6 +40,7 @@ def closed(number: int, outcome: str = "committed", metrics: Metrics | None = No
 
 STORY: tuple[seen.Observation, ...] = (
     seen.Started("run-1d1045a8", "watch", 5, 1, 0, resumed=False),
+    seen.DataMadeUp("synthetic-ecg:8"),
     seen.RivalDoubted("run-other", 7, 75.0),
     seen.RivalReplaced("run-other", 7),
     seen.Selecting(1, 0, 2, 600.0),
@@ -162,8 +163,9 @@ def test_the_plain_log_says_what_happens_in_order() -> None:
     with Lines(plain_line, out) as lines:
         for event in STORY:
             lines(event)
-    assert out.getvalue().splitlines()[:10] == [
+    assert out.getvalue().splitlines()[:11] == [
         "run run-1d1045a8: plan watch, 5 rounds",
+        "synthetic-ecg:8: these people are synthetic, and what follows says nothing about patients",
         DOUBT,
         "no sign of life of the coordinator of run run-other: going on in its place",
         "round 1: waiting for 2 devices, at most 600 s",
