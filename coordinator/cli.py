@@ -148,6 +148,32 @@ def export(target: Path, config: Path | None, number: int | None, **flags: Any) 
     click.echo(export_model(settings.state, number, target))
 
 
+@cli.command()
+@click.option("--state", type=PATH, help="directory of journal and models")
+@click.option("--config", type=PATH, help="settings file (TOML)")
+@click.option("--plan", "plan_name", metavar="PLAN", help="the run's plan: a bundled one, or a plan's file")
+@click.option("--version", "number", type=int, metavar="V", help="of the global model (default: the newest)")
+@click.option("--data", metavar="PATH", help="recordings with labels: a path or a word such as watch")
+@click.option("--people", default="held-out", show_default=True, metavar="RULE", help="held-out, all, or names")
+@click.option("--page", type=PATH, metavar="FILE", help="write a page with each person's figures there (HTML)")
+@click.option("--json", "as_json", is_flag=True, help="as one JSON object")
+def evaluate(
+    config: Path | None,
+    plan_name: str | None,
+    number: int | None,
+    people: str,
+    page: Path | None,
+    *,
+    as_json: bool,
+    **flags: Any,
+) -> None:
+    """Tell how well a global model does on labelled recordings that lie here; needs `fedbeat[edge]` beside it."""
+    settings, _ = read_settings(config, flags | {"plan": plan_name})
+    from coordinator.assess import assess  # noqa: PLC0415 - likewise
+
+    click.echo(assess(settings, number, people, page, as_json=as_json))
+
+
 @cli.group()
 def plan() -> None:
     """Make and inspect training plans."""

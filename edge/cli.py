@@ -86,6 +86,27 @@ def run_device(config: Path | None, *, show_config: bool, **flags: Any) -> None:
         begin(settings)
 
 
+@cli.command("evaluate")
+@click.option("--plan", "plan_name", required=True, metavar="PLAN", help="a bundled plan, or a plan's file")
+@click.option("--model", type=PATH, metavar="FILE", help="what `coordinator export` wrote (default: the plan's start)")
+@click.option("--data", required=True, metavar="PATH", help="recordings with labels: a path or a word such as watch")
+@click.option(
+    "--people", default="held-out", show_default=True, metavar="RULE", help="held-out, all, or names: 100,103"
+)
+@click.option("--page", type=PATH, metavar="FILE", help="write a page with each person's figures there (HTML)")
+@click.option("--json", "as_json", is_flag=True, help="as one JSON object")
+def evaluate_model(
+    plan_name: str, model: Path | None, data: str, people: str, page: Path | None, *, as_json: bool
+) -> None:
+    """Tell how well a model does on labelled recordings, class by class and person by person.
+
+    Beats are counted after ANSI/AAMI EC57. It connects to nothing.
+    """
+    from edge import assessment  # noqa: PLC0415 - likewise
+
+    click.echo(assessment.show(plan_name, model, data, people, page, as_json=as_json))
+
+
 @cli.command("bench")
 @click.option("--plan", default="ecg-beats", show_default=True, metavar="PLAN", help="a bundled plan, or a plan's file")
 @click.option("--data", metavar="PATH", help="recordings; noise of the plan's shapes where none are set")

@@ -1,0 +1,37 @@
+"""``coordinator evaluate``: a global model out of the state directory, on recordings that lie on this machine.
+
+Reading recordings and running a plan are a device's work, so ``edge evaluate`` does it as a child process.
+"""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+from coordinator.config import CoordinatorSettings
+from coordinator.export import export_model
+from schemas.errors import FedbeatError, SettingsError
+
+
+def assess(settings: CoordinatorSettings, version: int | None, people: str, page: Path | None, *, as_json: bool) -> str:
+    """The figures of ``version``, or of the newest model. Raises any ``FedbeatError``, the child's included."""
+    if not settings.plan or not settings.data:
+        raise SettingsError(
+            "which plan the models are of and where recordings are must be said: add --plan PLAN and --data PATH"
+        )
+    with tempfile.TemporaryDirectory() as folder:
+        model = Path(folder) / "model.safetensors"
+        said = export_model(settings.state, version, model)
+        options = ["--plan", settings.plan, "--model", str(model), "--data", settings.data, "--people", people]
+        options += ["--page", str(page)] if page else []
+        options += ["--json"] if as_json else []
+        command = [sys.executable, "-m", "edge", "evaluate", *options]
+        done = subprocess.run(command, capture_output=True, text=True, check=False)  # noqa: S603 - our own program
+    if done.returncode:
+        lines = done.stderr.strip().splitlines()
+        error = FedbeatError(lines[-1].removeprefix("error: ") if lines else f"edge evaluate: exit {done.returncode}")
+        error.exit_code = done.returncode
+        raise error
+    return done.stdout.rstrip() if as_json else f"{said.partition(' written')[0]}\n{done.stdout.rstrip()}"

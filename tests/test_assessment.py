@@ -1,0 +1,95 @@
+"""``edge evaluate`` and ``coordinator evaluate`` on recordings that lie here."""
+
+from __future__ import annotations
+
+import json
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from safetensors.numpy import save_file
+
+from edge.assessment import assess, show
+from schemas.errors import PlanError, SettingsError, StateError
+from schemas.plan_file import find
+
+DATA = "synthetic-ecg:6"
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A model that takes every beat for V."""
+    arrays = {name: array.copy() for name, array in find("ecg-beats").initial(1).arrays().items()}
+    last = max((name for name, array in arrays.items() if array.shape == (5,)), key=list(arrays).index)
+    arrays[last] = np.array([0, 0, 1e3, 0, 0], np.float32)
+    path = tmp_path_factory.mktemp("models") / "model.safetensors"
+    save_file(arrays, path)
+    return path
+
+
+def test_a_model_s_figures_are_those_of_what_it_takes_beats_for(model: Path) -> None:
+    figures = assess("ecg-beats", model, DATA, "all")
+    classes = figures["classes"]
+    assert classes["V"]["Se"][0] == 1
+    assert classes["N"]["Se"][0] == 0
+    assert classes["V"]["PPV"][0] == pytest.approx(classes["V"]["examples"] / figures["examples"])
+    assert len(figures["patients"]) == 6
+    assert sum(map(sum, figures["confusion"])) == figures["examples"]
+
+
+def test_people_are_chosen_by_rule_or_by_name(model: Path) -> None:
+    held_out, chosen = (
+        assess("ecg-beats", model, DATA, people) for people in ("held-out", "synthetic-0001, synthetic-0003")
+    )
+    assert list(held_out["patients"]) == ["synthetic-0005"]
+    assert list(chosen["patients"]) == ["synthetic-0001", "synthetic-0003"]
+    with pytest.raises(SettingsError, match="nobody here is called zoe: choose among synthetic-0000"):
+        assess("ecg-beats", model, DATA, "zoe")
+
+
+def test_a_model_that_is_none_or_of_another_plan_is_told(model: Path, tmp_path: Path) -> None:
+    with pytest.raises(PlanError, match="is of another plan than 'watch'"):
+        assess("watch", model, "watch", "all")
+    with pytest.raises(StateError, match="can't read the model"):
+        assess("ecg-beats", tmp_path / "none", DATA, "all")
+    (tmp_path / "rubbish").write_bytes(b"rubbish")
+    with pytest.raises(StateError, match="is no model"):
+        assess("ecg-beats", tmp_path / "rubbish", DATA, "all")
+
+
+def test_words_and_json_say_the_same_and_a_page_shows_each_person(model: Path, tmp_path: Path) -> None:
+    page = tmp_path / "page.html"
+    text = show("ecg-beats", model, DATA, "all", page, as_json=False)
+    figures = json.loads(show("ecg-beats", model, DATA, "all", None, as_json=True))
+    assert f"accuracy      {figures['accuracy'][0]:.3f}" in text
+    assert "VEB detection" in text
+    assert "says nothing about patients" in text
+    assert figures["classes"]["Q"]["Se"][0] is None
+    html = page.read_text()
+    assert all(f"<td>synthetic-000{number}" in html for number in range(6))
+    assert "data:image/png;base64," in html
+    assert not re.search(r"(src|href)=.(?!data:)", html)  # nothing is fetched from elsewhere
+    with pytest.raises(StateError, match=r"can't write the page .*choose another --page"):
+        show("ecg-beats", model, DATA, "all", tmp_path / "no" / "page.html", as_json=False)
+
+
+def test_the_coordinator_evaluates_a_version_of_its_own(tmp_path: Path) -> None:
+    """What a run says of its last model and what ``evaluate`` says of it are one."""
+    state = str(tmp_path / "state")
+    program = [sys.executable, "-m", "coordinator.cli"]
+    run = [*program, "start", "--rounds", "1", "--virtual", "2", "--plan", "ecg-beats", "--state", state, "--json"]
+    told = subprocess.run([*run, "--data", DATA], stdout=subprocess.PIPE, text=True, check=True)
+    events = [json.loads(line) for line in told.stdout.splitlines()]
+    metrics = next(event for event in events if event["event"] == "model_evaluated")["metrics"]
+    command = [*program, "evaluate", "--state", state, "--data", DATA]
+    asked = subprocess.run([*command, "--plan", "ecg-beats", "--json"], stdout=subprocess.PIPE, text=True, check=True)
+    figures = json.loads(asked.stdout)
+    assert figures["accuracy"][0] == pytest.approx(metrics["accuracy"])
+    assert figures["macro_f1"][0] == pytest.approx(metrics["macro_f1"])
+    wrong = subprocess.run([*command, "--plan", "watch"], capture_output=True, text=True, check=False)
+    assert wrong.returncode == PlanError.exit_code
+    assert "is of another plan than 'watch'" in wrong.stderr
+    assert "Traceback" not in wrong.stderr
