@@ -149,6 +149,7 @@ def bench_device(
 @click.option(
     "--together", type=int, metavar="N", help="devices a trainer trains at once (default: by the plan's size)"
 )
+@click.option("--budget", metavar="BYTES/day", help="most each sends and receives, such as 50MB/day (default: none)")
 @click.option("--accelerator", metavar="NAME", help="what they train on: cpu or cuda (default: cpu)")
 @click.option("--prefix", metavar="NAME", help="what the devices' names begin with (default: virtual)")
 @click.option("--until-stdin-closes", is_flag=True, help="end when the parent process does")

@@ -89,4 +89,5 @@ class FleetSettings(LinkSettings):
         None, description="devices a trainer trains at once; 1 for one by one, by the plan's size unless given"
     )
     accelerator: Accelerator = Field("cpu", description="what they train on: cpu, or cuda for an NVIDIA GPU")
+    budget: str = Field("none", description="bytes each may send and receive within a day, such as 50MB/day; or none")
     prefix: str = Field("virtual", description="what the devices' names begin with")

@@ -40,6 +40,7 @@ class Fleet:
     prefix: str = "virtual"
     heartbeat_s: float = 30.0
     software: str = ""
+    budget: int | None = None  # bytes of payload each may move within a day of running
 
     def members(self, session: int) -> tuple[Device, ...]:
         """Every device. Raises ``SettingsError``.
@@ -51,7 +52,16 @@ class Fleet:
         if self.held_out == "auto":
             names[f"{self.prefix}-held-out"] = EVALUATOR
         return tuple(
-            Device(name, session, self._share(index), self.state / name, self.heartbeat_s, self.software, durable=False)
+            Device(
+                name,
+                session,
+                self._share(index),
+                self.state / name,
+                self.heartbeat_s,
+                self.software,
+                durable=False,
+                budget=self.budget,
+            )
             for name, index in names.items()
         )
 

@@ -174,6 +174,29 @@ def test_every_device_has_its_own_session_state_and_share(tmp_path: Path) -> Non
     assert {(member.session, member.data.seed, member.data.devices) for member in members} == {(77, 4, 3)}
 
 
+def test_each_device_has_a_budget_of_its_own_and_keeps_to_it(tmp_path: Path) -> None:
+    """Of 300 bytes a day the plan alone takes more, so that none has the room for the model."""
+    broker, trainer = MemoryBroker(), InstantTrainer()
+    service = CoordinatorService(
+        lambda sink, will: MemoryLink(broker, "coordinator", sink, will),
+        TOPICS,
+        run_settings(1),
+        PLAN,
+        MODEL,
+        tmp_path / "coordinator",
+    )
+    running = threading.Thread(target=service.run)
+    fleet = Fleet(devices=3, data="none", state=tmp_path / "fleet", budget=300)
+    assert {member.budget for member in fleet.members(1)} == {300}
+    with VirtualFleet(fleet, TOPICS, memory_links(broker), trainer):
+        running.start()
+        until(lambda: {status.budget_left for status in statuses(broker).values()} == {0.0}, "four spent budgets")
+        words = "its budget of 300 B"
+        until(lambda: all(words in status.detail for status in statuses(broker).values()), "why none takes part")
+        service.stop()
+        running.join()
+
+
 @pytest.mark.parametrize("held_out", ["none", "0.25"])
 def test_without_held_out_people_there_is_no_evaluator(tmp_path: Path, held_out: str) -> None:
     members = Fleet(devices=2, data="watch", state=tmp_path, held_out=held_out).members(1)
