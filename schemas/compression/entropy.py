@@ -17,6 +17,11 @@ NONE: Final = 0
 ZSTD: Final = 1
 MAX_WINDOW: Final = 8 * 2**20  # bytes
 _LEVEL: Final = 1  # weights hardly repeat: what there is to gain is in the byte histogram, which level 1 finds
+# Where bits are few, what it takes for a repetition is chance and costs more than it saves. So few are also tried.
+_FEW: Final = zstandard.ZstdCompressionParameters(
+    strategy=zstandard.STRATEGY_FAST, window_log=17, hash_log=6, chain_log=6, search_log=1, min_match=7
+)
+_SAMPLE: Final = 131_072  # bytes that tell which is better
 _BLOCK_HEADER: Final = 3  # bytes (RFC 8878, 3.1.1.2)
 _CHECKSUM: Final = 4  # bytes
 _RLE: Final = 1  # the type of a block that holds one byte, to be repeated
@@ -27,8 +32,18 @@ _SKIP: Final = 131_072  # bytes unpacked at a time where nobody reads them
 
 def pack(body: memoryview) -> tuple[int, bytes | memoryview]:
     """How ``body`` was packed, and the result: never longer than ``body``."""
-    packed = zstandard.ZstdCompressor(level=_LEVEL, write_content_size=True).compress(body)
+    sample = body[:_SAMPLE]
+    usual, few = _packer(few=False).compress(sample), _packer(few=True).compress(sample)
+    packed = min(usual, few, key=len)
+    if len(sample) < len(body):
+        packed = _packer(few=packed is few).compress(body)
     return (ZSTD, packed) if len(packed) < len(body) else (NONE, body)
+
+
+def _packer(*, few: bool) -> zstandard.ZstdCompressor:
+    if few:
+        return zstandard.ZstdCompressor(compression_params=_FEW)
+    return zstandard.ZstdCompressor(level=_LEVEL, write_content_size=True)
 
 
 def check(packing: int, data: memoryview, size: int) -> None:
