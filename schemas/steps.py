@@ -12,11 +12,18 @@ from typing import Any, Final
 import numpy as np
 
 from schemas import compression
+from schemas.compression import bfloat16, float16, int4, int8
 from schemas.errors import Reject, WireError
 from schemas.parameters import Flat, Parameters
 
 NONE: Final = "none"  # no steps: every version is fetched whole
-CODECS: Final = ("bfloat16", "float16", "int8", "int4")
+_CODECS: Final[dict[str, compression.Codec]] = {
+    "bfloat16": bfloat16,
+    "float16": float16,
+    "int8": int8,
+    "int4": int4.STEPS,
+}
+CODECS: Final = tuple(_CODECS)
 """What a step can be compressed with. float32 is left out: it saves a tenth, and the sum is rounded all the same."""
 
 
@@ -39,7 +46,7 @@ def encode(codec: str, model: Parameters, target: Parameters) -> bytes:
     """
     with np.errstate(over="ignore"):  # it is refused as what it becomes
         change = target.subtract(model)
-    return compression.encode(codec, change, _Halves(np.random.PCG64(0)))
+    return compression.encode_with(_CODECS[codec], change, _Halves(np.random.PCG64(0)))
 
 
 def apply(model: Parameters, step: bytes) -> Parameters:

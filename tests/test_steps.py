@@ -9,11 +9,11 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 from schemas import compression, steps
+from schemas.compression import int4
 from schemas.errors import WireError
 from schemas.parameters import Flat, Manifest, Parameters, TensorSpec
 
 MANIFEST = Manifest((TensorSpec("weight", (5, 2)), TensorSpec("bias", (3,)), TensorSpec("scale", ())))
-LEVELS = {"int8": 127, "int4": 7}
 
 values = hnp.arrays(
     np.float32,
@@ -35,10 +35,15 @@ def test_a_step_is_rounded_to_the_nearest_and_the_same_each_time(codec: str, mod
     assert step == steps.encode(codec, parameters(model), parameters(target))
     change = parameters(target - model)
     decoded = compression.decode(step, MANIFEST)
+    deviation = float(np.sqrt(np.square(change.flat, dtype=np.float64).mean()))
     for name, part in change.arrays().items():
         largest = float(np.abs(part).max())
-        if codec in LEVELS:
-            bound = largest / LEVELS[codec] / 2 * (1 + 1e-5) + 1e-37
+        if codec == "int8":
+            bound = largest / 127 / 2 * (1 + 1e-5) + 1e-37
+        elif codec == "int4":
+            own = float(np.sqrt(np.square(part, dtype=np.float64).mean()))
+            step = max(int4.STEPS.width * (own * deviation) ** 0.5, largest / 32_767)
+            bound = step / 2 * (1 + 1e-5) + largest * 1e-6 + 1e-37
         else:
             bound = largest * 2.0**-8 + 2.0**-24  # half a unit of bfloat16, and float16's smallest number
         assert np.abs(decoded.arrays()[name].astype(np.float64) - part).max() <= bound

@@ -68,7 +68,7 @@ TABLE: Final[dict[str, Codec]] = {
     "bfloat16": bfloat16,
     "float16": float16,
     "int8": int8,
-    "int4": int4,
+    "int4": int4.UPDATES,
     "eden1": Eden(1),
     "eden2": Eden(2),
     "eden3": Eden(3),
@@ -120,6 +120,11 @@ def encode(name: str, parameters: Parameters, rng: np.random.Generator) -> bytes
     codec = TABLE.get(name)
     if codec is None:
         raise WireError(Reject.UNKNOWN_CODEC, f"{name!r}: use one of {', '.join(NAMES)}")
+    return encode_with(codec, parameters, rng)
+
+
+def encode_with(codec: Codec, parameters: Parameters, rng: np.random.Generator) -> bytes:
+    """The same with a codec that may be in no table, as long as one there reads its bodies."""
     if not parameters.is_finite():
         raise WireError(Reject.NOT_FINITE, "some values are NaN or infinite: lower the learning rate or check the data")
     body = codec.encode(parameters, rng)

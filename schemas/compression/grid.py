@@ -1,12 +1,12 @@
 """Stochastic rounding to a grid: unbiased, so errors cancel over devices.
 
 A value of y steps becomes floor(y + u), u uniform in [0, 1): y on average (to 1e-5 of a step, float32's resolution
-there) and within one step always (QSGD, Alistarh et al. 2017). A tensor's step is its largest magnitude over the
-number of levels on one side.
+there) and within one step always (QSGD, Alistarh et al. 2017). How wide a tensor's steps are is the codec's to say.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from typing import Final
 
@@ -18,24 +18,46 @@ from schemas.errors import Reject, WireError
 from schemas.parameters import Flat, Manifest, Parameters
 
 STEPS: Final = np.dtype("<f4")
-BLOCK: Final = 32_768  # values at a time, so that the intermediates stay in the cache; even, for two levels a byte
+BLOCK: Final = 32_768  # values at a time, so that the intermediates stay in the cache; int4's body is laid out by it
 _FINE: Final = 1 + 2.0**-20  # keeps y below its bound whatever float32 rounds up, so that floor(y + u) keeps to it
+_FEW: Final = 256
 _SMALLEST_STEP: Final = float(np.finfo(np.float32).tiny)  # a smaller one has no float32 inverse
 _LARGEST: Final = float(np.finfo(np.float32).max)
 
 
 def steps(parameters: Parameters, levels: int, codec: str) -> NDArray[np.float32]:
-    """One step a tensor, for ``levels`` to either side. ``WireError`` naming the tensor where values are too large."""
+    """One step a tensor, the largest magnitude over the ``levels`` to either side. ``WireError`` as ``too_large``."""
     manifest, found = parameters.manifest, np.empty(len(parameters.manifest.tensors), STEPS)
     for index, where in enumerate(manifest.slices()):
         values = parameters.flat[where]
         largest = max(float(values.max()), -float(values.min()))
-        step = max(largest / levels * _FINE, _SMALLEST_STEP)
+        found[index] = step = usable(largest / levels)
         if step > largest_step(levels):
-            name = manifest.tensors[index].name
-            raise WireError(Reject.OUT_OF_RANGE, f"{name} has {largest:g}, too large for {codec}: use float32")
-        found[index] = step
+            raise too_large(manifest.tensors[index].name, largest, codec)
     return found
+
+
+def usable(step: float) -> float:
+    """A step that is never less, that float32 can hold, and that keeps the largest value to its level."""
+    return max(step * _FINE, _SMALLEST_STEP)
+
+
+def too_large(name: str, largest: float, codec: str) -> WireError:
+    """What is raised of a tensor ``name``."""
+    return WireError(Reject.OUT_OF_RANGE, f"{name} has {largest:g}, too large for {codec}: use float32")
+
+
+def power(values: Flat) -> float:
+    """The sum of their squares, added up in one order on every machine: a model must be made again to the bit."""
+    sums = np.zeros(min(values.size, BLOCK))
+    for start in range(0, values.size, BLOCK):
+        block = values[start : start + BLOCK]
+        sums[: block.size] += np.square(block, dtype=np.float64)
+    while sums.size > _FEW:
+        upper = sums[(sums.size + 1) // 2 :]
+        sums = sums[: sums.size - upper.size]
+        sums[: upper.size] += upper
+    return math.fsum(sums.tolist())
 
 
 def largest_step(levels: int) -> float:

@@ -18,9 +18,10 @@ _MIB = 2**20
 
 
 def valid(rng: random.Random) -> bytes:
-    """What one of the codecs makes of random values, or of equal ones, which zstd makes small."""
+    """What one of the codecs makes of random values, some far out, or of equal ones, which zstd makes small."""
     numbers = np.random.default_rng(rng.getrandbits(32))
     values = numbers.normal(size=MANIFEST.size) if rng.random() < 0.5 else np.ones(MANIFEST.size)
+    values **= rng.choice((1, 9))
     return compression.encode(rng.choice(compression.NAMES), Parameters(MANIFEST, values.astype(np.float32)), numbers)
 
 
@@ -36,7 +37,7 @@ def hostile(rng: random.Random) -> bytes:
         case "frame":
             head[3], body = 1, frame(rng, head[5])
         case "values":
-            head[3], body = 0, rng.choice((b"\xff", b"\0", b"\x7f\x80", b"\x00\x7c")) * head[5]
+            head[3], body = 0, rng.choice((b"\xff", b"\0", b"\x7f\x80", b"\x00\x7c", b"\x88")) * head[5]
             body = body[: head[5]]
         case _:
             return damage(rng, payload, valid(rng))
