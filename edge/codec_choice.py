@@ -10,7 +10,8 @@ from dataclasses import dataclass
 from typing import Final
 
 AUTO: Final = "auto"
-CHOICES: Final = ("int8", "topk10", "topk")  # most exact first
+# Most exact first, by where the model is after rounds of them (docs/architecture.md); each also takes fewer bytes.
+CHOICES: Final = ("int8", "int4", "topk10", "eden1", "topk")
 SHARE: Final = 0.1
 _MESSAGE: Final = 400  # bytes around a payload
 # The most that an update takes of a model's bytes, the model being as float32 with zstd: about 3.7 bytes a parameter.
@@ -18,7 +19,8 @@ _SIZES: Final = {
     "bfloat16": 0.55,
     "float16": 0.56,
     "int8": 0.28,
-    "int4": 0.14,
+    "int4": 0.09,
+    "eden1": 0.04,
     "topk": 0.011,
     "topk10": 0.056,
     "randk": 0.005,

@@ -113,8 +113,8 @@ def test_a_run_that_leaves_the_codec_to_devices_has_each_choose_say_and_show_it(
     assert device.shown().codec == "int8"
     assert "codec int8" in [said.text for said in only(device.effects, ev.Say)]
     poor = bench(10_000, codec="auto")
-    assert started(poor).codec == "topk10"
-    assert "codec topk10, since int8 would take 1 kB of the 10 kB left" in [
+    assert started(poor).codec == "int4"
+    assert "codec int4, since int8 would take 1 kB of the 10 kB left" in [
         said.text for said in only(poor.effects, ev.Say)
     ]
 
