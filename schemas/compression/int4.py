@@ -1,10 +1,10 @@
 """int4: four bits a value before zstd, by rounding at random to a grid of steps in each tensor (``grid``); unbiased.
 
 A step is as wide as a tensor's values are on the way: ``width`` times the geometric mean of the root mean square of the
-tensor and that of the whole model. Were it the model's alone, the squared error would be the least for the bytes (equal
-steps: Gish and Pierce 1968), and a tensor of small changes would drown in it; were it the tensor's alone, it would cost
-a tenth more on ECG updates, and as one largest value would have it, a seventh. So most levels are -1, 0 and 1, which
-zstd packs into two bits or fewer.
+tensor and that of the whole model. Equal steps everywhere, the model's alone, would lose least for the bytes (Gish and
+Pierce 1968), and a tensor of small changes would drown in them; on ECG updates the mean of the two costs no more. The
+tensor's alone would cost a sixth more for the same error, and so would its largest value over 7. Most levels are -1, 0
+and 1, which zstd packs into two bits or fewer.
 
 A level beyond 7 either way stands apart, and a zero in its place: no more than one value in 49 does (Chebyshev's
 inequality, and Cauchy's over the tensors). The body is one float32 step per tensor, in the manifest's order, and for
