@@ -10,12 +10,13 @@ import os
 import statistics
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")  # one core's time is what is measured
 
 import numpy as np
+from numpy.typing import NDArray
 
 from coordinator.aggregation import mean
 from coordinator.plan_file import find
@@ -59,12 +60,23 @@ def deltas(data: Path, kept: Path, rounds: int) -> list[Parameters]:
     path = kept / f"{PLAN}-round-{rounds}.npy"
     if not path.is_file():
         kept.mkdir(parents=True, exist_ok=True)
-        np.save(path, np.stack([delta.flat for delta in _trained(data, rounds)]))
+        *_, last = _trained(data, rounds)
+        np.save(path, last)
     manifest = find(PLAN).plan.manifest()
     return [Parameters(manifest, flat) for flat in np.load(path, allow_pickle=False)]
 
 
-def _trained(data: Path, rounds: int) -> list[Parameters]:
+def all_deltas(data: Path, kept: Path, rounds: int) -> tuple[Manifest, NDArray[np.float32]]:
+    """The deltas of every round, (rounds, devices, values), likewise."""
+    path = kept / f"{PLAN}-{rounds}-rounds.npy"
+    if not path.is_file():
+        kept.mkdir(parents=True, exist_ok=True)
+        np.save(path, np.stack(list(_trained(data, rounds))))
+    return find(PLAN).plan.manifest(), np.load(path, allow_pickle=False)
+
+
+def _trained(data: Path, rounds: int) -> Iterator[NDArray[np.float32]]:
+    """Each round's deltas, (devices, values)."""
     import torch  # noqa: PLC0415 - only where they aren't kept yet
 
     from edge.training import train  # noqa: PLC0415 - torch comes with it
@@ -74,14 +86,13 @@ def _trained(data: Path, rounds: int) -> list[Parameters]:
     plan, model = file.plan, file.initial(0)
     specs = (DataSpec(path=str(data), devices=DEVICES, index=index) for index in range(DEVICES))
     datasets = [fit(prepare(spec, plan.data).train, plan) for spec in specs]
-    made: list[Parameters] = []
     for number in range(rounds):
         print(f"training round {number + 1} of {rounds}", file=sys.stderr, flush=True)
         total = mean.init(model.manifest, plan.strategy, 1)
         made = []
         for index, dataset in enumerate(datasets):
             done = train(model, dataset, plan, plan.train, np.random.default_rng((number, index)))
-            made.append(done.delta)
+            made.append(done.delta.flat)
             mean.fold(total, done.delta, done.examples)
+        yield np.stack(made)
         model = model.add(mean.finish(total).scale(plan.strategy.learning_rate))
-    return made
