@@ -2,10 +2,13 @@
 
     python benchmarks/fleet_scale.py                              # 5 and 100 kB updates, 100, 500 and 1000 devices
     python benchmarks/fleet_scale.py --kb 5 --devices 1000
+    python benchmarks/fleet_scale.py --kb 5 --devices 100 --agents   # real agents in place of light devices
 
-Real agents on one mosquitto, as in ``round.py``: their trainer has its answer ready, so that a round is its messages
-(announcement, joins, updates, receipts, the new model) and the coordinator's work. The limit is what as many bare paho
-clients need to get the same bytes to one subscriber over the same broker, in one message each. Prints JSON and a table.
+A real coordinator, its journal on disk, on one mosquitto. A round is its messages (announcement, joins, updates,
+receipts, statuses, the step to the new model) and the coordinator's work: nobody trains. The devices are those of
+``light_devices.py``, unless ``--agents`` asks for those of ``round.py``. The limit is what as many bare clients need to
+get the bytes of the updates to one subscriber over the same broker, in one message each. CPU is of each process's own
+time, a device and round. Prints JSON and a table.
 """
 
 from __future__ import annotations
@@ -21,13 +24,15 @@ import sys
 import tempfile
 import threading
 import time
-from contextlib import ExitStack
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import psutil
 from broker import machine, memory, mosquitto
+from crowd import Crowd
 from paho.mqtt import client as mqtt
 from paho.mqtt.enums import CallbackAPIVersion
 from round import FEDERATION, fleets, make_plan
@@ -38,64 +43,106 @@ from schemas.parameters import Parameters
 CODEC = "int4"
 FAN_IN_S = 120.0
 TRIES = 5
+PROCESSES = 2  # that play the devices
+LIGHT = Path(__file__).with_name("light_devices.py")
 
 
-def model_size(kb: float, folder: Path) -> float:
-    """MB of float32 parameters whose delta takes ``kb`` in the codec, its plan written to ``folder``."""
+def prepare(kb: float, folder: Path) -> Path:
+    """Write a plan whose delta takes ``kb`` in the codec to ``folder``, and such a delta; its path."""
+    from coordinator import plan_file  # noqa: PLC0415 - only the parent needs it
+
     rng = np.random.default_rng(0)
-    mb = kb / 80
+    mb, payload = kb / 80, b""
     for _ in range(4):  # the bytes are nearly proportional
-        from coordinator import plan_file  # noqa: PLC0415 - only the parent needs it
-
         manifest = plan_file.find(str(make_plan(mb, folder))).plan.manifest()
         delta = Parameters(manifest, rng.normal(0, 1e-3, manifest.size).astype(np.float32))
-        mb *= kb * 1e3 / len(compression.encode(CODEC, delta, rng))
-    return mb
+        payload = compression.encode(CODEC, delta, rng)
+        mb *= kb * 1e3 / len(payload)
+    path = folder / "delta"
+    path.write_bytes(payload)
+    return path
 
 
-def measure(kb: float, devices: int, rounds: int) -> dict[str, Any]:
+def measure(kb: float, devices: int, rounds: int, *, agents: bool) -> dict[str, Any]:
     """One federation's figures."""
-    with tempfile.TemporaryDirectory() as name, mosquitto() as broker, fleets(broker, devices):
+    with tempfile.TemporaryDirectory() as name, mosquitto() as broker:
         folder = Path(name)
-        model_size(kb, folder)
-        command = [sys.executable, "-m", "coordinator.cli", "start", "--json", "--no-evaluate"]
-        options = {
-            "--broker": broker,
-            "--federation": FEDERATION,
-            "--plan": folder / "wide.plan",
-            "--rounds": rounds,
-            "--devices-min": devices,
-            "--goal": devices,
-            "--codec": CODEC,
-            "--state": folder / "coordinator",
-        }
-        command += [text for name, value in options.items() for text in (name, str(value))]
-        with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as coordinator:
-            figures = watch(coordinator, devices)
-    return {"kb": kb, "devices": devices, **figures, **fan_in(round(figures["uplink_bytes"]), devices)}
+        delta = prepare(kb, folder)
+        playing = fleets(broker, devices) if agents else light_fleets(broker, devices, delta)
+        with playing as players:
+            command = [sys.executable, "-m", "coordinator.cli", "start", "--json", "--no-evaluate"]
+            options = {
+                "--broker": broker,
+                "--federation": FEDERATION,
+                "--plan": folder / "wide.plan",
+                "--rounds": rounds,
+                "--devices-min": devices,
+                "--goal": devices,
+                "--codec": CODEC,
+                "--state": folder / "coordinator",
+            }
+            command += [text for name, value in options.items() for text in (name, str(value))]
+            with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as coordinator:
+                figures = watch(coordinator, players, devices)
+    figures |= fan_in(round(figures["uplink_bytes"]), devices)
+    ratio = figures["seconds"] / figures["bare_seconds"]
+    return {"kb": kb, "devices": devices, "agents": agents, **figures, "ratio": round(ratio, 1)}
 
 
-def watch(coordinator: subprocess.Popen[str], devices: int) -> dict[str, Any]:
+@contextmanager
+def light_fleets(broker: str, devices: int, delta: Path) -> Iterator[list[int]]:
+    """Processes that share the devices, all of them connected; their ids."""
+    count = min(devices, PROCESSES)
+    with ExitStack() as stack:
+        children = []
+        for number in range(count):
+            share = str(devices // count + (number < devices % count))
+            command = [sys.executable, str(LIGHT), broker, FEDERATION, share, f"light-{number}", str(delta)]
+            children.append(stack.enter_context(piped(command)))
+        for child in children:
+            assert child.stdout is not None
+            child.stdout.readline()
+        yield [child.pid for child in children]
+        for child in children:
+            assert child.stdin is not None
+            child.stdin.close()
+
+
+def piped(command: list[str]) -> AbstractContextManager[subprocess.Popen[str]]:
+    """A child that is spoken to by lines."""
+    return subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+
+
+def cpu_s(pid: int) -> float:
+    """Seconds of a core that a process has taken."""
+    times = psutil.Process(pid).cpu_times()
+    return float(times.user + times.system)
+
+
+def watch(coordinator: subprocess.Popen[str], players: list[int], devices: int) -> dict[str, Any]:
     """The figures of a run, from the coordinator's events; the first round warms up and doesn't count."""
     assert coordinator.stdout is not None
-    process = psutil.Process(coordinator.pid)
+    broker = next(child.pid for child in psutil.Process().children() if child.name() == "mosquitto")
     commits: list[float] = []
-    used: list[float] = []
+    used: list[tuple[float, float, float]] = []
     peak = uplink = 0.0
     for line in coordinator.stdout:
+        if not line.startswith('{"event": "round_closed"'):  # reading a thousand others would take the cores
+            continue
         event = json.loads(line)
-        if event["event"] == "round_closed" and event["summary"]["outcome"] == "committed":
-            times = process.cpu_times()
+        if event["summary"]["outcome"] == "committed":
+            used.append((cpu_s(coordinator.pid), cpu_s(broker), sum(map(cpu_s, players))))
             commits.append(event["at"])
-            used.append(times.user + times.system)
             uplink = event["summary"]["uplink_bytes"] / devices
             peak = memory(coordinator.pid)
     seconds = [after - before for before, after in itertools.pairwise(commits)]
+    spent = [(last - first) / len(seconds) / devices * 1e3 for first, last in zip(used[0], used[-1], strict=True)]
+    names = ("coordinator_ms_a_device", "broker_ms_a_device", "devices_ms_a_device")
     return {
         "seconds": round(statistics.median(seconds), 3),
         "seconds_min": round(min(seconds), 3),
         "seconds_max": round(max(seconds), 3),
-        "cpu_ms_a_device": round((used[-1] - used[0]) / (len(used) - 1) / devices * 1e3, 3),
+        **{name: round(ms, 3) for name, ms in zip(names, spent, strict=True)},
         "coordinator_mb": round(peak, 1),
         "uplink_bytes": uplink,
     }
@@ -105,7 +152,7 @@ def fan_in(size: int, devices: int) -> dict[str, float]:
     """Seconds until one subscriber has ``size`` bytes of each of as many bare clients; the median of some tries."""
     with mosquitto() as broker, ExitStack() as stack:
         host, port = broker.removeprefix("mqtt://").split(":")
-        count = min(devices, os.cpu_count() or 1)
+        count = min(devices, PROCESSES)
         have, whole = itertools.count(1), threading.Event()
 
         def heard(*_: object) -> None:
@@ -124,9 +171,7 @@ def fan_in(size: int, devices: int) -> dict[str, float]:
         for number in range(count):
             share = str(devices // count + (number < devices % count))
             command = [sys.executable, __file__, "--be-bare", host, port, share, str(size), str(number)]
-            senders.append(
-                stack.enter_context(subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True))
-            )
+            senders.append(stack.enter_context(piped(command)))
         for sender in senders:
             assert sender.stdout is not None
             sender.stdout.readline()
@@ -151,23 +196,21 @@ def fan_in(size: int, devices: int) -> dict[str, float]:
 
 def be_bare(host: str, port: int, clients: int, size: int, number: int) -> None:
     """A process of bare clients: each publishes once for each line on standard input."""
-    up = [threading.Event() for _ in range(clients)]
-    senders = []
-    for index in range(clients):
-        sender = mqtt.Client(CallbackAPIVersion.VERSION2)
-        sender.on_connect = lambda *_, event=up[index]: event.set()
-        sender.connect(host, port)
-        sender.loop_start()
-        senders.append(sender)
-    for event in up:
-        event.wait(FAN_IN_S)
+    crowd = Crowd(host, port)
+    senders = [crowd.add(f"bare-{number}-{index}", lambda _: None) for index in range(clients)]
+    crowd.join()
     print("ready", flush=True)
     payload = os.urandom(size)
-    for _ in sys.stdin:
-        for index, sender in enumerate(senders):
-            sender.publish(f"up/{number}-{index}", payload, qos=1)
-    for sender in senders:
-        sender.disconnect()
+    asked: list[bytes] = []
+    crowd.watch(sys.stdin.fileno(), lambda: asked.append(os.read(sys.stdin.fileno(), 64)))
+    while True:
+        crowd.turn(1.0)
+        for line in asked:
+            if not line:
+                return
+            for index, sender in enumerate(senders):
+                sender.publish(f"up/{number}-{index}", payload, qos=1)
+        asked.clear()
 
 
 def main() -> None:
@@ -176,6 +219,7 @@ def main() -> None:
     parser.add_argument("--kb", type=float, nargs="*", default=[5.0, 100.0], help="of an update")
     parser.add_argument("--devices", type=int, nargs="*", default=[100, 500, 1000])
     parser.add_argument("--rounds", type=int, default=6)
+    parser.add_argument("--agents", action="store_true", help="play the devices by real agents")
     parser.add_argument("--be-bare", nargs=5, help=argparse.SUPPRESS)
     given = parser.parse_args()
     if given.be_bare:
@@ -185,18 +229,19 @@ def main() -> None:
         return
     _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))  # a socket a session, for the broker too
-    print(f"# {machine()}; {CODEC}; medians of {given.rounds - 1} rounds")
-    print("| kB an update | devices | s a round | min | max | bare s | coordinator ms a device | coordinator MB |")
-    print("|---|---|---|---|---|---|---|---|")
+    print(f"# {machine()}; {CODEC}; medians of {given.rounds - 1} rounds; CPU in ms a device and round")
+    print(
+        "| kB up | devices | s a round | min | max | bare s | ratio | coordinator | broker | devices | coordinator MB |"
+    )
+    print("|---|---|---|---|---|---|---|---|---|---|---|")
     for kb in given.kb:
         for devices in given.devices:
-            f = measure(kb, devices, given.rounds)
+            f = measure(kb, devices, given.rounds, agents=given.agents)
             print(json.dumps(f), file=sys.stderr)
-            times = f"{f['seconds']} | {f['seconds_min']} | {f['seconds_max']} | {f['bare_seconds']}"
-            kb_sent = f["uplink_bytes"] / 1e3
-            print(
-                f"| {kb_sent:.1f} | {devices} | {times} | {f['cpu_ms_a_device']} | {f['coordinator_mb']} |", flush=True
-            )
+            times = f"{f['seconds']} | {f['seconds_min']} | {f['seconds_max']} | {f['bare_seconds']} | {f['ratio']}"
+            spent = f"{f['coordinator_ms_a_device']} | {f['broker_ms_a_device']} | {f['devices_ms_a_device']}"
+            row = f"{f['uplink_bytes'] / 1e3:.1f} | {devices} | {times} | {spent} | {f['coordinator_mb']}"
+            print(f"| {row} |", flush=True)
 
 
 if __name__ == "__main__":
