@@ -28,7 +28,7 @@ def refusal(state: State, header: Header) -> Refusal | None:  # noqa: PLR0911  -
         return Outcome.REJECTED, Reject.WRONG_RUN, "it answers nothing this run ever asked"
     if header.model != state.model and not (state.rules.max_staleness and header.model in state.lineage):
         return Outcome.REJECTED, Reject.WRONG_RUN, f"it starts from another model than version {state.model.number}"
-    if cohort.draw(stage.ticket.nonce, header.device) >= stage.cohort:
+    if not cohort.has(stage.ticket.nonce, header.device, stage.cohort):
         return Outcome.REJECTED, Reject.NOT_SELECTED, "the device was not drawn for this round"
     if is_stranger(state, stage, header.device):
         return Outcome.REJECTED, Reject.UNKNOWN_DEVICE, UNKNOWN

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import json
 import sys
 import time
@@ -51,7 +52,10 @@ class Display(Protocol):
         """Leave what was shown standing."""
 
     def __call__(self, event: seen.Observation, /) -> None:
-        """Show one event."""
+        """Take one event, to be shown at the next ``flush`` at the latest."""
+
+    def flush(self) -> None:
+        """Show all that was taken. Apart, since a thousand devices bring two events each."""
 
 
 def choose(*, json_lines: bool) -> Display:
@@ -80,7 +84,11 @@ class Lines:
     def __call__(self, event: seen.Observation, /) -> None:
         """Print one event."""
         if (line := self._render(event)) is not None:
-            print(printable(line), file=self._out, flush=True)
+            print(printable(line), file=self._out)
+
+    def flush(self) -> None:
+        """Let whoever reads have the lines."""
+        self._out.flush()
 
 
 def json_line(event: seen.Observation) -> str:
@@ -92,6 +100,7 @@ def json_line(event: seen.Observation) -> str:
     )
 
 
+@functools.cache
 def _snake(name: str) -> str:
     return "".join(f"_{c.lower()}" if c.isupper() else c for c in name).lstrip("_")
 
@@ -203,6 +212,7 @@ class LiveTable:
         self._title = "federation"
         self._quorum = 0
         self._away = False
+        self._changed = True
         words = TextColumn("{task.description}", markup=False)
         self._phase = Progress(words, BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), console=console)
         self._bar = self._phase.add_task("connecting", total=None)
@@ -216,17 +226,23 @@ class LiveTable:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self._phase.update(self._bar, visible=False)
-        self._live.update(self._render())
+        self.flush()
         self._live.__exit__(kind, error, trace)
         if self._metrics is not None:
             self._console.print(classes_table(self._metrics))
 
     def __call__(self, event: seen.Observation, /) -> None:
-        """Show one event."""
+        """Take one event."""
         self._take(event)
+        self._changed = True
         if self._remarkable(event) and (line := plain_line(event)):
             self._notes = [*self._notes, printable(line)][-NOTES:]
-        self._live.update(self._render())
+
+    def flush(self) -> None:
+        """Draw the table anew."""
+        if self._changed:
+            self._changed = False
+            self._live.update(self._render())
 
     def _take(self, event: seen.Observation) -> None:
         match event:

@@ -262,8 +262,8 @@ def _join(state: State, join: Join) -> Step:  # noqa: PLR0911  - likewise, a cas
             return _rejected(state, Rejected(Reject.WRONG_RUN, "it answers nothing this run ever asked", "", device))
         late = join.accepts and state.rules.max_staleness is None  # else what it will send may count all the same
         return state, (receipt(join, Outcome.LATE, "the round is over"),) if late else ()
-    back_in = come_back(state, stage, device)
-    if cohort.draw(stage.ticket.nonce, device) >= stage.cohort:
+    if not cohort.has(stage.ticket.nonce, device, stage.cohort):
+        back_in = come_back(state, stage, device)
         return state, (receipt(join, Outcome.NOTED, "not drawn for this round", back_in),)
     if device in stage.received:
         return state, ()
@@ -277,7 +277,7 @@ def _join(state: State, join: Join) -> Step:  # noqa: PLR0911  - likewise, a cas
     reason = join.reason or "it does not say why"
     after = replace(stage, joined=stage.joined - {device}, declined={**stage.declined, device: reason})
     effects = (
-        receipt(join, Outcome.NOTED, "declined", back_in),
+        receipt(join, Outcome.NOTED, "declined", come_back(state, stage, device)),
         *(() if device in stage.declined else (seen.DeviceDeclined(state.round, state.task, device, reason),)),
     )
     return replace(state, stage=after), effects
@@ -441,4 +441,4 @@ def _mark_every(state: State) -> float:
 
 
 def _drawn(state: State, nonce: str, bound: float) -> frozenset[str]:
-    return frozenset(device for device in state.eligible if cohort.draw(nonce, device) < bound)
+    return frozenset(device for device in state.eligible if cohort.has(nonce, device, bound))

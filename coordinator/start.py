@@ -72,6 +72,11 @@ def start(settings: CoordinatorSettings, *, fresh: bool) -> int:
             return MqttLink(replace(mqtt, inbound_window=WINDOW), sink)
 
         notifier = Notifier.from_environment()
+
+        def alive() -> None:
+            display.flush()
+            notifier.alive()
+
         service = CoordinatorService(
             link,
             Topics(settings.federation, settings.root),
@@ -85,7 +90,7 @@ def start(settings: CoordinatorSettings, *, fresh: bool) -> int:
             heartbeat_s=settings.heartbeat,
             room=settings.room * 2**20,
             look=look if settings.broker else None,  # on a broker of our own nobody can be before us
-            alive=notifier.alive,
+            alive=alive,
         )
         del model  # which may be large, and is the service's to forget
         stack.enter_context(stopping_on_signals(service.stop))

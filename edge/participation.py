@@ -415,7 +415,7 @@ def _is_asked(state: State, announced: Announced) -> bool:
         return False
     if state.model is not None and state.model.run == ticket.run and state.model.version > message.model_version:
         return False
-    return cohort.draw(ticket.nonce, state.identity.device) < message.cohort
+    return cohort.has(ticket.nonce, state.identity.device, message.cohort)
 
 
 _RULES: Final[tuple[Callable[[State], Step], ...]] = (

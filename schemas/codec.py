@@ -117,6 +117,8 @@ def decode(kind: Kind, payload: bytes) -> Message:
     # This parser bounds the depth, and goes first; it lets repeated keys and stray NaN through, which the second
     # one refuses.
     message = _build(lambda: model.model_validate_json(payload, strict=True), model.__name__)
+    if _is_plain(payload, message):
+        return message
     try:
         json.loads(payload, object_pairs_hook=_unique, parse_constant=_refuse_constant)
     except (ValueError, RecursionError):
@@ -283,6 +285,8 @@ def _fields(message: bytes) -> Iterator[tuple[int, int, int]]:
 
 def _varint(data: bytes, at: int) -> tuple[int, int]:
     """The number at ``at`` and where it ends, which is beyond ``data`` where it is cut or too long."""
+    if at < len(data) and data[at] < 0x80:  # noqa: PLR2004  - most have one byte
+        return data[at], at + 1
     value = 0
     for place, byte in enumerate(data[at : at + 10]):
         value |= (byte & 0x7F) << (7 * place)
@@ -354,6 +358,21 @@ def _build(make: Callable[[], M], what: str) -> M:
     where = ".".join((what, *map(str, first["loc"])))
     # The names of fields come from outside too: keep them printable and short.
     raise WireError(reason, ascii(f"{where}: {first['msg']}")[1:-1][:200])
+
+
+def _is_plain(payload: bytes, message: Message) -> bool:
+    """Whether JSON that ``message`` was read from can hold no key twice, and no number that is none.
+
+    Every key has a colon behind it: as many colons as there are fields in the message leave none for anything else.
+    """
+    return payload.count(b":") == _fields_of(message) and b"NaN" not in payload and b"Infinity" not in payload
+
+
+def _fields_of(message: Message) -> int:
+    """Fields that were given, those of the messages in them included, as far as those are fields themselves."""
+    values = message.__dict__
+    given = message.model_fields_set
+    return len(given) + sum(_fields_of(values[name]) for name in given if isinstance(values[name], Message))
 
 
 def _unique(pairs: list[tuple[str, object]]) -> None:

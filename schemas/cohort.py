@@ -16,6 +16,11 @@ def draw(nonce: str, device: str) -> float:
     return int.from_bytes(digest[:6], "big") / 2**48
 
 
+def has(nonce: str, device: str, bound: float) -> bool:
+    """Whether a device is in the cohort of ``bound``, 0 to 1."""
+    return bound >= 1 or draw(nonce, device) < bound
+
+
 def bound(nonce: str, devices: Iterable[str], wanted: int) -> float:
     """The cohort bound that lets in ``wanted`` of ``devices``, or 1.0 (everybody, newcomers too) where that is all."""
     draws = sorted(draw(nonce, device) for device in devices)

@@ -8,7 +8,7 @@ from __future__ import annotations
 import hashlib
 import math
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import accumulate, pairwise
 from typing import Self
 
@@ -28,11 +28,10 @@ class TensorSpec:
 
     name: str
     shape: tuple[int, ...]
+    size: int = field(init=False, compare=False, repr=False)  # elements; a scalar has one
 
-    @property
-    def size(self) -> int:
-        """Number of elements; a scalar has one."""
-        return math.prod(self.shape)
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "size", math.prod(self.shape))
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,8 +39,10 @@ class Manifest:
     """The arrays of a model in order: what both ends agree on before any tensor travels."""
 
     tensors: tuple[TensorSpec, ...]
+    size: int = field(init=False, compare=False, repr=False)  # elements of all arrays together
 
     def __post_init__(self) -> None:
+        object.__setattr__(self, "size", sum(tensor.size for tensor in self.tensors))
         names = [tensor.name for tensor in self.tensors]
         if len(set(names)) != len(names):
             raise WireError(Reject.WRONG_SHAPE, "a manifest names a tensor twice")
@@ -49,11 +50,6 @@ class Manifest:
             raise WireError(Reject.WRONG_SHAPE, "a manifest has an empty tensor")
         if self.size > MAX_ELEMENTS:
             raise WireError(Reject.TOO_LARGE, f"a model of {self.size} elements; at most {MAX_ELEMENTS}")
-
-    @property
-    def size(self) -> int:
-        """Number of elements of all arrays together."""
-        return sum(tensor.size for tensor in self.tensors)
 
     def slices(self) -> tuple[slice, ...]:
         """Where each array lies in the flat view."""

@@ -99,7 +99,10 @@ def _pattern(kind: Kind) -> re.Pattern[str]:
     return re.compile(text)
 
 
-_PATTERNS: Final = tuple((kind, _pattern(kind)) for kind in Kind)
+_PATTERNS: Final[dict[str, tuple[tuple[Kind, re.Pattern[str]], ...]]] = {  # by the first level, the longest first
+    first: tuple((kind, _pattern(kind)) for kind in sorted(Kind, key=len, reverse=True) if kind.split("/")[0] == first)
+    for first in {kind.split("/")[0] for kind in Kind}
+}
 
 
 def check_name(name: str, what: str) -> str:
@@ -127,7 +130,7 @@ class Topics:
         if not topic.startswith(self.prefix):
             return None
         below = topic[len(self.prefix) :]
-        for kind, pattern in _PATTERNS:
+        for kind, pattern in _PATTERNS.get(below.partition("/")[0], ()):
             if match := pattern.fullmatch(below):
                 fields = match.groupdict()
                 number, part = fields.get("number"), fields.get("part")

@@ -348,6 +348,8 @@ def test_a_value_outside_its_range_is_refused_with_the_reason(
     [
         b'{"command":"pause","command":"pause"}',
         b'{"command":"pause","later":{"x":1,"x":1}}',
+        b'{"command" :"pause","command" :"pause"}',
+        b'{"command":"pause","reason":"a","reason":"b"}',
         b'{"command":"pause","later":NaN}',
         b'{"command":"pause","later":-Infinity}',
         b'{"command":"pause","later":' + b"9" * 5000 + b"}",

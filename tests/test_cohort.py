@@ -37,3 +37,8 @@ def test_the_bound_lets_in_exactly_as_many_as_wanted(devices: list[str], wanted:
 def test_where_all_are_wanted_newcomers_are_let_in_too() -> None:
     assert cohort.bound(NONCE, DEVICES[:10], 10) == 1.0
     assert cohort.bound(NONCE, [], 0) == 1.0
+
+
+@given(st.sampled_from(DEVICES), st.floats(0, 1))
+def test_a_device_is_in_the_cohort_where_its_draw_is_below_the_bound(device: str, bound: float) -> None:
+    assert cohort.has(NONCE, device, bound) == (cohort.draw(NONCE, device) < bound)

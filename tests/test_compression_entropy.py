@@ -166,3 +166,21 @@ def test_a_damaged_frame_makes_a_body_of_its_size_or_a_wire_error(data: st.DataO
     except WireError:
         return
     assert len(body) == 270
+
+
+@given(st.binary(max_size=500).map(lambda piece: piece * 200))
+def test_a_small_body_unpacked_at_once_is_the_same_and_a_large_one_stays_packed(body: bytes) -> None:
+    packing, packed = entropy.pack(memoryview(body))
+    entropy.check(packing, memoryview(packed), len(body))
+    now, data = entropy.unpack_small(packing, memoryview(packed), len(body))
+    if len(body) > 65_536 and packing == entropy.ZSTD:
+        assert (now, data) == (entropy.ZSTD, packed)
+    else:
+        assert (now, data) == (entropy.NONE, body)
+
+
+@pytest.mark.parametrize("frame", [_frame(b"bodybody", size=4), _frame(b"bo", size=4)])
+def test_a_small_frame_of_more_or_less_than_it_says_is_refused_at_once(frame: bytes) -> None:
+    entropy.check(entropy.ZSTD, memoryview(frame), 4)
+    with pytest.raises(WireError):
+        entropy.unpack_small(entropy.ZSTD, memoryview(frame), 4)

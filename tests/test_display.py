@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 from collections.abc import Iterable
+from pathlib import Path
 from typing import get_args
 
 import pytest
@@ -225,3 +226,11 @@ def test_where_the_output_is_no_terminal_lines_are_printed(capsys: pytest.Captur
     with choose(json_lines=True) as display:
         display(STORY[0])
     assert json.loads(capsys.readouterr().out)["event"] == "started"
+
+
+def test_lines_reach_whoever_reads_them_at_each_flush(tmp_path: Path) -> None:
+    path = tmp_path / "log"
+    with path.open("w") as out, Lines(plain_line, out) as lines:
+        lines(seen.Connected())
+        lines.flush()
+        assert path.read_text() == "connected to the broker\n"

@@ -15,8 +15,10 @@ import pytest
 from schemas.errors import BrokerRefused, BrokerUnreachable, PayloadTooLarge, SettingsError
 from schemas.link.address import BrokerAddress
 from schemas.link.backoff import Backoff
+from schemas.link.buffered import BufferedSocket
 from schemas.link.link import Connected, Disconnected, Event, Inbound, Refused, Sent, Will
-from schemas.link.mqtt import MqttLink, MqttSettings, _Connection
+from schemas.link.mqtt import MqttLink, MqttSettings
+from schemas.link.mqtt_connection import Connection
 from tests.link_bench import QUICK, Ear
 from tests.link_certificates import make_certificates
 from tests.link_mosquitto import Mosquitto, free_port
@@ -251,16 +253,17 @@ def test_bulk_never_waits_while_it_may_go(mosquitto: Mosquitto, dial: Dial, monk
     link.subscribe("t")
     ear.until_connected()
     idle = []
-    send = _Connection._send
+    send = Connection._send
 
-    def watched(connection: _Connection) -> None:
-        send(connection)
+    def watched(connection: Connection, sock: BufferedSocket) -> None:
+        send(connection, sock)
         outbound = connection._mailbox._outbound
         room = outbound._bulk_in_flight < outbound._window
-        idle.append(bool(room and outbound._waiting[True] and not connection._client.want_write()))
+        blocked = connection._client.want_write() or sock.writing
+        idle.append(bool(room and outbound._waiting[True] and not blocked))
 
     tokens = [link.publish("t", bytes(120_000), bulk=True) for _ in range(600)]
-    monkeypatch.setattr(_Connection, "_send", watched)
+    monkeypatch.setattr(Connection, "_send", watched)
     ear.until_sent(*tokens)
     assert not any(idle)
 

@@ -133,7 +133,7 @@ def encode_with(codec: Codec, parameters: Parameters, rng: np.random.Generator) 
 
 
 def read(payload: bytes | memoryview, manifest: Manifest) -> Compressed:
-    """What ``payload`` holds, once every byte of it was judged, and still compressed.
+    """What ``payload`` holds, once every byte of it was judged, and still compressed unless it is small.
 
     Raises ``WireError`` for anything that ``encode`` doesn't make for this manifest. Allocates a few hundred kB.
     """
@@ -149,6 +149,7 @@ def read(payload: bytes | memoryview, manifest: Manifest) -> Compressed:
         raise WireError(Reject.TOO_LARGE, f"{size} bytes for a model that takes at most {codec.limit(manifest)}")
     packed = memoryview(payload)[HEADER.size :]
     entropy.check(packing, packed, size)
+    packing, packed = entropy.unpack_small(packing, packed, size)
     body = Body(packing, packed, size)
     peak = codec.check(body, manifest)
     body.end()

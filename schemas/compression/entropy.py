@@ -27,6 +27,7 @@ _CHECKSUM: Final = 4  # bytes
 _RLE: Final = 1  # the type of a block that holds one byte, to be repeated
 _DENSE: Final = 256  # bytes of body a block on average, with some to spare: more blocks only waste our time
 _SPARE: Final = 64
+_SMALL: Final = 65_536  # bytes of a body that is unpacked once, since setting that up costs more than the bytes
 _SKIP: Final = 131_072  # bytes unpacked at a time where nobody reads them
 
 
@@ -57,6 +58,19 @@ def check(packing: int, data: memoryview, size: int) -> None:
     if found != size:
         reason = Reject.TRUNCATED if found < size else Reject.TOO_LARGE
         raise WireError(reason, f"a body of {found} bytes where {size} were announced")
+
+
+def unpack_small(packing: int, data: memoryview, size: int) -> tuple[int, memoryview]:
+    """How a body that was checked is packed, and its bytes: a small one unpacked. ``WireError`` for a damaged one."""
+    if packing == NONE or size > _SMALL:
+        return packing, data
+    try:
+        body = zstandard.ZstdDecompressor(max_window_size=MAX_WINDOW).decompress(data, max_output_size=size)
+    except zstandard.ZstdError:
+        raise WireError(Reject.MALFORMED, "a damaged zstd frame") from None
+    if len(body) != size:
+        raise WireError(Reject.MALFORMED, "a zstd frame of another size than it says")
+    return NONE, memoryview(body)
 
 
 class Body:

@@ -1,57 +1,25 @@
-"""The link over MQTT, by paho-mqtt: the only import of paho.
+"""The link over MQTT: which connection comes after which, and what outlives them.
 
 One thread a link owns the socket and paho's state; every verb leaves its wish in a mailbox and wakes that thread.
-We drive paho by its documented calls for foreign event loops, because its own loop reconnects without jitter, fails
-past 1024 file descriptors, and lets a large publication delay all others. Every connection gets a fresh paho client,
-so that nothing outlives a connection but what the mailbox holds.
-
 MQTT 5 is tried first. A broker that refuses it, or hangs up on it, is asked again at once in 3.1.1.
 """
 
 from __future__ import annotations
 
-import logging
-import math
 import random
-import selectors
-import socket
-import ssl
 import threading
 import time
-from collections.abc import Mapping
-from dataclasses import replace
-from functools import partial
-from typing import Any, Final
+from typing import Final
 
-import paho.mqtt.client as paho
-from paho.mqtt.enums import CallbackAPIVersion, MQTTProtocolVersion
-from paho.mqtt.packettypes import PacketTypes
-from paho.mqtt.properties import Properties
-from paho.mqtt.reasoncodes import ReasonCode
-from paho.mqtt.subscribeoptions import SubscribeOptions
-
-from schemas.errors import BrokerRefused, BrokerUnreachable, LinkError, PayloadTooLarge
-from schemas.link.backoff import UNSUPPORTED_VERSION, Draw, Verdict, judge
-from schemas.link.link import Connected, Disconnected, Inbound, Qos, Refused, Sent, Sink, Will
-from schemas.link.mailbox import HEADER, Ack, Mailbox, Order, Subscribe, Unsubscribe
+from schemas.link.backoff import UNSUPPORTED_VERSION, Draw, Verdict
+from schemas.link.link import Disconnected, Qos, Sink, Will
+from schemas.link.mailbox import Mailbox
+from schemas.link.mqtt_connection import GOODBYE_S, Connection
 from schemas.link.mqtt_settings import MqttSettings
-from schemas.link.outbound import Publication
 
 __all__ = ["MqttLink", "MqttSettings"]
 
-_log = logging.getLogger(__name__)
-
-_TOPIC: Final = 256  # bytes of a topic that the limit we report leaves room for
-_FILTERS_A_PACKET: Final = 64
-_UNSENT: Final = 128 * 1024  # bytes the kernel may hold unsent, which an urgent message waits behind
-_LARGEST_INBOUND: Final = 17 * 2**20  # bytes of a packet we let MQTT 5 brokers send: the largest part, enveloped
-_IN_FLIGHT: Final = 60_000  # packet ids are 16 bits, and subscriptions need some
-_TOO_LARGE: Final = 0x95  # MQTT 5's "packet too large"
-_STALLED_WINDOWS: Final = 4  # inbound windows that are read ahead of a caller who has stopped to acknowledge
 _SILENCE_S: Final = 3.0  # after which a broker that doesn't answer MQTT 5 is asked in 3.1.1
-_TICK_S: Final = 5.0  # how often keepalive and time limits are looked at
-_GOODBYE_S: Final = 0.5  # for the last packet to leave
-_HURRY_S: Final = 0.05  # and how often while closing
 
 
 class MqttLink:
@@ -108,7 +76,7 @@ class MqttLink:
             self._mailbox.end()
         else:
             # Past its limit the thread may still be in a look-up or a handshake; those end by themselves.
-            self._thread.join(timeout_s + 2 * _GOODBYE_S)
+            self._thread.join(timeout_s + 2 * GOODBYE_S)
 
     def _run(self) -> None:
         mailbox, backoff = self._mailbox, self._settings.backoff
@@ -142,287 +110,5 @@ class MqttLink:
             self._mqtt5 = self._settings.mqtt5
         return verdict
 
-    def _connection(self, *, mqtt5: bool) -> _Connection:
-        return _Connection(self._settings, self._tls, self._will, self._mailbox, self._sink, mqtt5=mqtt5)
-
-
-class _Connection:
-    """One connection from its first packet to its last, on the link's own thread."""
-
-    def __init__(
-        self,
-        settings: MqttSettings,
-        tls: ssl.SSLContext | None,
-        will: Will | None,
-        mailbox: Mailbox,
-        sink: Sink,
-        *,
-        mqtt5: bool,
-    ) -> None:
-        self.mqtt5 = mqtt5
-        self.accepted = False
-        self.refusal: int | None = None  # the reason code of CONNACK
-        self._settings = settings
-        self._mailbox = mailbox
-        self._sink = sink
-        self._farewell: int | None = None  # the reason code of the broker's DISCONNECT
-        self._tokens: dict[int, int] = {}  # by packet id
-        self._unacknowledged = 0  # messages at QoS 1 that our caller still works on
-        self._tick_s = min(_TICK_S, settings.keepalive_s / 4)
-        self._full_since = math.inf  # monotonic: since when as much waits as we read ahead
-        self._reached = False
-        self._leaving = False  # we have said goodbye
-        self._deadline = math.inf  # monotonic; the connection ends then
-        # By packet id, until answered: the filters, and the token of the order that ends with this packet.
-        self._subscriptions: dict[int, tuple[tuple[str, ...], int | None]] = {}
-        self._client = self._make_client(tls, will)
-        self._address = str(settings.address)
-
-    @property
-    def may_be_too_new(self) -> bool:
-        """Whether the broker may have turned us away for speaking MQTT 5."""
-        unwelcome = self.refusal is None or self.refusal == UNSUPPORTED_VERSION
-        return self.mqtt5 and self._reached and not self.accepted and unwelcome
-
-    def _make_client(self, tls: ssl.SSLContext | None, will: Will | None) -> paho.Client:
-        settings = self._settings
-        client = paho.Client(
-            CallbackAPIVersion.VERSION2,
-            settings.client_id,
-            clean_session=None if self.mqtt5 else not settings.session_expiry_s,
-            protocol=MQTTProtocolVersion.MQTTv5 if self.mqtt5 else MQTTProtocolVersion.MQTTv311,
-            reconnect_on_failure=False,
-            manual_ack=True,
-        )
-        client.connect_timeout = settings.connect_timeout_s
-        client.max_inflight_messages = 0  # no limit of its own: the mailbox has one
-        if settings.address.username:
-            client.username_pw_set(settings.address.username, settings.address.password)
-        if tls:
-            client.tls_set_context(tls)
-        if will:
-            client.will_set(will.topic, will.payload, qos=1, retain=True)
-        client.on_socket_register_write = _nothing  # or paho would write to the socket within ``publish``
-        client.on_connect = self._on_connect
-        client.on_disconnect = self._on_disconnect
-        client.on_message = self._on_message
-        client.on_publish = self._on_publish
-        client.on_subscribe = self._on_subscribe
-        return client
-
-    def serve(self, patience_s: float) -> Verdict:
-        """Connect and serve until the connection ends; why it did. ``patience_s`` bounds the wait for CONNACK."""
-        settings, client = self._settings, self._client
-        greeting: dict[str, Any] = {}
-        if self.mqtt5:
-            properties = Properties(PacketTypes.CONNECT)  # type: ignore[no-untyped-call]  # paho's own gap
-            properties.SessionExpiryInterval = settings.session_expiry_s
-            properties.MaximumPacketSize = _LARGEST_INBOUND
-            properties.ReceiveMaximum = settings.inbound_window
-            greeting = {"clean_start": not settings.session_expiry_s, "properties": properties}
-        try:
-            client.connect(settings.address.host, settings.address.port, settings.keepalive_s, **greeting)
-        except OSError as error:
-            return judge(error, self._address)
-        self._reached = True
-        sock = client.socket()
-        assert isinstance(sock, socket.socket)  # not a websocket's wrapper
-        try:
-            _prefer_urgent(sock)
-            self._deadline = time.monotonic() + patience_s
-            self._loop(sock)
-        except Exception as error:  # noqa: BLE001  - a mistake in a sink, or of paho's, must not end the link for good
-            _log.exception("the connection to %s ends by a mistake in this program", self._address)
-            return Verdict(LinkError(f"a mistake of our own ended {self._address}: {error!r}; report it"), fatal=False)
-        finally:
-            sock.close()
-        return self._judge_end()
-
-    def _judge_end(self) -> Verdict:
-        if self.refusal is not None:
-            return judge(self.refusal, self._address)
-        if self._farewell is not None:  # the next greeting's answer tells whether it is for good
-            return replace(judge(self._farewell, self._address), fatal=False)
-        if self.accepted:
-            return Verdict(BrokerUnreachable(f"the connection to {self._address} broke"), fatal=False)
-        text = f"{self._address} takes connections and doesn't answer MQTT: check the port, and whether it wants TLS"
-        return Verdict(BrokerUnreachable(text), fatal=False)
-
-    def _loop(self, sock: socket.socket) -> None:
-        """Move bytes until paho has closed its socket, the broker refused us, or the deadline has passed."""
-        client, mailbox = self._client, self._mailbox
-        tick_s = self._tick_s
-        looked = time.monotonic()
-        with selectors.DefaultSelector() as selector:
-            selector.register(mailbox.wake, selectors.EVENT_READ)
-            selector.register(sock, selectors.EVENT_READ)
-            while (now := time.monotonic()) < self._deadline and self.refusal is None:
-                self._send()
-                if client.socket() is None or (mailbox.done and not self.accepted):
-                    return
-                self._watch(selector, sock)
-                limit_s = _HURRY_S if mailbox.closing.is_set() else tick_s
-                for key, ready in selector.select(max(0.0, min(limit_s, self._deadline - now))):
-                    if key.fileobj is mailbox.wake:
-                        mailbox.answer()
-                    elif ready & selectors.EVENT_READ:
-                        self._read(sock)
-                if time.monotonic() - looked >= limit_s:
-                    looked = time.monotonic()
-                    client.loop_misc()
-                if client.socket() is None:
-                    return
-
-    def _watch(self, selector: selectors.BaseSelector, sock: socket.socket) -> None:
-        """Wait for what we want of the socket, which is not reading while too much waits for its acknowledgement.
-
-        MQTT 5's receive maximum should see to that, but mosquitto 2.0.11 sends up to all of it at each ack in order.
-        Where our caller takes long to acknowledge anything, some more is read: else no answer to a ping would be heard.
-        """
-        window, now = self._settings.inbound_window, time.monotonic()
-        if self._unacknowledged < window:
-            self._full_since = math.inf
-        else:
-            self._full_since = min(self._full_since, now)
-        stalled = now - self._full_since >= self._tick_s
-        full = self._unacknowledged >= (window * _STALLED_WINDOWS if stalled else window)
-        events = (0 if full else selectors.EVENT_READ) | (selectors.EVENT_WRITE if self._client.want_write() else 0)
-        known = selector.get_map().get(sock)
-        if events == (known.events if known else 0):
-            return
-        if known:
-            selector.unregister(sock)
-        if events:
-            selector.register(sock, events)
-
-    def _send(self) -> None:
-        """Do what callers ordered, and write as much as may and can be written."""
-        client, mailbox = self._client, self._mailbox
-        if self.accepted and not self._leaving:
-            for order in mailbox.orders():
-                self._obey(order)
-            while taken := mailbox.take(bulk=False):
-                self._publish(*taken)
-            if mailbox.done:
-                client.disconnect()
-                self._leaving, self._deadline = True, time.monotonic() + _GOODBYE_S
-        if client.want_write():
-            client.loop_write()
-        # Bulk goes to paho one at a time, each when the one before has left: paho's own queue knows no order.
-        while self.accepted and not self._leaving and not client.want_write() and (taken := mailbox.take(bulk=True)):
-            self._publish(*taken)
-            client.loop_write()
-
-    def _obey(self, order: Order) -> None:
-        match order:
-            case Ack(connection, mid):
-                if connection is self:
-                    self._unacknowledged -= 1
-                    self._client.ack(mid, 1)
-            case Subscribe(filters, token):
-                self._subscribe(filters, token)
-            case Unsubscribe(filters):
-                self._client.unsubscribe(list(filters))
-
-    def _subscribe(self, filters: Mapping[str, Qos], token: int | None = None) -> None:
-        wanted: list[tuple[str, int]] = list(filters.items())
-        for start in range(0, len(wanted), _FILTERS_A_PACKET):
-            some = wanted[start : start + _FILTERS_A_PACKET]
-            if self.mqtt5:
-                _, mid = self._client.subscribe([(pattern, SubscribeOptions(qos=qos)) for pattern, qos in some])
-            else:
-                _, mid = self._client.subscribe(some)
-            if mid is not None:
-                last = start + _FILTERS_A_PACKET >= len(wanted)
-                self._subscriptions[mid] = tuple(pattern for pattern, _ in some), token if last else None
-
-    def _publish(self, publication: Publication, error: LinkError | None) -> None:
-        if error is None:
-            sent = self._client.publish(
-                publication.topic, publication.payload, qos=publication.qos, retain=publication.retain
-            )
-            if publication.qos:
-                self._tokens[sent.mid] = publication.token
-        else:
-            for token in publication.tokens:
-                self._sink(Refused(token, error))
-
-    def _read(self, sock: socket.socket) -> None:
-        self._client.loop_read()
-        while isinstance(sock, ssl.SSLSocket) and self._client.socket() is not None and sock.pending():
-            self._client.loop_read()  # TLS has it decrypted already: the selector won't tell
-
-    # What paho calls, on this same thread.
-
-    def _on_connect(
-        self,
-        _client: paho.Client,
-        _data: object,
-        flags: paho.ConnectFlags,
-        reason: ReasonCode,
-        extras: Properties | None,
-    ) -> None:
-        if reason.is_failure:
-            self.refusal = reason.value
-            return
-        self.accepted, self._deadline = True, math.inf
-        largest = getattr(extras, "MaximumPacketSize", None)
-        in_flight = min(getattr(extras, "ReceiveMaximum", _IN_FLIGHT), _IN_FLIGHT)
-        filters, forgotten = self._mailbox.connected(largest=largest, in_flight=in_flight)
-        if forgotten:
-            self._client.unsubscribe(list(forgotten))
-        self._subscribe(filters)
-        limit = None if largest is None else max(0, largest - HEADER - _TOPIC)
-        self._sink(Connected(flags.session_present, limit))
-
-    def _on_disconnect(
-        self, _client: paho.Client, _data: object, flags: paho.DisconnectFlags, reason: ReasonCode, _: Properties | None
-    ) -> None:
-        if flags.is_disconnect_packet_from_server:
-            self._farewell = reason.value
-
-    def _on_message(self, _client: paho.Client, _data: object, message: paho.MQTTMessage) -> None:
-        ack = partial(self._mailbox.ack, self, message.mid) if message.qos else _nothing
-        self._unacknowledged += message.qos > 0
-        try:
-            topic = message.topic
-        except UnicodeDecodeError:  # no topic of ours, and never will be
-            ack()
-            return
-        self._sink(Inbound(topic, bytes(message.payload), message.retain, message.dup, ack))
-
-    def _on_publish(
-        self, _client: paho.Client, _data: object, mid: int, reason: ReasonCode, _extras: Properties | None
-    ) -> None:
-        publication = self._mailbox.settle(self._tokens.pop(mid, 0))  # tokens begin at 1
-        if publication is None:
-            return
-        for one in publication.tokens:
-            self._sink(Refused(one, _refusal(publication.topic, reason)) if reason.is_failure else Sent(one))
-
-    def _on_subscribe(
-        self, _client: paho.Client, _data: object, mid: int, reasons: list[ReasonCode], _extras: Properties | None
-    ) -> None:
-        filters, token = self._subscriptions.pop(mid, ((), None))
-        for pattern, reason in zip(filters, reasons, strict=False):
-            if reason.is_failure:
-                self._sink(Refused(None, _refusal(pattern, reason)))
-        if token is not None:
-            self._sink(Sent(token))
-
-
-def _refusal(topic: str, reason: ReasonCode) -> LinkError:
-    if reason.value == _TOO_LARGE:
-        return PayloadTooLarge(f"the broker threw the payload for {topic} away: lower part_size, or raise its limit")
-    return BrokerRefused(f"the broker refuses {topic} ({reason}): check its acl, and as whom we connect")
-
-
-def _nothing(*_: object) -> None:
-    """All there is to do to acknowledge QoS 0, and when paho wants to write."""
-
-
-def _prefer_urgent(sock: socket.socket) -> None:
-    """Keep little unsent data in the kernel, where nothing can overtake it, and send small packets at once."""
-    sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-    if hasattr(socket, "TCP_NOTSENT_LOWAT"):
-        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NOTSENT_LOWAT, _UNSENT)
+    def _connection(self, *, mqtt5: bool) -> Connection:
+        return Connection(self._settings, self._tls, self._will, self._mailbox, self._sink, mqtt5=mqtt5)
