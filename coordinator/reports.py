@@ -27,7 +27,7 @@ def summarise(state: State, stage: Collecting | None, failure: str = "") -> Roun
         devices=() if failure else tuple(sorted({header.device for header in headers})),
         examples=0 if failure else sum(header.examples for header in headers),
         train_loss=_mean(losses),
-        declined={} if stage is None else dict(stage.declined),
+        declined={} if stage is None else dict(sorted(stage.declined.items())),
         rejected=dict(state.rejected),
         seconds=0.0 if stage is None else state.now - stage.opened_at,
         uplink_bytes=sum(header.size for header in headers),
@@ -92,7 +92,7 @@ def announce(state: State, phase: Phase) -> Announce:
         return Announce(
             state.ticket, phase, state.model, state.now, rules.deadline_s, 0.0, state.goal or 0, state.quorum
         )
-    asked = len(stage.selected | stage.joined)
+    asked = len(stage.selected.union(stage.joined))
     return Announce(
         ticket=stage.ticket,
         phase=phase,

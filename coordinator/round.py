@@ -32,8 +32,9 @@ import math
 from dataclasses import replace
 from typing import Final
 
+from coordinator import answering
 from coordinator import observers as seen
-from coordinator.admission import UNKNOWN, answers, belongs, is_stranger, key, refusal, staleness, was_asked
+from coordinator.admission import belongs
 from coordinator.events import (
     Abandon,
     Committed,
@@ -42,10 +43,8 @@ from coordinator.events import (
     Event,
     Finish,
     FleetChanged,
-    Fold,
     Header,
     JoinReceived,
-    Keep,
     Mark,
     Measured,
     Open,
@@ -54,7 +53,6 @@ from coordinator.events import (
     StopRequested,
     Summarise,
     Tick,
-    Ticket,
     UpdateReceived,
     UpdateRestored,
     UpdateSeen,
@@ -64,18 +62,15 @@ from coordinator.events import (
 from coordinator.fleet import View
 from coordinator.reports import (
     announce,
-    come_back,
     failed_often,
     nobody_came,
     receipt,
-    reply,
     summarise,
     with_evaluation,
 )
-from coordinator.round_state import ATTEMPTS, Aggregating, Collecting, Over, Resting, Selecting, State
+from coordinator.round_state import ATTEMPTS, Aggregating, Collecting, Over, Resting, Selecting, State, Step, roster
 from schemas import cohort
-from schemas.errors import Reject
-from schemas.messages import Join, Metrics, Outcome, Phase
+from schemas.messages import Metrics, Outcome, Phase
 
 OVERSELECT: Final = 1.3
 SETTLE_S: Final = 1.0
@@ -87,8 +82,6 @@ MARK_S: Final = 1.0  # the time an attempt has been open is on disk at most so l
 MARK_SHARE: Final = 0.02
 NEWS_S: Final = 0.5  # joined and received are announced at most this often
 MAX_TEXT: Final = 500  # characters, as messages.Text allows
-
-Step = tuple[State, tuple[Effect, ...]]
 
 
 def begin(state: State, reopened: Reopened | None = None) -> Step:
@@ -111,17 +104,17 @@ def step(state: State, event: Event) -> Step:  # noqa: C901, PLR0911  - the mach
         case FleetChanged(view):
             return _fleet_changed(state, view)
         case JoinReceived(join):
-            return _join(state, join)
+            return answering.join(state, join)
         case UpdateReceived(header):
             return _update(state, header)
         case UpdateRestored(header):
-            return _accept(state, header, ()) if belongs(state, header) else (state, ())
+            return answering.accept(state, header, ()) if belongs(state, header) else (state, ())
         case UpdateSeen(header):
             return state, (receipt(header, Outcome.DUPLICATE),)
         case UpdateStalled():
-            return state, _missing(state, event)
+            return state, answering.missing(state, event)
         case Rejected():
-            return _rejected(state, event)
+            return answering.rejected(state, event)
         case Committed(version):
             return _committed(state, version)
         case Measured(metrics):
@@ -172,8 +165,9 @@ def _fleet_changed(state: State, view: View) -> Step:
     state = replace(state, view=view, newcomer_at=newcomer_at, met_anyone=met_anyone)
     stage = state.stage
     if isinstance(stage, Collecting) and state.now < stage.gathers_until:
-        back = _drawn(state, stage.ticket.nonce, stage.cohort)
-        state = replace(state, stage=replace(stage, selected=stage.selected | back))
+        back = _drawn(state, stage.ticket.nonce, stage.cohort) - stage.selected
+        awaited = stage.awaited.update(roster(back.difference(stage.received, stage.declined)))
+        state = replace(state, stage=replace(stage, selected=stage.selected | back, awaited=awaited))
     return _advance(state)
 
 
@@ -218,6 +212,7 @@ def _collect(state: State, bound: float, selected: frozenset[str], opened_at: fl
         goal=state.goal,
         quorum=state.quorum,
         selected=selected,
+        awaited=roster(selected),
         gathers_until=gathers_until,
         told_at=state.now,
         marked_at=state.now,
@@ -235,15 +230,12 @@ def _collect(state: State, bound: float, selected: frozenset[str], opened_at: fl
 
 def _try_close(state: State, stage: Collecting) -> Step:
     received, expired = len(stage.received), state.now >= stage.opened_at + state.rules.deadline_s
-    asked = stage.selected | stage.joined
-    awaited = (asked & state.view.ready) - stage.received.keys() - stage.declined.keys()
     gathering = state.now < stage.gathers_until
-    if stage.full or (received >= stage.quorum and (expired or not (awaited or gathering))):
+    if stage.full or (received >= stage.quorum and (expired or not (gathering or _is_awaited(state, stage)))):
         return _conclude(state, stage)
     if expired:
         return _abandon(state, f"{received} of at least {stage.quorum} updates came by the deadline")
-    newcomers = state.eligible if stage.cohort == 1.0 else frozenset[str]()
-    if not gathering and len((asked | newcomers | stage.received.keys()) - stage.declined.keys()) < stage.quorum:
+    if not gathering and _too_few(state, stage):
         return _abandon(state, f"so many devices declined that {stage.quorum} updates can't come")
     effects: tuple[Effect, ...] = ()
     if state.now >= stage.marked_at + _mark_every(state):
@@ -255,99 +247,12 @@ def _try_close(state: State, stage: Collecting) -> Step:
     return replace(state, stage=stage), effects
 
 
-def _join(state: State, join: Join) -> Step:  # noqa: PLR0911  - likewise, a case a line
-    stage, device = state.stage, join.device
-    if not isinstance(stage, Collecting) or not answers(join, stage.ticket):
-        if not was_asked(state, join):
-            return _rejected(state, Rejected(Reject.WRONG_RUN, "it answers nothing this run ever asked", "", device))
-        late = join.accepts and state.rules.max_staleness is None  # else what it will send may count all the same
-        return state, (receipt(join, Outcome.LATE, "the round is over"),) if late else ()
-    if not cohort.has(stage.ticket.nonce, device, stage.cohort):
-        back_in = come_back(state, stage, device)
-        return state, (receipt(join, Outcome.NOTED, "not drawn for this round", back_in),)
-    if device in stage.received:
-        return state, ()
-    if is_stranger(state, stage, device):
-        return _rejected(state, Rejected(Reject.UNKNOWN_DEVICE, UNKNOWN, "", device))
-    if join.accepts:
-        declined = {name: reason for name, reason in stage.declined.items() if name != device}
-        after = replace(stage, joined=stage.joined | {device}, declined=declined)
-        joined = seen.DeviceJoined(state.round, state.task, device, len(after.joined))
-        return replace(state, stage=after), () if device in stage.joined else (joined,)
-    reason = join.reason or "it does not say why"
-    after = replace(stage, joined=stage.joined - {device}, declined={**stage.declined, device: reason})
-    effects = (
-        receipt(join, Outcome.NOTED, "declined", come_back(state, stage, device)),
-        *(() if device in stage.declined else (seen.DeviceDeclined(state.round, state.task, device, reason),)),
-    )
-    return replace(state, stage=after), effects
-
-
 def _update(state: State, header: Header) -> Step:
-    refused = refusal(state, header)
-    if refused is None:
-        state, effects = _accept(state, header, (Keep(header),))
-        assert isinstance(state.stage, Collecting)
-        state, closing = _conclude(state, state.stage) if state.stage.full else (state, ())
-        return state, (*effects, *closing)
-    outcome, reason, text = refused
-    if reason is Reject.EQUIVOCATION:
-        state, noted = _rejected(state, Rejected(reason, text, "", header.device))
-        return state, (*noted, receipt(header, outcome, text))
-    if reason is not None:
-        return _rejected(state, Rejected(reason, text, "", header.device, header.round, header))
-    return state, (receipt(header, outcome, text),)
-
-
-def _accept(state: State, header: Header, effects: tuple[Effect, ...]) -> Step:
-    stage = state.stage
-    assert isinstance(stage, Collecting)  # or it would not belong
-    name, behind = key(stage, header), staleness(state, header)
-    declined = {device: reason for device, reason in stage.declined.items() if device != name}
-    received = {**stage.received, name: header}
-    joined = stage.joined | {name} if name == header.device else stage.joined
-    stage = replace(stage, joined=joined, declined=declined, received=received)
-    accepted = seen.UpdateAccepted(
-        header.round,
-        header.task,
-        header.device,
-        header.examples,
-        header.train_loss,
-        header.size,
-        len(received),
-        behind or 0,
-    )
-    # Trained for an earlier attempt at this very round: the device has nothing more to do in it.
-    earlier = header.round == stage.ticket.round and header.nonce != stage.ticket.nonce
-    answer = receipt(header, Outcome.ACCEPTED, back_in=come_back(state, stage, name) if earlier else 0.0)
-    return replace(state, stage=stage), (*effects, Fold(header, behind), answer, accepted)
-
-
-def _missing(state: State, stalled: UpdateStalled) -> tuple[Effect, ...]:
-    stage, header = state.stage, stalled.header
-    if not isinstance(stage, Collecting) or (header is None and stalled.device in stage.received):
-        return ()
-    asked = header or stage.ticket
-    return (reply(stalled.device, asked, Outcome.INCOMPLETE, "parts are missing", missing=stalled.missing),)
-
-
-def _rejected(state: State, event: Rejected) -> Step:
-    count = {**state.rejected, event.reason.value: state.rejected.get(event.reason.value, 0) + 1}
-    state = replace(state, rejected=count)
-    rejected = seen.MessageRejected(event.reason.value, event.detail, event.topic, event.device)
-    stage, device = state.stage, event.device
-    answered: Ticket | Header | None = event.header
-    if answered is None and isinstance(stage, Collecting) and stage.ticket.round == event.round:
-        answered = stage.ticket
-    if event.round is None or device is None or answered is None:
-        return state, (rejected,)
-    text = f"{event.reason.value}: {event.detail}"[:MAX_TEXT]
-    back_in = come_back(state, stage, device) if isinstance(stage, Collecting) else 0.0
-    answers_this = isinstance(stage, Collecting) and answers(answered, stage.ticket) and device not in stage.received
-    if isinstance(stage, Collecting) and answers_this and not is_stranger(state, stage, device):
-        declined = {**stage.declined, device: f"its update was rejected, {text}"[:MAX_TEXT]}
-        state = replace(state, stage=replace(stage, declined=declined))
-    return state, (rejected, reply(device, answered, Outcome.REJECTED, text, back_in))
+    state, effects = answering.update(state, header)
+    if not isinstance(state.stage, Collecting) or not state.stage.full:
+        return state, effects
+    state, closing = _conclude(state, state.stage)
+    return state, (*effects, *closing)
 
 
 # -- closing -----------------------------------------------------------------------------------------------------------
@@ -434,6 +339,20 @@ def _abandon(state: State, reason: str) -> Step:
 def _is_useless(state: State) -> bool:
     """Whether those who are there could train the next round, and can't do the evaluation that is selected for."""
     return state.task == "evaluate" and not state.eligible and len(state.view.trainers) >= state.rules.quorum
+
+
+def _is_awaited(state: State, stage: Collecting) -> bool:
+    """Whether somebody who was asked is there and has not answered; found at the first such device."""
+    return any(device in state.view.ready for device in stage.awaited)
+
+
+def _too_few(state: State, stage: Collecting) -> bool:
+    """Whether the quorum can't be met any more, newcomers included where they are let in."""
+    left = stage.quorum - len(stage.received) - len(stage.awaited)
+    if left <= 0 or stage.cohort < 1:
+        return left > 0
+    known = (stage.awaited, stage.received, stage.declined)
+    return sum(not any(device in each for each in known) for device in state.eligible) < left
 
 
 def _mark_every(state: State) -> float:

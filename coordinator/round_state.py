@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import hashlib
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from typing import Final
+from typing import Final, TypeVar
 
-from coordinator.events import Header, Ticket, Version
+from immutables import Map
+
+from coordinator.events import Effect, Header, Ticket, Version
 from coordinator.fleet import View
 from schemas.messages import RoundSummary, RunSettings, Task
 
@@ -52,6 +54,20 @@ class Rules:
         return Ticket(number, task, attempt, hashlib.sha256(text.encode()).hexdigest()[:32])
 
 
+Roster = Map[str, None]  # devices
+V = TypeVar("V")
+
+
+def roster(devices: Iterable[str]) -> Roster:
+    """These devices."""
+    return Map((device, None) for device in devices)
+
+
+def without(devices: Map[str, V], device: str) -> Map[str, V]:
+    """All but ``device``, if it is there."""
+    return devices.delete(device) if device in devices else devices
+
+
 @dataclass(frozen=True, slots=True)
 class Selecting:
     """Waiting for devices."""
@@ -61,7 +77,10 @@ class Selecting:
 
 @dataclass(frozen=True, slots=True)
 class Collecting:
-    """Waiting for updates. ``declined`` is by device, ``received`` by ``admission.key``; they never share one."""
+    """Waiting for updates. ``declined`` is by device, ``received`` by ``admission.key``; they never share one.
+
+    ``awaited`` are those who were selected or joined, and have neither answered nor declined.
+    """
 
     ticket: Ticket
     opened_at: float
@@ -69,9 +88,10 @@ class Collecting:
     goal: int | None
     quorum: int
     selected: frozenset[str]
-    joined: frozenset[str] = frozenset()
-    declined: Mapping[str, str] = field(default_factory=dict)
-    received: Mapping[str, Header] = field(default_factory=dict)
+    joined: Roster = field(default_factory=Map)
+    declined: Map[str, str] = field(default_factory=Map)
+    received: Map[str, Header] = field(default_factory=Map)
+    awaited: Roster = field(default_factory=Map)
     gathers_until: float = -math.inf  # till then, after a restart, those who come back are selected
     told: tuple[int, int] = (0, 0)  # joined and received, as announced
     told_at: float = 0.0
@@ -150,3 +170,6 @@ class State:
     def quorum(self) -> int:
         """Updates without which the task fails; any evaluation is better than none."""
         return self.rules.quorum if self.task == "train" else 1
+
+
+Step = tuple[State, tuple[Effect, ...]]

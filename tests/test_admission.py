@@ -7,12 +7,13 @@ from dataclasses import dataclass, replace
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from immutables import Map
 
 from coordinator import admission
 from coordinator.admission import UNKNOWN, Refusal, belongs, hears, is_stranger, key, refusal, staleness, was_asked
 from coordinator.events import Header, Ticket, Version
 from coordinator.fleet import View
-from coordinator.round_state import ATTEMPTS, Aggregating, Collecting, Over, Resting, Selecting, Stage, State
+from coordinator.round_state import ATTEMPTS, Aggregating, Collecting, Over, Resting, Selecting, Stage, State, roster
 from schemas import cohort
 from schemas.errors import Reject
 from schemas.messages import Outcome, Task
@@ -62,7 +63,7 @@ def why(refused: Refusal | None) -> tuple[Outcome, Reject | None] | None:
 def taken(state: State, *headers: Header) -> State:
     """The state once these count."""
     stage = opened(state)
-    received = {**stage.received, **{key(stage, header): header for header in headers}}
+    received = stage.received.update({key(stage, header): header for header in headers})
     return replace(state, stage=replace(stage, received=received))
 
 
@@ -163,7 +164,7 @@ def test_no_more_devices_than_the_limit_are_let_in_and_nobody_who_is_in_is_put_o
 ) -> None:
     """Seen to fail with ``>`` for ``>=``, and without the devices that declined."""
     declined -= joined
-    stage = replace(opened(at(4)), joined=joined, declined=dict.fromkeys(declined, "no"))
+    stage = replace(opened(at(4)), joined=roster(joined), declined=Map(dict.fromkeys(declined, "no")))
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(admission, "MAX_DEVICES", limit)
         strangers = {device for device in names(20) if is_stranger(replace(at(4), stage=stage), stage, device)}

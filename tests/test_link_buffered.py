@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import socket
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -18,13 +19,13 @@ class Counted(socket.socket):
     received = 0
     sent = 0
 
-    def recv(self, *args: int) -> bytes:
+    def recv(self, bufsize: int, flags: int = 0) -> bytes:
         self.received += 1
-        return super().recv(*args)
+        return super().recv(bufsize, flags)
 
-    def send(self, *args: bytes | bytearray) -> int:  # type: ignore[override]
+    def send(self, data: Any, flags: int = 0) -> int:
         self.sent += 1
-        return super().send(*args)
+        return super().send(data, flags)
 
 
 @pytest.fixture

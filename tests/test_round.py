@@ -387,7 +387,7 @@ def test_what_was_accepted_before_a_restart_counts_even_if_the_draw_is_another_n
     outsider = next(device for device in names(50) if device not in run.open.selected)
     effects = run.do(UpdateRestored(run.header(outsider)))
     assert [type(effect) for effect in effects] == [Fold, Reply, seen.UpdateAccepted]
-    assert run.open.received.keys() == {outsider}
+    assert set(run.open.received) == {outsider}
 
 
 # -- evaluating, ending ------------------------------------------------------------------------------------------------
@@ -603,7 +603,9 @@ class AnyRun(RuleBasedStateMachine):
         stage, now = self.run.state.stage, self.run.state.now
         if isinstance(stage, Collecting):
             assert now <= stage.opened_at + self.run.state.rules.deadline_s
-            assert not stage.received.keys() & stage.declined.keys()
+            assert not any(device in stage.declined for device in stage.received)
+            asked = stage.selected.union(stage.joined)
+            assert set(stage.awaited) == asked.difference(stage.received, stage.declined)
             assert len(stage.received) < (stage.goal or 7)
         wake = wake_at(self.run.state)
         assert (wake is None) == isinstance(stage, Over | Aggregating)

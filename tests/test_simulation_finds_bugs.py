@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 
-from coordinator import admission, inbox, leadership, models, reactor
+from coordinator import admission, inbox, leadership, models, reactor, round_state
 from coordinator import events as ce
 from coordinator import round as core
 from coordinator.aggregation import mean
@@ -71,7 +71,7 @@ def a_second_update_of_a_device_counts_too(patch: pytest.MonkeyPatch) -> None:
         refused = refusal(state, header)
         return None if refused is not None and refused[0] is Outcome.DUPLICATE else refused
 
-    patch.setattr("coordinator.round.refusal", lenient)
+    patch.setattr("coordinator.answering.refusal", lenient)
     patch.setattr(inbox, "refusal", lenient)
 
 
@@ -127,7 +127,7 @@ def a_restart_gives_the_round_its_whole_time_again(patch: pytest.MonkeyPatch) ->
 def a_restart_opens_another_attempt(patch: pytest.MonkeyPatch) -> None:
     begin = core.begin
 
-    def forgetful(state: State, _reopened: object = None) -> core.Step:
+    def forgetful(state: State, _reopened: object = None) -> round_state.Step:
         return begin(replace(state, attempt=state.attempt + 1))
 
     patch.setattr(reactor, "begin", forgetful)
@@ -217,7 +217,7 @@ def an_attempt_is_announced_before_it_is_in_the_journal(patch: pytest.MonkeyPatc
 def a_round_is_not_closed_at_its_deadline(patch: pytest.MonkeyPatch) -> None:
     close = core._try_close
 
-    def slow(state: State, stage: Collecting) -> core.Step:
+    def slow(state: State, stage: Collecting) -> round_state.Step:
         over = state.now - stage.opened_at - state.rules.deadline_s
         return (state, ()) if 0 <= over < 10.0 else close(state, stage)
 
