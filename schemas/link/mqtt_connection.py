@@ -13,25 +13,27 @@ import selectors
 import socket
 import ssl
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from functools import partial
 from typing import Any, Final
 
 import paho.mqtt.client as paho
-from paho.mqtt.enums import CallbackAPIVersion, MQTTProtocolVersion
+from paho.mqtt.enums import CallbackAPIVersion, MQTTErrorCode, MQTTProtocolVersion
 from paho.mqtt.packettypes import PacketTypes
 from paho.mqtt.properties import Properties
 from paho.mqtt.reasoncodes import ReasonCode
 from paho.mqtt.subscribeoptions import SubscribeOptions
 
 from schemas.errors import BrokerRefused, BrokerUnreachable, LinkError, PayloadTooLarge
+from schemas.link import publish_packet
 from schemas.link.backoff import UNSUPPORTED_VERSION, Verdict, judge
 from schemas.link.buffered import BufferedSocket
 from schemas.link.link import Connected, Inbound, Qos, Refused, Sent, Sink, Will
 from schemas.link.mailbox import HEADER, Ack, Mailbox, Order, Subscribe, Unsubscribe
 from schemas.link.mqtt_settings import MqttSettings
 from schemas.link.outbound import Publication
+from schemas.link.publish_packet import Published
 
 _log = logging.getLogger(__name__)
 
@@ -107,6 +109,7 @@ class Connection:
         client.on_connect = self._on_connect
         client.on_disconnect = self._on_disconnect
         client.on_message = self._on_message
+        client.hear = self._hear
         client.on_publish = self._on_publish
         client.on_subscribe = self._on_subscribe
         return client
@@ -299,14 +302,18 @@ class Connection:
             self._farewell = reason.value
 
     def _on_message(self, _client: paho.Client, _data: object, message: paho.MQTTMessage) -> None:
-        ack = partial(self._mailbox.ack, self, message.mid) if message.qos else _nothing
-        self._unacknowledged += message.qos > 0
         try:
             topic = message.topic
         except UnicodeDecodeError:  # no topic of ours, and never will be
-            ack()
+            if message.qos:
+                self._client.ack(message.mid, message.qos)
             return
-        self._sink(Inbound(topic, bytes(message.payload), message.retain, message.dup, ack))
+        self._hear(Published(topic, bytes(message.payload), message.qos, message.retain, message.dup, message.mid))
+
+    def _hear(self, message: Published) -> None:
+        ack = partial(self._mailbox.ack, self, message.mid) if message.qos else _nothing
+        self._unacknowledged += message.qos > 0
+        self._sink(Inbound(message.topic, message.payload, message.retain, message.dup, ack))
 
     def _on_publish(
         self, _client: paho.Client, _data: object, mid: int, reason: ReasonCode, _extras: Properties | None
@@ -329,7 +336,19 @@ class Connection:
 
 
 class _Client(paho.Client):
-    """paho's, over a socket that is read and written in large pieces."""
+    """paho's, over a socket that is read and written in large pieces, with a short way for most messages."""
+
+    hear: Callable[[Published], None]
+
+    def _handle_publish(self) -> MQTTErrorCode:
+        packet = self._in_packet
+        message = publish_packet.read(
+            packet["command"], packet["packet"], mqtt5=self.protocol == MQTTProtocolVersion.MQTTv5
+        )
+        if message is None:
+            return super()._handle_publish()
+        self.hear(message)
+        return MQTTErrorCode.MQTT_ERR_SUCCESS
 
     def _create_socket(self) -> BufferedSocket:
         sock = super()._create_socket()
