@@ -17,11 +17,11 @@ from __future__ import annotations
 
 import queue
 from collections import deque
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator
 from typing import Final
 
 from coordinator import observers as seen
+from coordinator.attendance import Attendance
 from coordinator.clock import Clock
 from coordinator.events import (
     Abandon,
@@ -38,15 +38,15 @@ from coordinator.events import (
     StopRequested,
     Tick,
 )
-from coordinator.fleet import Fleet, View
 from coordinator.inbox import Delivery, Inbox
 from coordinator.intake import Events, Stop
 from coordinator.office import CONNECT_S, Office
+from coordinator.pause import Pause
 from coordinator.performer import Batch, Performer
 from coordinator.publisher import Publisher
 from coordinator.round import begin, step, wake_at
 from coordinator.round_state import State
-from schemas.errors import BrokerUnreachable, DiskFull, FedbeatError, LinkError, PayloadTooLarge, Reject
+from schemas.errors import BrokerUnreachable, DiskFull, FedbeatError, LinkError, PayloadTooLarge
 from schemas.link.link import Connected, Disconnected, Inbound, Refused, Sent
 from schemas.link.link import Event as LinkEvent
 from schemas.messages import DeviceStatus
@@ -54,22 +54,12 @@ from schemas.messages import DeviceStatus
 MESSAGES_A_TURN: Final = 256
 BYTES_A_TURN: Final = 8 * 2**20  # of whole updates, which wait in memory for the turn's commit
 LOOK_S: Final = 1.0  # how often the fleet's heartbeats and stalled updates are looked at
-RETRY_S: Final = 1.0  # after a disk took no more, then twice as long each time
-LONGEST_RETRY_S: Final = 30.0
 PUT_ASIDE: Final = 1024  # messages while paused; the link reads far fewer ahead of our acknowledgements at QoS 1
 ENVELOPE: Final = 512  # bytes around a part's payload, topic included
 WEIGHTY: Final = (Open, Conclude, Abandon, Finish)  # done before anything else is stepped
 
 
 __all__ = ["Events", "Reactor", "Stop"]
-
-
-@dataclass(frozen=True, slots=True)
-class Pause:
-    """The disk takes no more: for how many attempts now, and when the next is due in monotonic seconds."""
-
-    failures: int
-    retry_at: float
 
 
 class Reactor:
@@ -97,12 +87,9 @@ class Reactor:
         self._observe = observe
         self._alive = alive
         self._part_size = part_size
-        self._fleet = Fleet()
-        self._view = View()
-        self._told: Mapping[str, str] = {}  # complaints that were let be seen
+        self._attendance = Attendance()
         self._looked_at = float("-inf")
         self._pending: list[Effect] = []
-        self._met: dict[str, DeviceStatus] = {}  # statuses for the next commit
         self._acks: list[Callable[[], None]] = []  # of messages that what is pending comes from
         self._batches: list[Batch] = []  # being carried out: each but the first follows from the one before
         self._aside: deque[Inbound] = deque()  # messages for when the disk takes more again
@@ -246,7 +233,7 @@ class Reactor:
                 case StatusReceived(status):
                     self._hear(status, message)
                 case StatusCleared(device):
-                    self._fleet.forget(device)
+                    self._attendance.forget(device)
                 case _:
                     pass  # rubbish, for which a pause has no counter; nor for whom there is no room
             message.ack()
@@ -256,10 +243,8 @@ class Reactor:
             self._aside.append(message)
 
     def _hold_on(self, error: DiskFull) -> None:
-        failures = 1 if self._pause is None else self._pause.failures + 1
-        wait_s = min(RETRY_S * 2.0 ** min(failures - 1, 10), LONGEST_RETRY_S)
-        self._pause = Pause(failures, self._clock.real() + wait_s)
-        if failures == 1:
+        self._pause = Pause.after(self._pause, self._clock.real())
+        if self._pause.failures == 1:
             self._run_clock()
             self._performer.pause(str(error))
             self._observe(seen.Paused(str(error)))
@@ -350,7 +335,7 @@ class Reactor:
                 if (turned_away := self._hear(status, message)) is not None:
                     self._step(turned_away)
             case StatusCleared(device):
-                self._fleet.forget(device)
+                self._attendance.forget(device)
             case Delivery(event, content):
                 self._room_freed = True
                 if content is not None:
@@ -361,47 +346,25 @@ class Reactor:
                 self._step(arrival)
 
     def _hear(self, status: DeviceStatus, message: Inbound) -> Rejected | None:
-        known = self._fleet.members.get(status.device)
-        fleet = self._fleet.hear(status, self._clock.now(), retained=message.retained)
-        if fleet is None:
-            text = f"{len(self._fleet.members)} devices are known and ready, and no more are taken"
-            return Rejected(Reject.UNKNOWN_DEVICE, text, message.topic, status.device)
-        if known is None or (known.session, known.examples) != (status.session, status.examples):
-            self._met[status.device] = status
-            if len(self._met) > fleet.limit:
-                del self._met[next(iter(self._met))]
-        self._fleet = fleet
-        return None
+        return self._attendance.hear(status, self._clock.now(), topic=message.topic, retained=message.retained)
 
     def _look(self) -> None:
         """See who is ready, and what has become of updates that came in parts."""
         now, ticket = self._clock.now(), (self._state.round, self._state.task, type(self._state.stage))
         due = now - self._looked_at >= LOOK_S
-        if self._fleet.altered or due:
-            view, before = self._fleet.view(now), self._view
-            if view != before:
-                self._view = view
-                counts = [(len(v.ready), len(v.trainers), len(v.evaluators)) for v in (before, view)]
-                if counts[0] != counts[1]:
-                    self._observe(seen.FleetSeen(*counts[1]))
-                self._step(FleetChanged(view))
+        if (self._attendance.fleet.altered or due) and (looked := self._attendance.look(now)) is not None:
+            view, sight = looked
+            if sight is not None:
+                self._observe(sight)
+            self._step(FleetChanged(view))
         if due or ticket != self._polled or (self._room_freed and self._inbox.turned_away):
             self._polled, self._room_freed = ticket, False
             for event in self._inbox.poll(self._state):
                 self._step(event)
         if due:
             self._looked_at = now
-            self._tell_troubles()
-
-    def _tell_troubles(self) -> None:
-        """Let new complaints be seen, all of one kind at once: a whole fleet may have the same."""
-        told, self._told = self._told, self._view.complaints
-        complaining: dict[str, list[str]] = {}
-        for device, reason in self._told.items():
-            if told.get(device) != reason:
-                complaining.setdefault(reason, []).append(device)
-        for reason, devices in complaining.items():
-            self._observe(seen.DeviceTroubled(min(devices), reason, len(devices) - 1))
+            for trouble in self._attendance.troubles():
+                self._observe(trouble)
 
     def _step(self, event: Event) -> None:
         self._state, effects = step(self._state, event)
@@ -427,8 +390,8 @@ class Reactor:
 
     def _gather(self, *, behind: bool = False) -> None:
         """Make a batch of what is pending: what follows from another goes before the rest of that, all else behind."""
-        if self._pending or self._met or self._acks:
-            batch = Batch(self._pending, tuple(self._met.values()), self._acks)
+        if self._pending or self._attendance.met or self._acks:
+            batch = Batch(self._pending, tuple(self._attendance.met.values()), self._acks)
             self._batches.insert(0 if behind else len(self._batches), batch)
             self._pending, self._acks, self._held = [], [], 0
-            self._met.clear()
+            self._attendance.met.clear()

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from coordinator import observers as seen
-from coordinator import reactor
+from coordinator import pause, reactor
 from coordinator import round as rounds
 from coordinator.events import Event as RoundEvent
 from coordinator.events import Tick
@@ -100,7 +100,7 @@ def check(home: Home, result: RunResult, expected: RunResult) -> None:
 
 @pytest.fixture(autouse=True)
 def _impatient(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(reactor, "RETRY_S", 0.001)
+    monkeypatch.setattr(pause, "RETRY_S", 0.001)
     monkeypatch.setattr(rounds, "RETURN_S", 0.05)  # how long a restart waits for devices to come back
 
 

@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
+from coordinator import attendance, pause, reactor
 from coordinator import observers as seen
-from coordinator import reactor
 from coordinator import round as rounds
 from coordinator.fleet import Fleet
 from schemas import codec
@@ -26,7 +26,7 @@ LIMIT_S = 20.0
 
 @pytest.fixture(autouse=True)
 def _impatient(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(reactor, "RETRY_S", 0.001)
+    monkeypatch.setattr(pause, "RETRY_S", 0.001)
     monkeypatch.setattr(rounds, "RETURN_S", 0.05)
 
 
@@ -73,11 +73,11 @@ def test_invariant_11_what_a_pause_holds_does_not_grow_with_the_names_that_come_
     again = reactor.Reactor._try_again
 
     def counted(one: reactor.Reactor) -> None:
-        held.append((len(one._pending), len(one._met)))
+        held.append((len(one._pending), len(one._attendance.met)))
         again(one)
 
     monkeypatch.setattr(reactor.Reactor, "_try_again", counted)
-    monkeypatch.setattr(reactor, "Fleet", partial(Fleet, limit=5))
+    monkeypatch.setattr(attendance, "Fleet", partial(Fleet, limit=5))
     home = Home(tmp_path / "state")
     for number in range(3):
         home.device(f"dev-{number}")

@@ -156,7 +156,7 @@ class Referee:
             if left_s < -EPSILON_S:
                 raise Violation(0, f"round {state.round} is open {-left_s:.3f} s after its deadline")
             known.ledger.left = {stage.ticket.nonce: left_s}
-        for name, member in reactor._fleet.members.items():
+        for name, member in reactor._attendance.fleet.members.items():
             if member.state is DeviceState.OFFLINE and member.session != known.desk.sessions.get(name, member.session):
                 raise Violation(0, f"the stale will of {name}'s session {member.session} is believed")
         publisher, inbox = reactor._publisher, reactor._inbox

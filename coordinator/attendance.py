@@ -1,0 +1,59 @@
+"""What the reactor knows of its fleet: who is there, what of it the round and the observers were told, who is new.
+
+Time is an argument, and nothing is written or published here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+
+from coordinator import observers as seen
+from coordinator.events import Rejected
+from coordinator.fleet import Fleet, View
+from schemas.errors import Reject
+from schemas.messages import DeviceStatus
+
+
+class Attendance:
+    """The fleet, the view of it that was taken last, and statuses for the journal."""
+
+    def __init__(self) -> None:
+        self.fleet = Fleet()
+        self.met: dict[str, DeviceStatus] = {}  # for the next commit
+        self._view = View()
+        self._told: Mapping[str, str] = {}  # complaints that were let be seen
+
+    def hear(self, status: DeviceStatus, now: float, *, topic: str, retained: bool) -> Rejected | None:
+        """Take a status; one for which there is no room is rejected."""
+        known = self.fleet.members.get(status.device)
+        if self.fleet.hear(status, now, retained=retained) is None:
+            text = f"{len(self.fleet.members)} devices are known and ready, and no more are taken"
+            return Rejected(Reject.UNKNOWN_DEVICE, text, topic, status.device)
+        if known is None or (known.session, known.examples) != (status.session, status.examples):
+            self.met[status.device] = status
+            if len(self.met) > self.fleet.limit:
+                del self.met[next(iter(self.met))]
+        return None
+
+    def forget(self, device: str) -> None:
+        """Its status was cleared."""
+        self.fleet.forget(device)
+
+    def look(self, now: float) -> tuple[View, seen.FleetSeen | None] | None:
+        """Who is ready now, and what there is to see in that; None where nothing has changed since the last look."""
+        view, before = self.fleet.view(now), self._view
+        if view == before:
+            return None
+        self._view = view
+        old, new = ((len(v.ready), len(v.trainers), len(v.evaluators)) for v in (before, view))
+        return view, seen.FleetSeen(*new) if old != new else None
+
+    def troubles(self) -> Iterator[seen.DeviceTroubled]:
+        """New complaints, all of one kind at once: a whole fleet may have the same."""
+        told, self._told = self._told, self._view.complaints
+        complaining: dict[str, list[str]] = {}
+        for device, reason in self._told.items():
+            if told.get(device) != reason:
+                complaining.setdefault(reason, []).append(device)
+        for reason, devices in complaining.items():
+            yield seen.DeviceTroubled(min(devices), reason, len(devices) - 1)
