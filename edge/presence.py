@@ -10,7 +10,8 @@ from schemas.messages import DeviceState, DeviceStatus
 
 MAX_TEXT: Final = 500  # characters, as messages.Text allows
 
-STATUS_S: Final = 1.0  # between two statuses that say something new
+STATUS_S: Final = 1.0  # within which nobody needs to hear again what was just said
+ACTIVITY_S: Final = 3.0  # between two statuses that say something new for people: a thousand devices say it too
 PROGRESS_S: Final = 10.0  # where that is progress alone
 
 _BUSY: Final = frozenset(
@@ -102,7 +103,7 @@ def interval(now: DeviceStatus, shown: DeviceStatus, heartbeat_s: float) -> floa
     if now == shown:
         return heartbeat_s
     progress_alone = now.model_copy(update={"progress": shown.progress}) == shown
-    return min(heartbeat_s, PROGRESS_S if progress_alone else STATUS_S)
+    return min(heartbeat_s, PROGRESS_S if progress_alone else ACTIVITY_S)
 
 
 def _decisive(status: DeviceStatus) -> tuple[int, int, bool, str]:

@@ -14,6 +14,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from edge import presence
 from edge.agent import Agent, Device, Happening
 from edge.dataspec import DataSpec
 from edge.jobs import Failure, Job, Result, Train
@@ -200,7 +201,7 @@ def test_a_round_over_the_wire_with_real_bytes(world: World) -> None:
     assert len(world.desk.updates) > 1  # it takes several parts
     world.desk.say(Kind.RECEIPT, receipt(message), 1)
     world.turn()
-    world.turn(1.0)
+    world.turn(presence.ACTIVITY_S)
     assert (world.desk.statuses[-1].state, world.desk.statuses[-1].last_round) == (DeviceState.IDLE, 1)
 
 
@@ -492,7 +493,7 @@ def test_the_memory_a_round_took_is_in_the_log_and_in_the_status(
     world.desk.begin()
     world.turn()
     world.training()
-    world.turn(1.0)
+    world.turn(presence.ACTIVITY_S)
     said = "dev-one: round 1 (train): trained on 100 examples in 0.1 s, loss 0.5"
     assert f"{said}; peak memory: agent 43 MB, trainer 312 MB" in caplog.messages
     health = world.desk.statuses[-1].health

@@ -577,15 +577,15 @@ def test_a_training_that_outlasts_its_coordinator_is_told_of_as_often_as_ever() 
     assert bench.shown().heartbeat_s == 30.0
 
 
-def test_a_burst_of_activity_is_told_once_a_second_but_new_examples_at_once() -> None:
+def test_a_burst_of_activity_is_told_every_three_seconds_but_new_examples_at_once() -> None:
     bench = Bench().settle()
     assert only(bench.effects, ev.PublishStatus)[-1].status.examples == 100
     bench.at(10.0)
     bench.effects.clear()
     bench.train()
     assert not only(bench.effects, ev.PublishStatus)
-    assert participation.wake_at(bench.state) == 11.0
-    assert [effect.status.state for effect in only(bench.at(11.0), ev.PublishStatus)] == [DeviceState.TRAINING]
+    assert participation.wake_at(bench.state) == 13.0
+    assert [effect.status.state for effect in only(bench.at(13.0), ev.PublishStatus)] == [DeviceState.TRAINING]
 
 
 # -- all of it at random -----------------------------------------------------------------------------------------------
