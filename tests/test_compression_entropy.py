@@ -3,7 +3,7 @@ import struct
 import numpy as np
 import pytest
 import zstandard
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from schemas.compression import entropy
@@ -169,6 +169,8 @@ def test_a_damaged_frame_makes_a_body_of_its_size_or_a_wire_error(data: st.DataO
 
 
 @given(st.binary(max_size=500).map(lambda piece: piece * 200))
+@example(bytes(65_536))
+@example(bytes(65_537))
 def test_a_small_body_unpacked_at_once_is_the_same_and_a_large_one_stays_packed(body: bytes) -> None:
     packing, packed = entropy.pack(memoryview(body))
     entropy.check(packing, memoryview(packed), len(body))

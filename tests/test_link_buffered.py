@@ -63,6 +63,14 @@ def test_small_packets_leave_together(pair: tuple[Counted, socket.socket]) -> No
     assert [far.recv(100), near.sent, sock.writing] == [b"abcd", 1, False]
 
 
+def test_a_large_packet_goes_at_once_behind_the_small_ones(pair: tuple[Counted, socket.socket]) -> None:
+    near, far = pair
+    sock = BufferedSocket(near)
+    sock.send(b"small")
+    assert [sock.send(bytes(TOGETHER)), sock.writing] == [TOGETHER, False]
+    assert far.recv(2 * TOGETHER) == b"small" + bytes(TOGETHER)
+
+
 def test_closing_sends_what_waits(pair: tuple[Counted, socket.socket]) -> None:
     near, far = pair
     sock = BufferedSocket(near)
