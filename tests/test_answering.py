@@ -87,8 +87,10 @@ def test_a_state_stays_what_it_was_whatever_follows_from_it(answers: list[Join |
     for answer in answers:
         stage = stage_of(states[-1])
         copies.append((dict(stage.joined), dict(stage.declined), dict(stage.received), dict(stage.awaited)))
-        act = answering.join if isinstance(answer, Join) else answering.update
-        states.append(act(states[-1], answer)[0])  # type: ignore[operator]  # each takes its own kind
+        after, _ = (
+            answering.join(states[-1], answer) if isinstance(answer, Join) else answering.update(states[-1], answer)
+        )
+        states.append(after)
         stage = stage_of(states[-1])
         asked = stage.selected.union(stage.joined)
         assert set(stage.awaited) == asked.difference(stage.received, stage.declined)

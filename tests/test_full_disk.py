@@ -181,12 +181,12 @@ def test_who_is_there_is_heard_at_once_as_the_disk_fills_up(tmp_path: Path, monk
 
     def turn(one: reactor.Reactor) -> None:
         work(one)
-        known = one._fleet.members.get("dev-0")
+        known = one._attendance.fleet.members.get("dev-0")
         if known is not None and not heard:
             away = DeviceStatus(device="dev-0", session=known.session, state=DeviceState.OFFLINE)
             one._put_back(Inbound(topic, codec.encode(away), retained=False, ack=lambda: heard.append(True)))
-            assert one._fleet.members["dev-0"].state is DeviceState.OFFLINE
-            one._fleet.members["dev-0"] = known
+            assert one._attendance.fleet.members["dev-0"].state is DeviceState.OFFLINE
+            one._attendance.fleet.members["dev-0"] = known
 
     monkeypatch.setattr(reactor.Reactor, "_work", turn)
     home, _ = at_home(tmp_path / STATE)
