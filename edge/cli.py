@@ -107,6 +107,27 @@ def evaluate_model(
     click.echo(assessment.show(plan_name, model, data, people, page, as_json=as_json))
 
 
+@cli.command("record")
+@click.option(
+    "--source", "record", metavar="SOURCE", help="such as serial:/dev/ttyUSB0?rate=250; `--source list` has all"
+)
+@click.option("--to", "record_to", type=PATH, metavar="DIR", help="directory of the recordings")
+@click.option("--segment", "record_segment", type=float, metavar="S", help="seconds of one recording (default: 1800)")
+@click.option("--sync", "record_sync", type=float, metavar="S", help="what a power cut costs at most (default: 1)")
+@click.option("--keep", "record_keep", metavar="BYTES", help="such as 500MB; the oldest go (default: 2GB)")
+@click.option("--days", "record_days", type=float, metavar="D", help="of running that one is kept (default: for good)")
+@click.option("--patient", is_flag=True, help="wait for a source that isn't there yet")
+@click.option("--json", "as_json", is_flag=True, help="what happens as one JSON object a line")
+@broker_options
+def record_signal(config: Path | None, *, show_config: bool, patient: bool, as_json: bool, **flags: Any) -> None:
+    """Record a live signal as WFDB records, until stopped or until it ends. Nothing leaves this machine."""
+    settings = read_settings(EdgeSettings, config, flags, show_config=show_config)
+    if settings is not None:
+        from edge.recording import record  # noqa: PLC0415 - likewise
+
+        record(settings, patient=patient, tell=lambda told: click.echo(told.as_json() if as_json else told.text))
+
+
 @cli.command("bench")
 @click.option("--plan", default="ecg-beats", show_default=True, metavar="PLAN", help="a bundled plan, or a plan's file")
 @click.option("--data", metavar="PATH", help="recordings; noise of the plan's shapes where none are set")

@@ -72,6 +72,16 @@ class EdgeSettings(LinkSettings):
         default_factory=_threads, description="threads of the trainer process"
     )
     trainer_nice: Annotated[int, Field(ge=0, le=19)] = Field(10, description="how far the trainer process steps back")
+    record: str = Field("", description="what it records while it runs, such as serial:/dev/ttyUSB0?rate=250")
+    record_to: Path | None = Field(None, description="directory of its recordings; `recordings` beside the state")
+    record_segment: Annotated[float, Field(ge=10, le=86_400)] = Field(1800.0, description="seconds of one recording")
+    record_sync: Annotated[float, Field(ge=0.1, le=60)] = Field(
+        1.0, description="seconds between two writes: what a power cut costs at most"
+    )
+    record_keep: str = Field("2GB", description="bytes of recordings that are kept, the newest; or none for all")
+    record_days: Annotated[float, Field(gt=0, le=3650)] | None = Field(
+        None, description="days of running for which a recording is kept; for good unless given"
+    )
 
 
 class FleetSettings(LinkSettings):

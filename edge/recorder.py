@@ -1,0 +1,201 @@
+"""The shell of recording: a source is read, ``segments`` decides, ``recordings`` writes. One thread, one loop.
+
+It goes on for as long as it isn't stopped: a source that is lost is opened again, ever less often; a disk that takes no
+more costs what can't be written, and is tried again each second.
+"""
+
+from __future__ import annotations
+
+import json
+import threading
+from collections.abc import Callable
+from contextlib import closing
+from dataclasses import dataclass
+from typing import Final
+
+from edge.live import description
+from edge.live.source import EndOfSignal, LiveSource, SourceLost
+from edge.recordings import Recordings, Segment
+from edge.segments import (
+    Begin,
+    Closed,
+    Effect,
+    Event,
+    Finish,
+    Heard,
+    Opened,
+    Passed,
+    Refused,
+    Rules,
+    State,
+    Write,
+    step,
+)
+from schemas.errors import DiskFull
+
+_LOOK_S: Final = 0.25  # how long a source may keep us from looking at the time
+_AGAIN_S: Final = (1.0, 2.0, 5.0, 10.0, 30.0)  # waits before a lost source is opened again
+
+
+@dataclass(frozen=True, slots=True)
+class Retention:
+    """How much is kept."""
+
+    most: int | None = None  # bytes
+    age_s: float | None = None  # of running
+
+
+@dataclass(frozen=True, slots=True)
+class Told:
+    """Something an owner may want to know."""
+
+    event: str  # source, lost, segment, recovered, removed, full, room, trouble
+    text: str
+    segment: Segment | None = None
+
+    def as_json(self) -> str:
+        """One line for programs."""
+        about: dict[str, object] = {"event": self.event, "text": self.text}
+        if self.segment is not None:
+            glance = self.segment.glance
+            about |= {"name": glance.name, "seconds": round(glance.length_s, 3), "bytes": self.segment.size}
+            about |= {"notes": dict(glance.notes)}
+        return json.dumps(about)
+
+
+class Recorder:
+    """Records one source into one directory. ``stop`` may be called from any thread, or a signal handler."""
+
+    def __init__(
+        self,
+        source: str,
+        opened: Callable[[], LiveSource],
+        store: Recordings,
+        rules: Rules,
+        retention: Retention,
+        clock: Callable[[], float],
+        tell: Callable[[Told], None],
+    ) -> None:
+        """``opened`` opens ``source``, again and again if need be; ``clock`` is monotonic."""
+        self._source = description(source)
+        self._open = opened
+        self._store = store
+        self._retention = retention
+        self._clock = clock
+        self._tell = tell
+        self._began = clock()
+        self._state = State(rules)
+        self._stopping = threading.Event()
+        self._full = False
+        self._failures = 0
+
+    def stop(self) -> None:
+        """Have ``run`` return soon."""
+        self._stopping.set()
+
+    def run(self, *, patient: bool = False) -> None:
+        """Record until stopped, or until the source ends.
+
+        Raises ``SourceLost`` where it can't be opened the first time, unless ``patient``.
+        """
+        for segment in self._store.recover():
+            self._tell(Told("recovered", f"finished after a crash: {line(segment)}", segment))
+        self._prune()
+        try:
+            while not self._stopping.is_set():
+                try:
+                    source = self._open()
+                except SourceLost as error:
+                    if not patient:
+                        raise
+                    self._wait(error)
+                    continue
+                patient = True
+                with closing(source):
+                    if self._read(source):
+                        return
+        finally:
+            self._step(Closed("stopped"))
+
+    def _read(self, source: LiveSource) -> bool:
+        """Record until stopped, or until the source is lost or ends; whether it has ended."""
+        self._tell(Told("source", f"recording {self._source}: {_form(source)}"))
+        self._step(Opened(source.signal))
+        try:
+            while not self._stopping.is_set():
+                chunk = source.read(_LOOK_S)
+                now = self._clock()
+                if chunk is None:
+                    self._step(Passed(now))
+                else:
+                    self._failures = 0
+                    self._step(Heard(chunk, now))
+        except EndOfSignal:
+            self._step(Closed("end"))
+            return True
+        except SourceLost as error:
+            self._step(Closed("source lost"))
+            self._wait(error)
+        return False
+
+    def _wait(self, error: SourceLost) -> None:
+        pause = _AGAIN_S[min(self._failures, len(_AGAIN_S) - 1)]
+        self._failures += 1
+        self._tell(Told("lost", f"{error}; trying again in {pause:.0f} s"))
+        self._stopping.wait(pause)
+
+    def _step(self, event: Event) -> None:
+        self._state, effects = step(self._state, event)
+        try:
+            for effect in effects:
+                self._carry_out(effect)
+        except DiskFull as error:
+            self._state, _ = step(self._state, Refused("the disk was full"))
+            if not self._full:
+                self._tell(Told("full", str(error)))
+            self._full = True
+
+    def _carry_out(self, effect: Effect) -> None:
+        match effect:
+            case Begin(signal, notes):
+                about = {"source": self._source, "running_s": f"{self._running_s:.1f}", **notes}
+                self._store.begin(signal, about)
+            case Write(frames, sync):
+                self._store.append(frames, sync=sync)
+                if self._full:
+                    self._full = False
+                    self._tell(Told("room", "there is room again: recording goes on"))
+                    self._recover()
+            case Finish(notes):
+                segment = self._store.finish({**notes, "ended_s": f"{self._running_s:.1f}"})
+                if segment is not None:
+                    self._tell(Told("segment", line(segment), segment))
+                self._prune()
+
+    def _recover(self) -> None:
+        for segment in self._store.recover():
+            self._tell(Told("segment", line(segment), segment))
+
+    @property
+    def _running_s(self) -> float:
+        return self._store.ran_s + self._clock() - self._began
+
+    def _prune(self) -> None:
+        for segment in self._store.prune(self._retention.most, self._retention.age_s, self._running_s):
+            self._tell(Told("removed", f"removed {segment.glance.name}", segment))
+
+
+def _form(source: LiveSource) -> str:
+    signal = source.signal
+    return f"{', '.join(lead.name for lead in signal.leads)} at {signal.rate:g} Hz"
+
+
+def line(segment: Segment) -> str:
+    """A segment as a person reads it."""
+    glance, notes = segment.glance, segment.glance.notes
+    parts = [
+        f"{glance.name}  {glance.length_s:.1f} s  {segment.size / 1000:.0f} kB  quality {notes.get('quality', '?')}"
+    ]
+    if notes.get("after", "") not in {"", "start", "length"}:
+        parts.append(f"after {notes['after']}, {notes.get('gap_s', '?')} s")
+    return "  ".join(parts)

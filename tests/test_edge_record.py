@@ -1,0 +1,52 @@
+"""``edge record`` as its users start it."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import numpy as np
+import wfdb
+
+from edge.sources import RECIPES, open_source, read
+from tests.running_commands import EDGE, MITDB, events, finished
+
+
+def test_a_replayed_record_is_the_same_record_to_the_bit(tmp_path: Path) -> None:
+    source = f"replay:{MITDB / '100'}?speed=max"
+    done = finished(*EDGE, "record", "--source", source, "--to", "rec", "--segment", "1900", "--json", cwd=tmp_path)
+    assert done.code == 0, done.err
+    told = [event for event in events(done.out) if event["event"] == "segment"]
+    assert [event["seconds"] for event in told] == [round(650_000 / 360, 3)]
+    record = tmp_path / "rec" / told[0]["name"]
+    was, now = (wfdb.rdrecord(str(path), physical=False) for path in (MITDB / "100", record))
+    assert np.array_equal(was.d_signal, now.d_signal)
+    assert (now.checksum, now.init_value) == (was.checksum, was.init_value)
+    assert [now.sig_name, now.units, now.fs, now.adc_gain, now.baseline, now.fmt] == [
+        was.sig_name,
+        was.units,
+        was.fs,
+        was.adc_gain,
+        was.baseline,
+        ["16", "16"],
+    ]
+
+    shutil.copy(MITDB / "100.atr", record.with_suffix(".atr"))
+    form = RECIPES["ecg-beats"].form
+    examples = []
+    for path in (MITDB / "100", record):
+        opened = open_source(str(path), "ecg-beats")
+        examples.append(read(opened, opened.owners, form).dataset)
+    assert len(examples[1]) == 2271
+    assert all(np.array_equal(a, b) for a, b in zip(examples[0].inputs, examples[1].inputs, strict=True))
+
+
+def test_segments_follow_one_another_without_a_sample_lost(tmp_path: Path) -> None:
+    source = f"replay:{MITDB / '208'}?speed=max&leads=MLII"
+    assert not finished(*EDGE, "record", "--source", source, "--to", "rec", "--segment", "700", cwd=tmp_path).code
+    parts = [wfdb.rdrecord(str(path.with_suffix("")), physical=False) for path in sorted(tmp_path.glob("rec/*.hea"))]
+    assert [part.sig_len for part in parts] == [252_000, 252_000, 146_000]
+    assert "after: length" in parts[1].comments
+    assert "gap_s: 0.000" in parts[1].comments
+    was = wfdb.rdrecord(str(MITDB / "208"), physical=False, channel_names=["MLII"])
+    assert np.array_equal(was.d_signal, np.concatenate([part.d_signal for part in parts]))
