@@ -34,7 +34,7 @@ class Second:
     low: int
     high: int
     stuck: float  # share of its samples at one end
-    jump: int  # the largest from one sample to the next
+    jump: int  # the largest from one sample to the next, within it
     missing: bool  # has samples without a value
 
 

@@ -8,12 +8,16 @@ from __future__ import annotations
 
 from typing import Final
 
-from edge.live import replay
+from edge.live import iio, mqtt, replay, serial, tcp
 from edge.live.setting import Kind, Options, Surroundings
 from edge.live.source import LiveSource
 from schemas.errors import SettingsError
 
 SOURCES: Final[dict[str, Kind]] = {
+    "iio": iio.KIND,
+    "serial": serial.KIND,
+    "tcp": tcp.KIND,
+    "mqtt": mqtt.KIND,
     "replay": replay.KIND,
 }
 
