@@ -74,7 +74,7 @@ class EdgeSettings(LinkSettings):
     trainer_nice: Annotated[int, Field(ge=0, le=19)] = Field(10, description="how far the trainer process steps back")
     record: str = Field("", description="what it records while it runs, such as serial:/dev/ttyUSB0?rate=250")
     record_to: Path | None = Field(None, description="directory of its recordings; `recordings` beside the state")
-    record_segment: Annotated[float, Field(ge=10, le=86_400)] = Field(1800.0, description="seconds of one recording")
+    record_segment: Annotated[float, Field(ge=1, le=86_400)] = Field(1800.0, description="seconds of one recording")
     record_sync: Annotated[float, Field(ge=0.1, le=60)] = Field(
         1.0, description="seconds between two writes: what a power cut costs at most"
     )

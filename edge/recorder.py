@@ -15,7 +15,7 @@ from typing import Final
 
 from edge.live import description
 from edge.live.source import EndOfSignal, LiveSource, SourceLost
-from edge.recordings import Recordings, Segment
+from edge.recordings import FULL, Recordings, Segment
 from edge.segments import (
     Begin,
     Closed,
@@ -150,7 +150,7 @@ class Recorder:
             for effect in effects:
                 self._carry_out(effect)
         except DiskFull as error:
-            self._state, _ = step(self._state, Refused("the disk was full"))
+            self._state, _ = step(self._state, Refused(FULL))
             if not self._full:
                 self._tell(Told("full", str(error)))
             self._full = True

@@ -32,6 +32,7 @@ from edge.segments import summary
 from edge.wfdb_header import Glance, Header, checksum, glimpse, parse, text
 from schemas.errors import DataError, DiskFull, StateError
 
+FULL: Final = "the disk was full"  # why a segment ended
 _NAME: Final = re.compile(r"ecg_(\d{6,12})_\d{8}T\d{6}")
 _OPEN: Final = ".open"
 _ZEROS_S: Final = 2.0  # of zeros at the end of a segment that a crash left open, at most, which are no samples
@@ -134,7 +135,7 @@ class Recordings:
         try:
             self._writer.append(frames, sync=sync)
         except OSError as error:
-            raise self._leave(error, "the disk took no more") from None
+            raise self._leave(error, FULL) from None
 
     def finish(self, notes: Mapping[str, str]) -> Segment | None:
         """The segment is whole; None where the disk has no room to say so, which is then tried again."""

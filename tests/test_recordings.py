@@ -223,7 +223,7 @@ def test_a_full_disk_keeps_what_was_written_and_goes_on_when_there_is_room(tmp_p
         assert read.sig_len % 100 == 0
         assert read.sig_len >= 500
         assert [total % 2**16 for total in read.checksum] == read.calc_checksum()
-        assert "ended: the disk took no more" in read.comments
+        assert "ended: the disk was full" in read.comments
         shelf.store.append(block(1), sync=True)
         assert shelf.store.finish({}) is not None
         assert [each.glance.name for each in segments(disk)] == [name, again]

@@ -1,0 +1,181 @@
+"""The shell of recording: sources that come and go, disks that fill up, clocks that jump."""
+
+from __future__ import annotations
+
+import json
+import signal
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import datetime
+from pathlib import Path
+
+import pytest
+import wfdb
+
+from edge.live.source import Chunk, EndOfSignal, Lead, LiveSource, Signal, SourceLost
+from edge.recorder import Recorder, Retention, Told
+from edge.recordings import Recordings, segments
+from edge.segments import Rules
+from tests.full_disks import Ballast, small_disk
+from tests.live_sender import WRAP, Sender
+from tests.running_commands import EDGE, Running
+from tests.test_clock_jumps import library
+from tests.waiting import until
+
+ECG = Signal((Lead("ecg"),), 100.0)
+
+
+class Script:
+    """A source that gives these chunks' seconds, one each time it is asked, and then ends or is lost."""
+
+    signal = ECG
+
+    def __init__(self, seconds: list[float], *, lost: bool = False) -> None:
+        self._seconds = seconds
+        self._lost = lost
+        self.closed = False
+
+    def read(self, _: float) -> Chunk | None:
+        if not self._seconds:
+            if self._lost:
+                raise SourceLost("it was unplugged")
+            raise EndOfSignal
+        at = self._seconds.pop(0)
+        return Chunk(at, ([1.0] * 100,))
+
+    def close(self) -> None:
+        self.closed = True
+
+
+def recorder(
+    directory: Path, opened: list[LiveSource | SourceLost], told: list[Told], retention: Retention | None = None
+) -> Recorder:
+    def opens() -> LiveSource:
+        first = opened.pop(0)
+        if isinstance(first, SourceLost):
+            raise first
+        return first
+
+    store = Recordings(directory, datetime.now, lambda text: told.append(Told("trouble", text)))
+    rules = Rules(segment_s=3.0)
+    return Recorder("tcp:x?password=y", opens, store, rules, retention or Retention(), time.monotonic, told.append)
+
+
+def test_what_ends_is_finished_and_told(tmp_path: Path) -> None:
+    told: list[Told] = []
+    source = Script([1.0, 2.0, 3.0, 4.0, 5.0])
+    recorder(tmp_path, [source], told).run()
+    assert [each.event for each in told] == ["source", "segment", "segment"]
+    assert [segment.glance.notes["ended"] for segment in segments(tmp_path)] == ["length", "end"]
+    assert [segment.glance.notes["source"] for segment in segments(tmp_path)] == ["tcp:x"] * 2
+    assert source.closed
+    about = json.loads(told[1].as_json())
+    assert (about["event"], about["seconds"], about["notes"]["quality"]) == ("segment", 3.0, "0.000")
+
+
+def test_a_source_that_is_lost_is_opened_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("edge.recorder._AGAIN_S", (0.0, 0.0))
+    told: list[Told] = []
+    again = SourceLost("it isn't there yet")
+    opened: list[LiveSource | SourceLost] = [Script([1.0, 2.0], lost=True), again, again, Script([60.0, 61.0])]
+    recorder(tmp_path, opened, told).run()
+    assert [each.event for each in told] == ["source", "segment", "lost", "lost", "lost", "source", "segment"]
+    notes = segments(tmp_path)[1].glance.notes
+    assert (notes["after"], notes["gap_s"]) == ("source lost", "57.000")
+
+
+def test_a_source_that_was_never_there_ends_it_unless_it_is_to_be_patient(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with pytest.raises(SourceLost, match="nothing there"):
+        recorder(tmp_path, [SourceLost("nothing there")], []).run()
+    monkeypatch.setattr("edge.recorder._AGAIN_S", (0.0,))
+    told: list[Told] = []
+    recorder(tmp_path, [SourceLost("nothing there"), Script([1.0, 2.0])], told).run(patient=True)
+    assert [each.event for each in told] == ["lost", "source", "segment"]
+    assert "nothing there; trying again in 0 s" in told[0].text
+
+
+def test_the_oldest_segments_go_while_it_records(tmp_path: Path) -> None:
+    told: list[Told] = []
+    source = Script([float(second) for second in range(1, 31)])
+    recorder(tmp_path, [source], told, Retention(most=3000)).run()
+    assert [each.event for each in told].count("removed") == 7
+    assert sum(segment.size for segment in segments(tmp_path)) <= 3000
+
+
+@contextmanager
+def recording(directory: Path, *more: str, env: dict[str, str] | None = None) -> Iterator[tuple[Running, Sender]]:
+    """A real recorder of a real socket."""
+    with Sender() as sender:
+        arguments = ("record", "--source", sender.setting, "--to", str(directory), *more, "--json")
+        with Running(*EDGE, *arguments, cwd=directory.parent, env=env) as running:
+            yield running, sender
+
+
+def samples(header: Path) -> list[int]:
+    found: list[int] = wfdb.rdrecord(str(header.with_suffix("")), physical=False).d_signal[:, 0].tolist()
+    return found
+
+
+@pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_ends_it_with_everything_on_disk(tmp_path: Path, how: signal.Signals) -> None:
+    with recording(tmp_path / "rec") as (running, sender):
+        until(lambda: sender.sent_before(time.monotonic()) > 800, "samples")
+        before = sender.sent_before(time.monotonic() - 0.5)
+        running.send(how)
+        done = running.end()
+    assert (done.code, done.err) == (0, "")
+    (header,) = (tmp_path / "rec").glob("*.hea")
+    assert samples(header) == [value % WRAP for value in range(len(samples(header)))]
+    assert len(samples(header)) >= before
+
+
+def test_a_disk_that_fills_up_costs_what_it_has_no_room_for_and_no_more(tmp_path: Path) -> None:
+    with small_disk(tmp_path / "disk", "1m") as disk:
+        ballast = Ballast(disk)
+        with recording(disk / "rec", "--sync", "0.2") as (running, _):
+            until(lambda: list((disk / "rec").glob("*.dat")), "a segment")
+            ballast.fill()
+            full = json.loads(running.wait_for('"full"'))
+            assert "No space left on device; nothing is kept until there is room" in full["text"]
+            ballast.drop()
+            running.wait_for('"room"')
+            running.wait_for('"segment"')
+            until(lambda: any(path.stat().st_size for path in (disk / "rec").glob("ecg_000002*.dat")), "samples")
+            running.send(signal.SIGTERM)
+            assert running.end().code == 0
+        first, second = segments(disk / "rec")
+        assert first.glance.notes["ended"] == second.glance.notes["after"] == "the disk was full"
+        before, after = samples(first.path), samples(second.path)
+        assert before == list(range(len(before)))
+        gap = after[0] - before[-1] - 1
+        assert float(second.glance.notes["gap_s"]) == pytest.approx(gap / 500, abs=0.5)
+        assert gap > 0
+
+
+def test_invariant_12_a_wall_clock_that_jumps_changes_nothing_but_dates(tmp_path: Path) -> None:
+    clock = tmp_path / "clock"
+    clock.write_text("+0\n")
+    faked = {
+        "LD_PRELOAD": str(library()),
+        "FAKETIME_TIMESTAMP_FILE": str(clock),
+        "FAKETIME_NO_CACHE": "1",
+        "DONT_FAKE_MONOTONIC": "1",
+    }
+    more = ("--sync", "0.2", "--segment", "1", "--days", "1")
+    with recording(tmp_path / "rec", *more, env=faked) as (running, _):
+        for number, days in enumerate((400, -400, 0), 1):
+            until(lambda: list((tmp_path / "rec").glob(f"ecg_00000{number}_*.dat")), "a segment")  # noqa: B023
+            clock.write_text(f"{days:+}d\n")
+        until(lambda: list((tmp_path / "rec").glob("ecg_000004_*.dat")), "a segment")
+        running.send(signal.SIGTERM)
+        done = running.end()
+    whole = segments(tmp_path / "rec")
+    got = [value for segment in whole for value in samples(segment.path)]
+    assert got == [value % WRAP for value in range(len(got))]
+    assert [segment.glance.samples for segment in whole[:3]] == [500] * 3
+    assert len({segment.glance.name.split("_")[2][:4] for segment in whole}) >= 2, "the clock has not jumped"
+    assert [segment.glance.notes.get("gap_s", "0.000") for segment in whole] == ["0.000"] * len(whole)
+    assert "removed" not in done.out
