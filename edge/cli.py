@@ -185,7 +185,7 @@ def run_fleet(config: Path | None, *, show_config: bool, until_stdin_closes: boo
 
 @cli.group()
 def data() -> None:
-    """Look at recordings."""
+    """Look at recordings, move them, clear them away."""
 
 
 @data.command("show")
@@ -197,6 +197,53 @@ def show_data(path: str, recipe: str | None, *, as_json: bool) -> None:
     from edge.data_show import show  # noqa: PLC0415 - likewise
 
     click.echo(show(path, recipe, as_json=as_json))
+
+
+@data.command("list")
+@click.argument("directory", type=PATH)
+@click.option("--json", "as_json", is_flag=True, help="one JSON object a line")
+def list_data(directory: Path, *, as_json: bool) -> None:
+    """List the records in DIRECTORY: when, how long, how good, and what came before."""
+    from edge.recordings_show import listing  # noqa: PLC0415 - likewise
+
+    for line in listing(directory, as_json=as_json):
+        click.echo(line)
+
+
+@data.command("import")
+@click.argument("records", type=PATH, nargs=-1, required=True)
+@click.option("--to", "directory", type=PATH, required=True, metavar="DIR", help="directory of the recordings")
+def import_data(records: tuple[Path, ...], directory: Path) -> None:
+    """Copy WFDB RECORDS, or folders of them, among the recordings, with their annotations."""
+    _copy(records, directory)
+
+
+@data.command("export")
+@click.argument("records", type=PATH, nargs=-1, required=True)
+@click.option("--to", "directory", type=PATH, required=True, metavar="DIR", help="such as a USB stick")
+def export_data(records: tuple[Path, ...], directory: Path) -> None:
+    """Copy whole RECORDS, or folders of them, to another place, with their annotations. They stay here too."""
+    _copy(records, directory)
+
+
+def _copy(records: tuple[Path, ...], directory: Path) -> None:
+    from edge.recordings_copy import copy, found  # noqa: PLC0415 - likewise
+
+    copied, there = copy([record for path in records for record in found(path)], directory)
+    click.echo(f"copied {len(copied)} records to {directory}" + (f"; {len(there)} were there already" if there else ""))
+
+
+@data.command("prune")
+@click.argument("directory", type=PATH)
+@click.option("--keep", metavar="BYTES", default="none", help="such as 500MB; the oldest segments go")
+@click.option("--days", type=click.FloatRange(0), metavar="D", help="of running, that a segment is kept")
+@click.option("--trial", is_flag=True, help="only say what would go")
+def prune_data(directory: Path, keep: str, days: float | None, *, trial: bool) -> None:
+    """Remove the oldest recorded segments of DIRECTORY. What wasn't recorded here stays."""
+    from edge.recording import clear  # noqa: PLC0415 - likewise
+
+    for line in clear(directory, keep, days, trial=trial):
+        click.echo(line)
 
 
 @cli.command("check-plan")

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 
+from edge.recordings_show import recorded
 from edge.sources import RECIPES
 from edge.sources.report import DataReport, describe
 from schemas.errors import DataError
@@ -13,9 +14,18 @@ SHOWN_OWNERS = 30
 
 
 def show(path: str, recipe: str | None, *, as_json: bool) -> str:
-    """The report on ``path``, prepared by ``recipe`` or by the first one that can read it. Raises ``DataError``."""
-    report = describe(path, recipe or guess(path))
-    return report.model_dump_json(indent=2) if as_json else "\n".join(lines(report))
+    """The report on ``path``, prepared by ``recipe`` or by the first one that can read it. Raises ``DataError``.
+
+    What was noted while it was recorded comes first, and is told where there is nothing to train on, too.
+    """
+    of_recording = () if as_json else recorded(path)
+    try:
+        report = describe(path, recipe or guess(path))
+    except DataError as error:
+        if not of_recording:
+            raise
+        return "\n".join((*of_recording, f"nothing to train on yet: {error}"))
+    return report.model_dump_json(indent=2) if as_json else "\n".join((*of_recording, *lines(report)))
 
 
 def guess(path: str) -> str:

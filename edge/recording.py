@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from datetime import datetime
 from functools import partial
 from pathlib import Path
@@ -13,11 +13,11 @@ from typing import Final
 from edge.config import EdgeSettings
 from edge.live import SOURCES, open_source
 from edge.live.setting import Surroundings
-from edge.recorder import Recorder, Retention, Told
-from edge.recordings import Recordings, claim
+from edge.recorder import Recorder, Retention, Told, line
+from edge.recordings import Recordings, claim, prune, segments
 from edge.segments import Rules
 from schemas.command_line import stopping_on_signals
-from schemas.errors import SettingsError
+from schemas.errors import DataError, SettingsError, StateError
 
 _UNITS: Final = {"kb": 10**3, "mb": 10**6, "gb": 10**9}
 _SIZE: Final = re.compile(r"(\d{1,9}(?:\.\d{1,6})?) ?(kB|MB|GB)", re.IGNORECASE)
@@ -49,6 +49,24 @@ def record(settings: EdgeSettings, *, patient: bool, tell: Callable[[Told], None
 def place(settings: EdgeSettings) -> Path:
     """Where recordings go."""
     return settings.record_to or settings.state / "recordings"
+
+
+def clear(directory: Path, keep: str, days: float | None, *, trial: bool) -> Iterator[str]:
+    """``edge data prune``: what went, one line each. Raises ``SettingsError``, ``DataError``."""
+    if not directory.is_dir():
+        raise DataError(f"there is no folder {directory}: give the one that is recorded to")
+    most = size(keep)
+    if most is None and days is None:
+        raise SettingsError("nothing is said of what is to go: add --keep BYTES or --days D")
+    reports: list[str] = []
+    running_s = max((segment.ended_s for segment in segments(directory)), default=0.0)
+    age_s = None if days is None else days * _DAY_S
+    gone = prune(directory, most, age_s, running_s, reports.append, trial=trial)
+    for segment in gone:
+        yield f"{'would remove' if trial else 'removed'} {line(segment)}"
+    if reports:
+        raise StateError(reports[0])
+    yield f"{len(gone)} segments {'would go' if trial else 'went'}"
 
 
 def size(text: str) -> int | None:

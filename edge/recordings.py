@@ -83,6 +83,39 @@ def segments(directory: Path) -> tuple[Segment, ...]:
     return tuple(found)
 
 
+def prune(
+    directory: Path,
+    most: int | None,
+    age_s: float | None,
+    running_s: float,
+    report: Callable[[str], None],
+    *,
+    in_hand: int = 0,
+    trial: bool = False,
+) -> tuple[Segment, ...]:
+    """Remove the oldest segments until they and ``in_hand`` take ``most`` bytes, and none is older than ``age_s``.
+
+    ``running_s`` is now. Gives those that went, or would go where it is a ``trial``; what can't be removed is reported.
+    """
+    whole = segments(directory)
+    left = sum(segment.size for segment in whole) + in_hand
+    gone = []
+    for segment in whole:
+        too_much = most is not None and left > most
+        too_old = age_s is not None and running_s - segment.ended_s > age_s
+        if not (too_much or too_old):
+            continue
+        try:
+            if not trial:
+                remove(segment.path)
+        except OSError as error:
+            report(f"can't remove {segment.path}: {error.strerror}; see to the directory's permissions")
+            break
+        left -= segment.size
+        gone.append(segment)
+    return tuple(gone)
+
+
 class Recordings:
     """The segments in one directory, for the one process that has claimed it."""
 
@@ -150,26 +183,9 @@ class Recordings:
         return segment
 
     def prune(self, most: int | None, age_s: float | None, running_s: float) -> tuple[Segment, ...]:
-        """Remove the oldest segments until they take ``most`` bytes and none is older than ``age_s``.
-
-        ``running_s`` is now; the segment in hand is never removed. What can't be removed is reported.
-        """
-        whole = segments(self._directory)
-        left = sum(segment.size for segment in whole) + (self._writer.length if self._writer else 0)
-        gone = []
-        for segment in whole:
-            too_much = most is not None and left > most
-            too_old = age_s is not None and running_s - segment.ended_s > age_s
-            if not (too_much or too_old):
-                continue
-            try:
-                remove(segment.path)
-            except OSError as error:
-                self._report(f"can't remove {segment.path}: {error.strerror}; see to the directory's permissions")
-                break
-            left -= segment.size
-            gone.append(segment)
-        return tuple(gone)
+        """Remove the oldest segments; the one in hand counts, and stays. See ``prune``."""
+        in_hand = self._writer.length if self._writer else 0
+        return prune(self._directory, most, age_s, running_s, self._report, in_hand=in_hand)
 
     def _leave(self, error: OSError, why: str) -> DiskFull:
         """Leave the segment open, for ``recover``."""

@@ -16,6 +16,7 @@ import numpy as np
 
 from edge.dataset import Dataset, concatenate
 from edge.sources.ecg_beats import label_beats, no_beats
+from edge.recordings import number_of
 from edge.sources.source import Form, Reader, Reading, Source
 from schemas.errors import DataError
 
@@ -86,7 +87,11 @@ def _records(path: str) -> tuple[Path, ...]:
 def _open(path: str, _form: Form) -> Source:
     records = {record.name: record for record in _records(path)}
     paced = [name for name in records if name in PACED]
-    used = {name: record for name, record in records.items() if name not in PACED}
+    # A device that records has many that nobody has annotated: they are counted, not named one by one.
+    bare = [name for name, record in records.items() if number_of(record) and not _annotated(record)]
+    used = {name: record for name, record in records.items() if name not in {*PACED, *bare}}
+    if not used and bare:
+        raise DataError(f"{path} holds {len(bare)} recorded segments without annotations: annotate their beats first")
     if not used:
         raise DataError(
             f"{path} holds only records with paced beats ({', '.join(paced)}), which aren't used: add others"
@@ -109,7 +114,7 @@ def _open(path: str, _form: Form) -> Source:
         tuple(used),
         read,
         tested=tested,
-        skipped=Counter({"records with paced beats": len(paced)} if paced else {}),
+        skipped=+Counter({"records with paced beats": len(paced), "recorded segments without annotations": len(bare)}),
         notes=notes,
     )
 
@@ -120,7 +125,7 @@ def _read_record(record: Path, rejected: Counter[str]) -> Dataset:
 
     from edge import ecg  # noqa: PLC0415  - likewise, for SciPy
 
-    if not record.with_name(record.name + ".atr").is_file():
+    if not _annotated(record):
         raise DataError(f"has no annotations ({record.name}.atr): annotate its beats first")
     header = _parsed(wfdb.rdheader, record)
     if not header.sig_name:
@@ -140,6 +145,10 @@ def _read_record(record: Path, rejected: Counter[str]) -> Dataset:
         raise DataError("has paced beats, which AAMI EC57 leaves out")
     peaks = annotation.sample[beats].astype(np.int64)
     return label_beats(record.name, signal, float(header.fs), peaks, symbols[beats], rejected)
+
+
+def _annotated(record: Path) -> bool:
+    return record.with_name(record.name + ".atr").is_file()
 
 
 def _parsed(parse: Callable[..., Any], record: Path, **options: object) -> Any:

@@ -1,0 +1,98 @@
+"""WFDB records into a directory of recordings and out of it: whole records, under the names they have."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import re
+import shutil
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+from edge.wfdb_header import glimpse
+from schemas.errors import DataError, StateError
+
+_SIDE: Final = (".atr", ".qrs", ".xws")  # what belongs to a record and no header names: annotations, and notes on them
+_PLAIN: Final = re.compile(r"[\w.-]+")
+_BESIDE: Final = ".new"
+
+
+@dataclass(frozen=True, slots=True)
+class Record:
+    """A record on disk: its header, and the files that make it up beside that."""
+
+    header: Path
+    others: tuple[Path, ...]
+
+    @property
+    def name(self) -> str:
+        """What it is called."""
+        return self.header.stem
+
+
+def found(path: Path) -> tuple[Record, ...]:
+    """The records at ``path``: of a folder, of a header, or of a bare name. Raises ``DataError``."""
+    bare = path.with_name(f"{path.name}.hea")
+    headers = sorted(path.glob("*.hea")) if path.is_dir() else [path if path.suffix == ".hea" else bare]
+    if not headers or not headers[0].is_file():
+        raise DataError(f"there is no WFDB record at {path}: give a folder of them, or a record's name")
+    return tuple(map(_record, headers))
+
+
+def _record(header: Path) -> Record:
+    try:
+        text = header.read_text(encoding="utf-8", errors="replace")
+        glance = glimpse(text)
+    except (OSError, DataError) as error:
+        raise DataError(f"{header} can't be read: {error}; copy it again") from None
+    lines = [line for line in text.splitlines() if line.strip() and not line.startswith("#")]
+    named = dict.fromkeys(line.split()[0] for line in lines[1 : glance.leads + 1])
+    if len(lines) <= glance.leads or not all(map(_PLAIN.fullmatch, named)):
+        raise DataError(f"{header} is no single record with its signals beside it: give its segments one by one")
+    signals = [header.with_name(name) for name in named]
+    missing = [path.name for path in signals if not path.is_file()]
+    if missing:
+        raise DataError(f"{header} names {', '.join(missing)}, which is not beside it: copy that too")
+    sides = [side for ending in _SIDE if (side := header.with_suffix(ending)).is_file()]
+    return Record(header, (*signals, *sides))
+
+
+def copy(records: Iterable[Record], to: Path) -> tuple[list[str], list[str]]:
+    """Copy records to ``to``, their headers last; the names of those copied, and of those that were there already.
+
+    Each is there as a whole or not at all, also after a power cut. Raises ``DataError`` where a record of that name
+    and another length is there, ``StateError`` where the disk is full or refuses.
+    """
+    copied, there = [], []
+    try:
+        to.mkdir(parents=True, exist_ok=True)
+        for record in records:
+            if (place := to / record.header.name).exists():
+                if place.read_bytes() != record.header.read_bytes():
+                    raise DataError(
+                        f"another record {record.name} is in {to}: rename one of them, or choose another place"
+                    )
+                there.append(record.name)
+                continue
+            for path in (*record.others, record.header):
+                _copy(path, to / path.name)
+            copied.append(record.name)
+    except OSError as error:
+        raise StateError(f"can't copy to {to}: {error.strerror}; free some space, or choose another place") from None
+    return copied, there
+
+
+def _copy(path: Path, place: Path) -> None:
+    beside = place.with_name(f"{place.name}{_BESIDE}")
+    try:
+        with path.open("rb") as source, beside.open("wb") as target:
+            shutil.copyfileobj(source, target)
+            target.flush()
+            os.fsync(target.fileno())
+        beside.replace(place)
+    except OSError:
+        with contextlib.suppress(OSError):
+            beside.unlink()
+        raise

@@ -1,0 +1,103 @@
+"""Recordings in words: what ``edge data list`` prints, and what ``edge data show`` says of a recorded segment."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from edge.budget import size
+from edge.recordings import Segment, segments
+from edge.wfdb_header import Glance, glimpse
+from schemas.errors import DataError
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """A record as it is listed."""
+
+    glance: Glance
+    size: int  # bytes
+    annotated: bool
+    open: bool = False  # it is being recorded, or a crash has left it
+
+    def about(self) -> dict[str, object]:
+        """For programs."""
+        return {
+            "name": self.glance.name,
+            "started": self.glance.started,
+            "seconds": round(self.glance.length_s, 3),
+            "leads": self.glance.leads,
+            "rate_hz": self.glance.rate,
+            "bytes": self.size,
+            "annotated": self.annotated,
+            "open": self.open,
+            "notes": dict(self.glance.notes),
+        }
+
+
+def rows(directory: Path) -> tuple[Row, ...]:
+    """Every record in ``directory``, one that is open included, in order of their names. Raises ``DataError``."""
+    if not directory.is_dir():
+        raise DataError(f"there is no folder {directory}: give the one that is recorded to")
+    found = []
+    for path in sorted([*directory.glob("*.hea"), *directory.glob("*.open")], key=lambda path: path.stem):
+        with contextlib.suppress(OSError, UnicodeDecodeError, DataError):
+            found.append(_row(path))
+    return tuple(found)
+
+
+def _row(path: Path) -> Row:
+    glance = glimpse(path.read_text(encoding="utf-8"))
+    data = path.with_suffix(".dat")
+    length = data.stat().st_size if data.is_file() else 0
+    if path.suffix == ".open":
+        glance = Glance(
+            glance.name, glance.leads, glance.rate, length // (2 * glance.leads), glance.started, glance.notes
+        )
+    return Row(glance, length + path.stat().st_size, path.with_suffix(".atr").is_file(), path.suffix == ".open")
+
+
+def listing(directory: Path, *, as_json: bool) -> Iterator[str]:
+    """A line for each record, and one for all."""
+    found = rows(directory)
+    if as_json:
+        yield from (json.dumps(row.about()) for row in found)
+        return
+    for row in found:
+        glance, notes = row.glance, row.glance.notes
+        marks = [f"quality {notes['quality']}"] if "quality" in notes else []
+        marks += ["annotated"] if row.annotated else []
+        marks += ["not finished"] if row.open else []
+        if notes.get("after", "start") not in {"start", "length"}:
+            marks.append(f"after {notes['after']} ({notes.get('gap_s', '?')} s)")
+        leads = f"{glance.leads} x {glance.rate:g} Hz"
+        yield f"{glance.name}  {glance.started or '?':19}  {glance.length_s:9.1f} s  {leads}  {'  '.join(marks)}"
+    hours = sum(row.glance.length_s for row in found) / 3600
+    yield f"{len(found)} records, {hours:.1f} h, {size(sum(row.size for row in found))}"
+
+
+def recorded(path: str) -> tuple[str, ...]:
+    """What is noted of the segments at ``path``, a folder or one segment; nothing where none was recorded there."""
+    place = Path(path)
+    folder, name = (place, None) if place.is_dir() else (place.parent, place.name.removesuffix(".hea"))
+    found = [segment for segment in segments(folder) if name in {None, segment.glance.name}]
+    if not found:
+        return ()
+    if name is not None:
+        return tuple(f"{key + ':':13} {value}" for key, value in found[0].glance.notes.items())
+    hours = sum(segment.glance.length_s for segment in found) / 3600
+    worst = min(found, key=_quality)
+    told = (
+        f"recorded: {len(found)} segments, {hours:.1f} h; quality at least {_quality(worst):.2f} ({worst.glance.name})"
+    )
+    return (told,)
+
+
+def _quality(segment: Segment) -> float:
+    """Of its worst lead."""
+    with contextlib.suppress(ValueError):
+        return min(map(float, segment.glance.notes.get("quality", "").split()), default=0.0)
+    return 0.0

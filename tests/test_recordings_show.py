@@ -1,0 +1,93 @@
+"""``edge data list``, ``show`` and ``prune`` on what was recorded."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+
+from edge.cli import cli
+from edge.live.source import Lead, Signal
+from edge.recordings import segments
+from tests.running_commands import MITDB, Done, in_process
+from tests.test_recordings import DAY, Shelf, block
+
+ECG = Signal((Lead("MLII"),), 100.0)
+
+
+@pytest.fixture
+def room(tmp_path: Path) -> Path:
+    """A folder with three segments in ``rec``: 1, 2 and 3 hours of running old; the newest is open."""
+    (tmp_path / "rec").mkdir()
+    shelf = Shelf(tmp_path / "rec")
+    for hours, quality in ((1, "1.000 0.500"), (2, "0.900 1.000")):
+        shelf.store.begin(Signal((Lead("a"), Lead("b")), 100.0), {"after": "silence", "gap_s": "3.000"})
+        for second in range(1, 11):
+            shelf.store.append(block(second), sync=False)
+        shelf.store.finish({"ended_s": f"{hours * 3600}", "quality": quality})
+    shelf.store.begin(ECG, {"after": "length"})
+    shelf.store.append(bytes(500), sync=True)
+    return tmp_path
+
+
+def asked(room: Path, *arguments: str) -> Done:
+    return in_process(cli, "data", *arguments, cwd=room)
+
+
+def test_each_record_is_listed_with_when_how_long_and_how_good(room: Path) -> None:
+    for ending in ("hea", "dat", "atr"):
+        shutil.copy(MITDB / f"100.{ending}", room / "rec")
+    other, first, second, newest, total = asked(room, "list", "rec").out.splitlines()
+    assert other.split() == ["100", "?", "1805.6", "s", "2", "x", "360", "Hz", "annotated"]
+    assert first.startswith(f"ecg_000001_{DAY:%Y%m%dT%H%M%S}  03:04:05 02/01/2026       10.0 s  2 x 100 Hz")
+    assert first.endswith("quality 1.000 0.500  after silence (3.000 s)")
+    assert "quality 0.900 1.000" in second
+    assert newest.endswith("2.5 s  1 x 100 Hz  not finished")
+    assert total.startswith("4 records, 0.5 h, 1.96 MB")
+
+
+def test_programs_are_given_the_same(room: Path) -> None:
+    rows = [json.loads(line) for line in asked(room, "list", "rec", "--json").out.splitlines()]
+    assert [row["open"] for row in rows] == [False, False, True]
+    assert rows[0]["notes"]["quality"] == "1.000 0.500"
+    assert (rows[0]["seconds"], rows[0]["rate_hz"], rows[2]["seconds"]) == (10.0, 100.0, 2.5)
+
+
+def test_a_folder_that_is_not_there_is_told(room: Path) -> None:
+    for arguments in (("list", "nowhere"), ("prune", "nowhere", "--days", "1")):
+        asked(room, *arguments).says(3, "there is no folder nowhere")
+
+
+def test_what_was_recorded_is_shown_where_there_is_nothing_to_train_on(room: Path) -> None:
+    recorded, nothing = asked(room, "show", "rec").out.splitlines()
+    assert recorded == f"recorded: 2 segments, 0.0 h; quality at least 0.50 (ecg_000001_{DAY:%Y%m%dT%H%M%S})"
+    assert (
+        nothing
+        == "nothing to train on yet: rec holds 2 recorded segments without annotations: annotate their beats first"
+    )
+    name = segments(room / "rec")[0].glance.name
+    lines = asked(room, "show", f"rec/{name}").out.splitlines()
+    assert lines[0].split() == ["after:", "silence"]
+    assert asked(room, "show", "rec", "--json").code == 3
+
+
+def test_segments_without_annotations_are_counted_beside_others(room: Path) -> None:
+    for ending in ("hea", "dat", "atr"):
+        shutil.copy(MITDB / f"100.{ending}", room / "rec")
+    out = asked(room, "show", "rec").out
+    assert "2271 examples" in out
+    assert "left out: 2 recorded segments without annotations" in out
+
+
+def test_the_oldest_go_by_size_and_by_age_when_asked_and_not_in_a_trial(room: Path) -> None:
+    asked(room, "prune", "rec").says(2, "add --keep BYTES or --days D")
+    asked(room, "prune", "rec", "--keep", "much").says(2, "'much' is no size")
+    trial = asked(room, "prune", "rec", "--days", "0.02", "--trial").out.splitlines()
+    assert trial[0].startswith("would remove ecg_000001")
+    assert trial[-1] == "1 segments would go"
+    assert len(segments(room / "rec")) == 2
+    assert asked(room, "prune", "rec", "--days", "0.02").out.splitlines()[-1] == "1 segments went"
+    assert asked(room, "prune", "rec", "--keep", "1kB").out.splitlines()[-1] == "1 segments went"
+    assert [path.suffix for path in sorted((room / "rec").iterdir())] == [".dat", ".open"]
