@@ -10,7 +10,7 @@ import click
 from pydantic import BaseModel
 
 from edge.config import EdgeSettings, FleetSettings
-from schemas.command_line import EXIT_CODES, GROUP, PATH, broker_options, given, run
+from schemas.command_line import EXIT_CODES, GROUP, PATH, broker_options, given, run, stopping_on_signals
 from schemas.settings import load, table
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -75,6 +75,7 @@ def trainer_options(command: F) -> F:
 @click.option("--idle-heartbeat", type=float, metavar="S", help="and while there is no coordinator (default: 300)")
 @click.option("--checkpoint", type=float, metavar="S", help="seconds between a training's checkpoints (default: 300)")
 @click.option("--outbox-days", type=float, metavar="D", help="days an update waits for its receipt (default: 7)")
+@click.option("--record", metavar="SOURCE", help="a signal to record meanwhile, as for `edge record`")
 @click.option("--budget", metavar="BYTES/day", help="most it sends and receives, such as 50MB/day (default: none)")
 @trainer_options
 def run_device(config: Path | None, *, show_config: bool, **flags: Any) -> None:
@@ -123,9 +124,14 @@ def record_signal(config: Path | None, *, show_config: bool, patient: bool, as_j
     """Record a live signal as WFDB records, until stopped or until it ends. Nothing leaves this machine."""
     settings = read_settings(EdgeSettings, config, flags, show_config=show_config)
     if settings is not None:
-        from edge.recording import record  # noqa: PLC0415 - likewise
+        from edge.recording import Recording, recorder  # noqa: PLC0415 - likewise
 
-        record(settings, patient=patient, tell=lambda told: click.echo(told.as_json() if as_json else told.text))
+        recording = Recording.of(settings)
+        with (
+            recorder(recording, lambda told: click.echo(told.as_json() if as_json else told.text)) as at_work,
+            stopping_on_signals(at_work.stop),
+        ):
+            at_work.run(patient=patient)
 
 
 @cli.command("bench")

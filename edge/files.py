@@ -21,7 +21,7 @@ from schemas.errors import StateError
 
 _DIGESTS: Final = 2 * 64 + 1  # characters, and the end of their line
 _LONGEST_HEADER: Final = 64 * 1024  # bytes
-BESIDE: Final = ".new"
+_BESIDE: Final = ".new"
 _ASIDE: Final = ".damaged"
 ASIDE: Final = 4  # damaged files kept in a directory, for whoever wants to look at one
 
@@ -56,7 +56,7 @@ def write(
     Raises ``StateError`` where the disk is full or refuses; then the file of before stays.
     """
     line = json.dumps(header, separators=(",", ":")).encode() + b"\n"
-    beside = path.with_name(f"{path.name}{BESIDE}")
+    beside = path.with_name(f"{path.name}{_BESIDE}")
     try:
         with beside.open("wb") as file:
             file.write(f"{_digest(line)}{digest or _digest(payload)}\n".encode() + line)
@@ -125,7 +125,7 @@ def sweep(directory: Path) -> None:
 
     Whoever calls has the directory to itself. What can't be cleared stays, and does no harm.
     """
-    for path in directory.glob(f"*{BESIDE}"):
+    for path in directory.glob(f"*{_BESIDE}"):
         _clear(path)
     with contextlib.suppress(OSError):
         aside = sorted(directory.glob(f"*{_ASIDE}"), key=lambda path: path.lstat().st_mtime)

@@ -1,58 +1,113 @@
-"""``edge record``: settings in, a running recorder out. Puts the pieces together, decides nothing."""
+"""``edge record``, and the child process that records beside ``edge run``: what to record in, a running recorder out.
+
+Puts the pieces together, decides nothing, and imports no settings: the child, ``python -m edge.recording``, is to be
+small. It is told what to record by one line of JSON on its standard input, tells what happens by lines of JSON, and
+ends when its input does, which a parent that is killed can't forget to close.
+"""
 
 from __future__ import annotations
 
+import json
+import os
 import re
+import signal
+import sys
+import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, field
 from datetime import datetime
 from functools import partial
 from pathlib import Path
-from typing import Final
+from typing import IO, TYPE_CHECKING, Any, Final, Self
 
-from edge.config import EdgeSettings
-from edge.live import SOURCES, open_source
-from edge.live.setting import Surroundings
-from edge.recorder import Recorder, Retention, Told, line
-from edge.recordings import Recordings, claim, prune, segments
-from edge.segments import Rules
-from schemas.command_line import stopping_on_signals
-from schemas.errors import DataError, SettingsError, StateError
+from schemas.errors import DataError, FedbeatError, SettingsError, StateError
+
+if TYPE_CHECKING:  # what a child has no use for, or what the agent, which only starts one, has none for
+    from edge.config import EdgeSettings
+    from edge.recorder import Recorder, Told
+    from schemas.link.mqtt_settings import MqttSettings
 
 _UNITS: Final = {"kb": 10**3, "mb": 10**6, "gb": 10**9}
 _SIZE: Final = re.compile(r"(\d{1,9}(?:\.\d{1,6})?) ?(kB|MB|GB)", re.IGNORECASE)
 _DAY_S: Final = 86_400.0
 
 
-def record(settings: EdgeSettings, *, patient: bool, tell: Callable[[Told], None]) -> None:
-    """Record until SIGINT or SIGTERM, or until the source ends. Raises any ``FedbeatError``."""
-    if not settings.record or settings.record == "list":
+@dataclass(frozen=True, slots=True)
+class Recording:
+    """What to record, where to, and how much of it is kept. ``broker`` is how the device's own one is reached."""
+
+    source: str
+    directory: str
+    segment_s: float = 1800.0
+    sync_s: float = 1.0
+    most: int | None = None  # bytes
+    age_s: float | None = None  # seconds of running
+    broker: Mapping[str, Any] = field(default_factory=dict)  # the settings that say how, as they are written
+
+    @classmethod
+    def of(cls, settings: EdgeSettings) -> Self:
+        """What the settings say. Raises ``SettingsError``."""
+        named = ("broker", "username", "ca", "cert", "key", "keepalive")
+        broker = {
+            name: value if isinstance(value, int) else str(value)
+            for name in named
+            if (value := getattr(settings, name))
+        }
+        broker |= {"password": settings.password.get_secret_value()}
+        return cls(
+            settings.record,
+            str(settings.record_to or settings.state / "recordings"),
+            settings.record_segment,
+            settings.record_sync,
+            size(settings.record_keep),
+            settings.record_days and settings.record_days * _DAY_S,
+            broker if settings.broker else {},
+        )
+
+    def as_json(self) -> str:
+        """One line, a password included."""
+        return json.dumps(asdict(self))
+
+    def mqtt(self, client_id: str) -> MqttSettings:
+        """How this client connects to the device's own broker."""
+        from schemas.settings import LinkSettings  # noqa: PLC0415 - pydantic, for who records from MQTT
+
+        return LinkSettings.model_validate(self.broker).mqtt(client_id)
+
+
+@contextmanager
+def recorder(recording: Recording, tell: Callable[[Told], None]) -> Iterator[Recorder]:
+    """What records, once it is ``run``; the directory is its own meanwhile. Raises any ``FedbeatError``."""
+    from edge.live import SOURCES, open_source  # noqa: PLC0415 - the agent that starts a child has no use for all this
+    from edge.live.setting import Surroundings  # noqa: PLC0415
+    from edge.recorder import Recorder, Retention, Told  # noqa: PLC0415
+    from edge.recordings import Recordings, claim  # noqa: PLC0415
+    from edge.segments import Rules  # noqa: PLC0415
+
+    if not recording.source or recording.source == "list":
         forms = "\n".join(f"  {kind.form}\n      {kind.what}" for kind in SOURCES.values())
         raise SettingsError(f"no source is chosen: add --source, or record = in the settings, as one of\n{forms}")
-    retention = Retention(size(settings.record_keep), settings.record_days and settings.record_days * _DAY_S)
-    directory = place(settings)
-    surroundings = Surroundings(time.monotonic, settings.mqtt if settings.broker else None)
+    directory = Path(recording.directory)
+    surroundings = Surroundings(time.monotonic, recording.mqtt if recording.broker else None)
     with claim(directory):
-        recorder = Recorder(
-            settings.record,
-            partial(open_source, settings.record, surroundings),
+        yield Recorder(
+            recording.source,
+            partial(open_source, recording.source, surroundings),
             Recordings(directory, datetime.now, lambda text: tell(Told("trouble", text))),
-            Rules(settings.record_segment, settings.record_sync),
-            retention,
+            Rules(recording.segment_s, recording.sync_s),
+            Retention(recording.most, recording.age_s),
             time.monotonic,
             tell,
         )
-        with stopping_on_signals(recorder.stop):
-            recorder.run(patient=patient)
-
-
-def place(settings: EdgeSettings) -> Path:
-    """Where recordings go."""
-    return settings.record_to or settings.state / "recordings"
 
 
 def clear(directory: Path, keep: str, days: float | None, *, trial: bool) -> Iterator[str]:
     """``edge data prune``: what went, one line each. Raises ``SettingsError``, ``DataError``."""
+    from edge.recorder import line  # noqa: PLC0415 - likewise
+    from edge.recordings import prune, segments  # noqa: PLC0415 - likewise
+
     if not directory.is_dir():
         raise DataError(f"there is no folder {directory}: give the one that is recorded to")
     most = size(keep)
@@ -77,3 +132,33 @@ def size(text: str) -> int | None:
     if found is None or not (count := round(float(found[1]) * _UNITS[found[2].lower()])):
         raise SettingsError(f"{text!r} is no size: write such as 500MB or 2GB, or none")
     return count
+
+
+def main() -> None:
+    """The child process."""
+
+    def say(line: str) -> None:
+        sys.stdout.write(f"{line}\n")
+        sys.stdout.flush()
+
+    with open(0, "rb", buffering=0) as parent:  # unbuffered: what follows the line is the end, and nothing else
+        recording = Recording(**json.loads(parent.readline()))
+        try:
+            with recorder(recording, lambda told: say(told.as_json())) as at_work:
+                signal.signal(signal.SIGTERM, lambda *_: at_work.stop())
+                threading.Thread(target=_when_over, args=(parent, at_work.stop), name="parent", daemon=True).start()
+                at_work.run(patient=True)
+        except FedbeatError as error:
+            say(json.dumps({"event": "failed", "text": str(error)}))
+            os._exit(error.exit_code)  # the thread that waits for our parent would keep us
+        os._exit(0)
+
+
+def _when_over(parent: IO[bytes], stop: Callable[[], None]) -> None:
+    while parent.read(4096):
+        pass
+    stop()
+
+
+if __name__ == "__main__":
+    main()

@@ -25,7 +25,6 @@ from datetime import datetime
 from pathlib import Path
 from typing import Final
 
-from edge import files
 from edge.live.source import Signal
 from edge.quality import Tally
 from edge.segments import summary
@@ -34,6 +33,7 @@ from schemas.errors import DataError, DiskFull, StateError
 
 FULL: Final = "the disk was full"  # why a segment ended
 _NAME: Final = re.compile(r"ecg_(\d{6,12})_\d{8}T\d{6}")
+_BESIDE: Final = ".new"
 _OPEN: Final = ".open"
 _ZEROS_S: Final = 2.0  # of zeros at the end of a segment that a crash left open, at most, which are no samples
 _BLOCK: Final = 65_536  # samples of each lead, read at once
@@ -140,7 +140,9 @@ class Recordings:
             try:
                 segment = _finish_left(path, self._unfinished.get(path.stem, "crash"))
             except (DataError, ValueError):
-                self._report(files.set_aside(path))
+                from edge.files import set_aside  # noqa: PLC0415 - OpenSSL's digests, for a damaged card
+
+                self._report(set_aside(path))
                 continue
             except OSError as error:
                 self._report(f"{path} can't be finished now: {error.strerror}; it is tried again at the next start")
@@ -308,7 +310,7 @@ def _settle(data: Path, header: Header) -> Segment:
 
 def _write(path: Path, content: str, *, durable: bool) -> None:
     """A file that is wholly there or not at all."""
-    beside = path.with_name(f"{path.name}{files.BESIDE}")
+    beside = path.with_name(f"{path.name}{_BESIDE}")
     try:
         with open(beside, "wb", opener=_private) as file:
             file.write(content.encode())

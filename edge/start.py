@@ -10,16 +10,20 @@ import sys
 import threading
 import time
 from collections.abc import Callable
+from contextlib import ExitStack
 from importlib.metadata import version
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from edge.agent import Agent, Device, MakeLink
 from edge.budget import parse
 from edge.config import EdgeSettings, FleetSettings
 from edge.dataspec import DataSpec
+from edge.files import make_directory
 from edge.health import Monitor
 from edge.jobs import Accelerator
 from edge.reactor import Reactor
+from edge.recording import Recording
 from edge.stacking import Stacking
 from edge.store import claim
 from edge.trainer_pool import TrainerPool
@@ -28,8 +32,12 @@ from schemas.errors import DataError, SettingsError
 from schemas.link.link import Link, Sink, Will
 from schemas.link.mqtt import MqttLink
 from schemas.link.notify import Notifier
+from schemas.messages import Health
 from schemas.settings import LinkSettings
 from schemas.topics import NAME, Topics, check_name
+
+if TYPE_CHECKING:
+    from edge.recording_child import RecordingChild
 
 SOFTWARE = f"fedbeat {version('fedbeat')}"
 MOST_TRAINERS = 4
@@ -41,12 +49,14 @@ def run_device(settings: EdgeSettings) -> None:
     log_to_stderr()
     name = settings.device or host_name()
     check_name(name, "device")
-    data = DataSpec(path=needed(settings.data), held_out=settings.held_out)
+    recording = recording_of(settings)
+    path = needed(settings.data or (recording.directory if recording else ""))
+    data = DataSpec(path=path, held_out=settings.held_out)
     budget = parse(settings.budget)
     reactor = Reactor(Notifier.from_environment())
     trainer = TrainerPool(idle_s=settings.trainer_idle, threads=settings.trainer_threads, nice=settings.trainer_nice)
     try:
-        with claim(settings.state) as session:
+        with claim(settings.state) as session, ExitStack() as stack:
             device = Device(
                 name,
                 session,
@@ -60,12 +70,33 @@ def run_device(settings: EdgeSettings) -> None:
                 budget=budget,
             )
             topics = Topics(settings.federation, settings.root)
-            health = Monitor(settings.state, time.monotonic)
+            health: Callable[[], Health] = Monitor(settings.state, time.monotonic)
+            if recording is not None:
+                from edge.recording_child import RecordingChild  # noqa: PLC0415 - for devices that record
+
+                child = RecordingChild(recording)
+                health = with_recording(health, child)
             reactor.add(Agent(device, topics, links(settings), trainer, reactor.post, health))
+            if recording is not None:
+                stack.enter_context(child)
             with stopping_on_signals(reactor.stop):
                 reactor.run()
     finally:
         trainer.close()
+
+
+def recording_of(settings: EdgeSettings) -> Recording | None:
+    """What is recorded meanwhile, its directory made; None for nothing. Raises ``SettingsError``, ``StateError``."""
+    if not settings.record:
+        return None
+    recording = Recording.of(settings)
+    make_directory(Path(recording.directory))
+    return recording
+
+
+def with_recording(health: Callable[[], Health], child: RecordingChild) -> Callable[[], Health]:
+    """The machine's health, and how recording goes."""
+    return lambda: health().model_copy(update={"recording": child.condition})
 
 
 def run_fleet(settings: FleetSettings, *, until_stdin_closes: bool) -> None:

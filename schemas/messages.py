@@ -281,6 +281,7 @@ class Health(Message):
     uptime_s: float | None = None
     agent_peak_mb: float | None = None  # most memory the device's program has had since it started
     trainer_peak_mb: float | None = None  # and its trainer process, up to its newest answer
+    recording: Text | None = None  # how its recorder gets on, where it has one
 
 
 class DeviceState(StrEnum):

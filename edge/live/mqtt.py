@@ -8,14 +8,15 @@ from __future__ import annotations
 import os
 import queue
 import socket
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from edge.live.lines import OPTIONS, Lines, lines_of
 from edge.live.setting import Kind, Options, Surroundings
 from edge.live.source import Chunk, Clock, LiveSource, Signal, SourceLost
-from schemas.link.address import BrokerAddress
 from schemas.link.link import Disconnected, Event, Inbound
-from schemas.link.mqtt_settings import MqttSettings
+
+if TYPE_CHECKING:
+    from schemas.link.mqtt_settings import MqttSettings
 
 _FORM: Final = f"mqtt:TOPIC?{OPTIONS}&broker=mqtt://USER:PASSWORD@HOST (the device's own broker unless given)"
 _MOST_WAITING: Final = 4096  # messages
@@ -81,6 +82,9 @@ def _open(options: Options, surroundings: Surroundings) -> LiveSource:
     lines = lines_of(options)
     broker = options.text("broker")
     options.done()
+    from schemas.link.address import BrokerAddress  # noqa: PLC0415 - likewise, ssl and urllib
+    from schemas.link.mqtt_settings import MqttSettings  # noqa: PLC0415 - likewise
+
     name = f"record-{socket.gethostname()}-{os.getpid()}"
     if broker:
         settings = MqttSettings(BrokerAddress.parse(broker), name)

@@ -5,11 +5,13 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from edge.live.source import Clock, Lead, LiveSource
 from schemas.errors import SettingsError
-from schemas.link.mqtt_settings import MqttSettings
+
+if TYPE_CHECKING:  # it brings ssl along, 4 MB of a child that records from a serial port
+    from schemas.link.mqtt_settings import MqttSettings
 
 FASTEST: Final = 10_000.0  # Hz; no ECG is sampled faster, and no file grows faster than a card takes
 MOST_LEADS: Final = 32

@@ -1,0 +1,130 @@
+"""The recorder beside ``edge run``: a process of its own, whatever becomes of it or of its parent."""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+from pathlib import Path
+
+import psutil
+import pytest
+
+from edge.recording import Recording
+from edge.recording_child import RecordingChild
+from edge.recordings import segments
+from schemas.messages import DeviceState, DeviceStatus
+from tests.link_mosquitto import Mosquitto
+from tests.live_sender import Sender
+from tests.running_commands import EDGE, MITDB, ROOT, Running, device_status
+from tests.waiting import until
+
+
+def recording(sender: Sender, directory: Path, segment_s: float = 600.0) -> Recording:
+    return Recording(sender.setting, str(directory), segment_s, 0.2)
+
+
+def child_of(pid: int) -> psutil.Process | None:
+    found = [each for each in psutil.Process(pid).children() if "edge.recording" in each.cmdline()]
+    return found[0] if found else None
+
+
+def test_it_records_tells_how_it_gets_on_and_finishes_its_segment(tmp_path: Path) -> None:
+    with Sender() as sender, RecordingChild(recording(sender, tmp_path, 1.0)) as child:
+        until(lambda: child.condition.startswith("recording; newest: ecg_000001"), "a segment")
+        until(lambda: list(tmp_path.glob("*.open")), "the next")
+        until(lambda: sender.sent_before(time.monotonic()) > 700, "samples of it")
+    assert [segment.glance.notes["ended"] for segment in segments(tmp_path)][-1] in {"stopped", "length"}
+    assert not list(tmp_path.glob("*.open"))
+
+
+def test_a_child_that_dies_is_started_again_and_finishes_what_it_left(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr("edge.recording_child._AGAIN_S", (0.0,))
+    with Sender() as sender, RecordingChild(recording(sender, tmp_path)):
+        until(lambda: any(path.stat().st_size for path in tmp_path.glob("*_000001_*.dat")), "samples")
+        first = child_of(os.getpid())
+        assert first is not None
+        first.kill()
+        until(lambda: list(tmp_path.glob("*_000002_*.open")), "the next segment")
+        assert [segment.glance.notes["ended"] for segment in segments(tmp_path)] == ["crash"]
+    assert "the recorder died (-9); it is started again" in caplog.text
+
+
+def test_what_can_not_be_recorded_is_told_and_tried_again(tmp_path: Path) -> None:
+    with RecordingChild(Recording("morse:key", str(tmp_path))) as child:
+        until(lambda: "there is no source 'morse'" in child.condition, "the reason")
+        assert child.condition.startswith("not recording: ")
+
+
+def test_a_source_that_ends_is_not_begun_again(tmp_path: Path) -> None:
+    source = f"replay:{MITDB / '100'}?speed=max&leads=MLII"
+    with RecordingChild(Recording(source, str(tmp_path))) as child:
+        until(lambda: child.condition == "not recording: the source has ended", "the end")
+        child._thread.join(60)
+        assert len(segments(tmp_path)) == 2
+
+
+def test_it_does_not_outlive_a_parent_that_is_killed(tmp_path: Path) -> None:
+    code = (
+        "import sys, time\n"
+        "from edge.recording import Recording\n"
+        "from edge.recording_child import RecordingChild\n"
+        "with RecordingChild(Recording(sys.argv[1], sys.argv[2], sync_s=0.2)):\n"
+        "    time.sleep(600)\n"
+    )
+    with Sender() as sender, Running("-c", code, sender.setting, str(tmp_path / "rec"), cwd=tmp_path) as parent:
+        until(lambda: any(path.stat().st_size for path in (tmp_path / "rec").glob("*.dat")), "samples")
+        child = child_of(parent.pid)
+        assert child is not None
+        until(lambda: sender.sent_before(time.monotonic()) > 700, "more of them")
+        parent.send(signal.SIGKILL)
+        until(lambda: not child.is_running() or child.status() == psutil.STATUS_ZOMBIE, "its end")
+        parent.end()
+    assert [segment.glance.notes["ended"] for segment in segments(tmp_path / "rec")] == ["stopped"]
+
+
+def test_the_agent_that_starts_it_imports_nothing_of_it() -> None:
+    code = "import sys, edge.start, edge.recording_child; print(*[m for m in sys.modules if m.startswith('edge.live')])"
+    with Running("-c", code, cwd=ROOT) as running:
+        assert running.end().out.split() == []
+
+
+def test_the_child_is_small() -> None:
+    code = "import sys, edge.live, edge.recorder, edge.recordings, edge.recording; print(*sys.modules)"
+    with Running("-c", code, cwd=ROOT) as running:
+        loaded = set(running.end().out.split())
+    assert not loaded & {"numpy", "torch", "wfdb", "pydantic", "click", "ssl", "_hashlib", "asyncio", "paho", "bleak"}
+    assert "edge.recorder" in loaded
+
+
+def test_a_device_records_while_it_waits_and_says_so_in_its_status(mosquitto: Mosquitto, tmp_path: Path) -> None:
+    with Sender() as sender:
+        more = {"FEDBEAT_RECORD_SEGMENT": "1", "FEDBEAT_RECORD_SYNC": "0.2"}
+        flags = ("--broker", mosquitto.address, "--device", "pi-one", "--state", "state", "--heartbeat", "1")
+        command = (*EDGE, "run", *flags, "--idle-heartbeat", "1", "--record", sender.setting)
+        with Running(*command, cwd=tmp_path, env=more) as running:
+
+            def told() -> DeviceStatus | None:
+                status = device_status(mosquitto.port, "pi-one")
+                newest = status and status.health and status.health.recording
+                return status if newest and newest.startswith("recording; newest: ecg_") else None
+
+            until(told, "its status")
+            child = child_of(running.pid)
+            assert child is not None
+            running.send(signal.SIGTERM)
+            assert running.end().code == 0
+        assert not child.is_running()
+        status = device_status(mosquitto.port, "pi-one")
+        assert status is not None
+        assert status.state is DeviceState.STOPPED
+    assert not list((tmp_path / "state" / "recordings").glob("*.open"))
+    assert segments(tmp_path / "state" / "recordings")
+
+
+def test_a_setting_of_recording_that_makes_no_sense_ends_the_device_at_once(tmp_path: Path) -> None:
+    command = (*EDGE, "run", "--broker", "mqtt://localhost", "--device", "pi-one", "--state", "s", "--record", "tcp:x")
+    with Running(*command, cwd=tmp_path, env={"FEDBEAT_RECORD_KEEP": "much"}) as running:
+        running.end().says(2, "'much' is no size: write such as 500MB or 2GB, or none")
