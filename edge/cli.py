@@ -110,7 +110,7 @@ def evaluate_model(
 
 @cli.command("record")
 @click.option(
-    "--source", "record", metavar="SOURCE", help="such as serial:/dev/ttyUSB0?rate=250; `--source list` has all"
+    "--source", "record", metavar="SOURCE", help="such as serial:/dev/ttyUSB0?rate=250; `--source help` lists them"
 )
 @click.option("--to", "record_to", type=PATH, metavar="DIR", help="directory of the recordings")
 @click.option("--segment", "record_segment", type=float, metavar="S", help="seconds of one recording (default: 1800)")

@@ -80,15 +80,14 @@ class Recording:
 @contextmanager
 def recorder(recording: Recording, tell: Callable[[Told], None]) -> Iterator[Recorder]:
     """What records, once it is ``run``; the directory is its own meanwhile. Raises any ``FedbeatError``."""
-    from edge.live import SOURCES, open_source  # noqa: PLC0415 - the agent that starts a child has no use for all this
+    from edge.live import open_source  # noqa: PLC0415 - the agent that starts a child has no use for all this
     from edge.live.setting import Surroundings  # noqa: PLC0415
     from edge.recorder import Recorder, Retention, Told  # noqa: PLC0415
     from edge.recordings import Recordings, claim  # noqa: PLC0415
     from edge.segments import Rules  # noqa: PLC0415
 
-    if not recording.source or recording.source == "list":
-        forms = "\n".join(f"  {kind.form}\n      {kind.what}" for kind in SOURCES.values())
-        raise SettingsError(f"no source is chosen: add --source, or record = in the settings, as one of\n{forms}")
+    if not recording.source:
+        raise SettingsError("no source is chosen: add --source, or record = in the settings; --source help lists them")
     directory = Path(recording.directory)
     surroundings = Surroundings(time.monotonic, recording.mqtt if recording.broker else None)
     with claim(directory):

@@ -1,35 +1,35 @@
 """Signals as they are taken: a sensor, a wire, a network, or a recording played again. One file for each kind.
 
-A sibling of ``edge.sources``, which reads what is recorded. Nothing here imports numpy but ``replay``, when it opens a
-recording.
+A sibling of ``edge.sources``, which reads what is recorded. A kind's file is imported when it is used: what it needs
+(Bluetooth, MQTT, WFDB) is not in the memory of who records by another.
 """
 
 from __future__ import annotations
 
+from importlib import import_module
 from typing import Final
 
-from edge.live import iio, mqtt, replay, serial, tcp
 from edge.live.setting import Kind, Options, Surroundings
 from edge.live.source import LiveSource
 from schemas.errors import SettingsError
 
-SOURCES: Final[dict[str, Kind]] = {
-    "iio": iio.KIND,
-    "serial": serial.KIND,
-    "tcp": tcp.KIND,
-    "mqtt": mqtt.KIND,
-    "replay": replay.KIND,
-}
+KINDS: Final = ("iio", "serial", "tcp", "mqtt", "polar", "replay")  # each the name of its file
+
+
+def kind(name: str) -> Kind:
+    """One of ``KINDS``."""
+    found: Kind = import_module(f"{__name__}.{name}").KIND
+    return found
 
 
 def open_source(text: str, surroundings: Surroundings) -> LiveSource:
     """Open what the setting names. Raises ``SettingsError`` where it is wrong, ``SourceLost`` where it isn't there."""
     name = text.partition(":")[0]
-    if name not in SOURCES:
-        forms = "; ".join(kind.form for kind in SOURCES.values())
-        raise SettingsError(f"there is no source {name!r}; these are: {forms}")
-    kind = SOURCES[name]
-    return kind.open(Options(text, kind.form), surroundings)
+    if name not in KINDS:
+        forms = "\n".join(f"  {each.form}\n      {each.what}" for each in map(kind, KINDS))
+        raise SettingsError(f"there is no source {name!r}; these are:\n{forms}")
+    used = kind(name)
+    return used.open(Options(text, used.form), surroundings)
 
 
 def description(text: str) -> str:
