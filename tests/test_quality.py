@@ -3,12 +3,13 @@ from __future__ import annotations
 import math
 from array import array
 
+import numpy as np
 import pytest
 import wfdb
 from hypothesis import given
 from hypothesis import strategies as st
 
-from edge.quality import LEAST, MISSING, MOST, WINDOW, Quality, Tally, measure
+from edge.quality import LEAST, MISSING, MOST, WINDOW, Quality, Tally, kurtosis, measure
 from tests.running_commands import MITDB
 
 RATE = 100
@@ -49,6 +50,8 @@ def test_a_second_with_the_lead_off_is_off_and_its_neighbours_are_not(second: li
     [
         (beats(WINDOW, 0.05), "weak"),
         ([round(6000 * math.sin(n / 80)) for n in range(WINDOW * RATE)], "large"),
+        ([round(800 * math.sin(n / 3)) for n in range(WINDOW * RATE)], "hum"),
+        (np.random.default_rng(1).integers(-500, 500, WINDOW * RATE).tolist(), "noise"),
         ([*beats(2)[:130], *(value + 2500 for value in beats(4)[:370])], "a jump"),
     ],
 )
@@ -70,7 +73,7 @@ def test_however_samples_are_dealt_out_the_total_is_the_same(samples: list[int],
 
 @given(st.lists(st.integers(-(2**15), 2**15 - 1), min_size=1, max_size=50))
 def test_a_second_is_measured_without_what_is_missing(samples: list[int]) -> None:
-    found = measure(array("h", samples))
+    found = measure(array("h", samples), RATE)
     present = [value for value in samples if value != MISSING]
     assert found.missing == (len(present) < len(samples))
     if present:
@@ -82,3 +85,11 @@ def test_real_recordings_of_good_quality_are_told_to_be(record: str, least: floa
     read = wfdb.rdrecord(str(MITDB / record), sampto=360 * 300, channels=[0], physical=False)
     tally = Tally(360, 200.0).add(read.d_signal[:, 0].tolist())
     assert tally.total.index >= least
+
+
+@given(st.lists(st.lists(st.integers(-5000, 5000), min_size=RATE, max_size=RATE), min_size=1, max_size=3))
+def test_the_kurtosis_of_slopes_is_what_numpy_says(seconds: list[list[int]]) -> None:
+    slopes = np.concatenate([np.subtract(second[2:], second[:-2]) for second in seconds]).astype(float)
+    if slopes.std() > 1.0:
+        wanted = np.mean((slopes - slopes.mean()) ** 4) / slopes.var() ** 2
+        assert kurtosis([measure(array("h", second), RATE) for second in seconds]) == pytest.approx(wanted, rel=1e-6)
