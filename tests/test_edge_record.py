@@ -6,10 +6,13 @@ import shutil
 from pathlib import Path
 
 import numpy as np
+import pytest
 import wfdb
 
+from edge.cli import cli
+from edge.live import KINDS
 from edge.sources import RECIPES, open_source, read
-from tests.running_commands import EDGE, MITDB, events, finished
+from tests.running_commands import EDGE, MITDB, events, finished, in_process
 
 
 def test_a_replayed_record_is_the_same_record_to_the_bit(tmp_path: Path) -> None:
@@ -43,10 +46,50 @@ def test_a_replayed_record_is_the_same_record_to_the_bit(tmp_path: Path) -> None
 
 def test_segments_follow_one_another_without_a_sample_lost(tmp_path: Path) -> None:
     source = f"replay:{MITDB / '208'}?speed=max&leads=MLII"
-    assert not finished(*EDGE, "record", "--source", source, "--to", "rec", "--segment", "700", cwd=tmp_path).code
+    assert not in_process(cli, "record", "--source", source, "--to", "rec", "--segment", "700", cwd=tmp_path).code
     parts = [wfdb.rdrecord(str(path.with_suffix("")), physical=False) for path in sorted(tmp_path.glob("rec/*.hea"))]
     assert [part.sig_len for part in parts] == [252_000, 252_000, 146_000]
     assert "after: length" in parts[1].comments
     assert "gap_s: 0.000" in parts[1].comments
     was = wfdb.rdrecord(str(MITDB / "208"), physical=False, channel_names=["MLII"])
     assert np.array_equal(was.d_signal, np.concatenate([part.d_signal for part in parts]))
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "words"),
+    [
+        ((), 2, ("no source is chosen: add --source",)),
+        (("--source", "help"), 2, ("there is no source 'help'",)),
+        (("--source", "tcp:localhost:1"), 2, ("add rate=", "It is written tcp:HOST:PORT?rate=250")),
+        (("--source", "tcp:localhost:1?rate=9", "--keep", "12"), 2, ("'12' is no size",)),
+        (("--source", "serial:/dev/nothing?rate=250"), 3, ("can't open the serial port /dev/nothing", "plugged in")),
+        (("--source", "replay:nothing", "--to", "file"), 7, ("can't record to file",)),
+    ],
+)
+def test_what_can_not_be_recorded_is_told_in_a_sentence(
+    tmp_path: Path, arguments: tuple[str, ...], code: int, words: tuple[str, ...]
+) -> None:
+    (tmp_path / "file").touch()
+    done = in_process(cli, "record", "--to", "rec", *arguments, cwd=tmp_path)
+    assert "Traceback" not in done.err
+    assert done.code == code
+    for word in words:
+        assert word in done.err
+
+
+def test_all_kinds_of_source_are_listed_with_how_they_are_written(tmp_path: Path) -> None:
+    err = in_process(cli, "record", "--source", "help", "--to", "rec", cwd=tmp_path).err
+    for kind in KINDS:
+        assert f"  {kind}:" in err
+
+
+def test_settings_of_recording_come_from_a_file_too(tmp_path: Path) -> None:
+    (tmp_path / "edge.toml").write_text(
+        'record = "serial:/dev/ttyACM0?rate=500"\nrecord_keep = "5GB"\nrecord_days = 30\n'
+    )
+    out = in_process(cli, "record", "--config", "edge.toml", "--show-config", "--sync", "5", cwd=tmp_path).out
+    shown = {line.split()[0]: line.split()[1:] for line in out.splitlines() if line.startswith("record")}
+    assert shown["record"] == ["serial:/dev/ttyACM0?rate=500", "edge.toml"]
+    assert shown["record_keep"] == ["5GB", "edge.toml"]
+    assert shown["record_sync"] == ["5.0", "flag"]
+    assert shown["record_segment"] == ["1800.0", "default"]

@@ -35,8 +35,8 @@ class Replay:
         if missing or not names:
             raise SourceLost(f"{record} has no lead {', '.join(missing) or 'at all'}; it has: {', '.join(names)}")
         self._channels = [names.index(name) for name in wanted] or _in_volts(header.units)
-        if not set(self._channels) <= set(_in_volts(header.units)):
-            raise SourceLost(f"{record} has leads that are no voltage: name those that are with leads=")
+        if not self._channels or not set(self._channels) <= set(_in_volts(header.units)):
+            raise SourceLost(f"{record} has no lead in volts, or one of those named is in something else")
         self._mv = [_MV[header.units[i]] for i in self._channels]
         leads = tuple(
             Lead(names[i], float(header.adc_gain[i]) / unit, int(header.baseline[i]))
