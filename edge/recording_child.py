@@ -17,9 +17,21 @@ from edge.recording import Recording
 
 _AGAIN_S: Final = (5.0, 30.0, 300.0)  # waits before a child that died is started again
 _GOODBYE_S: Final = 5.0  # for it to finish its segment
-_BAD: Final = frozenset({"lost", "full", "trouble", "failed"})
-_QUIET: Final = frozenset({"segment", "removed"})  # every half an hour, and of no use in a journal
-MAX_TEXT: Final = 300  # characters of what it says
+_LEVELS: Final = {
+    **dict.fromkeys(("lost", "full", "trouble", "failed"), logging.WARNING),
+    **dict.fromkeys(("segment", "removed"), logging.DEBUG),  # every half an hour, and of no use in a journal
+}
+# What the status says, to everybody who reads the broker: not when somebody wore what, nor a sensor's address.
+_CONDITIONS: Final = {
+    "source": "recording",
+    "room": "recording",
+    "segment": "recording, quality {quality}",
+    "lost": "not recording: the source is lost; see the log",
+    "full": "not recording: the disk is full",
+    "failed": "not recording: the recorder failed; see the log",
+    "ended": "not recording: the source has ended",
+}
+_MOST_QUALITY: Final = 100  # characters; some leads' worth
 _log = logging.getLogger(__name__)
 
 
@@ -36,7 +48,7 @@ class RecordingChild:
 
     @property
     def condition(self) -> str:
-        """How recording goes, for the owner."""
+        """How recording goes, in words that anybody may read."""
         return self._condition
 
     def __enter__(self) -> Self:
@@ -91,7 +103,7 @@ class RecordingChild:
         if self._stopping.is_set():
             return None
         if code == 0:
-            self._note("lost", "the source has ended")
+            self._note("ended", "the source has ended")
             return None
         if not failed:
             self._note("failed", f"the recorder died ({code}); it is started again")
@@ -100,21 +112,17 @@ class RecordingChild:
     def _hear(self, line: str) -> str:
         try:
             told = json.loads(line)
-            event, text = str(told["event"]), str(told["text"])
-        except (ValueError, KeyError, TypeError):
+            event, text, notes = str(told["event"]), str(told["text"]), told.get("notes", {})
+            quality = str(notes.get("quality", "?"))
+        except (ValueError, KeyError, TypeError, AttributeError):
             return ""
-        self._note(event, text)
+        self._note(event, text, quality)
         return event
 
-    def _note(self, event: str, text: str) -> None:
-        text = text[:MAX_TEXT]
-        _log.log(logging.WARNING if event in _BAD else logging.DEBUG if event in _QUIET else logging.INFO, "%s", text)
-        if event in _BAD:
-            self._condition = f"not recording: {text}"
-        elif event == "segment":
-            self._condition = f"recording; newest: {text}"
-        elif event in {"source", "room"}:
-            self._condition = text
+    def _note(self, event: str, text: str, quality: str = "") -> None:
+        _log.log(_LEVELS.get(event, logging.INFO), "%s", text)
+        words = _CONDITIONS.get(event)
+        self._condition = self._condition if words is None else words.format(quality=quality[:_MOST_QUALITY])
 
     def _close(self, child: subprocess.Popen[str] | None) -> None:
         """Tell a child to end; one that doesn't is killed, and its segment finished at the next start."""

@@ -31,7 +31,7 @@ def child_of(pid: int) -> psutil.Process | None:
 
 def test_it_records_tells_how_it_gets_on_and_finishes_its_segment(tmp_path: Path) -> None:
     with Sender() as sender, RecordingChild(recording(sender, tmp_path, 1.0)) as child:
-        until(lambda: child.condition.startswith("recording; newest: ecg_000001"), "a segment")
+        until(lambda: child.condition.startswith("recording, quality"), "a segment")
         until(lambda: list(tmp_path.glob("*.open")), "the next")
         until(lambda: sender.sent_before(time.monotonic()) > 700, "samples of it")
     assert [segment.glance.notes["ended"] for segment in segments(tmp_path)][-1] in {"stopped", "length"}
@@ -52,10 +52,12 @@ def test_a_child_that_dies_is_started_again_and_finishes_what_it_left(
     assert "the recorder died (-9); it is started again" in caplog.text
 
 
-def test_what_can_not_be_recorded_is_told_and_tried_again(tmp_path: Path) -> None:
+def test_what_can_not_be_recorded_is_told_in_the_log_and_that_it_is_so_in_the_status(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     with RecordingChild(Recording("morse:key", str(tmp_path))) as child:
-        until(lambda: "there is no source 'morse'" in child.condition, "the reason")
-        assert child.condition.startswith("not recording: ")
+        until(lambda: child.condition == "not recording: the recorder failed; see the log", "its failure")
+    assert "there is no source 'morse'; these are:" in caplog.text
 
 
 def test_a_source_that_ends_is_not_begun_again(tmp_path: Path) -> None:
@@ -109,7 +111,7 @@ def test_a_device_records_while_it_waits_and_says_so_in_its_status(mosquitto: Mo
             def told() -> DeviceStatus | None:
                 status = device_status(mosquitto.port, "pi-one")
                 newest = status and status.health and status.health.recording
-                return status if newest and newest.startswith("recording; newest: ecg_") else None
+                return status if newest and newest.startswith("recording, quality") else None
 
             until(told, "its status")
             child = child_of(running.pid)
