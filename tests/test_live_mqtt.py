@@ -24,14 +24,18 @@ def publish(broker: Mosquitto, payload: str, *more: str) -> None:
 def test_each_message_is_a_sample_or_many_and_old_ones_are_not_taken(mosquitto: Mosquitto) -> None:
     publish(mosquitto, "99", "--retain")
     with opened(f"mqtt:ward/7/ecg?rate=250&broker={mosquitto.address}") as source:
+        heard: list[float] = []
 
         def listening() -> bool:
             publish(mosquitto, "0")
-            return source.read(0.05) is not None
+            if (chunk := source.read(0.05)) is not None:
+                heard.extend(chunk.samples[0])
+            return 0.0 in heard
 
         until(listening, "the subscription")
-        while source.read(0.2) is not None:
-            pass
+        while (chunk := source.read(0.2)) is not None:
+            heard.extend(chunk.samples[0])
+        assert set(heard) == {0.0}
         publish(mosquitto, "1\n2\n3")
         publish(mosquitto, "4")
         assert values(gather(source, 4)) == [1, 2, 3, 4]

@@ -145,7 +145,8 @@ def test_a_disk_that_fills_up_costs_what_it_has_no_room_for_and_no_more(tmp_path
             running.wait_for('"segment"')
             until(lambda: any(path.stat().st_size for path in (disk / "rec").glob("ecg_000002*.dat")), "samples")
             running.send(signal.SIGTERM)
-            assert running.end().code == 0
+            done = running.end()
+            assert (done.code, done.out.count('"full"'), done.out.count('"room"')) == (0, 1, 1)
         first, second = segments(disk / "rec")
         assert first.glance.notes["ended"] == second.glance.notes["after"] == "the disk was full"
         before, after = samples(first.path), samples(second.path)
