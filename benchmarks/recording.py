@@ -4,7 +4,8 @@
 
 For each of several ``--sync`` a recorder of two leads at 360 Hz works on an ext4 of its own, in a file mounted as a
 block device, all at the same time. Counted is what the kernel writes to that device, journal and metadata included, and
-scaled up to an hour. Needs root, to mount. Prints a table.
+scaled up to an hour. Then converters on a tree of files are polled at several rates, one at a time: what that costs the
+processor, and what came too late. Needs root, to mount. Prints tables.
 """
 
 from __future__ import annotations
@@ -25,8 +26,11 @@ from typing import Final
 import psutil
 from broker import machine
 
+from edge.recordings import segments
+
 RATE: Final = 360
 SYNCS: Final = (1.0, 2.0, 5.0, 10.0)
+RATES: Final = (250, 500, 860)
 SETTLE_S: Final = 5.0
 SECTOR: Final = 512
 
@@ -65,6 +69,28 @@ def send(server: socket.socket, over: threading.Event) -> None:
             )
             peer.sendall("".join(lines).encode())
             count = due
+
+
+def poll(rate: int, seconds: float) -> str:
+    """A row: a converter is polled at ``rate`` Hz."""
+    with tempfile.TemporaryDirectory() as folder:
+        device = Path(folder, "sys/bus/iio/devices/iio:device0")
+        device.mkdir(parents=True)
+        (device / "in_voltage0_raw").write_text("512\n")
+        source = f"iio:device0?rate={rate}&root={folder}"
+        command = [sys.executable, "-m", "edge", "record", "--source", source, "--to", f"{folder}/rec"]
+        child = subprocess.Popen(command, stdout=subprocess.DEVNULL)
+        process = psutil.Process(child.pid)
+        time.sleep(SETTLE_S)
+        before = sum(process.cpu_times()[:2])
+        time.sleep(seconds)
+        share = 100 * (sum(process.cpu_times()[:2]) - before) / seconds
+        child.terminate()
+        child.wait()
+        notes = [segment.glance for segment in segments(Path(folder, "rec"))]
+    bridged = sum(int(glance.notes["bridged"]) for glance in notes)
+    kept = sum(glance.samples for glance in notes)
+    return f"| {rate} | {share:.1f} | {100 * bridged / kept:.2f} | {len(notes)} |"
 
 
 def main() -> None:
@@ -109,6 +135,9 @@ def main() -> None:
     for (sync, _, _), old, new, mb in zip(running, before, after, memory, strict=True):
         hourly, share = (new[0] - old[0]) * 3600 / seconds / 1e6, 100 * (new[1] - old[1]) / seconds
         print(f"| {sync:g} | {hourly:.0f} | {share:.2f} | {mb:.0f} |")
+    print("\n| polled at, Hz | processor, % | bridged samples, % | segments |\n|---|---|---|---|")
+    for rate in RATES:
+        print(poll(rate, seconds / 3), flush=True)
 
 
 if __name__ == "__main__":

@@ -1,4 +1,6 @@
-"""The shell of recording: a source is read, ``segments`` decides, ``recordings`` writes. One thread, one loop.
+"""The shell of recording: a source is read, ``segments`` decides, ``recordings`` writes. One loop does it.
+
+The source has a thread of its own, so that nothing is lost while the loop waits for the disk.
 
 It goes on for as long as it isn't stopped: a source that is lost is opened again, ever less often; a disk that takes no
 more costs what can't be written, and is tried again each second.
@@ -7,13 +9,14 @@ more costs what can't be written, and is tried again each second.
 from __future__ import annotations
 
 import json
-import threading
+import time
 from collections.abc import Callable
 from contextlib import closing
 from dataclasses import dataclass
 from typing import Final
 
 from edge.live import description
+from edge.live.ahead import Ahead
 from edge.live.source import EndOfSignal, LiveSource, SourceLost
 from edge.recordings import FULL, Recordings, Segment
 from edge.segments import (
@@ -85,13 +88,13 @@ class Recorder:
         self._tell = tell
         self._began = clock()
         self._state = State(rules)
-        self._stopping = threading.Event()
+        self._stopping = False  # no Event: a signal handler that sets one while it is waited for would hang
         self._full = False
         self._failures = 0
 
     def stop(self) -> None:
         """Have ``run`` return soon."""
-        self._stopping.set()
+        self._stopping = True
 
     def run(self, *, patient: bool = False) -> None:
         """Record until stopped, or until the source ends.
@@ -102,7 +105,7 @@ class Recorder:
             self._tell(Told("recovered", f"finished after a crash: {line(segment)}", segment))
         self._prune()
         try:
-            while not self._stopping.is_set():
+            while not self._stopping:
                 try:
                     source = self._open()
                 except SourceLost as error:
@@ -111,25 +114,26 @@ class Recorder:
                     self._wait(error)
                     continue
                 patient = True
-                with closing(source):
-                    if self._read(source):
+                with closing(Ahead(source, self._clock)) as ahead:
+                    if self._read(ahead):
                         return
         finally:
             self._step(Closed("stopped"))
 
-    def _read(self, source: LiveSource) -> bool:
+    def _read(self, source: Ahead) -> bool:
         """Record until stopped, or until the source is lost or ends; whether it has ended."""
         self._tell(Told("source", f"recording {self._source}: {_form(source)}"))
         self._step(Opened(source.signal))
         try:
-            while not self._stopping.is_set():
-                chunk = source.read(_LOOK_S)
-                now = self._clock()
-                if chunk is None:
-                    self._step(Passed(now))
+            while not self._stopping:
+                came = source.take(_LOOK_S)
+                if came is None:
+                    self._step(Passed(self._clock()))
                 else:
                     self._failures = 0
-                    self._step(Heard(chunk, now))
+                    self._step(Heard(*came))
+            for rest in source.stop():
+                self._step(Heard(*rest))
         except EndOfSignal:
             self._step(Closed("end"))
             return True
@@ -142,7 +146,9 @@ class Recorder:
         pause = _AGAIN_S[min(self._failures, len(_AGAIN_S) - 1)]
         self._failures += 1
         self._tell(Told("lost", f"{error}; trying again in {pause:.0f} s"))
-        self._stopping.wait(pause)
+        until = self._clock() + pause
+        while not self._stopping and self._clock() < until:
+            time.sleep(_LOOK_S)
 
     def _step(self, event: Event) -> None:
         self._state, effects = step(self._state, event)
@@ -170,9 +176,13 @@ class Recorder:
                 segment = self._store.finish({**notes, "ended_s": f"{self._running_s:.1f}"})
                 if segment is not None:
                     self._tell(Told("segment", line(segment), segment))
+                    self._recover()
                 self._prune()
 
     def _recover(self) -> None:
+        """Finish what there was no room to finish."""
+        if not self._store.unfinished:
+            return
         for segment in self._store.recover():
             self._tell(Told("segment", line(segment), segment))
 
@@ -185,7 +195,7 @@ class Recorder:
             self._tell(Told("removed", f"removed {segment.glance.name}", segment))
 
 
-def _form(source: LiveSource) -> str:
+def _form(source: Ahead) -> str:
     signal = source.signal
     return f"{', '.join(lead.name for lead in signal.leads)} at {signal.rate:g} Hz"
 

@@ -131,6 +131,11 @@ class Recordings:
         names = [*_numbered(directory, ".dat"), *_numbered(directory, ".hea"), *_numbered(directory, _OPEN)]
         self._number = max(map(number_of, names), default=0)
 
+    @property
+    def unfinished(self) -> bool:
+        """Whether a segment of this process was left open for want of room."""
+        return bool(self._unfinished)
+
     def recover(self) -> tuple[Segment, ...]:
         """Finish what was left open, by a crash or for want of room; what has no samples is removed."""
         done = []

@@ -11,7 +11,8 @@ import pytest
 
 UNITS = Path(__file__).parents[1] / "systemd"
 NAMES = ("edge", "coordinator")
-EXPOSURE = {"edge": 1.2, "coordinator": 1.1}  # of 10; a unit without any sandbox has 9.6
+RECORDER = "edge-record"
+EXPOSURE = {"edge": 1.2, "coordinator": 1.1, RECORDER: 1.9}  # of 10; a unit without any sandbox has 9.6
 ANALYZE = shutil.which("systemd-analyze")
 
 pytestmark = pytest.mark.skipif(ANALYZE is None, reason="this machine has no systemd to check units with")
@@ -41,16 +42,18 @@ def name(request: pytest.FixtureRequest) -> str:
     return str(request.param)
 
 
-@pytest.fixture
-def unit(name: str, tmp_path: Path) -> Path:
+def installed(name: str, place: Path) -> Path:
     """The unit as installed here: its program is where the tests' own is."""
     text = (UNITS / f"{name}.service").read_text()
-    path = tmp_path / f"{name}.service"
-    path.write_text(text.replace(f"/opt/fedbeat/bin/{name}", command(name)[0]))
+    path = place / f"{name}.service"
+    program = shlex.split(entries(name)["ExecStart"][0])[0]
+    path.write_text(text.replace(program, command(name)[0]))
     return path
 
 
-def test_systemd_finds_nothing_wrong_with_the_unit(unit: Path) -> None:
+@pytest.mark.parametrize("name", [*NAMES, RECORDER])
+def test_systemd_finds_nothing_wrong_with_the_unit(name: str, tmp_path: Path) -> None:
+    unit = installed(name, tmp_path)
     done = analyze("verify", "--man=no", str(unit))
     assert (done.returncode, [line for line in done.stderr.splitlines() if unit.name in line]) == (0, [])
 
@@ -58,12 +61,13 @@ def test_systemd_finds_nothing_wrong_with_the_unit(unit: Path) -> None:
 def test_the_operations_page_writes_the_settings_where_the_units_read_them() -> None:
     """Seen to fail: the page wrote the coordinator's into run.toml, which no unit reads."""
     page = (UNITS.parent / "docs" / "operations.md").read_text()
-    read = {line[line.index("--config") + 1] for line in map(command, NAMES)}
+    read = {line[line.index("--config") + 1] for line in map(command, (*NAMES, RECORDER))}
     assert set(re.findall(r"/etc/fedbeat/[\w.-]+\.toml", page)) == read
 
 
-def test_the_sandbox_is_as_tight_as_promised(unit: Path, name: str) -> None:
-    done = analyze("security", "--offline=true", "--no-pager", str(unit))
+@pytest.mark.parametrize("name", [*NAMES, RECORDER])
+def test_the_sandbox_is_as_tight_as_promised(name: str, tmp_path: Path) -> None:
+    done = analyze("security", "--offline=true", "--no-pager", str(installed(name, tmp_path)))
     match = re.search(r"Overall exposure level for \S+: ([0-9.]+)", done.stdout)
     assert match, done.stdout + done.stderr
     assert float(match[1]) <= EXPOSURE[name]
@@ -99,3 +103,17 @@ def test_systemd_waits_for_readiness_watches_and_restarts_for_ever(name: str) ->
 def test_only_the_unit_that_trains_may_run_what_it_wrote() -> None:
     assert entries("edge")["MemoryDenyWriteExecute"] == ["no"]
     assert entries("coordinator")["MemoryDenyWriteExecute"] == ["yes"]
+
+
+def test_the_recorder_records_where_systemd_lets_it_and_understands_its_command_line(tmp_path: Path) -> None:
+    unit, (program, verb, *options) = entries(RECORDER), command(RECORDER)
+    (state,) = unit["StateDirectory"]
+    assert options[options.index("--to") + 1] == f"/var/lib/{state}"
+    assert unit["DevicePolicy"] == ["closed"]
+    assert "PrivateDevices" not in unit
+    config = tmp_path / "settings.toml"
+    config.write_text('record = "serial:/dev/ttyUSB0?rate=250"\n')
+    options[options.index("--config") + 1] = str(config)
+    done = subprocess.run([program, verb, *options, "--show-config"], capture_output=True, text=True, timeout=60)  # noqa: PLW1510 - likewise
+    assert done.returncode == 0, done.stderr
+    assert f"/var/lib/{state}" in done.stdout

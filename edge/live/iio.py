@@ -4,8 +4,8 @@ A value is ``(raw + offset) * scale`` mV at the converter's input (the kernel's 
 electrodes, ``zero`` is what the amplifier gives for 0 mV and ``scale`` the inverse of its gain: an AD8232 in its usual
 circuit on 3.3 V amplifies 100 times about 1650 mV, hence ``scale=0.01&zero=1650``.
 
-A poll that comes too late for its sample has lost it; what can't be read is lost too. Linux isn't a real-time system:
-polling holds 250 Hz on a quiet Pi, and the recording's notes tell what was bridged.
+A poll that comes too late for its sample has lost it; what can't be read is lost too. Linux isn't a real-time system,
+so that happens: the recording's notes tell what was bridged.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from __future__ import annotations
 import errno
 import os
 import re
+import sys
 import time
 from pathlib import Path
 from typing import Final
@@ -39,6 +40,9 @@ class Iio:
         self._files = files
         self._to_mv = to_mv
         self._clock = clock
+        # The thread that polls is to have Python's lock as soon as its sleep is over, not 5 ms later.
+        self._switching_s = sys.getswitchinterval()
+        sys.setswitchinterval(min(self._switching_s, 0.1 / signal.rate))
         self._began = clock()
         self._next = 0  # sample
         self._lost = 0
@@ -77,6 +81,7 @@ class Iio:
 
     def close(self) -> None:
         """Let go of it."""
+        sys.setswitchinterval(self._switching_s)
         for file in self._files:
             os.close(file)
         self._files = []

@@ -16,6 +16,7 @@ from edge.live.source import Chunk, EndOfSignal, Lead, LiveSource, Signal, Sourc
 
 _AHEAD_S: Final = 60.0  # of the recording, read at once
 _CHUNK_S: Final = 0.25  # of real time between two chunks
+_MOST_S: Final = 1.0  # of the recording in a chunk
 _MV: Final = {"mV": 1.0, "uV": 1e-3, "V": 1e3}
 _FORM: Final = "replay:PATH?speed=1&leads=MLII,V5 (speed=max: as fast as possible)"
 
@@ -51,8 +52,7 @@ class Replay:
         self._block: list[list[float]] = []
         self._block_at = 0
         self._lost = 0
-        # A moment's samples at its speed, but no more than are read at once.
-        self._most = max(1, round(self.signal.rate * min(_AHEAD_S, _CHUNK_S * speed)))
+        self._most = max(1, round(self.signal.rate * min(_MOST_S, _CHUNK_S * speed)))
 
     def read(self, wait_s: float) -> Chunk | None:
         """The next moment of the recording, when its time has come."""

@@ -1,0 +1,71 @@
+"""A source read in a thread of its own, ahead of whoever writes: a card that takes its time must not cost samples.
+
+An fsync on a card can last from milliseconds to seconds. A serial port's buffer overflows in a third of one, and a
+converter that is polled has no buffer at all.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import queue
+import threading
+from typing import Final
+
+from edge.live.source import Chunk, Clock, LiveSource, Signal
+
+_MOST: Final = 1200  # chunks that wait: two minutes of a converter's; a replay then waits for the disk
+_LOOK_S: Final = 0.25
+
+
+class Ahead:
+    """Reads ``source`` until closed. ``take`` is for one thread."""
+
+    def __init__(self, source: LiveSource, clock: Clock) -> None:
+        """Begin to read."""
+        self._source = source
+        self._clock = clock
+        self._waiting: queue.Queue[tuple[Chunk, float] | Exception] = queue.Queue(_MOST)
+        self._over = False
+        self._thread = threading.Thread(target=self._run, name="source", daemon=True)
+        self._thread.start()
+
+    @property
+    def signal(self) -> Signal:
+        """What the source gives."""
+        return self._source.signal
+
+    def take(self, wait_s: float) -> tuple[Chunk, float] | None:
+        """The next chunk, and when it was read; None where none comes within ``wait_s``.
+
+        Raises what the source does, behind all that it gave.
+        """
+        try:
+            came = self._waiting.get(timeout=wait_s)
+        except queue.Empty:
+            return None
+        if isinstance(came, Exception):
+            raise came
+        return came
+
+    def stop(self) -> tuple[tuple[Chunk, float], ...]:
+        """Read no more; what was read and not taken."""
+        self._over = True
+        rest: list[tuple[Chunk, float]] = []
+        while self._thread.is_alive() or not self._waiting.empty():
+            with contextlib.suppress(queue.Empty):  # the thread may be waiting for room
+                came = self._waiting.get(timeout=0.01)
+                rest += [] if isinstance(came, Exception) else [came]
+        return tuple(rest)
+
+    def close(self) -> None:
+        """Let go of the source."""
+        self.stop()
+        self._source.close()
+
+    def _run(self) -> None:
+        try:
+            while not self._over:
+                if (chunk := self._source.read(_LOOK_S)) is not None:
+                    self._waiting.put((chunk, self._clock()))
+        except Exception as error:  # noqa: BLE001 - whoever takes hears of it
+            self._waiting.put(error)
