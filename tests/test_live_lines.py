@@ -3,7 +3,7 @@ from __future__ import annotations
 import math
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from edge.live.lines import LONGEST, Lines, lines_of
@@ -23,6 +23,7 @@ def taken(lines: Lines) -> list[Chunk]:
     return list(iter(lines.take, None))
 
 
+@settings(deadline=None)
 @given(st.lists(st.integers(-(2**15), 2**15), min_size=1, max_size=50), st.data())
 def test_however_the_bytes_are_cut_the_samples_are_the_same(values: list[int], data: st.DataObject) -> None:
     raw = "".join(f"{value}\r\n" for value in values).encode()
@@ -58,6 +59,7 @@ def test_the_rest_of_a_line_at_the_beginning_is_thrown_away_where_it_may_be_one(
     assert taken(lines)[0].samples == ([124.0],)
 
 
+@settings(deadline=None)
 @given(st.binary(max_size=3 * LONGEST))
 def test_noise_gives_finite_samples_or_none_and_takes_no_memory(noise: bytes) -> None:
     lines = reader()

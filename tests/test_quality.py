@@ -6,7 +6,7 @@ from array import array
 import numpy as np
 import pytest
 import wfdb
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from edge.quality import LEAST, MISSING, MOST, WINDOW, Quality, Tally, kurtosis, measure
@@ -59,6 +59,7 @@ def test_a_window_that_can_be_no_heart_is_poor_and_only_that_window(samples: lis
     assert total([*beats(WINDOW), *samples, *beats(WINDOW)]) == Quality(2 * WINDOW, WINDOW, 0), name
 
 
+@settings(deadline=None)
 @given(st.lists(st.integers(-(2**15), 2**15 - 1), max_size=700), st.lists(st.integers(0, 700), max_size=6))
 def test_however_samples_are_dealt_out_the_total_is_the_same(samples: list[int], cuts: list[int]) -> None:
     places = sorted(min(cut, len(samples)) for cut in cuts)
@@ -71,6 +72,7 @@ def test_however_samples_are_dealt_out_the_total_is_the_same(samples: list[int],
     assert 0.0 <= quality.index <= 1.0
 
 
+@settings(deadline=None)
 @given(st.lists(st.integers(-(2**15), 2**15 - 1), min_size=1, max_size=50))
 def test_a_second_is_measured_without_what_is_missing(samples: list[int]) -> None:
     found = measure(array("h", samples), RATE)
@@ -87,6 +89,7 @@ def test_real_recordings_of_good_quality_are_told_to_be(record: str, least: floa
     assert tally.total.index >= least
 
 
+@settings(deadline=None)
 @given(st.lists(st.lists(st.integers(-5000, 5000), min_size=RATE, max_size=RATE), min_size=1, max_size=3))
 def test_the_kurtosis_of_slopes_is_what_numpy_says(seconds: list[list[int]]) -> None:
     slopes = np.concatenate([np.subtract(second[2:], second[:-2]) for second in seconds]).astype(float)

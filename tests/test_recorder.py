@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
 import signal
+import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -13,6 +15,8 @@ from pathlib import Path
 import pytest
 import wfdb
 
+from edge.live import open_source
+from edge.live.setting import Surroundings
 from edge.live.source import Chunk, EndOfSignal, Lead, LiveSource, Signal, SourceLost
 from edge.recorder import Recorder, Retention, Told
 from edge.recordings import Recordings, segments
@@ -103,6 +107,48 @@ def test_the_oldest_segments_go_while_it_records(tmp_path: Path) -> None:
     recorder(tmp_path, [source], told, Retention(most=3000)).run()
     assert [each.event for each in told].count("removed") == 7
     assert sum(segment.size for segment in segments(tmp_path)) <= 3000
+
+
+def test_a_disk_that_takes_its_time_costs_no_sample(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A serial port holds 4 kB: twenty times that comes while the first fsync hasn't returned."""
+    far, near = os.openpty()
+    far_end = os.fdopen(far, "wb", buffering=0)
+    asked, done = threading.Event(), threading.Event()
+
+    def slow(_: int) -> None:
+        asked.set()
+        assert done.wait(60)
+
+    monkeypatch.setattr(os, "fdatasync", slow)
+    setting, told = f"serial:{os.ttyname(near)}?rate=1000&scale=0.001", list[Told]()
+    store = Recordings(tmp_path, datetime.now, lambda text: told.append(Told("trouble", text)))
+    surroundings = Surroundings(time.monotonic)
+    rules = Rules(sync_s=0.1)
+    at_work = Recorder(
+        setting, lambda: open_source(setting, surroundings), store, rules, Retention(), time.monotonic, told.append
+    )
+    thread = threading.Thread(target=at_work.run)
+    thread.start()
+    try:
+        until(lambda: told, "the source")
+        far_end.write(b"torn\n")
+        sent = 0
+        while not asked.is_set():
+            far_end.write("".join(f"{number % WRAP}\n" for number in range(sent, sent + 100)).encode())
+            sent += 100
+            asked.wait(0.02)
+        for start in range(sent, sent + 20_000, 100):
+            far_end.write("".join(f"{number % WRAP}\n" for number in range(start, start + 100)).encode())
+        done.set()
+        until(lambda: sum(path.stat().st_size for path in tmp_path.glob("*.dat")) == 2 * (sent + 20_000), "all of it")
+    finally:
+        done.set()
+        at_work.stop()
+        thread.join(60)
+        far_end.close()
+        os.close(near)
+    (header,) = tmp_path.glob("*.hea")
+    assert samples(header) == [number % WRAP for number in range(sent + 20_000)]
 
 
 @contextmanager

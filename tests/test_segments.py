@@ -7,7 +7,7 @@ from array import array
 from dataclasses import dataclass, field
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from edge.live.source import Chunk, Lead, Signal
@@ -82,6 +82,7 @@ def chunk(first: int, count: int, at: float, lost: int = 0) -> Chunk:
 sizes = st.lists(st.integers(1, 300), min_size=1, max_size=30)
 
 
+@settings(deadline=None)
 @given(sizes, st.floats(0.5, 20.0), st.floats(0.1, 5.0))
 def test_without_a_gap_every_sample_is_there_in_order_however_chunks_are_cut(
     counts: list[int], segment_s: float, sync_s: float
@@ -100,6 +101,7 @@ def test_without_a_gap_every_sample_is_there_in_order_however_chunks_are_cut(
     assert all(len(samples) <= most for samples, _ in disk.whole)
 
 
+@settings(deadline=None)
 @given(st.lists(st.tuples(st.integers(1, 60), st.floats(0.0, 0.9)), min_size=1, max_size=60), st.floats(0.1, 3.0))
 def test_whenever_the_power_goes_what_is_lost_came_within_the_last_sync(
     steps: list[tuple[int, float]], sync_s: float
@@ -116,6 +118,7 @@ def test_whenever_the_power_goes_what_is_lost_came_within_the_last_sync(
         assert all(now + pause / 2 - at < sync_s for at in came[disk.synced :])
 
 
+@settings(deadline=None)
 @given(sizes, st.floats(-1e9, 1e9))
 def test_it_is_all_the_same_at_any_hour_of_the_monotonic_clock(counts: list[int], hour: float) -> None:
     disks = []
@@ -217,6 +220,7 @@ def test_a_clock_that_drifts_is_measured_and_cuts_nothing(error: float) -> None:
     assert float(notes["measured_hz"]) == pytest.approx(RATE / (1 + error), rel=1e-4)
 
 
+@settings(deadline=None)
 @given(st.lists(st.booleans(), min_size=1, max_size=40))
 def test_a_disk_that_refuses_costs_what_it_refused_and_the_notes_say_how_long(refusals: list[bool]) -> None:
     state, disk = begun(rules=Rules(1800.0, 1.0))
@@ -246,6 +250,7 @@ def _last_run(refusals: list[bool]) -> int:
     return run
 
 
+@settings(deadline=None)
 @given(st.lists(st.floats(-40.0, 40.0), min_size=1), st.floats(1.0, 2000.0), st.integers(-1000, 1000))
 def test_a_value_is_stored_to_half_a_step_or_at_the_end_of_the_range(
     mv: list[float], gain: float, baseline: int

@@ -1,7 +1,7 @@
 from __future__ import annotations
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from edge.timeline import SLIP_S, WINDOW_S, Timeline
@@ -16,6 +16,7 @@ def heard(delays: list[float], rate: float = 100.0, actual: float = 100.0) -> li
     return lines
 
 
+@settings(deadline=None)
 @given(st.lists(st.floats(0.0, SLIP_S / 3), min_size=40, max_size=80))
 def test_delays_that_vary_are_no_loss_and_hardly_drift(delays: list[float]) -> None:
     lines = heard(delays)
@@ -24,6 +25,7 @@ def test_delays_that_vary_are_no_loss_and_hardly_drift(delays: list[float]) -> N
     assert measured == pytest.approx(100.0, rel=SLIP_S / 3 / (2 * WINDOW_S))
 
 
+@settings(deadline=None)
 @given(st.integers(20, 60), st.floats(0.5, 1.9))
 def test_lost_samples_show_within_two_windows(when: int, lost_s: float) -> None:
     lines = heard([lost_s if number >= when else 0.0 for number in range(100)])
@@ -33,6 +35,7 @@ def test_lost_samples_show_within_two_windows(when: int, lost_s: float) -> None:
     assert lines[slips[0]].slipped_s == pytest.approx(lost_s)
 
 
+@settings(deadline=None)
 @given(st.floats(95.0, 105.0))
 def test_the_sources_own_rate_is_measured(actual: float) -> None:
     lines = heard([0.0] * 60, actual=actual)

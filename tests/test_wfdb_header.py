@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 import wfdb
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from edge.live.source import Lead, Signal
@@ -33,6 +33,7 @@ headers = st.builds(
 )
 
 
+@settings(deadline=None)
 @given(headers, st.data())
 def test_what_is_written_is_read(header: Header, data: st.DataObject) -> None:
     of_each = st.tuples(*[st.integers(-(2**15), 2**15 - 1) for _ in header.signal.leads])
@@ -67,6 +68,7 @@ def test_others_headers_are_glimpsed_too() -> None:
         parse((MITDB / "100.hea").read_text())
 
 
+@settings(deadline=None)
 @given(st.text(max_size=200))
 def test_what_is_no_header_is_told_and_nothing_else_happens(content: str) -> None:
     for read in (glimpse, parse):
@@ -76,6 +78,7 @@ def test_what_is_no_header_is_told_and_nothing_else_happens(content: str) -> Non
             continue
 
 
+@settings(deadline=None)
 @given(st.integers(-(2**40), 2**40))
 def test_a_checksum_is_sixteen_bits_with_a_sign(total: int) -> None:
     found = checksum(total)
