@@ -26,6 +26,7 @@ LONGEST: Final = (
     "test_recorder",
     "test_recording_child",
     "test_record_kills",
+    "test_record_power_cuts",
     "test_commands_plan",
     "test_two_coordinators",
     "test_commands_run",

@@ -27,7 +27,7 @@ def open_bytes(directory: Path) -> int:
 def lane(number: int, directory: Path) -> int:
     """Record, be killed, record again. How many kills hit a segment that was open."""
     draw, pause, hits, most = random.Random(number), threading.Event(), 0, 0  # noqa: S311 - any instants will do
-    command = (*EDGE, "record", "--to", str(directory), "--sync", "0.2", "--segment", "10", "--json")
+    command = (*EDGE, "record", "--to", str(directory), "--sync", "0.1", "--segment", "10", "--json")
     with Sender() as sender:
         for kill in range(KILLS + 1):
             with Running(*command, "--source", sender.setting, cwd=directory.parent) as recorder:
