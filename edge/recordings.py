@@ -36,6 +36,7 @@ _NAME: Final = re.compile(r"ecg_(\d{6,12})_\d{8}T\d{6}")
 _BESIDE: Final = ".new"
 _OPEN: Final = ".open"
 _ZEROS_S: Final = 2.0  # of zeros at the end of a segment that a crash left open, at most, which are no samples
+_DISK_BLOCK: Final = 512  # bytes, in which the kernel counts
 _BLOCK: Final = 65_536  # samples of each lead, read at once
 
 
@@ -45,7 +46,7 @@ class Segment:
 
     path: Path  # of its header
     glance: Glance
-    size: int  # bytes of all its files
+    size: int  # bytes of the disk that all its files take
 
     @property
     def ended_s(self) -> float:
@@ -62,7 +63,7 @@ class Segment:
 def claim(directory: Path) -> Iterator[None]:
     """Take ``directory`` for this recorder alone. Raises ``StateError`` where another one has it."""
     try:
-        directory.mkdir(parents=True, exist_ok=True)
+        directory.mkdir(mode=0o700, parents=True, exist_ok=True)
         lock = (directory / "lock").open("a", encoding="utf-8")
     except OSError as error:
         raise StateError(f"can't record to {directory}: {error.strerror}; choose another with --to") from None
@@ -371,10 +372,11 @@ def remove(header: Path) -> None:
 
 
 def _size(header: Path) -> int:
+    """Bytes of the disk that a segment takes: short ones take more than is in them."""
     size = 0
     for path in header.parent.glob(f"{header.stem}.*"):
         with contextlib.suppress(OSError):
-            size += path.stat().st_size
+            size += path.stat().st_blocks * _DISK_BLOCK
     return size
 
 

@@ -72,7 +72,7 @@ def test_a_segment_is_seen_when_it_is_whole_and_not_before(shelf: Shelf) -> None
     assert segment is not None
     assert files(shelf.directory) == [f"{name}.dat", f"{name}.hea"]
     assert segments(shelf.directory) == (segment,)
-    assert segment.size == sum(path.stat().st_size for path in shelf.directory.iterdir())
+    assert segment.size == sum(path.stat().st_blocks * 512 for path in shelf.directory.iterdir())
     read = wfdb.rdrecord(str(shelf.directory / name), physical=False)
     assert read.d_signal.tolist() == np.frombuffer(block(1) + block(2), "<i2").reshape(-1, 2).tolist()
     assert [total % 2**16 for total in read.checksum] == read.calc_checksum()
