@@ -52,7 +52,7 @@ class Retention:
 class Told:
     """Something an owner may want to know."""
 
-    event: str  # source, lost, segment, recovered, removed, full, room, trouble
+    event: str  # source, lost, segment, recovered, removed, full, room, trouble, end
     text: str
     segment: Segment | None = None
 
@@ -136,6 +136,7 @@ class Recorder:
                 self._step(Heard(*rest))
         except EndOfSignal:
             self._step(Closed("end"))
+            self._tell(Told("end", "the source has ended"))
             return True
         except SourceLost as error:
             self._step(Closed("source lost"))

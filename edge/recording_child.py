@@ -29,7 +29,7 @@ _CONDITIONS: Final = {
     "lost": "not recording: the source is lost; see the log",
     "full": "not recording: the disk is full",
     "failed": "not recording: the recorder failed; see the log",
-    "ended": "not recording: the source has ended",
+    "end": "not recording: the source has ended",
 }
 _MOST_QUALITY: Final = 100  # characters; some leads' worth
 _log = logging.getLogger(__name__)
@@ -87,7 +87,7 @@ class RecordingChild:
         self._child = child
         assert child.stdin is not None
         assert child.stdout is not None
-        well, failed = False, False
+        well, last = False, ""
         with child.stdout:
             with contextlib.suppress(OSError):
                 child.stdin.write(f"{self._recording.as_json()}\n")
@@ -96,16 +96,13 @@ class RecordingChild:
                 self._close(child)
             for line in child.stdout:
                 event = self._hear(line)
-                well, failed = well or event == "segment", event == "failed"
+                well, last = well or event == "segment", event or last
         with contextlib.suppress(OSError):
             child.stdin.close()
         code = child.wait()
-        if self._stopping.is_set():
+        if self._stopping.is_set() or last == "end":
             return None
-        if code == 0:
-            self._note("ended", "the source has ended")
-            return None
-        if not failed:
+        if last != "failed":
             self._note("failed", f"the recorder died ({code}); it is started again")
         return well
 

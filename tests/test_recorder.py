@@ -70,7 +70,7 @@ def test_what_ends_is_finished_and_told(tmp_path: Path) -> None:
     told: list[Told] = []
     source = Script([1.0, 2.0, 3.0, 4.0, 5.0])
     recorder(tmp_path, [source], told).run()
-    assert [each.event for each in told] == ["source", "segment", "segment"]
+    assert [each.event for each in told] == ["source", "segment", "segment", "end"]
     assert [segment.glance.notes["ended"] for segment in segments(tmp_path)] == ["length", "end"]
     assert [segment.glance.notes["source"] for segment in segments(tmp_path)] == ["tcp:x"] * 2
     assert source.closed
@@ -84,7 +84,7 @@ def test_a_source_that_is_lost_is_opened_again(tmp_path: Path, monkeypatch: pyte
     again = SourceLost("it isn't there yet")
     opened: list[LiveSource | SourceLost] = [Script([1.0, 2.0], lost=True), again, again, Script([60.0, 61.0])]
     recorder(tmp_path, opened, told).run()
-    assert [each.event for each in told] == ["source", "segment", "lost", "lost", "lost", "source", "segment"]
+    assert [each.event for each in told] == ["source", "segment", "lost", "lost", "lost", "source", "segment", "end"]
     notes = segments(tmp_path)[1].glance.notes
     assert (notes["after"], notes["gap_s"]) == ("source lost", "57.000")
 
@@ -97,7 +97,7 @@ def test_a_source_that_was_never_there_ends_it_unless_it_is_to_be_patient(
     monkeypatch.setattr("edge.recorder._AGAIN_S", (0.0,))
     told: list[Told] = []
     recorder(tmp_path, [SourceLost("nothing there"), Script([1.0, 2.0])], told).run(patient=True)
-    assert [each.event for each in told] == ["lost", "source", "segment"]
+    assert [each.event for each in told] == ["lost", "source", "segment", "end"]
     assert "nothing there; trying again in 0 s" in told[0].text
 
 

@@ -1,8 +1,9 @@
 """A converter of Linux's Industrial I/O, such as an ADS1115 behind an AD8232: polled by sysfs, nothing to install.
 
 A value is ``(raw + offset) * scale`` mV at the converter's input (the kernel's ABI, sysfs-bus-iio). From there to the
-electrodes, ``zero`` is what the amplifier gives for 0 mV and ``scale`` the inverse of its gain: an AD8232 in its usual
-circuit on 3.3 V amplifies 100 times about 1650 mV, hence ``scale=0.01&zero=1650``.
+electrodes, ``zero`` is what the amplifier gives for 0 mV and ``scale`` the inverse of its gain: an AD8232 amplifies 100
+times (its data sheet), and once more by its filter, about half of its supply; hence ``scale=0.01&zero=1650`` on 3.3 V
+where the filter adds nothing.
 
 A poll that comes too late for its sample has lost it; what can't be read is lost too. Linux isn't a real-time system,
 so that happens: the recording's notes tell what was bridged.
