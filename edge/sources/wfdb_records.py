@@ -15,8 +15,8 @@ from typing import Any
 import numpy as np
 
 from edge.dataset import Dataset, concatenate
-from edge.sources.ecg_beats import label_beats, no_beats
 from edge.recordings import number_of
+from edge.sources.ecg_beats import label_beats, no_beats
 from edge.sources.source import Form, Reader, Reading, Source
 from schemas.errors import DataError
 
