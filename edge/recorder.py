@@ -18,7 +18,8 @@ from typing import Final
 from edge.live import description
 from edge.live.ahead import Ahead
 from edge.live.source import EndOfSignal, LiveSource, SourceLost
-from edge.recordings import FULL, Recordings, Segment
+from edge.recordings import FULL, Recordings
+from edge.segment_files import Segment
 from edge.segments import (
     Begin,
     Closed,

@@ -105,7 +105,7 @@ def recorder(recording: Recording, tell: Callable[[Told], None]) -> Iterator[Rec
 def clear(directory: Path, keep: str, days: float | None, *, trial: bool) -> Iterator[str]:
     """``edge data prune``: what went, one line each. Raises ``SettingsError``, ``DataError``."""
     from edge.recorder import line  # noqa: PLC0415 - likewise
-    from edge.recordings import prune, segments  # noqa: PLC0415 - likewise
+    from edge.segment_files import prune, segments  # noqa: PLC0415 - likewise
 
     if not directory.is_dir():
         raise DataError(f"there is no folder {directory}: give the one that is recorded to")

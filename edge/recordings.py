@@ -15,48 +15,27 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import os
-import re
 import sys
 from array import array
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from datetime import datetime
 from pathlib import Path
 from typing import Final
 
 from edge.live.source import Signal
 from edge.quality import Tally
+from edge.segment_files import Segment, disk_size, finite, number_of, numbered, prune, segments
 from edge.segments import summary
-from edge.wfdb_header import Glance, Header, checksum, glimpse, parse, text
+from edge.wfdb_header import Header, checksum, glimpse, parse, text
 from schemas.errors import DataError, DiskFull, StateError
 
 FULL: Final = "the disk was full"  # why a segment ended
-_NAME: Final = re.compile(r"ecg_(\d{6,12})_\d{8}T\d{6}")
 _BESIDE: Final = ".new"
 _OPEN: Final = ".open"
 _ZEROS_S: Final = 2.0  # of zeros at the end of a segment that a crash left open, at most, which are no samples
-_DISK_BLOCK: Final = 512  # bytes, in which the kernel counts
 _BLOCK: Final = 65_536  # samples of each lead, read at once
-
-
-@dataclass(frozen=True, slots=True)
-class Segment:
-    """One that is whole."""
-
-    path: Path  # of its header
-    glance: Glance
-    size: int  # bytes of the disk that all its files take
-
-    @property
-    def ended_s(self) -> float:
-        """Second of running at which it ended."""
-        return _number(self.glance.notes.get("ended_s"), self.began_s + self.glance.length_s)
-
-    @property
-    def began_s(self) -> float:
-        """And began."""
-        return _number(self.glance.notes.get("running_s"), 0.0)
 
 
 @contextmanager
@@ -75,48 +54,6 @@ def claim(directory: Path) -> Iterator[None]:
         yield
 
 
-def segments(directory: Path) -> tuple[Segment, ...]:
-    """The whole segments in ``directory``, oldest first. Those whose header can't be read are left out."""
-    found = []
-    for path in _numbered(directory, ".hea"):
-        with contextlib.suppress(OSError, ValueError, DataError):
-            found.append(Segment(path, glimpse(path.read_text(encoding="utf-8")), _size(path)))
-    return tuple(found)
-
-
-def prune(
-    directory: Path,
-    most: int | None,
-    age_s: float | None,
-    running_s: float,
-    report: Callable[[str], None],
-    *,
-    in_hand: int = 0,
-    trial: bool = False,
-) -> tuple[Segment, ...]:
-    """Remove the oldest segments until they and ``in_hand`` take ``most`` bytes, and none is older than ``age_s``.
-
-    ``running_s`` is now. Gives those that went, or would go where it is a ``trial``; what can't be removed is reported.
-    """
-    whole = segments(directory)
-    left = sum(segment.size for segment in whole) + in_hand
-    gone = []
-    for segment in whole:
-        too_much = most is not None and left > most
-        too_old = age_s is not None and running_s - segment.ended_s > age_s
-        if not (too_much or too_old):
-            continue
-        try:
-            if not trial:
-                remove(segment.path)
-        except OSError as error:
-            report(f"can't remove {segment.path}: {error.strerror}; see to the directory's permissions")
-            break
-        left -= segment.size
-        gone.append(segment)
-    return tuple(gone)
-
-
 class Recordings:
     """The segments in one directory, for the one process that has claimed it."""
 
@@ -129,7 +66,7 @@ class Recordings:
         self._unfinished: dict[str, str] = {}  # left open by this process: name -> why it ended
         whole = segments(directory)
         self.ran_s = max((segment.ended_s for segment in whole), default=0.0)  # seconds of running before this start
-        names = [*_numbered(directory, ".dat"), *_numbered(directory, ".hea"), *_numbered(directory, _OPEN)]
+        names = [*numbered(directory, ".dat"), *numbered(directory, ".hea"), *numbered(directory, _OPEN)]
         self._number = max(map(number_of, names), default=0)
 
     @property
@@ -140,7 +77,11 @@ class Recordings:
     def recover(self) -> tuple[Segment, ...]:
         """Finish what was left open, by a crash or for want of room; what has no samples is removed."""
         done = []
-        for path in _numbered(self._directory, _OPEN):
+        for path in self._directory.glob(f"ecg_*{_BESIDE}"):  # headers that a crash left half written
+            if number_of(path.with_name(path.name.partition(".")[0])):
+                with contextlib.suppress(OSError):
+                    path.unlink()
+        for path in numbered(self._directory, _OPEN):
             if self._writer is not None and path.stem == self._writer.header.name:
                 continue
             try:
@@ -216,6 +157,7 @@ class _Writer:
         self._sums = [0] * len(header.signal.leads)
         self._first: tuple[int, ...] = ()
         self._file = -1
+        self._named = False  # on disk, for certain
         try:
             _write(self._open, text(header), durable=True)
             self._file = _private(str(self._path), os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_APPEND | os.O_CLOEXEC)
@@ -231,8 +173,9 @@ class _Writer:
                 view = view[os.write(self._file, view) :]
             if sync:
                 os.fdatasync(self._file)
-                if not self.length:
+                if not self._named:  # on some file systems its name is another matter
                     _sync(self._path.parent)
+                    self._named = True
         except OSError:
             with contextlib.suppress(OSError):
                 os.ftruncate(self._file, self.length)
@@ -268,7 +211,7 @@ class _Writer:
 def _finish_left(path: Path, why: str) -> Segment | None:
     """Finish the segment of ``path`` (.open) from what its file holds; None where that is nothing."""
     data = path.with_suffix(".dat")
-    header = parse(path.read_text(encoding="utf-8"))
+    header = replace(parse(path.read_text(encoding="utf-8")), name=path.stem)
     length = _whole(data, header)
     if not length:
         data.unlink(missing_ok=True)
@@ -286,7 +229,7 @@ def _finish_left(path: Path, why: str) -> Segment | None:
             tallies = tuple(tally.add(lead) for tally, lead in zip(tallies, leads, strict=True))
         os.fsync(file.fileno())
     samples = length // header.frame
-    ended_s = _number(header.notes.get("running_s"), 0.0) + samples / header.signal.rate
+    ended_s = finite(header.notes.get("running_s"), 0.0) + samples / header.signal.rate
     notes = {**header.notes, "ended": why, "ended_s": f"{ended_s:.1f}", **summary(tallies)}
     totals = tuple(map(checksum, sums))
     return _settle(data, replace(header, samples=samples, first=first, checksums=totals, notes=notes))
@@ -311,7 +254,7 @@ def _settle(data: Path, header: Header) -> Segment:
     place, content = data.with_suffix(".hea"), text(header)
     _write(place, content, durable=True)
     data.with_suffix(_OPEN).unlink(missing_ok=True)
-    return Segment(place, glimpse(content), _size(place))
+    return Segment(place, glimpse(content), disk_size(place))
 
 
 def _write(path: Path, content: str, *, durable: bool) -> None:
@@ -351,35 +294,6 @@ def _summed(sums: list[int], frames: bytes) -> tuple[list[int], tuple[int, ...]]
     )
 
 
-def _numbered(directory: Path, suffix: str) -> list[Path]:
-    """The recorder's own files with this ending, in order of their number."""
-    own = (path for path in directory.glob(f"ecg_*{suffix}") if _NAME.fullmatch(path.stem))
-    return sorted(own, key=number_of)
-
-
-def number_of(path: Path) -> int:
-    """The number in a segment's name; 0 where it isn't one's."""
-    found = _NAME.fullmatch(path.stem)
-    return int(found[1]) if found else 0
-
-
-def remove(header: Path) -> None:
-    """Remove a segment, its annotations included; its header last, so that a crash leaves no file that isn't found."""
-    for path in header.parent.glob(f"{header.stem}.*"):
-        if path != header:
-            path.unlink(missing_ok=True)
-    header.unlink(missing_ok=True)
-
-
-def _size(header: Path) -> int:
-    """Bytes of the disk that a segment takes: short ones take more than is in them."""
-    size = 0
-    for path in header.parent.glob(f"{header.stem}.*"):
-        with contextlib.suppress(OSError):
-            size += path.stat().st_blocks * _DISK_BLOCK
-    return size
-
-
 def _sync(path: Path) -> None:
     directory = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
     try:
@@ -390,10 +304,3 @@ def _sync(path: Path) -> None:
 
 def _full(directory: Path, error: OSError) -> DiskFull:
     return DiskFull(f"can't record to {directory}: {error.strerror}; nothing is kept until there is room")
-
-
-def _number(given: str | None, otherwise: float) -> float:
-    try:
-        return float(given) if given is not None else otherwise
-    except ValueError:
-        return otherwise

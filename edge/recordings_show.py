@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from edge.budget import size
-from edge.recordings import Segment, segments
+from edge.segment_files import Segment, segments
 from edge.wfdb_header import Glance, glimpse
 from schemas.errors import DataError
 

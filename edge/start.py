@@ -23,7 +23,6 @@ from edge.files import make_directory
 from edge.health import Monitor
 from edge.jobs import Accelerator
 from edge.reactor import Reactor
-from edge.recording import Recording
 from edge.stacking import Stacking
 from edge.store import claim
 from edge.trainer_pool import TrainerPool
@@ -37,6 +36,7 @@ from schemas.settings import LinkSettings
 from schemas.topics import NAME, Topics, check_name
 
 if TYPE_CHECKING:
+    from edge.recording import Recording
     from edge.recording_child import RecordingChild
 
 SOFTWARE = f"fedbeat {version('fedbeat')}"
@@ -89,6 +89,8 @@ def recording_of(settings: EdgeSettings) -> Recording | None:
     """What is recorded meanwhile, its directory made; None for nothing. Raises ``SettingsError``, ``StateError``."""
     if not settings.record:
         return None
+    from edge.recording import Recording  # noqa: PLC0415 - for devices that record
+
     recording = Recording.of(settings)
     make_directory(Path(recording.directory))
     return recording

@@ -18,6 +18,7 @@ from schemas.errors import DataError
 
 BYTES: Final = 2  # of a sample
 BITS: Final = 16
+_RATES: Final = (1e-3, 1e7)  # Hz, of any record: what is outside is damage
 _RECORD: Final = re.compile(r"([-\w]+)(?:/\d+)?[ \t]+(\d+)[ \t]+([\d.eE+-]+)\S*(?:[ \t]+(\d+))?(?:[ \t]+(.*))?")
 _SIGNAL: Final = re.compile(
     r"(\S+)[ \t]+16[ \t]+([\d.eE+-]+)\((-?\d+)\)/mV[ \t]+16[ \t]+0[ \t]+(-?\d+)[ \t]+(-?\d+)[ \t]+0[ \t]+(.*)"
@@ -104,7 +105,7 @@ def glimpse(content: str) -> Glance:
         rate = float(found[3]) if found else 0.0
     except ValueError:
         rate = 0.0
-    if found is None or not rate > 0:
+    if found is None or not _RATES[0] <= rate <= _RATES[1]:
         raise DataError("its header is damaged")
     notes = {each[1]: each[2] for line in lines if (each := _NOTE.fullmatch(line))}
     return Glance(found[1], int(found[2]), rate, int(found[4] or 0), (found[5] or "").strip(), notes)

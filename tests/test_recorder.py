@@ -19,7 +19,8 @@ from edge.live import open_source
 from edge.live.setting import Surroundings
 from edge.live.source import Chunk, EndOfSignal, Lead, LiveSource, Signal, SourceLost
 from edge.recorder import Recorder, Retention, Told
-from edge.recordings import Recordings, segments
+from edge.recordings import Recordings
+from edge.segment_files import segments
 from edge.segments import Rules
 from tests.full_disks import Ballast, small_disk
 from tests.live_sender import WRAP, Sender

@@ -12,7 +12,7 @@ import pytest
 
 from edge.recording import Recording
 from edge.recording_child import RecordingChild
-from edge.recordings import segments
+from edge.segment_files import segments
 from schemas.messages import DeviceState, DeviceStatus
 from tests.link_mosquitto import Mosquitto
 from tests.live_sender import Sender

@@ -1,17 +1,22 @@
 from __future__ import annotations
 
 import errno
+import math
 import os
 from array import array
 from datetime import datetime, timedelta
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import numpy as np
 import pytest
 import wfdb
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from edge.live.source import Lead, Signal
-from edge.recordings import Recordings, claim, number_of, remove, segments
+from edge.recordings import Recordings, claim
+from edge.segment_files import number_of, remove, segments
 from edge.segments import frames
 from schemas.errors import DiskFull, StateError
 from tests.full_disks import Ballast, small_disk
@@ -124,7 +129,9 @@ def test_a_crash_while_a_segment_is_finished_loses_nothing(shelf: Shelf, *, fini
     (shelf.directory / f"{name}.open").write_text(opened)
     if not finished:
         header.rename(header.with_name(f"{name}.hea.new"))
+    (shelf.directory / "ecg_000009_20260102T030405.open.new").touch()
     (segment,) = shelf.again().recover()
+    assert not list(shelf.directory.glob("*.new"))
     assert (segment.glance.samples, wfdb.rdrecord(str(header.with_suffix(""))).sig_len) == (300, 300)
 
 
@@ -135,6 +142,28 @@ def test_a_damaged_header_of_an_open_segment_is_set_aside_and_told(shelf: Shelf)
     assert shelf.again().recover() == ()
     assert "set aside" in shelf.reports[0]
     assert shelf.again().recover() == ()
+
+
+@settings(deadline=None, max_examples=60)
+@given(st.binary(max_size=40), st.integers(0, 400), st.integers(0, 40), st.binary(max_size=300))
+def test_whatever_a_failing_card_makes_of_an_open_segment_the_next_start_goes_on(
+    noise: bytes, at: int, cut: int, data: bytes
+) -> None:
+    with TemporaryDirectory() as folder:
+        shelf = Shelf(Path(folder))
+        name = shelf.store.begin(TWO, {"running_s": "5.0"})
+        header = shelf.directory / f"{name}.open"
+        good = header.read_bytes()
+        header.write_bytes(good[:at] + noise + good[at + cut :])
+        (shelf.directory / f"{name}.dat").write_bytes(data)
+        shelf.again().recover()
+        assert math.isfinite(shelf.store.ran_s)
+        assert not header.exists()
+        for whole in segments(shelf.directory):
+            assert whole.glance.name == name
+        again = shelf.again()
+        assert again.recover() == ()
+        again.begin(TWO, {})
 
 
 def test_numbers_go_on_and_order_segments_whatever_the_date_says(shelf: Shelf) -> None:

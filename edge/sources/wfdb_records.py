@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from edge.dataset import Dataset, concatenate
-from edge.recordings import number_of
+from edge.segment_files import number_of
 from edge.sources.ecg_beats import label_beats, no_beats
 from edge.sources.source import Form, Reader, Reading, Source
 from schemas.errors import DataError
