@@ -190,12 +190,12 @@ def drop(state: State) -> Step:
 
 
 def begin(state: State) -> Step:
-    """Hand the attempt to the trainer as soon as plan and model are here."""
+    """Hand the attempt to the trainer as soon as plan and model are here; a model that has to wait comes too late."""
     work, run, plan, model = state.work, state.run, state.plan, state.model
     if work is None or work.stage != "waiting" or run is None or plan is None or not state.holds_plan:
         return state, ()
     if model is None or model.run != work.ticket.run or model.version < work.model_version:
-        return state, ()
+        return decline(state, work, why) if (why := thrift.why_no_model(state)) else (state, ())
     if (model.version, model.digest) != (work.model_version, work.model_digest):
         return decline(state, work, f"it holds model {model.version} {model.digest[:8]}, not the one to start from")
     key = state.key(work.ticket)
@@ -234,7 +234,8 @@ def _attitude(state: State, message: RoundAnnouncement) -> tuple[Literal["waitin
     if not state.holds_plan or not isinstance(data, Stock):
         return None, ""
     if data.examples if train else data.held_out:
-        return "waiting", ""
+        why = "" if train else thrift.why_not(state, "evaluate")
+        return ("declined", why) if why else ("waiting", "")
     if data.held_out or not train:
         return "silent", ""
     return "declined", "it has no examples to train on: look at its recordings with `edge data show`"

@@ -18,8 +18,10 @@ from edge.budget import HOUR_S, Budget
 from edge.codec_choice import AUTO
 from edge.events import Effect
 from edge.participation_state import State, Step
+from schemas.messages import Task
 
 SMALLEST: Final = 8192  # bytes whose upload tells the link's speed; a smaller one tells how far the broker is
+_COUNTS: Final = 1000  # bytes of an evaluation's update, about
 _KEPT: Final = 0.01  # of the budget that may be moved before it is put on disk
 _NEWEST: Final = 0.5
 _GROWTH: Final = 1.1  # a speed that made an update less exact is trusted less
@@ -68,14 +70,20 @@ def hold_model(state: State, size: int) -> Step | None:
     return replace(state, fetch_at=state.now + min(seconds, HOUR_S)), (ev.Say(text, logging.WARNING),)
 
 
-def why_not(state: State) -> str:
-    """Why the budget hasn't the room for the next round's model and update; empty where it has."""
+def why_not(state: State, task: Task = "train") -> str:
+    """Why the budget hasn't the room for the model and the update of a round's task; empty where it has."""
     pointer, run = state.pointer, state.run
     if state.budget is None or pointer is None or run is None:
         return ""
-    held = state.model is not None and (state.model.run, state.model.version) == (pointer.run, pointer.version)
-    size = codec_choice.update_size(run.codec, pointer.blob.size) + (0 if held else state.download(pointer))
-    return state.budget.why_not(state.running_s, size)
+    size = _COUNTS if task == "evaluate" else codec_choice.update_size(run.codec, pointer.blob.size)
+    return state.budget.why_not(state.running_s, size + (state.download(pointer) if state.wants_model else 0))
+
+
+def why_no_model(state: State) -> str:
+    """Why the budget hasn't the room for the newest model; empty where it has, or that is here or on its way."""
+    if state.budget is None or state.pointer is None or not state.wants_model:
+        return ""
+    return state.budget.why_not(state.running_s, state.download(state.pointer))
 
 
 def choose(state: State, model_size: int, time_s: float) -> tuple[State, str, tuple[Effect, ...]]:

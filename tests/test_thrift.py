@@ -12,7 +12,7 @@ from edge.agent import Agent, Device
 from edge.budget import HOUR_S, Budget
 from edge.dataspec import DataSpec
 from edge.store import Store
-from schemas.messages import DeviceState, Outcome
+from schemas.messages import DeviceState, Outcome, Task
 from schemas.topics import Kind
 from tests.edge_scripts import DEVICE, announcement, coordinator, pointer, receipt, run
 from tests.test_agent import TOPICS, World
@@ -48,6 +48,36 @@ def test_a_round_that_the_budget_has_no_room_for_is_declined_with_when_it_has() 
     (join,) = only(device(ev.RoundSeen(announcement(2, version=0))), ev.SendJoin)
     assert join.accepts
     assert device.shown().budget_left == 1.0
+
+
+def evaluator(moved: int) -> Bench:
+    """A device with held-out examples that holds model 0 and has moved so much."""
+    device = Bench(participation.begin(IDENTITY, budget=Budget(LIMIT).moved(0.0, moved))).settle(held_out=3)
+    assert device.state.budget is not None
+    return device
+
+
+def test_an_evaluation_that_the_budget_has_no_room_for_is_declined_so_that_nobody_waits_for_it() -> None:
+    """Seen to fail without ``why_not`` for evaluations in ``attempt._attitude``."""
+    device = evaluator(LIMIT - 2500)
+    device(ev.ModelSeen(pointer(1)))
+    (join,) = only(device(ev.RoundSeen(announcement(1, task="evaluate"))), ev.SendJoin)
+    assert not join.accepts
+    assert "of its 100 kB a day are left" in join.reason
+    rich = evaluator(LIMIT - 4500)
+    rich(ev.ModelSeen(pointer(1)))
+    assert only(rich(ev.RoundSeen(announcement(1, task="evaluate"))), ev.SendJoin)[0].accepts
+
+
+@pytest.mark.parametrize("task", ["train", "evaluate"])
+def test_a_model_heard_of_after_the_join_that_has_to_wait_takes_the_join_back(task: Task) -> None:
+    """Retained messages come in any order. Seen to fail without ``why_no_model`` in ``attempt.begin``."""
+    device = evaluator(LIMIT - 2500)
+    message = announcement(2 if task == "train" else 1, task=task)
+    assert only(device(ev.RoundSeen(message)), ev.SendJoin)[0].accepts
+    effects = device(ev.ModelSeen(pointer(1)))
+    assert not only(effects, ev.FetchModel)
+    assert [join.accepts for join in only(effects, ev.SendJoin)] == [False]
 
 
 def test_a_model_that_the_budget_has_no_room_for_is_fetched_once_it_has() -> None:
