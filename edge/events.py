@@ -135,8 +135,10 @@ class StepReady:
 
 
 @dataclass(frozen=True, slots=True)
-class StepArriving:
-    """A part of the step that is fetched has come, and it was not the last."""
+class PartArriving:
+    """A part of the model or step that is fetched has come, and it was not the last; ``size`` bytes of it."""
+
+    size: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -247,7 +249,7 @@ Event = (
     | PlanReady
     | ModelReady
     | StepReady
-    | StepArriving
+    | PartArriving
     | MergeKept
     | MergeFailed
     | FetchFailed
@@ -274,7 +276,10 @@ class FetchPlan:
 
 @dataclass(frozen=True, slots=True)
 class FetchModel:
-    """Get the model, from the broker, and keep it instead of the one there is; ``ModelReady`` or ``FetchFailed``."""
+    """Get the model, from the broker, and keep it instead of the one there is.
+
+    ``PartArriving`` with each part, and at last ``ModelReady`` or ``FetchFailed``.
+    """
 
     pointer: ModelPointer
 
@@ -283,7 +288,7 @@ class FetchModel:
 class FetchStep:
     """Get the step to a model, and keep it beside the model it leads on from.
 
-    ``StepArriving`` with each part, and at last ``StepReady`` or ``FetchFailed``.
+    ``PartArriving`` with each part, and at last ``StepReady`` or ``FetchFailed``.
     """
 
     pointer: ModelPointer

@@ -71,9 +71,10 @@ class Fetcher:
         wanted, download = self._downloads[kind]
         if address != _address(kind, wanted, address.part):
             return ()
-        self._move(kind, wanted, download.take(address.part, codec.decode_part(payload)))
+        part = codec.decode_part(payload)
+        self._move(kind, wanted, download.take(address.part, part))
         if not download.complete:
-            return (ev.StepArriving(),) if kind == "step" else ()
+            return () if kind == "plan" else (ev.PartArriving(len(part.payload)),)
         del self._downloads[kind]
         try:
             return (self._keep(kind, wanted, download.blob()),)

@@ -178,7 +178,7 @@ def _take(state: State, event: Event) -> Step:  # noqa: C901, PLR0911, PLR0912 -
             return versions.ready(state, pointer, None), ()
         case ev.StepReady(pointer):
             return versions.ready(state, pointer, pointer.step.size if pointer.step else None), ()
-        case ev.StepArriving():
+        case ev.PartArriving():
             return versions.arriving(state), ()
         case ev.MergeKept(pointer):
             return versions.merge_kept(state, pointer), ()
@@ -230,7 +230,7 @@ def _connected(state: State) -> State:
     """The broker is there; the time without it was no silence of the coordinator's."""
     away_s = 0.0 if state.connected else state.now - state.lost_at
     heard_at = min(state.now, state.heard_at + away_s)
-    return replace(state, connected=True, heard=False, heard_at=heard_at, shown=None, step_at=state.now)
+    return replace(state, connected=True, heard=False, heard_at=heard_at, shown=None, part_at=state.now)
 
 
 def _heard(state: State) -> Step:

@@ -164,7 +164,7 @@ class State:
     fetching_plan: BlobRef | None = None
     fetching_model: ModelPointer | None = None
     by_step: bool = False  # whether that comes as a step from ``model``
-    step_at: float = 0.0  # when a part of it came last, or the broker
+    part_at: float = 0.0  # when a part of it came last, or the broker
     stepless: str | None = None  # digest of a model that has to be fetched whole
     steps: tuple[int, ...] = ()  # bytes of the steps on disk that lead from the snapshot there to ``model``
     merging: ModelPointer | None = None  # the version of which the trainer is making one model
@@ -243,16 +243,19 @@ class State:
         if self.pointer is None or not self.is_current(self.pointer):
             return False
         wanted = _identity(self.pointer)
-        return all(known is None or _identity(known) != wanted for known in (self.model, self.fetching_model))
+        here = any(known is not None and _identity(known) == wanted for known in (self.model, self.fetching_model))
+        return not here and not self.comes_first(self.pointer)
 
     def leads_on(self, pointer: ModelPointer) -> bool:
         """Whether the step to a model leads on from the one on disk, and is the shorter way."""
-        step, model = pointer.step, self.model
-        if step is None or model is None or self.stepless == pointer.digest:
+        if self.model is None or pointer.step is None or self.stepless == pointer.digest:
             return False
-        follows = model.run == pointer.run and (model.version + 1, model.digest) == (pointer.version, pointer.previous)
-        room = len(self.steps) < MOST and sum(self.steps) + step.size <= pointer.blob.size
-        return follows and room and step.size < pointer.blob.size
+        room = len(self.steps) < MOST and sum(self.steps) + pointer.step.size <= pointer.blob.size
+        return room and _follows(pointer, self.model)
+
+    def comes_first(self, pointer: ModelPointer) -> bool:
+        """Whether what is on its way is the whole model from which the step to this one leads on."""
+        return self.fetching_model is not None and not self.by_step and _follows(pointer, self.fetching_model)
 
     def download(self, pointer: ModelPointer) -> int:
         """Bytes of the way to a model."""
@@ -276,6 +279,13 @@ class State:
 
 
 Step = tuple[State, tuple[Effect, ...]]  # what an event or a rule makes of a state, and what it wants done
+
+
+def _follows(pointer: ModelPointer, model: ModelPointer) -> bool:
+    """Whether ``pointer`` has a step from ``model`` that is smaller than itself."""
+    if pointer.step is None or pointer.step.size >= pointer.blob.size or pointer.run != model.run:
+        return False
+    return (model.version + 1, model.digest) == (pointer.version, pointer.previous)
 
 
 def _identity(pointer: ModelPointer) -> tuple[str, int, str]:

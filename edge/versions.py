@@ -3,6 +3,9 @@
 * Never an older version of the same run, nor another model under a version it holds.
 * Where it holds exactly the version before, and the step is smaller than the model, it fetches the step; else, or where
   the step is damaged, or no part of it has come for ``STEP_S``, the whole model.
+* A whole model that is on its way when the next version appears is finished where that one's step leads on from it: a
+  download that takes longer than a round would else never be. It is given up at the version after that, whose pointer
+  ends it on the broker, or where no part of it has come for ``MODEL_S``.
 * Steps are kept beside the model they lead on from, and are applied where the model is needed, in the trainer child. So
   a device that has nothing to do starts no child for them. Once they are many, or half as large as a model, the child
   makes one model of all: that bounds the disk, and what each job has to add up.
@@ -24,6 +27,7 @@ from edge.participation_state import State, Step, Trouble
 from schemas.messages import ModelPointer
 
 STEP_S: Final = 30.0  # without a part of a step, after which the model is fetched whole
+MODEL_S: Final = 120.0  # without a part of a whole model, after which a newer one is fetched instead
 MERGED: Final = 16  # steps that are merged, if they are not so before for their size
 SOON_S: Final = 5.0  # after trouble that may go away by itself
 
@@ -55,8 +59,8 @@ def ready(state: State, pointer: ModelPointer, step: int | None) -> State:
 
 
 def arriving(state: State) -> State:
-    """A part of a step has come."""
-    return replace(state, step_at=state.now)
+    """A part of what is fetched has come."""
+    return replace(state, part_at=state.now)
 
 
 def fetch_failed(state: State, failed: ev.FetchFailed) -> State:
@@ -96,8 +100,8 @@ def drop(state: State, reason: str) -> Step:
     if state.merging is not None:
         effects = (*effects, ev.CancelJob(state.merge_key(state.merging)))
     if state.by_step:
-        effects = (*effects, ev.StopFetching("step"))
-        state = replace(state, fetching_model=None, by_step=False)
+        state, stop = _stopped(state)
+        effects = (*effects, stop)
     return replace(state, model=None, steps=(), merging=None), effects
 
 
@@ -112,13 +116,16 @@ def job_failed(state: State, failure: Failure) -> Step | None:
 
 
 def lose(state: State) -> Step:
-    """A step that doesn't come is waited for no longer."""
+    """A step that doesn't come, or a model that has a successor, is waited for no longer."""
     wanted, at = state.fetching_model, lost_at(state)
     if wanted is None or at is None or state.now < at:
         return state, ()
-    say = ev.Say(f"the step to model {wanted.version} does not come: it is fetched whole", logging.WARNING)
-    state = replace(state, stepless=wanted.digest, fetching_model=None, by_step=False)
-    return state, (ev.StopFetching("step"), say)
+    state, stop = _stopped(state)
+    if stop == ev.StopFetching("step"):
+        state, text = replace(state, stepless=wanted.digest), f"the step to model {wanted.version} does not come"
+    else:
+        text = f"model {wanted.version} does not come, and there is a newer one"
+    return state, (stop, ev.Say(f"{text}: that is fetched whole", logging.WARNING))
 
 
 def fetch(state: State) -> Step:
@@ -126,12 +133,15 @@ def fetch(state: State) -> Step:
     pointer = state.pointer
     if pointer is None or not state.wants_model or state.now < state.fetch_at:
         return state, ()
+    stop: tuple[Effect, ...] = ()
+    if state.fetching_model is not None:  # an older one, which is of no use any more
+        state, effect = _stopped(state)
+        stop = (effect,)
     if held := thrift.hold_model(state, state.download(pointer)):
-        return held
-    kind: ev.BlobKind = "step" if state.by_step else "model"
-    stop = () if state.fetching_model is None else (ev.StopFetching(kind),)
+        state, said = held
+        return state, (*stop, *said)
     by_step = state.leads_on(pointer)
-    state = replace(state, fetching_model=pointer, by_step=by_step, step_at=state.now)
+    state = replace(state, fetching_model=pointer, by_step=by_step, part_at=state.now)
     return state, (*stop, ev.FetchStep(pointer) if by_step else ev.FetchModel(pointer))
 
 
@@ -153,10 +163,12 @@ def merge(state: State) -> Step:
 
 
 def lost_at(state: State) -> float | None:
-    """When a step that is being fetched will have been waited for long enough; None where none is."""
-    if state.fetching_model is None or not state.by_step or not state.connected:
+    """When what is being fetched will have been waited for long enough; None where there is nothing else to fetch."""
+    if state.fetching_model is None or not state.connected:
         return None
-    return state.step_at + STEP_S
+    if state.by_step:
+        return state.part_at + STEP_S
+    return state.part_at + MODEL_S if state.pointer is not None and state.comes_first(state.pointer) else None
 
 
 def wake_at(state: State) -> tuple[float, ...]:
@@ -165,6 +177,12 @@ def wake_at(state: State) -> tuple[float, ...]:
     waits = state.merge_at > state.now and state.model is not None and _many(state, state.model)
     merge = (state.merge_at,) if waits else ()
     return merge if at is None else (at, *merge)
+
+
+def _stopped(state: State) -> tuple[State, ev.StopFetching]:
+    """What is on its way is not wanted any more."""
+    kind: ev.BlobKind = "step" if state.by_step else "model"
+    return replace(state, fetching_model=None, by_step=False), ev.StopFetching(kind)
 
 
 def _many(state: State, model: ModelPointer) -> bool:

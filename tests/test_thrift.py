@@ -93,6 +93,16 @@ def test_a_model_that_the_budget_has_no_room_for_is_fetched_once_it_has() -> Non
     assert only(device.at(max(woken, 25 * HOUR_S + 1)), ev.FetchModel)
 
 
+def test_a_model_on_its_way_is_given_up_where_the_next_one_has_to_wait() -> None:
+    """Its bytes would serve nobody. Seen to fail where ``fetch`` asked the budget before it stopped."""
+    device = bench()
+    assert only(device(ev.ModelSeen(pointer(1))), ev.FetchModel)
+    device(ev.Moved(LIMIT - 2000))
+    effects = device(ev.ModelSeen(pointer(2)))
+    assert only(effects, ev.StopFetching) == [ev.StopFetching("model")]
+    assert not only(effects, ev.FetchModel)
+
+
 def test_an_update_on_disk_waits_for_the_budget_and_then_goes() -> None:
     """Seen to fail without ``wait_s`` in ``delivery.send``."""
     device = bench()

@@ -65,12 +65,12 @@ def test_must_35_a_device_that_holds_the_version_before_fetches_the_step_and_the
         stepped(5),  # two further
         stepped(4, previous="a" * 64),  # from another model than the one held
         stepped(4, size=3000),  # no smaller than the model
-        stepped(4, run="run-two"),
+        stepped(4, run="run-two", previous=digest(f"{RUN}/3")),
         pointer(4),  # there is none
     ],
 )
 def test_must_35_any_other_device_fetches_the_model_whole(offered: ModelPointer) -> None:
-    """Seen to fail without each of the comparisons in ``_leads_on``."""
+    """Seen to fail without each of the comparisons in ``_follows``."""
     bench = holding(3)
     bench(ev.RunSeen(run(offered.run)))
     assert fetches(bench(ev.ModelSeen(offered))) == [ev.FetchModel(offered)]
@@ -101,11 +101,11 @@ def test_must_35_a_damaged_step_is_fetched_as_the_whole_model_at_once_and_for_th
 
 
 def test_must_35_a_step_of_which_nothing_comes_is_fetched_as_the_whole_model_in_the_end() -> None:
-    """Time without a broker doesn't count. Seen to fail without ``arriving``, and without ``step_at`` at a connect."""
+    """Time without a broker doesn't count. Seen to fail without ``arriving``, and without ``part_at`` at a connect."""
     bench = holding(3)
     bench(ev.ModelSeen(stepped(4)))
     bench.at(20.0)
-    bench(ev.StepArriving())
+    bench(ev.PartArriving(10))
     assert fetches(bench.at(20.0 + versions.STEP_S - 1)) == []
     bench(ev.Disconnected())
     assert fetches(bench.at(500.0)) == []
@@ -122,6 +122,59 @@ def test_a_disk_that_does_not_take_a_step_is_trouble_and_the_step_is_tried_again
     assert fetches(bench(ev.FetchFailed("step", digest("step 4"), "full", lasting=True))) == []
     assert bench.state.trouble is not None
     assert fetches(bench.at(bench.state.fetch_at)) == [ev.FetchStep(stepped(4))]
+
+
+def newcomer() -> Bench:
+    """A device that has no model, and has begun to fetch version 4."""
+    bench = Bench(participation.begin(IDENTITY))
+    bench(ev.Tick(1.0), ev.Connected(), ev.RunSeen(run()))
+    assert fetches(bench(ev.ModelSeen(stepped(4)))) == [ev.FetchModel(stepped(4))]
+    return bench
+
+
+def test_a_model_on_its_way_is_finished_although_a_round_ends_and_the_step_leads_on_from_it() -> None:
+    """Else a device whose download takes longer than a round never has any. Seen to fail without ``comes_first``."""
+    bench = newcomer()
+    assert fetches(bench(ev.ModelSeen(stepped(5)))) == []
+    assert fetches(bench(ev.ModelReady(stepped(4)))) == [ev.FetchStep(stepped(5))]
+    bench(ev.StepReady(stepped(5)))
+    assert bench.state.model == stepped(5)
+
+
+@pytest.mark.parametrize(
+    "offered",
+    [
+        stepped(6),
+        stepped(5, previous="a" * 64),
+        stepped(5, size=3000),
+        stepped(5, run="run-two", previous=digest(f"{RUN}/4")),
+        pointer(5),
+    ],
+)
+def test_a_model_on_its_way_from_which_no_step_leads_on_is_given_up(offered: ModelPointer) -> None:
+    """Version 4 leaves the broker with the pointer to 6. Seen to fail without each comparison in ``_follows``."""
+    bench = newcomer()
+    bench(ev.RunSeen(run(offered.run)))
+    assert fetches(bench(ev.ModelSeen(offered))) == [ev.StopFetching("model"), ev.FetchModel(offered)]
+
+
+def test_a_model_on_its_way_is_given_up_at_the_version_after_the_next() -> None:
+    bench = newcomer()
+    bench(ev.ModelSeen(stepped(5)))
+    assert fetches(bench(ev.ModelSeen(stepped(6)))) == [ev.StopFetching("model"), ev.FetchModel(stepped(6))]
+
+
+def test_a_model_of_which_nothing_comes_gives_way_to_the_next_and_is_waited_for_where_it_is_the_newest() -> None:
+    """A broker that lost it gets the newest alone. Seen to fail without ``MODEL_S``."""
+    bench = newcomer()
+    bench.at(500.0)
+    bench(ev.PartArriving(10))
+    assert fetches(bench(ev.ModelSeen(stepped(5)))) == []
+    assert versions.wake_at(bench.state) == (500.0 + versions.MODEL_S,)
+    assert fetches(bench.at(499.0 + versions.MODEL_S)) == []
+    late = bench.at(500.0 + versions.MODEL_S)
+    assert fetches(late) == [ev.StopFetching("model"), ev.FetchModel(stepped(5))]
+    assert fetches(bench.at(9000.0)) == []
 
 
 def test_a_newer_version_takes_the_place_of_a_step_on_its_way() -> None:
