@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from edge.recordings_show import recorded
-from edge.sources import RECIPES
+from edge.sources import RECIPES, reading
 from edge.sources.report import DataReport, describe
 from schemas.errors import DataError
 
@@ -30,15 +30,16 @@ def show(path: str, recipe: str | None, *, as_json: bool) -> str:
 
 def guess(path: str) -> str:
     """The first recipe with a reader for what is at ``path``. Raises ``DataError`` where none has."""
-    for name, recipe in RECIPES.items():
-        if any(reader.recognises(path) for reader in recipe.readers):
-            return name
-    place = Path(path)
     wanted = "; ".join(dict.fromkeys(reader.what for recipe in RECIPES.values() for reader in recipe.readers))
-    if not place.exists():
-        raise DataError(f"there is nothing at {path}: give the folder or file of the recordings ({wanted})")
-    if place.is_dir() and not any(place.iterdir()):
-        raise DataError(f"the folder {path} is empty: put recordings there ({wanted})")
+    with reading(path):
+        for name, recipe in RECIPES.items():
+            if any(reader.recognises(path) for reader in recipe.readers):
+                return name
+        place = Path(path)
+        if not place.exists():
+            raise DataError(f"there is nothing at {path}: give the folder or file of the recordings ({wanted})")
+        if place.is_dir() and not any(place.iterdir()):
+            raise DataError(f"the folder {path} is empty: put recordings there ({wanted})")
     raise DataError(f"{path} holds no recordings that can be read; these can: {wanted}")
 
 

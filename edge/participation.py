@@ -6,7 +6,8 @@ What must be done next follows from what the state holds, whatever order message
 then ``_RULES``, in their order, close the gap between what is and what should be.
 
 * The plan of the run and its newest model are always fetched. A model works without a coordinator: it is on disk.
-* The data is counted once for each recipe. Where it can't be used the device says so, and looks again after a while.
+* The data is counted once for each recipe. Where it can't be used the device says so, and looks again after a while:
+  where the trainer crashes over it, after twice as long each time, up to ``LONGEST_LOOK_S``.
 * A device takes part where a coordinator is there, the announcement is of the run and collecting, its time is not over,
   ``draw(nonce, device) < cohort``, and it holds no newer model. Others stay silent.
 * It accepts, or declines with the reason: no examples, a plan that doesn't fit, trouble with the disk. With nothing for
@@ -67,6 +68,8 @@ from schemas.messages import (
     RoundAnnouncement,
     RunSettings,
 )
+
+LONGEST_LOOK_S: Final = 600.0  # between two looks at data over which the trainer crashes
 
 _SIGNS_OF_LIFE: Final = (ev.RunSeen, ev.ModelSeen, ev.RoundSeen, ev.ReceiptSeen)
 
@@ -327,8 +330,9 @@ def _holding_lost(state: State, lost: ev.HoldingLost) -> Step:
 def _job_failed(state: State, failure: Failure) -> Step:
     data = state.data
     if isinstance(data, Describing) and failure.key == state.data_key(data.recipe):
-        wait = SOON_S if failure.kind == "crash" else RETRY_S
-        state = replace(state, data=Unusable(data.recipe, failure.message, state.now + wait))
+        crashes = data.crashes + 1 if failure.kind == "crash" else 0
+        wait_s = min(SOON_S * 2 ** min(crashes - 1, 30), LONGEST_LOOK_S) if crashes else RETRY_S
+        state = replace(state, data=Unusable(data.recipe, failure.message, state.now + wait_s, crashes))
         return state, (ev.Say(failure.message, logging.WARNING),)
     if (step := versions.job_failed(state, failure)) is not None:
         return step
@@ -378,9 +382,9 @@ def _describe(state: State) -> Step:
     if data is not None and data.recipe == plan.recipe and (waits or not isinstance(data, Unusable)):
         return state, ()
     cancel = (ev.CancelJob(state.data_key(data.recipe)),) if isinstance(data, Describing) else ()
-    before = data.reason if isinstance(data, Unusable) else ""
+    before, crashes = (data.reason, data.crashes) if isinstance(data, Unusable) else ("", 0)
     start = ev.StartDescribing(state.data_key(plan.recipe), plan.recipe)
-    return replace(state, data=Describing(plan.recipe, before)), (*cancel, start)
+    return replace(state, data=Describing(plan.recipe, before, crashes)), (*cancel, start)
 
 
 def _answer(state: State) -> Step:

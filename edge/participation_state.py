@@ -54,6 +54,7 @@ class Describing:
 
     recipe: str
     trouble: str = ""
+    crashes: int = 0  # of the trainer over it, one after the other
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,6 +73,7 @@ class Unusable:
     recipe: str
     reason: str
     retry_at: float
+    crashes: int = 0
 
 
 @dataclass(frozen=True, slots=True)

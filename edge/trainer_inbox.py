@@ -129,7 +129,7 @@ class Watch:
         return checkpoint.subject(job.plan, job.model, self._data, job.settings, job.seed)
 
 
-def explained(key: str, error: Exception) -> Answer:
+def explained(key: str, error: Exception) -> Answer:  # noqa: PLR0911 - one for each kind
     """What a job's error means to who asked for it; raised again where it is no job's fault."""
     match error:
         case Cancelled():
@@ -142,6 +142,9 @@ def explained(key: str, error: Exception) -> Answer:
             return _failure(key, "training", error)
         case FedbeatError():
             return _failure(key, "data", error)
+        case OSError() if not isinstance(error, ConnectionError):  # of the recordings; a connection is the agent's
+            text = f"can't read {error.filename or 'the recordings'}: {error.strerror or error}"
+            return _failure(key, "data", f"{text}; see to its permissions, and to the disk")
         case RuntimeError() | MemoryError():  # torch's own: what the dry run can't see
             reason = str(error).partition("\n")[0] or "memory ran out"
             return _failure(key, "training", f"torch can't run the plan here: {reason}")

@@ -9,6 +9,7 @@ import pytest
 from edge.data_show import SHOWN_OWNERS, guess, lines, show
 from edge.sources.report import DataReport
 from schemas.errors import DataError, SettingsError
+from tests.locked_folder import locked_folder
 from tests.running_commands import MITDB
 
 
@@ -82,3 +83,9 @@ def test_of_many_owners_the_first_are_named_and_the_rest_counted() -> None:
     assert f"person-{SHOWN_OWNERS - 1} 1 and 5 more" in text
     assert "note:     a note" in text
     assert "held out: the newest fifth" in text
+
+
+def test_what_may_not_be_read_is_told_in_a_sentence() -> None:
+    """Seen to fail without ``reading`` in ``guess``."""
+    with locked_folder() as folder, pytest.raises(DataError, match="Permission denied; see to its permissions"):
+        show(str(folder), None, as_json=False)

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import itertools
 from dataclasses import dataclass, field, replace
 from typing import TypeVar
 
@@ -231,6 +232,21 @@ def test_data_that_cannot_be_used_is_trouble_and_is_looked_at_again() -> None:
     assert due is not None
     assert only(bench.at(1.0 + attempt.RETRY_S), ev.StartDescribing)
     assert bench.shown().state is DeviceState.TROUBLE  # until it is known to be over
+
+
+def test_data_over_which_the_trainer_crashes_is_looked_at_ever_more_seldom() -> None:
+    """Each look costs a fresh child. Seen to fail with ``SOON_S`` after every crash."""
+    bench = Bench()
+    bench(ev.Tick(1.0), ev.Connected(), ev.CoordinatorSeen(coordinator()), ev.RunSeen(run()))
+    bench(ev.PlanReady(PLAN_REF.digest, "watch"))
+    looks = []
+    for second in range(2, 10_000):
+        bench(ev.JobFailed(Failure(key=f"{DEVICE}/data/watch", kind="crash", message="exit code 1")))
+        looks += [second for _ in only(bench.at(float(second)), ev.StartDescribing)]
+    gaps = [later - earlier for earlier, later in itertools.pairwise(looks)]
+    assert gaps[:4] == [10, 20, 40, 80]
+    assert set(gaps[8:]) == {int(participation.LONGEST_LOOK_S)}
+    assert bench.shown().detail == "exit code 1"
 
 
 def test_a_plan_that_does_not_fit_is_declined_now_and_in_later_rounds() -> None:

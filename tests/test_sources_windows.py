@@ -10,6 +10,7 @@ from edge.dataspec import DataSpec
 from edge.sources import load, prepare
 from edge.sources.report import describe
 from schemas.errors import DataError, SettingsError
+from tests.locked_folder import locked_folder
 
 
 def csv_file(folder: Path, text: str, name: str = "mine.csv") -> str:
@@ -29,6 +30,13 @@ def test_csv_rows_are_windows_of_one_channel(tmp_path: Path) -> None:
     assert dataset.labels.tolist() == [1, 0]
     assert dataset.inputs[0].tolist() == [[[1, 2, 3]], [[4, 5, 6]]]
     assert dataset.owner_counts() == {"mine": 2}
+
+
+def test_a_folder_that_may_not_be_read_is_told_with_what_to_do() -> None:
+    """Seen to fail with a ``PermissionError`` without ``reading``."""
+    with locked_folder() as folder, pytest.raises(DataError) as error:
+        load(str(folder), "windows")
+    assert str(error.value) == f"can't read {folder}: Permission denied; see to its permissions, and to the disk"
 
 
 def test_csv_columns_named_by_channel_give_channels(tmp_path: Path) -> None:

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import errno
 import os
 import socket
 import subprocess
@@ -31,7 +32,7 @@ from edge.jobs import (
     Warm,
 )
 from edge.trainer import Recordings, Trainer
-from edge.trainer_inbox import Cancelled, Inbox
+from edge.trainer_inbox import Cancelled, Inbox, explained
 from edge.training import train
 from schemas import compression
 from schemas.messages import TrainSettings
@@ -179,6 +180,18 @@ def test_what_is_wrong_comes_back_as_a_failure_of_its_kind(
     assert isinstance(failure, Failure)
     assert failure.kind == kind
     assert says in failure.message
+
+
+def test_recordings_that_the_disk_refuses_on_the_way_are_a_failure_of_the_data() -> None:
+    """Not the child's end. Seen to fail without ``OSError`` in ``explained``."""
+    answer = explained("describe", OSError(errno.EIO, "Input/output error", "mine.npz"))
+    assert isinstance(answer, Failure)
+    assert (answer.kind, answer.message) == (
+        "data",
+        "can't read mine.npz: Input/output error; see to its permissions, and to the disk",
+    )
+    with pytest.raises(BrokenPipeError):  # that is the agent's end
+        explained("describe", BrokenPipeError())
 
 
 def test_a_plan_over_this_devices_limits_is_declined_before_it_runs(trainer: Trainer, data: DataSpec) -> None:

@@ -7,7 +7,8 @@ word of a bundled source. ``prepare`` is what a device calls; it reads no more p
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -48,31 +49,43 @@ class Prepared:
     rejected: Mapping[str, int] = field(default_factory=dict)  # reason -> pieces
 
 
+@contextmanager
+def reading(path: str) -> Iterator[None]:
+    """Whatever the disk refuses of ``path`` in here becomes a ``DataError``."""
+    try:
+        yield
+    except OSError as error:
+        text = f"can't read {error.filename or path}: {error.strerror or error}"
+        raise DataError(f"{text}; see to its permissions, and to the disk") from error
+
+
 def open_source(path: str, recipe: str) -> Source:
     """Find what is at ``path``. Raises ``DataError``, or ``SettingsError`` for an unknown recipe."""
     if recipe not in RECIPES:
         raise SettingsError(f"recipe {recipe!r} is not known: use one of {', '.join(RECIPES)}")
     known = RECIPES[recipe]
-    for reader in known.readers:
-        if reader.recognises(path):
-            return reader.open(path, known.form)
-    place = Path(path)
     readable = "; ".join(reader.what for reader in known.readers)
-    if not place.exists():
-        raise DataError(f"there is nothing at {path}: give the folder or file of the recordings ({readable})")
-    if place.is_dir() and not any(place.iterdir()):
-        raise DataError(f"the folder {path} is empty: put recordings there ({readable})")
+    with reading(path):
+        for reader in known.readers:
+            if reader.recognises(path):
+                return reader.open(path, known.form)
+        place = Path(path)
+        if not place.exists():
+            raise DataError(f"there is nothing at {path}: give the folder or file of the recordings ({readable})")
+        if place.is_dir() and not any(place.iterdir()):
+            raise DataError(f"the folder {path} is empty: put recordings there ({readable})")
     raise DataError(f"{path} holds nothing that recipe {recipe!r} can read; it reads: {readable}")
 
 
 def read(source: Source, owners: Sequence[str], form: Form) -> Reading:
     """Read some owners' recordings and check that they have the recipe's form and are not all rejected."""
-    reading = source.read(owners)
-    form.check(reading.dataset, source.kind)
-    if not len(reading.dataset):
-        reasons = "; ".join(f"{count} {reason}" for reason, count in reading.rejected.items()) or "no recordings"
+    with reading(source.kind):
+        found = source.read(owners)
+    form.check(found.dataset, source.kind)
+    if not len(found.dataset):
+        reasons = "; ".join(f"{count} {reason}" for reason, count in found.rejected.items()) or "no recordings"
         raise DataError(f"{source.kind}: nothing usable of {', '.join(owners)} ({reasons})")
-    return reading
+    return found
 
 
 Read = Callable[[Source, Sequence[str], Form], Reading]
