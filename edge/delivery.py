@@ -112,7 +112,7 @@ def drop_superseded(state: State) -> Step:
     for pending in state.outbox:
         ticket = pending.parcel.ticket
         if ticket != asked and _task(ticket) == _task(asked):
-            state, more = forget(state, pending, "superseded")
+            state, more = forget(state, pending, ev.SUPERSEDED)
             effects += more
     return state, effects
 

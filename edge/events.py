@@ -450,6 +450,7 @@ class SendParts:
 
 
 EVICTED: Final = "evicted"  # the outcome of an update that the operator had us drop
+SUPERSEDED: Final = "superseded"  # of one whose attempt was abandoned: it counts nowhere
 
 
 @dataclass(frozen=True, slots=True)

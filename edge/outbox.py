@@ -24,7 +24,7 @@ from pydantic import ConfigDict, Field, ValidationError
 
 from edge import files
 from edge.answered import REMEMBERED, remembered
-from edge.events import EVICTED, Parcel, Ticket
+from edge.events import EVICTED, SUPERSEDED, Parcel, Ticket
 from edge.residuals import Left, Residuals
 from schemas.errors import StateError
 from schemas.messages import MAX_PARTS, BlobRef, Count, Digest, Message, Name, Nonce, Outcome, RoundNumber, Task
@@ -32,6 +32,7 @@ from schemas.messages import MAX_PARTS, BlobRef, Count, Digest, Message, Name, N
 _UPDATE: Final = ".update"
 _RECEIPT: Final = ".receipt"
 _COUNTED: Final = frozenset({Outcome.ACCEPTED.value, Outcome.DUPLICATE.value})
+_NOT_COUNTED: Final = frozenset({Outcome.LATE.value, Outcome.REJECTED.value, SUPERSEDED})
 _NOTHING: Final = Left()
 _AnyEntry = TypeVar("_AnyEntry", bound="_Entry")
 
@@ -175,8 +176,7 @@ class Outbox:
         path = self._path(ticket)
         try:
             record = files.read(path)
-        except files.Damaged:
-            self._entries.pop(ticket, None)
+        except files.Damaged:  # its entry stays: it may have been sent from memory, and its receipt may still come
             self._report(files.set_aside(path))
             return None
         except StateError as error:
@@ -251,16 +251,18 @@ class Outbox:
         self._residuals.drop_all_but(*(() if before is None else (before.ticket,)))
 
     def _counting(self, ticket: Ticket) -> _Entry | None:
-        """The newest update of earlier rounds of the run that was counted or may be; what others carried is not.
+        """The newest update of earlier rounds of the run that was counted or may be; what was refused is passed over.
 
-        Of a round only the last attempt is asked: those before it were abandoned, whatever their receipt said.
+        None where it isn't known what became of it, evicted or expired say: it may have been counted, and its receipt
+        lost, so that what it carried must not be carried again. Of a round only the last attempt is asked: those before
+        it were abandoned, whatever their receipt said.
         """
         rounds: set[int] = set()
         for entry in reversed(self._entries.values()):
             if (entry.run, entry.task) != (ticket.run, "train") or entry.round in rounds or entry.round >= ticket.round:
                 continue
-            if entry.outcome in {"", *_COUNTED}:
-                return entry
+            if entry.outcome not in _NOT_COUNTED:
+                return entry if entry.outcome in {"", *_COUNTED} else None
             rounds.add(entry.round)
         return None
 

@@ -3,8 +3,9 @@
 A codec that sends a part of a delta leaves the rest to the sender, which adds it to its next one (``feedback``). A
 residual goes with the update it was made with: it is in use while that is the newest of the run that has been counted
 or still waits for its receipt. Where an update is refused, what it carried wasn't counted, so the residual of the one
-before it is in use again. One that was lost with a power cut, or is damaged, or of another run or plan, is not used and
-costs no more than what it held. So no residual waits for the disk, and none is ever added twice.
+before it is in use again; where nobody knows, since it was evicted or has expired, none is. One that was lost with a
+power cut, or is damaged, or of another run or plan, is not used and costs no more than what it held. So no residual
+waits for the disk, and none is ever added twice.
 """
 
 from __future__ import annotations
