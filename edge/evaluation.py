@@ -10,7 +10,7 @@ import torch
 from edge.dataset import Dataset
 from edge.plan_runtime import Program
 from schemas.errors import DataError, TrainingError
-from schemas.messages import Counts
+from schemas.messages import LARGEST, Counts
 from schemas.parameters import Parameters
 from schemas.plan import Plan
 
@@ -26,7 +26,8 @@ def evaluate(
 ) -> Counts:
     """Confusion matrix, sum of the unweighted loss, and number of examples. ``on_batch`` stops it by raising.
 
-    Raises ``DataError`` where there is no example, and ``TrainingError`` where the model's loss isn't finite.
+    Raises ``DataError`` where there is no example, and ``TrainingError`` where the model's loss isn't finite, or more
+    than counts may say.
     """
     if not len(data):
         raise DataError("there is no held-out example to evaluate on")
@@ -45,7 +46,8 @@ def evaluate(
             pairs = labels * classes + logits.argmax(dim=1)
             confusion += np.bincount(pairs.numpy(), minlength=classes * classes)
             on_batch()
-    if not np.isfinite(loss_sum):
-        raise TrainingError("the model's loss on the held-out examples isn't finite: the global model has diverged")
+    if not loss_sum <= LARGEST:
+        mean = loss_sum / len(data)
+        raise TrainingError(f"the model's loss on the held-out examples is {mean:.3g}: the global model has diverged")
     rows = confusion.reshape(classes, classes).tolist()
     return Counts(examples=len(data), loss_sum=max(loss_sum, 0.0), confusion=tuple(map(tuple, rows)))

@@ -15,7 +15,7 @@ from edge.dataspec import DataSpec
 from schemas.errors import Reject, WireError
 from schemas.messages import Count, Counts, Message, Seconds, TrainSettings
 
-MAX_HEADER = 1 << 20  # bytes of a JSON frame: a confusion matrix of some hundred classes fits
+MAX_HEADER = 1 << 23  # bytes of a JSON frame: a confusion matrix of 1000 classes fits, with seven digits a cell
 MAX_BLOB = 1 << 33  # bytes of a blob frame: the largest blob the protocol knows
 MAX_KEY = 200
 MAX_ERRORS = 100  # faults of a frame that are looked at; listing thousands would cost a hundred MB

@@ -12,6 +12,7 @@ from typing import Annotated, Literal, Self
 from pydantic import BaseModel, ConfigDict, FailFast, Field, StringConstraints, model_validator
 
 MAX_CLASSES = 1000
+LARGEST = 1e9  # of a number that nothing else bounds
 MAX_PARTS = 100_000
 MAX_DEVICES = 10_000
 
@@ -26,8 +27,8 @@ Examples = Annotated[int, Field(ge=1, le=2**31)]  # of one update
 RoundNumber = Annotated[int, Field(ge=0, le=999_999_999)]
 PartIndex = Annotated[int, Field(ge=0, lt=MAX_PARTS)]
 Seconds = Annotated[float, Field(ge=0, le=31_536_000)]
-Positive = Annotated[float, Field(gt=0, le=1e9)]
-NonNegative = Annotated[float, Field(ge=0, le=1e9)]
+Positive = Annotated[float, Field(gt=0, le=LARGEST)]
+NonNegative = Annotated[float, Field(ge=0, le=LARGEST)]
 Task = Literal["train", "evaluate"]
 # [true][predicted], examples. Lists stop at their first fault: a list of nothing but faults would fill the memory.
 Confusion = Annotated[

@@ -82,3 +82,10 @@ def test_without_held_out_examples_there_is_nothing_to_count() -> None:
 def test_a_diverged_model_is_an_error_and_not_a_count() -> None:
     with pytest.raises(TrainingError, match="diverged"):
         evaluate(Parameters(MODEL.manifest, np.full(43, 1e30, np.float32)), windows(), tiny())
+
+
+def test_a_loss_that_is_finite_and_larger_than_counts_may_say_is_a_diverged_model_too() -> None:
+    """Seen to fail, with an error that ended the trainer, where only a loss that isn't finite was refused."""
+    biased = {name: 0 * array for name, array in MODEL.arrays().items()} | {"out.bias": np.array([0.0, 1e9, 0.0])}
+    with pytest.raises(TrainingError, match=r"is [0-9.e+]+: the global model has diverged"):
+        evaluate(Parameters.from_arrays(biased), windows(60), tiny())

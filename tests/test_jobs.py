@@ -29,7 +29,7 @@ from edge.jobs import (
     read_request,
 )
 from schemas.errors import WireError
-from schemas.messages import Counts, TrainSettings
+from schemas.messages import MAX_CLASSES, Counts, TrainSettings
 
 DATA = DataSpec(path="/srv/ecg", devices=3, index=1)
 REQUESTS: tuple[Request, ...] = (
@@ -92,6 +92,13 @@ def test_other_bytes_are_a_wire_error(frame: bytes) -> None:
     for read in (read_request, read_answer):
         with pytest.raises(WireError):
             read(feed(frame))
+
+
+def test_counts_of_as_many_classes_as_a_plan_may_have_fit_a_frame() -> None:
+    """Seen to fail from 724 classes on with frames of 1 MiB, however few examples there were."""
+    rows = ((10**6,) * MAX_CLASSES,) * MAX_CLASSES
+    counts = Counts(examples=10**6 * MAX_CLASSES**2, loss_sum=0.0, confusion=rows)
+    assert len(Evaluated(key="c", counts=counts, seconds=1.0).frames()[0]) <= MAX_HEADER
 
 
 def test_an_answer_is_no_request() -> None:
