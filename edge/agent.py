@@ -219,7 +219,7 @@ class Agent:
         return (event_of(address, codec.decode(address.kind, message.payload), self.name),)
 
     def _disconnected(self, event: wire.Disconnected) -> None:
-        self._meter.cut()
+        self._meter.cut(event.again)
         text = "" if event.error is None else str(event.error)
         if event.fatal:
             self.fatal = event.error

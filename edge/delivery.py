@@ -142,13 +142,15 @@ def send(state: State) -> Step:
         return state, ()
     effects: list[Effect] = []
     outbox: list[Pending] = []
+    planned = state  # as it will be once what goes before has gone
     for pending in state.outbox:
         if state.now < pending.resend_at or not state.is_current(pending.parcel.ticket):
             outbox.append(pending)
             continue
-        if hold_s := thrift.wait_s(state, _size(pending)):
+        if hold_s := thrift.wait_s(planned, _size(pending)):
             outbox.append(replace(pending, resend_at=state.now + hold_s))
             continue
+        planned = thrift.moved(planned, _size(pending))
         effects.append(ev.SendParts(pending.parcel, (0,) if pending.sent else None))
         patience = min(2 * pending.patience_s, LONGEST_RESEND_S)
         outbox.append(replace(pending, sent=True, resend_at=state.now + pending.patience_s, patience_s=patience))

@@ -32,8 +32,9 @@ class Meter:
         size, since = self._uploads.pop(token, (0, now))
         return (ev.Uploaded(size, now - since),) if size else ()
 
-    def cut(self) -> None:
-        """The connection is gone: what is under way takes as long as that does."""
+    def cut(self, again: int) -> None:
+        """The connection is gone: so many bytes go again, and what is under way takes as long as that does."""
+        self._moved += again
         self._uploads.clear()
 
     def take(self) -> tuple[Event, ...]:

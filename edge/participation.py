@@ -181,8 +181,8 @@ def _take(state: State, event: Event) -> Step:  # noqa: C901, PLR0911, PLR0912 -
             return versions.ready(state, pointer, None), ()
         case ev.StepReady(pointer):
             return versions.ready(state, pointer, pointer.step.size if pointer.step else None), ()
-        case ev.PartArriving():
-            return versions.arriving(state), ()
+        case ev.PartArriving(size):
+            return versions.arriving(state, size), ()
         case ev.MergeKept(pointer):
             return versions.merge_kept(state, pointer), ()
         case ev.MergeFailed(reason):

@@ -167,6 +167,7 @@ class State:
     fetching_model: ModelPointer | None = None
     by_step: bool = False  # whether that comes as a step from ``model``
     part_at: float = 0.0  # when a part of it came last, or the broker
+    coming: int = 0  # bytes of it that have not come
     stepless: str | None = None  # digest of a model that has to be fetched whole
     steps: tuple[int, ...] = ()  # bytes of the steps on disk that lead from the snapshot there to ``model``
     merging: ModelPointer | None = None  # the version of which the trainer is making one model
@@ -262,6 +263,16 @@ class State:
     def download(self, pointer: ModelPointer) -> int:
         """Bytes of the way to a model."""
         return pointer.step.size if pointer.step is not None and self.leads_on(pointer) else pointer.blob.size
+
+    @property
+    def to_fetch(self) -> int:
+        """Bytes that the newest model takes beside what is here and on its way."""
+        pointer = self.pointer
+        if pointer is None:
+            return 0
+        if pointer.step is not None and self.comes_first(pointer):
+            return pointer.step.size
+        return self.download(pointer) if self.wants_model else 0
 
     def is_current(self, thing: Ticket | ModelPointer) -> bool:
         """Whether it belongs to the run there is now."""

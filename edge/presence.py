@@ -97,9 +97,11 @@ def interval(now: DeviceStatus, shown: DeviceStatus, heartbeat_s: float) -> floa
     """Seconds after which ``now`` is to be told where ``shown`` was told last.
 
     At once where a coordinator decides by what has changed; what we are busy with, and how far, is only for people.
+    What is left of the budget comes with the next heartbeat: it would else be spent on telling it.
     """
     if _decisive(now) != _decisive(shown):
         return 0.0
+    now = now.model_copy(update={"budget_left": shown.budget_left})
     if now == shown:
         return heartbeat_s
     progress_alone = now.model_copy(update={"progress": shown.progress}) == shown

@@ -1,6 +1,7 @@
 """The part of ``participation`` that sees to the bytes a device moves: its budget, its link's speed, its codec. Pure.
 
-Everything that is published or received counts, payload for payload. What is large waits where the budget hasn't the
+Everything that is published or received counts, payload for payload, and what is sent again after a cut. What is on its
+way is spoken for, so that two don't go by the same room. What is large waits where the budget hasn't the
 room: the model, an update. A round whose model and update it hasn't the room for is declined, with when it has. A plan,
 statuses, joins and what comes unasked go on, so that the owner sees it.
 """
@@ -58,32 +59,32 @@ def kept(state: State, budget: Budget) -> Step:
 
 def wait_s(state: State, size: int) -> float:
     """Seconds until so many bytes may be moved; 0 where they may now, infinite where they never may."""
-    return 0.0 if state.budget is None else state.budget.wait_s(state.running_s, size)
+    budget = _free(state)
+    return 0.0 if budget is None else budget.wait_s(state.running_s, size)
 
 
 def hold_model(state: State, size: int) -> Step | None:
     """The fetch of a model of so many bytes put off; None where it may begin."""
-    seconds = wait_s(state, size)
-    if state.budget is None or not seconds:
+    budget, seconds = _free(state), wait_s(state, size)
+    if budget is None or not seconds:
         return None
-    text = f"the model waits: {state.budget.why_not(state.running_s, size)}"
+    text = f"the model waits: {budget.why_not(state.running_s, size)}"
     return replace(state, fetch_at=state.now + min(seconds, HOUR_S)), (ev.Say(text, logging.WARNING),)
 
 
 def why_not(state: State, task: Task = "train") -> str:
     """Why the budget hasn't the room for the model and the update of a round's task; empty where it has."""
-    pointer, run = state.pointer, state.run
-    if state.budget is None or pointer is None or run is None:
+    budget, pointer, run = _free(state), state.pointer, state.run
+    if budget is None or pointer is None or run is None:
         return ""
     size = _COUNTS if task == "evaluate" else codec_choice.update_size(run.codec, pointer.blob.size)
-    return state.budget.why_not(state.running_s, size + (state.download(pointer) if state.wants_model else 0))
+    return budget.why_not(state.running_s, size + state.to_fetch)
 
 
 def why_no_model(state: State) -> str:
     """Why the budget hasn't the room for the newest model; empty where it has, or that is here or on its way."""
-    if state.budget is None or state.pointer is None or not state.wants_model:
-        return ""
-    return state.budget.why_not(state.running_s, state.download(state.pointer))
+    budget, size = _free(state), state.to_fetch
+    return "" if budget is None or not size else budget.why_not(state.running_s, size)
 
 
 def choose(state: State, model_size: int, time_s: float) -> tuple[State, str, tuple[Effect, ...]]:
@@ -91,7 +92,8 @@ def choose(state: State, model_size: int, time_s: float) -> tuple[State, str, tu
     assert state.run is not None
     if state.run.codec != AUTO:
         return replace(state, chosen=None), state.run.codec, ()
-    left = None if state.budget is None else state.budget.left(state.running_s)
+    budget = _free(state)
+    left = None if budget is None else budget.left(state.running_s)
     choice = codec_choice.choose(model_size, state.speed, time_s, left)
     effects: tuple[Effect, ...] = ()
     if choice.slow and state.speed is not None:
@@ -107,6 +109,13 @@ def share_left(state: State) -> float | None:
     if state.budget is None:
         return None
     return math.floor(100 * state.budget.left(state.running_s) / state.budget.limit) / 100
+
+
+def _free(state: State) -> Budget | None:
+    """The budget as it is once the model that is on its way has come; None where there is none."""
+    if state.budget is None or state.fetching_model is None or not state.coming:
+        return state.budget
+    return state.budget.moved(state.running_s, state.coming)
 
 
 def _learned(state: State, speed: float) -> Step:

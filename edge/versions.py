@@ -58,9 +58,9 @@ def ready(state: State, pointer: ModelPointer, step: int | None) -> State:
     return replace(state, steps=(), merging=None)  # what is being merged is older
 
 
-def arriving(state: State) -> State:
-    """A part of what is fetched has come."""
-    return replace(state, part_at=state.now)
+def arriving(state: State, size: int) -> State:
+    """A part of what is fetched has come, of so many bytes."""
+    return replace(state, part_at=state.now, coming=max(0, state.coming - size))
 
 
 def fetch_failed(state: State, failed: ev.FetchFailed) -> State:
@@ -140,8 +140,8 @@ def fetch(state: State) -> Step:
     if held := thrift.hold_model(state, state.download(pointer)):
         state, said = held
         return state, (*stop, *said)
-    by_step = state.leads_on(pointer)
-    state = replace(state, fetching_model=pointer, by_step=by_step, part_at=state.now)
+    by_step, coming = state.leads_on(pointer), state.download(pointer)
+    state = replace(state, fetching_model=pointer, by_step=by_step, part_at=state.now, coming=coming)
     return state, (*stop, ev.FetchStep(pointer) if by_step else ev.FetchModel(pointer))
 
 

@@ -75,8 +75,20 @@ def test_what_was_lost_goes_again_first_and_in_order() -> None:
     assert taken(outbound, bulk=True) == [0, 1]
     outbound.settle(0)
     assert taken(outbound, bulk=True) == [2]
-    outbound.lost()
+    assert outbound.lost() == 0  # bytes
     assert taken(outbound, bulk=True) == [1, 2]
+
+
+def test_what_goes_again_after_a_cut_is_told_in_bytes() -> None:
+    outbound = Outbound(2)
+    for token in range(3):
+        outbound.put(Publication(token, f"t/{token}", bytes(100), bulk=True))
+    outbound.put(Publication(9, "t", bytes(7)))
+    assert outbound.lost() == 0
+    taken(outbound, bulk=True)
+    taken(outbound, bulk=False)
+    outbound.settle(0)
+    assert outbound.lost() == 107
 
 
 def test_a_retained_publication_lost_in_flight_yields_to_a_newer_one_that_waits() -> None:

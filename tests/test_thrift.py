@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -11,10 +12,12 @@ from edge import participation
 from edge.agent import Agent, Device
 from edge.budget import HOUR_S, Budget
 from edge.dataspec import DataSpec
+from edge.events import Ticket
 from edge.store import Store
+from schemas.link.memory import Faults
 from schemas.messages import DeviceState, Outcome, Task
 from schemas.topics import Kind
-from tests.edge_scripts import DEVICE, announcement, coordinator, pointer, receipt, run
+from tests.edge_scripts import DEVICE, RUN, announcement, coordinator, nonce, pointer, receipt, run
 from tests.test_agent import TOPICS, World
 from tests.test_participation import IDENTITY, Bench, only, parcel
 
@@ -111,6 +114,40 @@ def test_an_update_on_disk_waits_for_the_budget_and_then_goes() -> None:
     assert not only(device(ev.UpdateStored(parcel(ticket))), ev.SendParts)
     device.at(25 * HOUR_S + 2)
     assert only(device(ev.CoordinatorSeen(coordinator()), ev.Moved(1)), ev.SendParts)
+
+
+def test_updates_that_are_due_together_are_not_sent_by_the_same_room() -> None:
+    """Seen to fail where each was asked for by what was left before any of them."""
+    parcels = tuple(parcel(Ticket(RUN, number, "train", nonce(number)), 30_000) for number in range(2, 8))
+    device = Bench(participation.begin(IDENTITY, budget=Budget(LIMIT).moved(0.0, 30_000), parcels=parcels))
+    device.state = replace(device.state, outbox=tuple(replace(one, sent=False) for one in device.state.outbox))
+    device.settle()
+    assert [sent.parcel for sent in only(device.effects, ev.SendParts)] == list(parcels[:2])
+
+
+def test_a_model_on_its_way_is_spoken_for() -> None:
+    """By what of it has not come. Seen to fail without ``_free``, and without ``arriving`` counting what came."""
+    device = bench()
+    ticket, _ = device.train()
+    assert only(device(ev.ModelSeen(pointer(1, size=90_000))), ev.FetchModel)
+    assert not only(device(ev.UpdateStored(parcel(ticket, 20_000))), ev.SendParts)
+    device(ev.PartArriving(80_000))  # its bytes go into the budget as ``Moved``, which is left out here
+    device.at(26 * HOUR_S)
+    assert only(device(ev.CoordinatorSeen(coordinator())), ev.SendParts)
+    poor = bench(moved=10_000)
+    poor(ev.ModelSeen(pointer(1, size=89_000)))
+    assert not only(poor(ev.RoundSeen(announcement(2))), ev.SendJoin)[0].accepts
+
+
+def test_what_is_left_of_the_budget_is_not_spent_on_telling_it() -> None:
+    """Seen to fail where each hundredth was told after a second."""
+    device = bench(50_000)
+    published = 0
+    for second in range(2, 62):
+        effects = device.at(float(second))
+        published += len(only(effects, ev.PublishStatus))
+        device(ev.Moved(600))
+    assert published <= 3
 
 
 def test_parts_that_are_missing_wait_too() -> None:
@@ -245,6 +282,22 @@ def test_what_was_moved_is_remembered_over_restarts_and_a_wall_clock_that_jumps(
     stopped = world.moved
     world.device()
     assert world.moved >= stopped
+
+
+def test_what_goes_again_after_a_cut_counts_again(world: Thrifty) -> None:
+    """Seen to fail without ``again`` in ``Meter.cut``."""
+    world.trainer.payload = lambda _job: bytes(range(256)) * 100
+    world.trainer.hold = True
+    world.training()
+    world.broker.faults = Faults(uplink_s=5.0)
+    world.trainer.release()
+    world.turn()
+    world.turn()
+    before = world.moved
+    assert before > 25_600  # the update is with the link
+    world.broker.cut(DEVICE)
+    world.turn()
+    assert 8 * 1024 < world.moved - before < 12 * 1024  # what was under way: the window of parts
 
 
 class Poor(Thrifty):

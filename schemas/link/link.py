@@ -33,11 +33,15 @@ class Connected:
 
 @dataclass(frozen=True, slots=True)
 class Disconnected:
-    """The connection is gone. ``error`` is None after ``close``; the link keeps trying unless ``fatal``."""
+    """The connection is gone. ``error`` is None after ``close``; the link keeps trying unless ``fatal``.
+
+    ``again``: bytes of payload that were under way, and go once more over the next connection.
+    """
 
     error: LinkError | None = None
     fatal: bool = False
     retry_in_s: float | None = None
+    again: int = 0
 
 
 @dataclass(frozen=True, slots=True)

@@ -155,11 +155,11 @@ class Mailbox:
             self._held = self._gated
             return dict(self._filters), forgotten
 
-    def disconnected(self) -> None:
-        """The connection is gone; what was in flight waits again."""
+    def disconnected(self) -> int:
+        """The connection is gone; what was in flight, of so many bytes, waits again."""
         with self._lock:
             self._largest = None
-            self._outbound.lost()
+            return self._outbound.lost()
 
     def orders(self) -> tuple[Order, ...]:
         """All orders since the last call, oldest first."""

@@ -129,8 +129,7 @@ class MemoryLink:
         """The broker says the connection is gone."""
         self.connection, self.frozen = None, False
         self._under_way.clear()
-        self._outbound.lost()
-        self._retry(why)
+        self._retry(why, self._outbound.lost())
 
     def _connect(self) -> None:
         if self._closed or self.connection:
@@ -149,10 +148,10 @@ class MemoryLink:
         self._broker.subscribe(self.client_id, self._filters)
         self._flush()
 
-    def _retry(self, why: str) -> None:
+    def _retry(self, why: str, again: int = 0) -> None:
         self._failures += 1
         wait_s = self._backoff.wait_s(self._failures, self._broker.draw)
-        self._tell(Disconnected(BrokerUnreachable(f"the broker in memory: {why}"), retry_in_s=wait_s))
+        self._tell(Disconnected(BrokerUnreachable(f"the broker in memory: {why}"), retry_in_s=wait_s, again=again))
         self._broker.at(self._broker.now_s + wait_s, self._connect)
 
     def _flush(self) -> None:

@@ -84,12 +84,12 @@ class MqttLink:
         while not mailbox.done:
             began = time.monotonic()
             verdict = self._attempt()
-            mailbox.disconnected()
+            again = mailbox.disconnected()
             if mailbox.closing.is_set():
                 break
             failures = 1 if time.monotonic() - began >= backoff.settled_s else failures + 1
             wait_s = None if verdict.fatal else backoff.wait_s(failures, self._draw)
-            self._sink(Disconnected(verdict.error, fatal=verdict.fatal, retry_in_s=wait_s))
+            self._sink(Disconnected(verdict.error, fatal=verdict.fatal, retry_in_s=wait_s, again=again))
             mailbox.closing.wait(wait_s)
         self._sink(Disconnected())
         mailbox.end()

@@ -86,8 +86,9 @@ class Outbound:
             self._bulk_in_flight -= publication.bulk
         return publication
 
-    def lost(self) -> None:
-        """The connection is gone: what was in flight waits again, before everything else."""
+    def lost(self) -> int:
+        """The connection is gone: what was in flight, of so many bytes, waits again, before everything else."""
+        size = sum(len(publication.payload) for publication in self._in_flight.values())
         again = [*self._in_flight.values(), *self._waiting[False].values(), *self._waiting[True].values()]
         self._in_flight.clear()
         self._retained.clear()
@@ -96,3 +97,4 @@ class Outbound:
             queue.clear()
         for publication in again:
             self.put(publication)
+        return size
