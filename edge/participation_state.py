@@ -172,6 +172,10 @@ class State:
     steps: tuple[int, ...] = ()  # bytes of the steps on disk that lead from the snapshot there to ``model``
     merging: ModelPointer | None = None  # the version of which the trainer is making one model
     merge_at: float = 0.0  # not before this
+    unmerged: tuple[str, int] = (
+        "",
+        0,
+    )  # digest of the plan by which merging failed, and how often, one after the other
     fetch_at: float = 0.0  # not before this
     data: Describing | Stock | Unusable | None = None
     trouble: Trouble | None = None

@@ -110,7 +110,9 @@ class Trainer:
             case Evaluate():
                 return self._evaluate(job)
             case Merge():
-                model = self._models.read(job.model, self._plan(job.plan).manifest())
+                plan = self._plan(job.plan)
+                check(plan, 1, Limits())  # a few kB can claim to be a model of any size
+                model = self._models.read(job.model, plan.manifest())
                 return Merged(key=job.key, model=compression.encode("float32", model, np.random.default_rng(0)))
             case Warm():
                 self._import_torch()

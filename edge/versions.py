@@ -8,7 +8,8 @@
   ends it on the broker, or where no part of it has come for ``MODEL_S``.
 * Steps are kept beside the model they lead on from, and are applied where the model is needed, in the trainer child. So
   a device that has nothing to do starts no child for them. Once they are many, or half as large as a model, the child
-  makes one model of all: that bounds the disk, and what each job has to add up.
+  makes one model of all: that bounds the disk, and what each job has to add up. Where it can't, by this plan, the steps
+  stay, and the model is fetched whole when they are as many as may be.
 * Where they turn out not to lead to the version's digest, all is dropped and the model fetched whole.
 """
 
@@ -20,7 +21,7 @@ from typing import Final
 
 from edge import events as ev
 from edge import thrift
-from edge.attempt import RETRY_S
+from edge.attempt import CRASHES, RETRY_S
 from edge.events import Effect
 from edge.jobs import Failure, Merged
 from edge.participation_state import State, Step, Trouble
@@ -77,7 +78,7 @@ def merged(state: State, result: Merged) -> Step:
     """The trainer has made one model of a snapshot and its steps."""
     if state.merging is None or result.key != state.merge_key(state.merging):
         return state, ()
-    return state, (ev.KeepMerged(state.merging, result.model),)
+    return replace(state, unmerged=("", 0)), (ev.KeepMerged(state.merging, result.model),)
 
 
 def merge_kept(state: State, pointer: ModelPointer) -> State:
@@ -109,7 +110,12 @@ def job_failed(state: State, failure: Failure) -> Step | None:
     """A merge has failed; None where the failure is of something else."""
     if state.merging is None or failure.key != state.merge_key(state.merging):
         return None
-    return drop(state, failure.message) if failure.kind == "model" else merge_failed(state, failure.message)
+    if failure.kind == "model":
+        return drop(state, failure.message)
+    plan = "" if state.plan is None else state.plan.digest
+    before = state.unmerged[1] if state.unmerged[0] == plan else 0
+    failures = CRASHES if failure.kind == "plan" else before + 1  # a plan is no better the next time
+    return merge_failed(replace(state, unmerged=(plan, failures)), failure.message)
 
 
 # -- rules -------------------------------------------------------------------------------------------------------------
@@ -154,7 +160,8 @@ def merge(state: State) -> Step:
     if model is None or plan is None or not state.holds_plan or not state.is_current(model):
         return state, ()
     busy = state.kept is not None or (state.work is not None and state.work.stage in _BUSY)
-    if state.merging is not None or busy or not _many(state, model) or state.now < state.merge_at:
+    hopeless = state.unmerged[0] == plan.digest and state.unmerged[1] >= CRASHES
+    if state.merging is not None or busy or hopeless or not _many(state, model) or state.now < state.merge_at:
         return state, ()
     return replace(state, merging=model), (ev.StartMerging(state.merge_key(model), plan.digest, model.digest),)
 

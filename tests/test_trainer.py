@@ -25,6 +25,7 @@ from edge.jobs import (
     Evaluate,
     Evaluated,
     Failure,
+    Merge,
     Progressed,
     Request,
     Train,
@@ -198,6 +199,15 @@ def test_a_plan_over_this_devices_limits_is_declined_before_it_runs(trainer: Tra
     steps = [{"out": "wide0", "op": "cat", "args": (("%window", "%window"), 2)}]
     steps += [{"out": f"wide{n}", "op": "cat", "args": ((f"%wide{n - 1}",) * 2, 2)} for n in range(1, 25)]
     failure = trainer.answer(job(data, plan=tiny(operations=(*steps, *fields()["operations"])).to_bytes()))
+    assert isinstance(failure, Failure)
+    assert (failure.kind, "MiB" in failure.message) == ("plan", True)
+
+
+def test_a_merge_keeps_to_this_devices_limits_too(trainer: Trainer) -> None:
+    """Some kB of steps would else take 900 MB. Seen to fail without ``check`` in the merge."""
+    shapes = (10**7, 2, 3), (10**7,), (3, 10**7), (3,)
+    wide = [{**one, "shape": shape} for one, shape in zip(fields()["parameters"], shapes, strict=True)]
+    failure = trainer.answer(Merge(key="merge", plan=tiny(parameters=tuple(wide)).to_bytes(), model=BLOB))
     assert isinstance(failure, Failure)
     assert (failure.kind, "MiB" in failure.message) == ("plan", True)
 

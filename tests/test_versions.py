@@ -10,11 +10,13 @@ from edge import events as ev
 from edge import participation, versions
 from edge.jobs import Failure, Merged
 from edge.lineage import MOST
+from schemas import parts
 from schemas.errors import Reject
 from schemas.messages import BlobRef, ModelPointer
 from tests.edge_scripts import DEVICE, PLAN_REF, RUN, announcement, coordinator, described, digest, pointer, run
 from tests.test_participation import IDENTITY, Bench
 
+OTHER_PLAN = parts.describe(b"another plan", 1024)
 KEY = f"{DEVICE}/model/{{}}"
 E = TypeVar("E", bound=ev.Effect)
 
@@ -284,3 +286,19 @@ def test_steps_that_turn_out_wrong_when_merged_are_dropped() -> None:
     effects = bench(ev.JobFailed(Failure(key=start.key, kind="model", message="they lead elsewhere")))
     assert only(effects, ev.DropModel)
     assert fetches(effects) == [ev.FetchModel(stepped(41))]
+
+
+@pytest.mark.parametrize(("kind", "most"), [("plan", 1), ("crash", 3), ("training", 3)])
+def test_steps_that_can_not_be_merged_by_a_plan_are_not_tried_for_ever(kind: str, most: int) -> None:
+    """Seen to fail, with a child every 20 s, without ``unmerged``."""
+    bench = full()
+    bench(ev.ModelSeen(stepped(41)))
+    starts = [one for one in bench(ev.StepReady(stepped(41))) if isinstance(one, ev.StartMerging)]
+    for tick in range(1, 50):
+        failure = Failure.model_validate({"key": KEY.format(41), "kind": kind, "message": "it can't be"})
+        bench(ev.JobFailed(failure))
+        starts += [one for one in bench.at(60.0 * tick) if isinstance(one, ev.StartMerging)]
+    assert len(starts) == most
+    assert bench.state.model == stepped(41)
+    bench(ev.RunSeen(run(plan=OTHER_PLAN)), ev.PlanReady(OTHER_PLAN.digest, "watch"))
+    assert bench.state.merging is not None  # another plan may do
