@@ -2,9 +2,11 @@
 
 import math
 import struct
+import tracemalloc
 
 import numpy as np
 import pytest
+import zstandard
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
@@ -105,13 +107,31 @@ def _body(size: int, count: int, gaps: bytes, levels: bytes, step: float = 1.0) 
         (_body(500, 1, b"\0", b"\1", -1.0), Reject.OUT_OF_RANGE, "a step"),
         (_body(500, 1, b"\0", b"\1\1"), Reject.WRONG_SHAPE, "more than this model takes"),
         (_body(500, 1, b"\0", b""), Reject.WRONG_SHAPE, "early"),
-        (struct.pack("<IIIf", 500, 2**32 - 1, 2**32 - 1, 1.0), Reject.WRONG_SHAPE, "early"),
+        (struct.pack("<IIIf", 500, 2**32 - 1, 2**32 - 1, 1.0), Reject.MALFORMED, "gaps"),
+        (struct.pack("<IIIf", 500, 1, 3, 1.0), Reject.MALFORMED, "3 bytes of gaps to 1 of 500 values"),
+        (struct.pack("<IIIf", 500, 501, 501, 1.0), Reject.MALFORMED, "501 bytes of gaps to 501 of 500 values"),
     ],
 )
 def test_a_body_that_no_encoder_makes_is_refused(body: bytes, reason: Reject, detail: str) -> None:
     """Seen to fail without each of the checks in ``_read`` and ``Largest.check``."""
     error = _refused(body, 500)
     assert (error.reason, detail in error.detail) == (reason, True)
+
+
+@pytest.mark.parametrize("gap", [b"\0", b"\xfe"])
+def test_a_payload_of_some_bytes_makes_its_reader_allocate_no_model(gap: bytes) -> None:
+    """Of a model of 20 MB. Seen to fail where a block's gaps could be as long as all blocks' together."""
+    manifest = Manifest((TensorSpec("t", (5_000_000,)),))
+    size = compression.TABLE["topk10"].limit(manifest) - 16
+    body = struct.pack("<IIIf", manifest.size, size, size, 1.0) + gap * size
+    payload = HEADER.pack(b"FBT", 2, topk.TENTH.ID, 1, 0, len(body)) + zstandard.ZstdCompressor().compress(body)
+    tracemalloc.start()
+    try:
+        with pytest.raises(WireError, match="bytes of gaps"):
+            compression.read(payload, manifest)
+        assert tracemalloc.get_traced_memory()[1] < 2**20
+    finally:
+        tracemalloc.stop()
 
 
 def test_more_values_than_a_tenth_are_refused_where_the_bytes_would_do() -> None:

@@ -114,6 +114,8 @@ def _read(body: Body, manifest: Manifest) -> Iterator[tuple[int, NDArray[np.intp
     for start in range(0, manifest.size, BLOCK):
         length = min(BLOCK, manifest.size - start)
         count, bytes_ = _HEAD.unpack(body.take(_HEAD.size))
+        if count > length or not count <= bytes_ <= count + length // _PASS:  # before anything is allocated for them
+            raise WireError(Reject.MALFORMED, f"{bytes_} bytes of gaps to {count} of {length} values")
         step = nearest.read_step(body)
         gaps = np.frombuffer(body.take(bytes_), np.uint8)
         sends = gaps != _PASS
