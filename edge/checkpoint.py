@@ -19,6 +19,7 @@ from pydantic import Field, StringConstraints, ValidationError
 from edge.dataset import Dataset
 from schemas.errors import Reject, WireError
 from schemas.messages import Count, Digest, Message, TrainSettings
+from schemas.parameters import Parameters
 
 MAX_PARAMETERS: Final = 2**28  # as many as the largest model a device takes
 MAX_VECTORS: Final = 4  # of an optimiser
@@ -65,13 +66,16 @@ class _Header(Message):
     shuffle: _Shuffle
 
 
-def subject(plan: bytes, model: bytes, data: Dataset, settings: TrainSettings, seed: int) -> str:
-    """The digest of what is trained: with anything else in its place, the batches to come would be others."""
+def subject(plan: bytes, model: Parameters, data: Dataset, settings: TrainSettings, seed: int, engine: str) -> str:
+    """The digest of what is trained, and by what: with anything else in its place, other bits would come.
+
+    The model counts by its parameters, however they came; ``engine`` is ``training.engine``.
+    """
     digest = hashlib.blake2b(digest_size=32)  # four times as fast as SHA-256 on a Pi, which has no instructions for it
-    about = (plan, model, settings.model_dump_json().encode(), str(seed).encode(), "\0".join(data.classes).encode())
-    for piece in about:
+    words = (settings.model_dump_json(), str(seed), "\0".join(data.classes), engine)
+    for piece in (plan, *(word.encode() for word in words)):
         digest.update(len(piece).to_bytes(8, "little") + piece)
-    arrays: tuple[NDArray[Any], ...] = (*data.inputs, data.labels)
+    arrays: tuple[NDArray[Any], ...] = (model.flat, *data.inputs, data.labels)
     for array in arrays:
         digest.update(f"{array.dtype.str}{array.shape}".encode())
         digest.update(np.ascontiguousarray(array).data)
@@ -110,7 +114,9 @@ def decode(raw: bytes, about: str) -> Checkpoint:
     except ValidationError as error:
         raise WireError(Reject.MALFORMED, f"not a checkpoint: {error.errors()[0]['msg']}") from None
     if (header.subject, header.order) != (about, sys.byteorder):
-        raise WireError(Reject.WRONG_RUN, "the checkpoint is of another plan, model, data or settings")
+        raise WireError(
+            Reject.WRONG_RUN, "the checkpoint is of another plan, model, data, settings, torch or number of threads"
+        )
     vectors, size = 1 + header.vectors, 4 * header.parameters
     start, tail = end + 1, end + 1 + vectors * size
     if len(raw) != tail + header.generator:

@@ -135,9 +135,9 @@ class Trainer:
         data = fit(self._recordings.get(job.data, plan.data).train, plan)
         model = self._models.read(job.model, plan.manifest())
         self._import_torch()
-        from edge.training import train  # noqa: PLC0415 - torch comes with it
+        from edge.training import engine, train  # noqa: PLC0415 - torch comes with it
 
-        watch = Watch(job, data, self._inbox, self._report)
+        watch = Watch(job, model, data, engine(), self._inbox, self._report)
         training, rounding = np.random.default_rng(job.seed).spawn(2)
         started = time.perf_counter()
         try:

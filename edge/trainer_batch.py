@@ -19,7 +19,7 @@ from edge.sources import Prepared
 from edge.stacked_training import Stack, train_stacked, width
 from edge.trainer_inbox import Batch, Inbox, Watch, explained
 from edge.training import Trained as Outcome
-from edge.training import Training
+from edge.training import Training, engine
 from schemas.errors import WireError
 from schemas.parameters import Manifest, Parameters
 from schemas.plan import Plan
@@ -116,7 +116,7 @@ class _Queue:
 
     def _begin(self, job: Train) -> Training:
         data = fit(self._recordings(job.data, self._plan.data).train, self._plan)
-        watch = Watch(job, data, self._inbox, self._report)
+        watch = Watch(job, self._model, data, engine(), self._inbox, self._report)
         since = time.perf_counter()
         try:
             training, rounding = self._start(job, data, watch, resuming=True)

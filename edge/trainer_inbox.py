@@ -21,6 +21,7 @@ from schemas.errors import FedbeatError, ModelError, PlanError, Reject, Training
 
 if TYPE_CHECKING:
     from edge.training import Event  # torch comes with it, when there is something to train
+    from schemas.parameters import Parameters
 
 PROGRESS_S = 2.0  # between two reports of how far a training is
 
@@ -97,9 +98,20 @@ class Inbox:
 class Watch:
     """Looks at a training as it goes: reports, takes checkpoints, and ends it where nobody wants it any more."""
 
-    def __init__(self, job: Train, data: Dataset, inbox: Inbox, report: Callable[[Progressed], None]) -> None:
+    def __init__(
+        self,
+        job: Train,
+        model: Parameters,
+        data: Dataset,
+        engine: str,
+        inbox: Inbox,
+        report: Callable[[Progressed], None],
+    ) -> None:
+        """``model`` and ``data`` are what the job trains, ``engine`` is ``training.engine``: checkpoints name them."""
         self._job = job
+        self._model = model
         self._data = data
+        self._engine = engine
         self._inbox = inbox
         self._report = report
         self._reported_at = -math.inf
@@ -126,7 +138,7 @@ class Watch:
     @functools.cached_property
     def _subject(self) -> str:
         job = self._job
-        return checkpoint.subject(job.plan, job.model, self._data, job.settings, job.seed)
+        return checkpoint.subject(job.plan, self._model, self._data, job.settings, job.seed, self._engine)
 
 
 def explained(key: str, error: Exception) -> Answer:  # noqa: PLR0911 - one for each kind

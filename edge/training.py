@@ -55,6 +55,11 @@ class Trained(NamedTuple):
     metrics: TrainingMetrics
 
 
+def engine() -> str:
+    """What makes other bits of the same training on the same machine: torch's version, and how many threads add up."""
+    return f"torch {torch.__version__}, {torch.get_num_threads()} threads"
+
+
 def ignore(_event: Event) -> None:
     """The observer that doesn't care."""
 

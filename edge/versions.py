@@ -152,14 +152,11 @@ def fetch(state: State) -> Step:
 
 
 def merge(state: State) -> Step:
-    """Make one model of many steps, when nothing else is to be done.
-
-    Not while a training has been left at a checkpoint, which knows its model by what the trainer was given.
-    """
+    """Make one model of many steps, when nothing else is to be done."""
     model, plan = state.model, state.plan
     if model is None or plan is None or not state.holds_plan or not state.is_current(model):
         return state, ()
-    busy = state.kept is not None or (state.work is not None and state.work.stage in _BUSY)
+    busy = state.work is not None and state.work.stage in _BUSY
     hopeless = state.unmerged[0] == plan.digest and state.unmerged[1] >= CRASHES
     if state.merging is not None or busy or hopeless or not _many(state, model) or state.now < state.merge_at:
         return state, ()

@@ -23,7 +23,7 @@ torch.set_num_threads(1)
 DROPOUT = Plan.build(**with_step(1, op="dropout", args=("%conv1d", 0.5, True)))
 START = PlanFile(tiny(), {}).initial(0)
 DATA = windows(40)
-ABOUT = checkpoint.subject(b"plan", b"model", DATA, TrainSettings(), 1)
+ABOUT = checkpoint.subject(b"plan", START, DATA, TrainSettings(), 1, "torch")
 
 
 class Left(Exception):
@@ -113,17 +113,19 @@ def test_a_checkpoint_is_a_copy_that_training_does_not_write_to() -> None:
     "changed",
     [
         {"plan": b"another"},
-        {"model": b"another"},
+        {"model": PlanFile(tiny(), {}).initial(1)},
         {"data": windows(41)},
         {"data": windows(40, seed=1)},
         {"settings": TrainSettings(epochs=2)},
         {"seed": 2},
+        {"engine": "another torch"},
     ],
 )
 def test_a_checkpoint_of_something_else_is_not_gone_on_with(changed: dict[str, Any]) -> None:
     raw = left(TrainSettings(), 1)
-    about: dict[str, Any] = {"plan": b"plan", "model": b"model", "data": DATA, "settings": TrainSettings(), "seed": 1}
-    with pytest.raises(WireError, match="another plan, model, data or settings"):
+    about: dict[str, Any] = {"plan": b"plan", "model": START, "data": DATA, "settings": TrainSettings(), "seed": 1}
+    about["engine"] = "torch"
+    with pytest.raises(WireError, match="another plan, model, data, settings, torch or number of threads"):
         checkpoint.decode(raw, checkpoint.subject(**(about | changed)))
 
 

@@ -26,16 +26,18 @@ from edge.jobs import (
     Evaluated,
     Failure,
     Merge,
+    Merged,
     Progressed,
     Request,
     Train,
     Trained,
     Warm,
 )
+from edge.lineage import Lineage
 from edge.trainer import Recordings, Trainer
 from edge.trainer_inbox import Cancelled, Inbox, explained
 from edge.training import train
-from schemas import compression
+from schemas import compression, steps
 from schemas.messages import TrainSettings
 from schemas.parameters import Parameters
 from tests.plan_examples import CLASSES, fields, tiny, windows
@@ -143,6 +145,46 @@ def test_invariant_08_a_training_resumed_from_any_checkpoint_gives_the_same_upda
     assert len(checkpoints) > 1
     for one in checkpoints:
         assert timeless(trainer.answer(again.model_copy(update={"checkpoint": one}))) == timeless(straight)
+
+
+def fractions(answers: list[Answer]) -> list[float]:
+    return [one.fraction for one in answers if isinstance(one, Progressed)]
+
+
+def test_invariant_08_a_checkpoint_made_with_other_threads_is_not_gone_on_with(
+    ends: tuple[Connection, Connection], data: DataSpec
+) -> None:
+    """They add up to other bits. Seen to fail without ``get_num_threads`` in ``engine``."""
+    told: list[Answer] = []
+    inbox = Inbox(ends[1], leave=lambda _code: None)
+    try:
+        Trainer(inbox, 2, told.append).answer(job(data, checkpoint_s=1e-9))
+        kept = next(one.checkpoint for one in told if isinstance(one, Progressed) and one.checkpoint)
+        told.clear()
+        for threads, first in ((2, False), (1, True)):
+            Trainer(inbox, threads, told.append).answer(job(data, checkpoint=kept))
+            assert (fractions(told)[0] == 0) == first
+            told.clear()
+    finally:
+        torch.set_num_threads(1)
+
+
+def test_a_checkpoint_outlives_the_merging_of_its_models_steps(
+    ends: tuple[Connection, Connection], data: DataSpec
+) -> None:
+    """They are the same parameters. Seen to fail where the model's bytes were compared."""
+    step = steps.encode("int4", MODEL, Parameters(MODEL.manifest, MODEL.flat + np.float32(0.01)))
+    newer = steps.apply(MODEL, step)
+    apart = Lineage(BLOB, ((newer.digest(), step),)).pack()
+    told: list[Answer] = []
+    trainer = Trainer(Inbox(ends[1], leave=lambda _code: None), 1, told.append)
+    trainer.answer(job(data, model=apart, checkpoint_s=1e-9))
+    kept = next(one.checkpoint for one in told if isinstance(one, Progressed) and one.checkpoint)
+    told.clear()
+    merged = trainer.answer(Merge(key="merge", plan=tiny().to_bytes(), model=apart))
+    assert isinstance(merged, Merged)
+    trainer.answer(job(data, model=merged.model, checkpoint=kept))
+    assert fractions(told)[0] > 0
 
 
 def timeless(answer: Answer) -> Answer:
