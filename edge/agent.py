@@ -150,9 +150,13 @@ class Agent:
         self._link.subscribe(*(self._topics.filter(kind) for kind in _FOLLOWED), receipts, commands)
         self._link.open()
 
-    def stop(self, timeout_s: float = 5.0) -> None:
-        """Keep where a training is, say goodbye, disconnect; updates without a receipt wait on disk."""
+    def leave(self) -> None:
+        """Keep where a training is, where checkpoints are kept at all, and take nothing up any more."""
         self._step(ev.StopRequested())
+
+    def stop(self, timeout_s: float = 5.0) -> None:
+        """Leave, say goodbye, disconnect; updates without a receipt wait on disk."""
+        self.leave()
         self._link.close(wire.Will(self._topic(Kind.DEVICE), codec.encode(self.status)), timeout_s)
 
     def wake_at(self) -> float | None:
@@ -274,9 +278,7 @@ class Agent:
             case ev.CancelJob(key):
                 self._trainer.cancel(key)
             case ev.SuspendJob(key, plan, model):
-                left = self._trainer.suspend(key)
-                if left is not None:
-                    self._try(self._store.keep_checkpoint, Kept(key, left.fraction), plan, model, left.checkpoint)
+                self._suspend(key, plan, model)
             case ev.KeepCheckpoint(key, plan, model, fraction, checkpoint):
                 self._try(self._store.keep_checkpoint, Kept(key, fraction), plan, model, checkpoint)
             case ev.DropCheckpoint():
@@ -349,6 +351,12 @@ class Agent:
         except StateError as error:
             return ev.MergeFailed(str(error))
         return ev.MergeKept(pointer)
+
+    def _suspend(self, key: str, plan: str, model: str) -> None:
+        if not self._device.checkpoint_s:  # and a fleet that stops waits for no batch of each of its devices
+            self._trainer.cancel(key)
+        elif (left := self._trainer.suspend(key)) is not None:
+            self._try(self._store.keep_checkpoint, Kept(key, left.fraction), plan, model, left.checkpoint)
 
     def _submit(self, job: Job) -> None:
         def answer(result: Progressed | Result | Failure) -> None:

@@ -61,6 +61,8 @@ class Reactor:
             self._turn_until_stopped()
         finally:
             self._notifier.stopping()
+            for agent in self._agents:  # all of them before the first says goodbye, which may take seconds
+                agent.leave()
             for agent in self._agents:
                 agent.stop()
 

@@ -144,6 +144,7 @@ class InstantTrainer:
     residual: Callable[[Train], bytes] = lambda _job: b""
     jobs: list[Job] = field(default_factory=list)
     cancelled: list[str] = field(default_factory=list)
+    suspended: list[str] = field(default_factory=list)
     warmed: int = 0
     held: list[tuple[Job, Callable[[Result | Failure], None]]] = field(default_factory=list)
 
@@ -159,6 +160,7 @@ class InstantTrainer:
         self.held = [one for one in self.held if one[0].key != key]
 
     def suspend(self, key: str) -> Progressed | None:
+        self.suspended.append(key)
         self.cancel(key)
         return None
 

@@ -4,6 +4,7 @@ import socket
 import threading
 import time
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -12,12 +13,14 @@ from edge.agent import Agent, Device
 from edge.dataspec import DataSpec
 from edge.reactor import Reactor
 from schemas import codec
-from schemas.link.link import Event, Inbound
+from schemas.link.link import Event, Inbound, Will
 from schemas.link.memory import MemoryBroker, MemoryLink
 from schemas.link.notify import Notifier
 from schemas.messages import Command
 from schemas.topics import Address, Kind, Topics
-from tests.edge_scripts import InstantTrainer
+from tests.edge_scripts import InstantTrainer, announcement
+from tests.test_agent import Desk
+from tests.waiting import until
 
 LIMIT_S = 20.0
 
@@ -108,3 +111,32 @@ def test_stop_before_run_ends_it_at_once() -> None:
     reactor = Reactor()
     reactor.stop()
     reactor.run()
+
+
+def test_a_fleet_that_stops_cancels_every_training_before_the_first_goodbye_and_waits_for_none(tmp_path: Path) -> None:
+    """Seen to fail where devices stopped one by one, and where one without checkpoints was suspended."""
+    broker, topics, reactor = MemoryBroker(), Topics("home"), Reactor()
+    trainer = InstantTrainer(hold=True)
+    cancelled_at_goodbye: list[int] = []
+
+    class Polite(MemoryLink):
+        def close(self, farewell: Will | None = None, timeout_s: float = 5.0) -> None:
+            cancelled_at_goodbye.append(len(trainer.cancelled))
+            super().close(farewell, timeout_s)
+
+    desk = Desk(broker)
+    desk.begin()
+    desk.announce(announcement(1))
+    names = [f"dev-{number}" for number in range(3)]
+    for name in names:
+        device = Device(name, 1, DataSpec(path="watch"), tmp_path / name)
+        reactor.add(Agent(device, topics, partial(Polite, broker), trainer, reactor.post))
+    thread = threading.Thread(target=reactor.run)
+    thread.start()
+    try:
+        until(lambda: len(trainer.held) == len(names), "the trainings")
+    finally:
+        reactor.stop()
+        thread.join(LIMIT_S)
+    assert cancelled_at_goodbye == [3, 3, 3]
+    assert trainer.suspended == []
