@@ -18,6 +18,7 @@ from edge import participation, presence
 from edge.dataspec import DataSpec
 from edge.events import Effect, Event, Parcel
 from edge.fetcher import Fetcher
+from edge.footprint import footprint
 from edge.health import peaks
 from edge.inbound import event_of, happening
 from edge.jobs import Describe, Evaluate, Failure, Job, Merge, Progressed, Result, Train
@@ -269,6 +270,8 @@ class Agent:
                 self._fetcher.stop(kind)
             case ev.SendJoin():
                 self._send_join(effect)
+            case ev.LookAtData():
+                return (ev.DataSeen(footprint(self._device.data.path)),)
             case ev.StartDescribing(key, recipe):
                 self._submit(Describe(key=key, data=self._device.data, recipe=recipe))
             case ev.StartTraining() | ev.StartEvaluation() | ev.StartMerging():

@@ -202,6 +202,13 @@ class JobProgressed:
 
 
 @dataclass(frozen=True, slots=True)
+class DataSeen:
+    """The files of the recordings look so: another ``footprint`` than before where they have changed."""
+
+    footprint: str
+
+
+@dataclass(frozen=True, slots=True)
 class UpdateStored:
     """The update is on disk, and will survive a power cut."""
 
@@ -257,6 +264,7 @@ Event = (
     | JobFailed
     | HoldingLost
     | JobProgressed
+    | DataSeen
     | UpdateStored
     | StoreFailed
     | Moved
@@ -334,6 +342,11 @@ class SendJoin:
     accepts: bool
     reason: str
     examples: int
+
+
+@dataclass(frozen=True, slots=True)
+class LookAtData:
+    """Look at the files of the recordings, without opening any; answer ``DataSeen``."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -493,6 +506,7 @@ Effect = (
     | KeepMerged
     | StopFetching
     | SendJoin
+    | LookAtData
     | StartDescribing
     | StartTraining
     | StartEvaluation

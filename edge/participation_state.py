@@ -64,6 +64,7 @@ class Stock:
     recipe: str
     examples: int
     held_out: int
+    recount: bool = False  # the trainer is counting it again, since its files have changed
 
 
 @dataclass(frozen=True, slots=True)
@@ -178,6 +179,8 @@ class State:
     )  # digest of the plan by which merging failed, and how often, one after the other
     fetch_at: float = 0.0  # not before this
     data: Describing | Stock | Unusable | None = None
+    footprint: str = ""  # of its files, as they were when they were last looked at
+    look_at: float = 0.0  # when they are looked at again
     trouble: Trouble | None = None
     work: Work | None = None
     kept: Kept | None = None

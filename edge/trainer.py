@@ -22,6 +22,7 @@ import numpy as np
 from edge import feedback, sources
 from edge.dataset import Dataset
 from edge.dataspec import DataSpec
+from edge.footprint import footprint
 from edge.health import peak_mb
 from edge.jobs import Answer, Describe, Described, Done, Evaluate, Evaluated, Job, Merge, Merged, Train, Trained, Warm
 from edge.model_reader import ModelReader
@@ -41,35 +42,40 @@ log = logging.getLogger(__name__)
 
 
 class Recordings:
-    """Prepared recordings, the most recently used up to ``MAX_CACHED`` bytes.
+    """Prepared recordings, the most recently used up to ``MAX_CACHED`` bytes, until their files change.
 
-    What the devices of a virtual fleet share out among them is read once in the process's life, not once for each.
+    What the devices of a virtual fleet share out among them is read once, not once for each.
     """
 
     def __init__(self) -> None:
-        self._kept: OrderedDict[tuple[str, DataSpec], Prepared] = OrderedDict()
-        self._shared: tuple[tuple[str, str, tuple[str, ...]], Reading] | None = None  # the newest, by what it is of
+        self._kept: OrderedDict[tuple[str, DataSpec], tuple[str, Prepared]] = OrderedDict()  # with the footprint
+        self._shared: tuple[tuple[str, str, str, tuple[str, ...]], Reading] | None = (
+            None  # the newest, by what it is of
+        )
 
     def read(self, spec: DataSpec, recipe: str) -> Prepared:
         """The recordings of one device as they are now. Raises ``DataError``."""
-        key = recipe, spec
+        key, now = (recipe, spec), footprint(spec.path)
         self._kept.pop(key, None)
-        read = functools.partial(self._read_shared, spec.path, recipe) if spec.devices > 1 else sources.read
-        self._kept[key] = prepared = sources.prepare(spec, recipe, read)
-        while len(self._kept) > 1 and sum(map(_size, self._kept.values())) > MAX_CACHED:
+        read = functools.partial(self._read_shared, spec.path, now, recipe) if spec.devices > 1 else sources.read
+        prepared = sources.prepare(spec, recipe, read)
+        self._kept[key] = now, prepared
+        while len(self._kept) > 1 and sum(_size(kept) for _, kept in self._kept.values()) > MAX_CACHED:
             self._kept.popitem(last=False)
         return prepared
 
     def get(self, spec: DataSpec, recipe: str) -> Prepared:
-        """The recordings of one device, as they were read last. Raises ``DataError``."""
+        """The recordings of one device, read again where their files have changed. Raises ``DataError``."""
         key = recipe, spec
-        if key not in self._kept:
+        if key not in self._kept or self._kept[key][0] != footprint(spec.path):
             return self.read(spec, recipe)
         self._kept.move_to_end(key)
-        return self._kept[key]
+        return self._kept[key][1]
 
-    def _read_shared(self, path: str, recipe: str, source: Source, owners: Sequence[str], form: Form) -> Reading:
-        about = path, recipe, tuple(owners)
+    def _read_shared(
+        self, path: str, now: str, recipe: str, source: Source, owners: Sequence[str], form: Form
+    ) -> Reading:
+        about = path, now, recipe, tuple(owners)
         if self._shared is None or self._shared[0] != about:
             self._shared = about, sources.read(source, owners, form)
         return self._shared[1]

@@ -249,6 +249,37 @@ def test_data_over_which_the_trainer_crashes_is_looked_at_ever_more_seldom() -> 
     assert bench.shown().detail == "exit code 1"
 
 
+def looked(bench: Bench, footprint: str) -> list[ev.StartDescribing]:
+    """What a look at the data, once it is due, has counted."""
+    assert only(bench.at(bench.state.look_at), ev.LookAtData)
+    return only(bench(ev.DataSeen(footprint)), ev.StartDescribing)
+
+
+def test_data_whose_files_have_changed_is_counted_again_and_used_meanwhile() -> None:
+    """Seen to fail without ``_look``, and where the device had no data while it was counted."""
+    bench = Bench().settle(examples=100)
+    bench(ev.DataSeen("as it was"))
+    bench(ev.JobDone(described(f"{DEVICE}/data/watch", 100)))
+    assert (participation.wake_at(bench.state) or 0.0) <= bench.state.look_at == 1.0 + participation.LOOK_S
+    assert looked(bench, "as it was") == []
+    (start,) = looked(bench, "with a new file")
+    assert only(bench(ev.CoordinatorSeen(coordinator()), ev.RoundSeen(announcement(1))), ev.SendJoin)[0].examples == 100
+    bench(ev.JobDone(described(start.key, 150)))
+    assert bench.shown().examples == 150
+    assert looked(bench, "with a new file") == []
+
+
+def test_a_recount_that_crashes_is_tried_at_the_next_look_and_one_that_fails_is_trouble() -> None:
+    bench = Bench().settle(examples=100)
+    bench(ev.DataSeen("as it was"), ev.JobDone(described(f"{DEVICE}/data/watch", 100)))
+    (start,) = looked(bench, "with a new file")
+    bench(ev.JobFailed(Failure(key=start.key, kind="crash", message="signal 9")))
+    assert bench.shown().examples == 100
+    (start,) = looked(bench, "with a new file")
+    bench(ev.JobFailed(Failure(key=start.key, kind="data", message="no record here")))
+    assert (bench.shown().state, bench.shown().detail) == (DeviceState.TROUBLE, "no record here")
+
+
 def test_a_plan_that_does_not_fit_is_declined_now_and_in_later_rounds() -> None:
     bench = Bench().settle()
     (start,) = only(bench(ev.RoundSeen(announcement(1))), ev.StartTraining)

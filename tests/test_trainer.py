@@ -284,14 +284,18 @@ def test_a_cancel_that_comes_too_late_does_not_hit_the_next_job_of_that_key(
         inbox.check("w")
 
 
-def test_recordings_are_read_once_and_again_when_described(data: DataSpec, tmp_path: Path) -> None:
+@pytest.mark.parametrize("devices", [1, 2])
+def test_recordings_are_read_once_and_again_when_their_files_have_changed(
+    data: DataSpec, tmp_path: Path, devices: int
+) -> None:
+    """Seen to fail, in a child that is kept warm, without the footprints in ``_kept`` and ``_shared``."""
+    shared = data.model_copy(update={"devices": devices})
     recordings = Recordings()
-    first = recordings.get(data, "windows")
-    assert recordings.get(data, "windows") is first
+    first = recordings.get(shared, "windows")
+    assert recordings.get(shared, "windows") is first
     saved(tmp_path / "windows.npz", examples=10)
-    assert len(recordings.get(data, "windows").train) == 48
-    assert len(recordings.read(data, "windows").train) == 8
-    assert len(recordings.get(data, "windows").train) == 8
+    assert len(recordings.get(shared, "windows").train) == 8 // devices
+    assert len(recordings.get(shared, "windows").train) == 8 // devices
 
 
 def test_the_least_recently_used_recordings_go_when_memory_is_full(
