@@ -137,6 +137,7 @@ def stored(state: State, parcel: Parcel) -> Step:
     work, effects = state.work, tuple[Effect, ...]()
     if work is not None and work.ticket == parcel.ticket:
         if parcel.ticket.task == "train":
+            state = thrift.weighed(state, parcel.ref.size)
             state, effects = _took(state, work, state.now - work.since, 1.0)
         state = replace(state, work=None)
     state = replace(state, trouble=None)

@@ -198,6 +198,7 @@ class State:
     unkept: int = 0  # bytes moved since the budget was last put on disk
     budget_at: float = 0.0  # when that was
     speed: float | None = None  # of uploads, in bytes a second; None until one was seen
+    weighed: tuple[str, str, int] | None = None  # digest of the plan, codec and bytes of the newest update
     chosen: str | None = None  # the codec of the newest training, where the run leaves it to devices
 
     @property

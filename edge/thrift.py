@@ -19,7 +19,7 @@ from edge.budget import HOUR_S, Budget
 from edge.codec_choice import AUTO
 from edge.events import Effect
 from edge.participation_state import State, Step
-from schemas.messages import Task
+from schemas.messages import RunSettings, Task
 
 SMALLEST: Final = 8192  # bytes whose upload tells the link's speed; a smaller one tells how far the broker is
 _COUNTS: Final = 1000  # bytes of an evaluation's update, about
@@ -42,6 +42,13 @@ def uploaded(state: State, size: int, seconds: float) -> Step:
         return state, ()
     seen = size / max(seconds, 1e-3)
     return _learned(state, seen if state.speed is None else state.speed + _NEWEST * (seen - state.speed))
+
+
+def weighed(state: State, size: int) -> State:
+    """An update was made, of so many bytes."""
+    if state.run is None or state.run.codec == AUTO:
+        return state
+    return replace(state, weighed=(state.run.plan.blob.digest, state.run.codec, size))
 
 
 def keep_budget(state: State) -> Step:
@@ -77,7 +84,7 @@ def why_not(state: State, task: Task = "train") -> str:
     budget, pointer, run = _free(state), state.pointer, state.run
     if budget is None or pointer is None or run is None:
         return ""
-    size = _COUNTS if task == "evaluate" else codec_choice.update_size(run.codec, pointer.blob.size)
+    size = _COUNTS if task == "evaluate" else _update_size(state, run, pointer.blob.size)
     return budget.why_not(state.running_s, size + state.to_fetch)
 
 
@@ -109,6 +116,14 @@ def share_left(state: State) -> float | None:
     if state.budget is None:
         return None
     return math.floor(100 * state.budget.left(state.running_s) / state.budget.limit) / 100
+
+
+def _update_size(state: State, run: RunSettings, model_size: int) -> int:
+    """About the most bytes the next update takes: as the last one by this plan and codec, a tenth more at most."""
+    known = state.weighed
+    if known is not None and known[:2] == (run.plan.blob.digest, run.codec):
+        return known[2] * 11 // 10
+    return codec_choice.update_size(run.codec, model_size)
 
 
 def _free(state: State) -> Budget | None:

@@ -83,6 +83,16 @@ def test_a_model_heard_of_after_the_join_that_has_to_wait_takes_the_join_back(ta
     assert [join.accepts for join in only(effects, ev.SendJoin)] == [False]
 
 
+def test_an_update_of_another_size_than_was_thought_teaches_what_the_next_one_takes() -> None:
+    """What lowrank takes is a matter of shapes. Seen to fail without ``weighed``."""
+    device = bench(moved=LIMIT - 30_000)
+    ticket, _ = device.train()
+    device(ev.UpdateStored(parcel(ticket, 12_000)), ev.Moved(12_000), ev.ReceiptSeen(receipt(announcement(1))))
+    device(ev.Moved(10_000))
+    (join,) = only(device(ev.RoundSeen(announcement(2, version=0))), ev.SendJoin)
+    assert (join.accepts, "it takes about 13.2 kB" in join.reason) == (False, True)
+
+
 def test_a_model_that_the_budget_has_no_room_for_is_fetched_once_it_has() -> None:
     """Seen to fail without ``hold_model``."""
     device = bench(moved=LIMIT - 2000)
