@@ -1,14 +1,13 @@
-"""A device's state machine: what happens and what follows. Pure; no other file but its three parts decides anything.
+"""A device's state machine: what happens and what follows. Pure; no other file but its parts decides anything.
 
 ``versions`` has the rules of the newest model; ``attempt`` those of the attempt in hand, up to the update on disk;
-``delivery`` those of updates on disk, up to their receipt; ``thrift`` those of what may be moved; all others are here.
+``delivery`` those of updates on disk, up to their receipt; ``thrift`` those of what may be moved; ``counting`` those of
+the data; all others are here.
 What must be done next follows from what the state holds, whatever order messages came in: ``step`` takes the event in,
 then ``_RULES``, in their order, close the gap between what is and what should be.
 
 * The plan of the run and its newest model are always fetched. A model works without a coordinator: it is on disk.
-* The data is counted once for each recipe. Where it can't be used the device says so, and looks again after a while:
-  where the trainer crashes over it, after twice as long each time, up to ``LONGEST_LOOK_S``. Every ``LOOK_S`` its files
-  are looked at; where they have changed it is counted again, and meanwhile used as it was known.
+* The data is counted once for each recipe, and again where its files have changed.
 * A device takes part where a coordinator is there, the announcement is of the run and collecting, its time is not over,
   ``draw(nonce, device) < cohort``, and it holds no newer model. Others stay silent.
 * It accepts, or declines with the reason: no examples, a plan that doesn't fit, trouble with the disk. With nothing for
@@ -39,7 +38,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import Final, assert_never
 
-from edge import attempt, delivery, thrift, versions
+from edge import attempt, counting, delivery, thrift, versions
 from edge import events as ev
 from edge.attempt import RETRY_S
 from edge.budget import Budget
@@ -48,7 +47,6 @@ from edge.jobs import Described, Evaluated, Failure, Merged, Trained
 from edge.pace import Pace
 from edge.participation_state import (
     Announced,
-    Describing,
     Identity,
     Kept,
     Plan,
@@ -56,7 +54,6 @@ from edge.participation_state import (
     Step,
     Stock,
     Trouble,
-    Unusable,
 )
 from edge.presence import STATUS_S, interval, status
 from edge.versions import SOON_S
@@ -69,9 +66,6 @@ from schemas.messages import (
     RoundAnnouncement,
     RunSettings,
 )
-
-LOOK_S: Final = 600.0  # between two looks at the files of the data
-LONGEST_LOOK_S: Final = 600.0  # between two looks at data over which the trainer crashes
 
 _SIGNS_OF_LIFE: Final = (ev.RunSeen, ev.ModelSeen, ev.RoundSeen, ev.ReceiptSeen)
 
@@ -139,10 +133,7 @@ def wake_at(state: State) -> float | None:
     if state.wants_plan or state.wants_model:
         times.append(state.fetch_at)
     times.extend(versions.wake_at(state))
-    if isinstance(state.data, Unusable) and state.holds_plan:
-        times.append(state.data.retry_at)
-    if isinstance(state.data, Stock):
-        times.append(state.look_at)
+    times.extend(counting.wake_at(state))
     if state.trouble is not None:
         times.append(state.trouble.until)
     if state.rest is not None:
@@ -202,7 +193,7 @@ def _take(state: State, event: Event) -> Step:  # noqa: C901, PLR0911, PLR0912 -
         case ev.JobProgressed():
             return attempt.progressed(state, event)
         case ev.DataSeen(seen):
-            return _data_seen(state, seen)
+            return counting.seen(state, seen)
         case ev.UpdateStored(parcel):
             return attempt.stored(state, parcel)
         case ev.StoreFailed(ticket, reason):
@@ -314,24 +305,8 @@ def _job_done(state: State, result: Described | Trained | Evaluated | Merged) ->
     if isinstance(result, Merged):
         return versions.merged(state, result)
     if isinstance(result, Described):
-        if not _is_counted(state, result.key):
-            return state, ()
-        assert isinstance(state.data, Describing | Stock)
-        warm = isinstance(state.data, Describing) and result.examples > 0
-        stock = Stock(state.data.recipe, result.examples, result.held_out)
-        notes = [f"{stock.examples} examples to train on, {stock.held_out} held out", *result.notes]
-        said: tuple[Effect, ...] = tuple(ev.Say(f"data: {note}") for note in notes)
-        return replace(state, data=stock), (*said, ev.WarmUp()) if warm else said
+        return counting.done(state, result)
     return attempt.done(state, result)
-
-
-def _data_seen(state: State, footprint: str) -> Step:
-    data, changed = state.data, footprint != state.footprint
-    state = replace(state, footprint=footprint)
-    if not isinstance(data, Stock) or data.recount or not changed:
-        return state, ()
-    start = ev.StartDescribing(state.data_key(data.recipe), data.recipe)
-    return replace(state, data=replace(data, recount=True)), (ev.Say("data: its files have changed"), start)
 
 
 def _holding_lost(state: State, lost: ev.HoldingLost) -> Step:
@@ -345,14 +320,8 @@ def _holding_lost(state: State, lost: ev.HoldingLost) -> Step:
 
 
 def _job_failed(state: State, failure: Failure) -> Step:
-    data = state.data
-    if isinstance(data, Stock) and _is_counted(state, failure.key) and failure.kind == "crash":
-        return replace(state, data=replace(data, recount=False), footprint=""), ()  # it is counted at the next look
-    if isinstance(data, Describing | Stock) and _is_counted(state, failure.key):
-        crashes = data.crashes + 1 if isinstance(data, Describing) and failure.kind == "crash" else 0
-        wait_s = min(SOON_S * 2 ** min(crashes - 1, 30), LONGEST_LOOK_S) if crashes else RETRY_S
-        state = replace(state, data=Unusable(data.recipe, failure.message, state.now + wait_s, crashes))
-        return state, (ev.Say(failure.message, logging.WARNING),)
+    if (step := counting.failed(state, failure)) is not None:
+        return step
     if (step := versions.job_failed(state, failure)) is not None:
         return step
     effects: tuple[Effect, ...] = ()
@@ -364,8 +333,7 @@ def _job_failed(state: State, failure: Failure) -> Step:
 
 def _stop(state: State) -> Step:
     state, effects = attempt.stop(state)
-    if isinstance(state.data, Describing) or (isinstance(state.data, Stock) and state.data.recount):
-        effects = (*effects, ev.CancelJob(state.data_key(state.data.recipe)))
+    effects = (*effects, *counting.stop(state))
     if state.merging is not None:
         effects = (*effects, ev.CancelJob(state.merge_key(state.merging)))
     age = (ev.KeepAge(),) if state.outbox else ()
@@ -393,26 +361,6 @@ def _fetch_plan(state: State) -> Step:
     return replace(state, fetching_plan=ref), (*stop, ev.FetchPlan(ref))
 
 
-def _describe(state: State) -> Step:
-    plan, data = state.plan, state.data
-    if plan is None or not state.holds_plan:
-        return state, ()
-    waits = isinstance(data, Unusable) and state.now < data.retry_at
-    if data is not None and data.recipe == plan.recipe and (waits or not isinstance(data, Unusable)):
-        return state, ()
-    cancel = (ev.CancelJob(state.data_key(data.recipe)),) if isinstance(data, Describing) else ()
-    before, crashes = (data.reason, data.crashes) if isinstance(data, Unusable) else ("", 0)
-    start = ev.StartDescribing(state.data_key(plan.recipe), plan.recipe)
-    state = replace(state, data=Describing(plan.recipe, before, crashes), look_at=state.now + LOOK_S)
-    return state, (*cancel, ev.LookAtData(), start)
-
-
-def _look(state: State) -> Step:
-    if not isinstance(state.data, Stock) or state.now < state.look_at:
-        return state, ()
-    return replace(state, look_at=state.now + LOOK_S), (ev.LookAtData(),)
-
-
 def _answer(state: State) -> Step:
     """Take up what is asked of us."""
     announced = state.announced
@@ -431,13 +379,6 @@ def _show(state: State) -> Step:
 
 
 # -- questions ---------------------------------------------------------------------------------------------------------
-
-
-def _is_counted(state: State, key: str) -> bool:
-    """Whether it is the counting of our data that has this key."""
-    data = state.data
-    counting = isinstance(data, Describing) or (isinstance(data, Stock) and data.recount)
-    return counting and data is not None and key == state.data_key(data.recipe)
 
 
 def _is_asked(state: State, announced: Announced) -> bool:
@@ -463,8 +404,8 @@ _RULES: Final[tuple[Callable[[State], Step], ...]] = (
     _fetch_plan,
     versions.lose,
     versions.fetch,
-    _describe,
-    _look,
+    counting.describe,
+    counting.look,
     _answer,
     attempt.begin,
     versions.merge,

@@ -9,7 +9,7 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
-from edge import attempt, delivery, participation, presence, versions
+from edge import attempt, counting, delivery, participation, presence, versions
 from edge import events as ev
 from edge.answered import remembered
 from edge.events import Effect, Event, Parcel, Ticket
@@ -245,7 +245,7 @@ def test_data_over_which_the_trainer_crashes_is_looked_at_ever_more_seldom() -> 
         looks += [second for _ in only(bench.at(float(second)), ev.StartDescribing)]
     gaps = [later - earlier for earlier, later in itertools.pairwise(looks)]
     assert gaps[:4] == [10, 20, 40, 80]
-    assert set(gaps[8:]) == {int(participation.LONGEST_LOOK_S)}
+    assert set(gaps[8:]) == {int(counting.LONGEST_LOOK_S)}
     assert bench.shown().detail == "exit code 1"
 
 
@@ -260,7 +260,7 @@ def test_data_whose_files_have_changed_is_counted_again_and_used_meanwhile() -> 
     bench = Bench().settle(examples=100)
     bench(ev.DataSeen("as it was"))
     bench(ev.JobDone(described(f"{DEVICE}/data/watch", 100)))
-    assert (participation.wake_at(bench.state) or 0.0) <= bench.state.look_at == 1.0 + participation.LOOK_S
+    assert (participation.wake_at(bench.state) or 0.0) <= bench.state.look_at == 1.0 + counting.LOOK_S
     assert looked(bench, "as it was") == []
     (start,) = looked(bench, "with a new file")
     assert only(bench(ev.CoordinatorSeen(coordinator()), ev.RoundSeen(announcement(1))), ev.SendJoin)[0].examples == 100
