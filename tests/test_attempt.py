@@ -77,7 +77,7 @@ def test_progress_shows_in_the_status_at_a_modest_rate() -> None:
         bench(ev.JobProgressed(start.key, second / 50))
         published += only(bench.at(float(second)), ev.PublishStatus)
     assert [one.status.state for one in published] == [DeviceState.TRAINING] * 4
-    assert [one.status.progress for one in published] == [0.04, 0.24, 0.44, 0.64]
+    assert [one.status.progress for one in published] == [0.08, 0.28, 0.48, 0.68]
     bench(ev.JobDone(trained(start.key)), ev.UpdateStored(parcel(Ticket.of(announcement(1)))))
     assert bench.shown().progress is None
 

@@ -324,7 +324,7 @@ def test_a_device_whose_budget_is_spent_says_so_to_its_coordinator(tmp_path: Pat
     world.turn()
     assert world.agent.status.model_version == 1  # for which there was room
     world.desk.announce(announcement(2))
-    world.turn(1.0)
+    world.turn(3.0)
     assert not world.desk.joins[-1].accepts
     assert "of its 60 kB a day are left" in world.desk.joins[-1].reason
     assert world.agent.status.state is DeviceState.IDLE
