@@ -19,7 +19,7 @@ from edge.jobs import Described, Failure
 from edge.participation_state import Describing, State, Step, Stock, Unusable
 from edge.versions import SOON_S
 
-LOOK_S: Final = 600.0  # between two looks at the files
+LOOK_S: Final = 3600.0  # between two looks at the files, which change all the time where a recorder writes them
 LONGEST_LOOK_S: Final = 600.0  # between two tries at data over which the trainer crashes
 
 
