@@ -174,8 +174,11 @@ def test_invariant_12_a_wall_clock_that_jumps_a_year_either_way_changes_nothing_
         assert said[name] == said["steady"], name
 
 
-def test_invariant_12_a_device_asks_for_the_wall_clock_in_one_place_for_its_session() -> None:
-    """Which rises also where that clock jumps back. Seen to fail with ``time.time()`` in ``edge/outbox.py``."""
+def test_invariant_12_a_device_asks_for_the_wall_clock_for_its_session_and_for_recordings_names_alone() -> None:
+    """A session rises also where that clock jumps back, and a name decides nothing.
+
+    Seen to fail with ``time.time()`` in ``edge/outbox.py``.
+    """
     asking = {
         (path.name, node.attr)
         for path, node in nodes("edge")
@@ -184,7 +187,7 @@ def test_invariant_12_a_device_asks_for_the_wall_clock_in_one_place_for_its_sess
         and isinstance(node.value, ast.Name)
         and node.value.id in {"time", "datetime", "date"}
     }
-    assert asking == {("store.py", "time")}
+    assert asking == {("store.py", "time"), ("recording.py", "now")}
 
 
 # -- 15: nothing that is loaded can run code ---------------------------------------------------------------------------
@@ -334,6 +337,8 @@ def test_invariant_15_no_line_of_a_device_calls_a_loader_that_could() -> None:
     assert found == {
         ("edge/assessment.py", "load"),  # safetensors.numpy.load
         ("edge/files.py", "json.loads"),
+        ("edge/recording.py", "json.loads"),
+        ("edge/recording_child.py", "json.loads"),
         ("edge/cli.py", "load"),  # schemas.settings.load
         ("edge/bench.py", "json.loads"),
         ("schemas/plan_file.py", "json.loads"),

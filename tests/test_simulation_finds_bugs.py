@@ -20,7 +20,7 @@ from coordinator import round as core
 from coordinator.aggregation import mean
 from coordinator.database import Database
 from coordinator.events import Event, Header
-from coordinator.fleet import Fleet, Member
+from coordinator.fleet import Fleet
 from coordinator.inbox import Content, Inbox
 from coordinator.journal import Journal, ModelVersion
 from coordinator.models import Checkpoint, ModelStore
@@ -188,8 +188,9 @@ def a_stale_will_is_believed(patch: pytest.MonkeyPatch) -> None:
     def gullible(fleet: Fleet, status: DeviceStatus, now: float, *, retained: bool = False) -> Fleet | None:
         known = fleet.members.get(status.device)
         if known is not None and status.state is DeviceState.OFFLINE:
-            gone: Member = replace(known, state=status.state, session=status.session)
-            return replace(fleet, members={**fleet.members, status.device: gone})
+            fleet.members[status.device] = replace(known, state=status.state, session=status.session)
+            fleet.altered = True
+            return fleet
         return hear(fleet, status, now, retained=retained)
 
     patch.setattr(Fleet, "hear", gullible)
@@ -292,7 +293,7 @@ def bug(plant: Plant, *breaks: int, seed: int = SEEDS[0]) -> Any:
         bug(some_messages_are_never_acknowledged, 2),
         bug(updates_are_acknowledged_before_the_journal_has_them, 2),
         bug(receipts_are_sent_before_the_commit, 2),
-        bug(a_restart_forgets_the_open_rounds_updates, 2, 4, 6, seed=11),
+        bug(a_restart_forgets_the_open_rounds_updates, 2, 3, 4, 6, seed=11),
         bug(a_restart_counts_attempts_from_zero, 4, seed=13),
         bug(a_restart_gives_the_round_its_whole_time_again, 4, seed=37),
         bug(a_restart_opens_another_attempt, 4, seed=6),
@@ -309,7 +310,7 @@ def bug(plant: Plant, *breaks: int, seed: int = SEEDS[0]) -> Any:
         bug(a_restart_trains_again, 8, seed=6),
         bug(an_update_is_sent_before_it_is_on_disk, 8, seed=6),
         bug(an_expired_announcement_is_answered, 7, seed=37),
-        bug(an_older_model_is_taken, 7, seed=58),
+        bug(an_older_model_is_taken, 7, seed=102),
         bug(the_outbox_grows, 11, seed=3),
     ],
 )
