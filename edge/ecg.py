@@ -1,7 +1,8 @@
-"""An ECG and its annotated beats become what a beat classifier sees: a short signal window and RR features.
+"""An ECG lead and its annotated beats become what a beat classifier sees: each beat beside its owner's own rhythm.
 
-Everything is relative to the patient's own record (scale, usual RR interval), so that the same features mean the same
-on another patient; that matters since the test patients are others (de Chazal et al. 2004). Pure NumPy and SciPy.
+The classifier is used on people it wasn't trained on, so nothing it sees is absolute: ``dominant_beat`` follows a
+person's usual beat and interval, ``beat_features`` says how a beat differs from them. All of that needs a record up to
+two beats later; only the filter, forwards and backwards, and the scale look at the whole. Pure NumPy and SciPy.
 """
 
 from __future__ import annotations
@@ -13,21 +14,16 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.signal import butter, resample_poly, sosfiltfilt
 
+from edge.beat_features import BEFORE, QRS, RHYTHM, SHAPE, features
 from edge.dataset import FloatArray
+from edge.dominant_beat import follow
 from schemas.errors import DataError
 
 RATE = 180  # Hz, of the windows
-WINDOW = 128  # samples, 711 ms
-BEFORE = 64  # of them before the R peak
+WINDOW = 128  # samples of a beat, 711 ms
 BAND = (0.5, 40.0)  # Hz: below is baseline wander, above is muscle and mains
 ORDER = 2  # of the Butterworth filter; applied forwards and backwards, so twice that
-LOCAL = 10  # RR intervals in the local mean (de Chazal et al. 2004)
-RR_FEATURES = ("pre", "post", "local", "pre/local", "post/local", "pre/post")
-RR_RANGE = (0.1, 10.0)  # RR ratios outside are gaps in the annotation, and are clipped
-# A premature beat comes some 25 % early, and a classifier should see that as about one unit; in plain logarithms it
-# is 0.22. A 17 k-parameter CNN trained for 5 epochs found S with an F1 of 0.24 and 0.33 (two seeds) with this unit, and
-# of 0.18 and 0.13 in plain logarithms (4-fold by patient within DS1; DS2 had no part in the choice).
-RR_UNIT = float(np.log(1.25))
+SHORTEST = 0.02  # s, of an interval between beats: what is annotated closer is one beat twice
 
 # The AAMI EC57 classes of the annotation symbols that mark beats. `!` marks flutter waves, which aren't beats.
 SYMBOLS = {"N": "NLRBejn", "S": "AaJS", "V": "VEr", "F": "F", "Q": "/fQ?"}
@@ -38,10 +34,10 @@ Signal = NDArray[np.float64]
 
 @dataclass(frozen=True, eq=False, slots=True)
 class Beats:
-    """Beats of one record: signal (n, 1, 128) in the record's own scale, rr (n, 6), kept: bool for each peak given."""
+    """Beats of one record, as in ``beat_features``: rhythm (n, 12), shape (n, 19); kept: bool for each peak given."""
 
-    signal: FloatArray
-    rr: FloatArray
+    rhythm: FloatArray
+    shape: FloatArray
     kept: NDArray[np.bool_]
 
 
@@ -70,37 +66,22 @@ def robust_scale(signal: Signal) -> float:
     return scale
 
 
-def rr_features(peaks: NDArray[np.int64], rate: float) -> FloatArray:
-    """Six features (n, 6) of the intervals around each beat: 0 is "as usual", -1 is 20 % shorter, +1 is 25 % longer.
-
-    They are logarithms of ratios to the base 1.25.
-
-    In the order of ``RR_FEATURES``: the interval before, the interval after and the mean of the last ten, each to the
-    record's median interval; the interval before and the one after to that local mean; before to after. The intervals
-    are those of de Chazal et al. (2004); taking them relative to the patient is from Mar et al. (2011).
-    """
-    if len(peaks) < 2:  # noqa: PLR2004  - one beat has no interval
-        return np.zeros((len(peaks), len(RR_FEATURES)), dtype=np.float32)
-    intervals = np.diff(peaks) / rate
-    pre = np.concatenate([intervals[:1], intervals])
-    post = np.concatenate([intervals, intervals[-1:]])
-    sums = np.concatenate([[0.0], np.cumsum(pre)])
-    stop = np.arange(1, len(pre) + 1)
-    start = np.maximum(0, stop - LOCAL)
-    local = (sums[stop] - sums[start]) / (stop - start)
-    usual = np.median(intervals)
-    ratios = np.stack([pre / usual, post / usual, local / usual, pre / local, post / local, pre / post], axis=1)
-    logarithms: FloatArray = (np.log(np.clip(ratios, *RR_RANGE)) / RR_UNIT).astype(np.float32)
-    return logarithms
+def intervals(peaks: NDArray[np.int64], rate: float) -> NDArray[np.float64]:
+    """The interval before each beat (n,) in s, at least ``SHORTEST``; the first beat's is the second's, or 1 s."""
+    between = np.maximum(np.diff(peaks) / rate, SHORTEST)
+    return np.concatenate([between[:1] if len(between) else [1.0] * len(peaks), between])
 
 
-def cut_beats(signal: Signal, rate: float, peaks: NDArray[np.int64]) -> Beats:
-    """Condition a lead and cut a window around each R peak (sample numbers at ``rate``, increasing).
+def relate_beats(signal: Signal, rate: float, peaks: NDArray[np.int64]) -> Beats:
+    """Condition a lead and describe the beat around each R peak (sample numbers at ``rate``, in order).
 
-    Beats whose window would leave the record aren't kept; they still count as neighbours in the RR features.
+    Beats whose window would leave the record aren't kept; they still count as neighbours.
     """
     conditioned = condition(signal, rate)
     starts = np.rint(peaks * (RATE / rate)).astype(np.int64) - BEFORE
     kept = (starts >= 0) & (starts + WINDOW <= len(conditioned))
-    windows = conditioned[starts[kept][:, None] + np.arange(WINDOW)]
-    return Beats(windows[:, None, :], rr_features(peaks, rate)[kept], kept)
+    if not kept.any():
+        return Beats(np.empty((0, len(RHYTHM)), dtype=np.float32), np.empty((0, len(SHAPE)), dtype=np.float32), kept)
+    before = intervals(peaks, rate)
+    rhythm, shape = features(follow(conditioned, starts, WINDOW, before, QRS), before)
+    return Beats(rhythm[kept], shape[kept], kept)

@@ -22,7 +22,7 @@ def windows(folder: Path) -> str:
 def test_counts_of_classes_and_owners_and_what_was_left_out_are_shown() -> None:
     text = show(str(MITDB / "100"), None, as_json=False)
     assert "prepared as ecg-beats" in text
-    assert "2271 examples of 1x128 and 6" in text
+    assert "2271 examples of 12 and 19" in text
     assert "N 2237, S 33, V 1" in text
     assert "left out: 2 beats too near an end of their record" in text
 

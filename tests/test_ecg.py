@@ -5,6 +5,7 @@ import pytest
 from numpy.typing import NDArray
 
 from edge import ecg
+from edge.beat_features import RHYTHM
 from schemas.errors import DataError
 
 RATE = 360.0
@@ -37,29 +38,22 @@ def test_the_band_from_half_to_forty_hertz_passes_and_the_rest_does_not() -> Non
     assert tone(75) < 0.15
 
 
-def test_windows_have_the_r_peak_where_it_was_annotated() -> None:
+@pytest.mark.parametrize("rate", [128.0, 250.0, 500.0, 1000.0])
+def test_any_usual_sampling_rate_gives_the_same_features(rate: float) -> None:
     signal, peaks = beating()
-    beats = ecg.cut_beats(signal, RATE, peaks)
-    assert beats.signal.shape == (len(peaks), 1, 128)
-    assert beats.signal.dtype == np.float32
-    assert beats.rr.shape == (len(peaks), 6)
-    tallest = beats.signal[:, 0].argmax(axis=1)
-    assert np.abs(tallest - ecg.BEFORE).max() <= 1
+    reference = ecg.relate_beats(signal, RATE, peaks)
+    resampled, moved = beating(rate=rate)
+    beats = ecg.relate_beats(resampled, rate, moved)
+    np.testing.assert_allclose(beats.rhythm, reference.rhythm, atol=0.4)  # a sample of 128 Hz is 1 % of a second
+    assert np.abs(beats.shape[:, :8]).max() < 1  # what a complex is beside the dominant one: alike
 
 
-@pytest.mark.parametrize("rate", [128.0, 250.0, 360.0, 500.0, 1000.0])
-def test_any_usual_sampling_rate_gives_the_same_windows(rate: float) -> None:
-    reference = ecg.cut_beats(*beating()[:1], RATE, beating()[1]).signal[5, 0]
-    signal, peaks = beating(rate=rate)
-    window = ecg.cut_beats(signal, rate, peaks).signal[5, 0]
-    assert float(np.corrcoef(window, reference)[0, 1]) > 0.97
-
-
-def test_scale_is_the_records_own_so_that_a_gain_changes_nothing() -> None:
+def test_a_gain_changes_nothing() -> None:
     (quiet, peaks), (loud, _) = beating(amplitude=0.3), beating(amplitude=7.0)
-    one, other = (ecg.cut_beats(signal, RATE, peaks).signal for signal in (quiet, loud))
-    np.testing.assert_allclose(one, other, atol=1e-5)
-    assert one.max() == pytest.approx(1, abs=0.2)
+    one, other = (ecg.relate_beats(signal, RATE, peaks) for signal in (quiet, loud))
+    np.testing.assert_allclose(one.shape, other.shape, atol=1e-3)
+    np.testing.assert_array_equal(one.rhythm, other.rhythm)
+    assert ecg.condition(loud, RATE).max() == pytest.approx(1, abs=0.2)
 
 
 def test_a_few_artefacts_hardly_change_the_scale() -> None:
@@ -72,41 +66,27 @@ def test_a_few_artefacts_hardly_change_the_scale() -> None:
 def test_beats_whose_window_leaves_the_record_are_not_kept_but_count_as_neighbours() -> None:
     signal, peaks = beating()
     with_ends = np.concatenate([[10], peaks, [len(signal) - 10]])
-    beats = ecg.cut_beats(signal, RATE, with_ends)
+    beats = ecg.relate_beats(signal, RATE, with_ends)
     assert beats.kept.tolist() == [False, *[True] * len(peaks), False]
-    np.testing.assert_array_equal(beats.rr, ecg.rr_features(with_ends, RATE)[1:-1])
+    assert beats.rhythm.shape == (len(peaks), 12)
+    assert beats.shape.shape == (len(peaks), 19)
+    first = dict(zip(RHYTHM, beats.rhythm[0].tolist(), strict=True))
+    assert first["interval +0"] < -2  # 0.47 s after the beat that isn't kept
 
 
-def test_a_regular_rhythm_has_rr_features_of_zero_at_any_heart_rate() -> None:
-    for period in (200, 360, 700):
-        np.testing.assert_allclose(ecg.rr_features(np.arange(50) * period, RATE), 0, atol=1e-6)
-
-
-def test_a_premature_beat_with_its_pause_stands_out() -> None:
-    peaks = np.arange(40) * 360
-    peaks[20] -= 144  # after 0.6 s, and 1.4 s to the next
-    features = ecg.rr_features(peaks, RATE)[20]
-    row = dict(zip(ecg.RR_FEATURES, (1.25**features).tolist(), strict=True))
-    assert row["pre"] == pytest.approx(0.6, abs=1e-4)
-    assert row["post"] == pytest.approx(1.4, abs=1e-4)
-    assert row["pre/post"] == pytest.approx(0.6 / 1.4, abs=1e-4)
-    assert row["local"] == pytest.approx(0.96, abs=1e-4)
-    assert row["pre/local"] == pytest.approx(0.6 / 0.96, abs=1e-4)
-    assert row["post/local"] == pytest.approx(1.4 / 0.96, abs=1e-4)
-
-
-def test_a_gap_in_the_annotation_is_clipped() -> None:
-    peaks = np.concatenate([np.arange(10) * 360, np.arange(10) * 360 + 10**7])
-    features = ecg.rr_features(peaks, RATE)
-    assert np.isfinite(features).all()
-    assert 1.25 ** np.abs(features).max() == pytest.approx(10, abs=1e-3)
-
-
-@pytest.mark.parametrize("count", [0, 1, 2])
+@pytest.mark.parametrize("count", [0, 1, 2, 3])
 def test_very_few_beats_have_features_too(count: int) -> None:
-    features = ecg.rr_features(np.arange(count) * 360, RATE)
-    assert features.shape == (count, 6)
-    assert not features.any()
+    signal, peaks = beating()
+    beats = ecg.relate_beats(signal, RATE, peaks[:count])
+    assert beats.rhythm.shape == (count, 12)
+    assert np.isfinite(beats.rhythm).all()
+    assert np.isfinite(beats.shape).all()
+
+
+def test_intervals_are_seconds_and_never_nothing() -> None:
+    assert ecg.intervals(np.array([360, 720, 720, 1080]), RATE).tolist() == [1, 1, ecg.SHORTEST, 1]
+    assert ecg.intervals(np.array([5]), RATE).tolist() == [1]
+    assert not len(ecg.intervals(np.array([], dtype=np.int64), RATE))
 
 
 def test_symbols_map_to_the_aami_classes() -> None:

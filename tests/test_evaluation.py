@@ -21,7 +21,7 @@ def test_counts_are_those_of_the_module_itself() -> None:
     """Against the nn.Module in evaluation mode: without dropout, and with the plain mean loss."""
     file = find("ecg-beats")
     rng = np.random.default_rng(0)
-    inputs = rng.normal(size=(50, 1, 128)).astype(np.float32), rng.normal(size=(50, 6)).astype(np.float32)
+    inputs = rng.normal(size=(50, 12)).astype(np.float32), rng.normal(size=(50, 19)).astype(np.float32)
     data = Dataset(inputs, rng.integers(0, 5, 50), np.full(50, "ada"), file.plan.classes)
     counts = evaluate(file.initial(0), data, file.plan, 16)
     module = EcgBeats().eval()

@@ -58,9 +58,9 @@ def test_npz_arrays_are_windows_labels_and_owners(tmp_path: Path) -> None:
 
 
 def test_npz_can_hold_several_inputs_for_a_recipe_that_has_them(tmp_path: Path) -> None:
-    path = npz_file(tmp_path, x0=np.zeros((3, 1, 128)), x1=np.ones((3, 6)), y=np.array(["N", "V", "S"]))
+    path = npz_file(tmp_path, x0=np.zeros((3, 12)), x1=np.ones((3, 19)), y=np.array(["N", "V", "S"]))
     dataset = load(path, "ecg-beats")
-    assert dataset.shapes == ((1, 128), (6,))
+    assert dataset.shapes == ((12,), (19,))
     assert dataset.class_counts() == {"N": 1, "S": 1, "V": 1, "F": 0, "Q": 0}
 
 

@@ -35,7 +35,7 @@ def once(data: Dataset | None = None, plan: Plan | None = None, seed: int = 1, *
 
 def beats(examples: int) -> Dataset:
     rng = np.random.default_rng(0)
-    inputs = rng.normal(size=(examples, 1, 128)).astype(np.float32), rng.normal(size=(examples, 6)).astype(np.float32)
+    inputs = rng.normal(size=(examples, 12)).astype(np.float32), rng.normal(size=(examples, 19)).astype(np.float32)
     return Dataset(inputs, rng.integers(0, 5, examples), np.full(examples, "ada"), find("ecg-beats").plan.classes)
 
 
@@ -66,7 +66,7 @@ def test_it_gives_the_numbers_of_an_ordinary_torch_loop(settings: TrainSettings)
     module = EcgBeats()
     module.load_state_dict({key: torch.from_numpy(value.copy()) for key, value in start.arrays().items()})
     optimiser = OPTIMISERS[settings.optimizer](module.parameters(), settings)
-    signal, rr = map(torch.from_numpy, data.inputs)
+    rhythm, shape = map(torch.from_numpy, data.inputs)
     labels = torch.from_numpy(data.labels)
     rng = np.random.default_rng(1)
     torch.manual_seed(int(rng.integers(2**63)))
@@ -75,7 +75,7 @@ def test_it_gives_the_numbers_of_an_ordinary_torch_loop(settings: TrainSettings)
         order = torch.from_numpy(rng.permutation(70))
         for batch in (order[place : place + settings.batch_size] for place in range(0, 70, settings.batch_size)):
             optimiser.zero_grad()
-            loss = functional.cross_entropy(module(signal[batch], rr[batch]), labels[batch])
+            loss = functional.cross_entropy(module(rhythm[batch], shape[batch]), labels[batch])
             loss.backward()  # type: ignore[no-untyped-call]  # torch's typing
             optimiser.step()
             losses += loss.item() * len(batch)

@@ -1,36 +1,35 @@
-"""Arrhythmia beats: a 1-D CNN on the beat's waveform, joined by the rhythm around it. 18.7 k parameters."""
+"""Arrhythmia beats: three layers on what each beat is beside its owner's own rhythm. 2.8 k parameters."""
 
 from __future__ import annotations
 
 import torch
 from torch import Tensor, nn
 
+RHYTHM, SHAPE = 12, 19  # features of ``edge.beat_features``
+CLASSES = 5
+
 
 class EcgBeats(nn.Module):
-    """Five AAMI classes from a beat (B, 1, 128), sampled at 180 Hz, and six RR features (B, 6).
+    """Five AAMI classes from a beat's rhythm (B, 12) and shape (B, 19), both relative to the person's own usual ones.
 
-    Supraventricular beats look like normal ones and come early, so the RR features join after the convolutions.
+    There is no convolution on the wave: beside such features one found fewer supraventricular beats the larger it was
+    (F1 0.63 without, 0.55 with 16 channels, 0.43 with 32, on patients of DS1 that were held out), since it learns what
+    a few patients' beats look like.
     """
 
     def __init__(self) -> None:
         super().__init__()
-        self.features = nn.Sequential(
-            nn.Conv1d(1, 16, 7, padding=3),
-            nn.GroupNorm(4, 16),
+        self.layers = nn.Sequential(
+            nn.Dropout(0.1),
+            nn.Linear(RHYTHM + SHAPE, 48),
             nn.ReLU(),
-            nn.MaxPool1d(2),
-            nn.Conv1d(16, 32, 5, padding=2),
-            nn.GroupNorm(8, 32),
+            nn.Dropout(0.2),
+            nn.Linear(48, 24),
             nn.ReLU(),
-            nn.MaxPool1d(2),
-            nn.Conv1d(32, 64, 5, padding=2),
-            nn.GroupNorm(8, 64),
-            nn.ReLU(),
-            nn.AdaptiveAvgPool1d(1),
-            nn.Flatten(),
+            nn.Dropout(0.2),
+            nn.Linear(24, CLASSES),
         )
-        self.head = nn.Sequential(nn.Linear(64 + 6, 72), nn.ReLU(), nn.Dropout(0.2), nn.Linear(72, 5))
 
-    def forward(self, signal: Tensor, rr: Tensor) -> Tensor:
+    def forward(self, rhythm: Tensor, shape: Tensor) -> Tensor:
         """Logits (B, 5)."""
-        return self.head(torch.cat([self.features(signal), rr], dim=1))  # type: ignore[no-any-return]  # torch's typing
+        return self.layers(torch.cat([rhythm, shape], dim=1))  # type: ignore[no-any-return]  # torch's typing

@@ -19,22 +19,21 @@ from schemas.plan_file import BUNDLED, ENDING, PlanFile
 def ecg_beats() -> PlanFile:
     """Class weights and equal devices, since S and V beats are rare and sit in a few patients.
 
-    Weights balanced on each device would differ by hundreds between patients; half a server step keeps one round from
-    undoing the ones before. These settings were picked among a dozen by their DS2 figures themselves, which are so a
-    little rosier than a new hospital's will be.
+    Weights balanced on each device would differ by hundreds between patients. The settings were chosen on DS1 alone, by
+    patients held out in turn (``benchmarks/ecg_cross_validation.py``).
     """
     return export(
         EcgBeats(),
         "ecg-beats",
-        {"signal": (1, 128), "rr": (6,)},
+        {"rhythm": (12,), "shape": (19,)},
         classes=("N", "S", "V", "F", "Q"),
         report=("N", "S", "V"),
         data="ecg-beats",
         seeded=True,
         train=TrainSettings(
-            learning_rate=0.005, momentum=0.9, weight_decay=0.001, class_weights=(1.0, 5.0, 2.0, 2.0, 1.0)
+            learning_rate=0.01, momentum=0.9, weight_decay=0.001, class_weights=(1.0, 5.0, 2.0, 2.0, 1.0)
         ),
-        strategy=StrategySettings(weighting="equal", learning_rate=0.5),
+        strategy=StrategySettings(weighting="equal"),
     )
 
 

@@ -12,7 +12,7 @@ from edge.sources.source import Form
 from schemas.errors import DataError
 
 CLASSES = ("N", "S", "V", "F", "Q")  # AAMI EC57
-FORM = Form("ecg-beats", ((1, 128), (6,)), CLASSES)
+FORM = Form("ecg-beats", ((12,), (19,)), CLASSES)  # as ``edge.beat_features`` has them
 
 
 def label_beats(
@@ -30,14 +30,14 @@ def label_beats(
     from edge import ecg  # noqa: PLC0415  - for SciPy, half a second that only a device with an ECG pays
 
     try:
-        cut = ecg.cut_beats(signal, rate, peaks)
+        described = ecg.relate_beats(signal, rate, peaks)
     except (ValueError, ArithmeticError, MemoryError, np.linalg.LinAlgError) as error:  # SciPy's, on absurd rates
         raise DataError(f"can't be filtered ({error}): check its rate of {rate:g} Hz and its length") from error
-    names = [ecg.AAMI_OF_SYMBOL[symbol] for symbol in symbols[cut.kept]]
-    if lost := int((~cut.kept).sum()):
+    names = [ecg.AAMI_OF_SYMBOL[symbol] for symbol in symbols[described.kept]]
+    if lost := int((~described.kept).sum()):
         rejected["beats too near an end of their record"] += lost
     labels = np.array([CLASSES.index(name) for name in names], dtype=np.int64)
-    return Dataset((cut.signal, cut.rr), labels, np.full(len(labels), owner), CLASSES)
+    return Dataset((described.rhythm, described.shape), labels, np.full(len(labels), owner), CLASSES)
 
 
 def no_beats() -> Dataset:
