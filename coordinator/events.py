@@ -138,6 +138,13 @@ class Measured:
 
 
 @dataclass(frozen=True, slots=True)
+class Failed:
+    """What the open attempt has accepted can't be made into a result, and never could be: ``reason`` says why."""
+
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
 class StopRequested:
     """The operator wants to stop here and go on another time."""
 
@@ -153,6 +160,7 @@ Event = (
     | Rejected
     | Committed
     | Measured
+    | Failed
     | StopRequested
 )
 
@@ -232,7 +240,7 @@ class Reply:
 
 @dataclass(frozen=True, slots=True)
 class Conclude:
-    """Make the result of what was folded, commit and publish it; answer ``Committed`` or ``Measured``.
+    """Make the result of what was folded, commit and publish it; answer ``Committed`` or ``Measured``, or ``Failed``.
 
     The summary's ``model_version`` is the new version's already; metrics are for the shell to add.
     """

@@ -17,6 +17,7 @@ from coordinator.events import (
     Conclude,
     Effect,
     Event,
+    Failed,
     Finish,
     Fold,
     Header,
@@ -29,10 +30,11 @@ from coordinator.events import (
     UpdateRestored,
 )
 from coordinator.inbox import Content, Inbox
+from coordinator.journal import StoredUpdate
 from coordinator.publisher import Blob, Publisher
 from coordinator.run_store import RunStore, Wall
 from schemas import codec, compression
-from schemas.errors import StateError, WireError
+from schemas.errors import FederationError, WireError
 from schemas.messages import (
     CoordinatorState,
     CoordinatorStatus,
@@ -224,20 +226,25 @@ class Performer:
         return ()
 
     def _open(self, announcement: RoundAnnouncement) -> Iterator[Event]:
-        restored = self._store.open(announcement)
-        return (self._restore(stored.blob, stored.digest) for stored in restored)
+        return self._restore(self._store.open(announcement))
 
-    def _restore(self, blob: bytes, digest: str) -> Event:
-        try:
-            header, content = self._inbox.restore(blob, digest)
-        except WireError as error:
-            raise StateError(f"an update in the journal can't be read ({error}): start over with --fresh") from error
-        self.hold(header, content)
-        return UpdateRestored(header)
+    def _restore(self, updates: Iterator[StoredUpdate]) -> Iterator[Event]:
+        """The updates one at a time, up to one that can't be read: all that was accepted counts, or none of it."""
+        for stored in updates:
+            try:
+                header, content = self._inbox.restore(stored.blob, stored.digest)
+            except WireError as error:
+                yield Failed(f"the update of {stored.device} can't be read any more ({error.detail})")
+                return
+            self.hold(header, content)
+            yield UpdateRestored(header)
 
     def _conclude(self, effect: Conclude) -> Event:
         if effect.ticket.task == "train":
-            version = self._store.commit_training(effect.ticket, effect.summary)
+            try:
+                version = self._store.commit_training(effect.ticket, effect.summary)
+            except FederationError as error:
+                return Failed(str(error))
             self._committed(effect)
             self._publish_model(None)
             return Committed(version)

@@ -12,7 +12,8 @@
 * ``goal`` x ``OVERSELECT`` devices are drawn; without a goal, and for ``evaluate``, all are, newcomers included.
 * Collecting closes at the goal; once every selected or joined device has answered, declined or gone and the quorum is
   met; at the deadline with the quorum. It is abandoned at the deadline below the quorum, or at once where too many
-  have declined for it ever to be met. So no device, dead, slow or lying, holds it up longer than the deadline.
+  have declined for it ever to be met, or where no result can be made of what it accepted. So no device, dead, slow or
+  lying, holds it up longer than the deadline, or the run up for good.
 * An attempt has a nonce of its own, from the run's seed. After a restart the open attempt goes on under it, with all it
   had accepted and its own deadline, since how long it has been open is marked on disk; for ``RETURN_S``, which are
   always left, devices may come back before their absence counts. All it had accepted counts, whatever the goal is now.
@@ -41,6 +42,7 @@ from coordinator.events import (
     Conclude,
     Effect,
     Event,
+    Failed,
     Finish,
     FleetChanged,
     Header,
@@ -94,7 +96,7 @@ def begin(state: State, reopened: Reopened | None = None) -> Step:
     return _select(state)
 
 
-def step(state: State, event: Event) -> Step:  # noqa: C901, PLR0911  - the machine's table, a case an event
+def step(state: State, event: Event) -> Step:  # noqa: C901, PLR0911, PLR0912  - the machine's table, a case an event
     """What ``event`` changes, and what is to be done about it, in this order."""
     if isinstance(state.stage, Over):
         return state, ()
@@ -119,6 +121,8 @@ def step(state: State, event: Event) -> Step:  # noqa: C901, PLR0911  - the mach
             return _committed(state, version)
         case Measured(metrics):
             return _measured(state, metrics)
+        case Failed(reason):
+            return _abandon(state, reason) if isinstance(state.stage, Collecting | Aggregating) else (state, ())
         case StopRequested():
             return replace(state, stage=Over()), (Finish(stopped=True),)
 
@@ -317,6 +321,8 @@ def _next_round(state: State) -> Step:
 
 def _abandon(state: State, reason: str) -> Step:
     stage = state.stage
+    if isinstance(stage, Aggregating):
+        stage = stage.collected
     collected = stage if isinstance(stage, Collecting) else None
     summary = summarise(state, collected, reason)
     forget: tuple[Effect, ...] = () if collected is None else (Abandon(collected.ticket, summary),)

@@ -177,9 +177,12 @@ class RunStore:
             self._folded.append(content.update.counts)
 
     def commit_training(self, ticket: Ticket, summary: RoundSummary) -> Version:
-        """Make the next version of what was folded, and commit it."""
+        """Make the next version of what was folded, and commit it.
+
+        Raises ``FederationError`` where none can be made of it: nothing has changed but that it is let go of.
+        """
         if self._made is None:
-            self._made = self._make(ticket)
+            self._made = self._make()
         new = self._made
         digest = self._models.save(new)
         model = ModelVersion(new.run, new.version, digest, new.previous)
@@ -187,7 +190,7 @@ class RunStore:
         self._held, self._made, self.version = new, None, Version(new.version, digest)
         return self.version
 
-    def _make(self, ticket: Ticket) -> Checkpoint:
+    def _make(self) -> Checkpoint:
         """The next version. Whatever is as large as a model is let go of as soon as it has served."""
         delta = self._rule.finish(self._folded)
         self._folded = None
@@ -199,16 +202,16 @@ class RunStore:
         del before, delta
         if not target.is_finite():
             raise FederationError(
-                f"round {ticket.round} drove the model to values that are not finite: lower the learning rates, "
-                f"and start over from version {version}"
+                f"its updates drive version {version} to values that are not finite (lower learning rates, in a run "
+                "with --fresh, help where the devices are sound)"
             )
         codec = self.settings.downlink
         try:
             out = downlink.publish(codec, published, target)
         except WireError as error:
             raise FederationError(
-                f"round {ticket.round} changed the model by more than the downlink {codec} can say ({error.detail}): "
-                f"lower the learning rates, or use --downlink none, and start over from version {version}"
+                f"its updates change version {version} by more than the downlink {codec} can say: {error.detail} "
+                "(lower learning rates or --downlink none, in a run with --fresh, help where the devices are sound)"
             ) from error
         parts = out.parameters, moments, out.residual, out.step
         return Checkpoint(run, version + 1, self.version.digest, *parts)

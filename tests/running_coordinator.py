@@ -131,6 +131,11 @@ class RunningCoordinator:
             self._service.stop()
             self._thread.join(0.1)
 
+    @property
+    def ended(self) -> bool:
+        """Whether the run is over."""
+        return bool(self._ended)
+
     def result(self) -> RunResult:
         """How the run ended, once it has; raises what it raised."""
         self.until(lambda: bool(self._ended), "the end of the run")

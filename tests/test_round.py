@@ -13,6 +13,7 @@ from coordinator.events import (
     Abandon,
     Announce,
     Conclude,
+    Failed,
     Finish,
     FleetChanged,
     Fold,
@@ -191,6 +192,32 @@ def test_below_quorum_the_deadline_abandons_the_round_and_another_attempt_follow
     assert (run.state.round, run.open.ticket.attempt, run.state.model) == (1, 1, START)
     assert run.open.ticket.nonce != ticket.nonce
     assert outcomes(run.update("dev-1", ticket=ticket)) == [Outcome.LATE]
+
+
+def test_updates_of_which_no_result_can_be_made_cost_the_attempt_and_not_the_run() -> None:
+    """Seen to fail with ``Failed`` left alone: the run waits for its result for ever."""
+    run = Run(rules(quorum=2), obedient=False).opened(names(2))
+    ticket = run.open.ticket
+    run.update("dev-0")
+    run.update("dev-1")
+    waiting = run.state.stage
+    assert isinstance(waiting, Aggregating)
+    run.do(Failed("it is beyond the downlink"))
+    (abandon,) = run.of(Abandon)
+    assert isinstance(abandon, Abandon)
+    assert (abandon.ticket, abandon.summary.reason) == (ticket, "it is beyond the downlink")
+    resting = run.state.stage
+    assert isinstance(resting, Resting)
+    run.do(Tick(resting.until))
+    assert (run.state.round, run.open.ticket.attempt, run.state.model) == (1, 1, START)
+    assert run.open.received == {}
+
+
+def test_an_attempt_that_can_not_be_restored_is_given_up() -> None:
+    run = Run(rules(quorum=2)).opened(names(2))
+    run.do(Failed("it can't be read"))
+    assert isinstance(run.state.stage, Resting)
+    assert run.do(Failed("once is enough")) == []
 
 
 def test_so_many_declines_that_the_quorum_cannot_come_abandon_the_round_at_once() -> None:

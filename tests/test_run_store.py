@@ -1,0 +1,77 @@
+"""A run on disk stays one that can be gone on with, whatever its devices sent and its directory went through."""
+
+from __future__ import annotations
+
+import hashlib
+import sqlite3
+from contextlib import closing
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from coordinator import observers as seen
+from schemas import compression
+from schemas.errors import FederationError
+from schemas.messages import RoundAnnouncement, Update
+from schemas.parameters import Parameters
+from tests.running_coordinator import RunningCoordinator
+from tests.scripted_device import Script, ScriptedDevice
+from tests.test_service import PLAN, TOPICS
+
+
+class Poisoner(ScriptedDevice):
+    """Its updates are well formed, and lead to where a downlink of float16 can't follow."""
+
+    def update(self, asked: RoundAnnouncement, examples: int) -> Update:
+        values = Parameters(self.manifest, np.full(self.manifest.size, 1e6, np.float32))
+        payload = compression.encode("float32", values, np.random.default_rng(0))
+        return super().update(asked, examples).model_copy(update={"payload": payload})
+
+
+def test_updates_that_make_no_result_cost_attempts_and_leave_a_run_that_goes_on(tmp_path: Path) -> None:
+    """Seen to fail with the error raised out of the conclusion: each later start folded the same updates, and ended."""
+    directory = tmp_path / "state"
+    coordinator = partial(RunningCoordinator, directory, rounds=1, quorum=2, evaluate=False, downlink="float16")
+    running = coordinator()
+    for name in ("dev-a", "dev-b"):
+        running.device(name, Script())
+    Poisoner("dev-z", TOPICS, PLAN.manifest(), running.link, Script()).start()
+    with running:
+        while not running.ended:
+            running.skip(1.0)
+        with pytest.raises(FederationError, match=r"failed 3 times in a row.*the downlink float16 can say"):
+            running.result()
+    assert [one.summary.outcome for one in running.of(seen.RoundClosed)] == ["abandoned"] * 3
+    running = coordinator()
+    for name in ("dev-a", "dev-b", "dev-c"):
+        running.device(name, Script())
+    with running:
+        running.skip(1.0)
+        assert running.result().version == 1
+
+
+def test_an_update_that_can_not_be_read_any_more_costs_its_attempt(tmp_path: Path) -> None:
+    """As after an upgrade that decodes less. Seen to fail with an error that every later start ended with, too."""
+    directory = tmp_path / "state"
+    coordinator = partial(RunningCoordinator, directory, rounds=1, quorum=2, evaluate=False)
+    running = coordinator()
+    devices = [running.device("dev-a", Script()), running.device("dev-b", Script()), running.device("dev-c")]
+    with running:
+        running.skip(1.0)
+        running.until(lambda: all(device.receipts for device in devices[:2]), "two receipts")
+    with closing(sqlite3.connect(directory / "journal.db")) as journal, journal:
+        for device, blob in journal.execute("SELECT device, blob FROM updates").fetchall()[:1]:
+            other = blob.replace(b"FBT\x02", b"FBT\x01")
+            values = (other, hashlib.sha256(other).hexdigest(), device)
+            journal.execute("UPDATE updates SET blob = ?, digest = ? WHERE device = ?", values)
+    running = coordinator()
+    for name in ("dev-a", "dev-b", "dev-c"):
+        running.device(name, Script())
+    with running:
+        for _ in range(4):
+            running.skip(1.0)
+        assert running.result().version == 1
+    (failed, _) = running.of(seen.RoundClosed)
+    assert "can't be read any more" in failed.summary.reason
