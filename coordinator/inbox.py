@@ -119,7 +119,7 @@ class Inbox:
         """Bytes set aside for unfinished updates."""
         return self._buffered
 
-    def receive(self, topic: str, payload: bytes, state: State) -> Arrival | None:
+    def receive(self, topic: str, payload: bytes, state: State, qos: int = 1) -> Arrival | None:
         """What a message means while the run is in ``state``; None for a part that completes nothing."""
         address = self._topics.parse(topic)
         if address is None or address.device is None:
@@ -128,12 +128,13 @@ class Inbox:
             match address.kind:
                 case Kind.DEVICE:
                     return _status(address.device, payload)
-                case Kind.JOIN:
+                case Kind.JOIN if qos:
                     return self._join(address, address.device, payload)
-                case Kind.UPDATE_PART:
+                case Kind.UPDATE_PART if qos:
                     return self._part(address, address.device, codec.decode_part(payload), topic, state)
                 case _:
-                    return Rejected(Reject.UNEXPECTED, "nobody publishes here for a coordinator", topic)
+                    text = f"nobody publishes here at QoS {qos} for a coordinator"
+                    return Rejected(Reject.UNEXPECTED, text, topic, address.device)
         except WireError as error:
             # No receipt: one bad part, which may come again in order, is not the end of an update.
             return Rejected(error.reason, error.detail, topic, address.device)

@@ -54,7 +54,8 @@ from schemas.messages import DeviceStatus
 MESSAGES_A_TURN: Final = 256
 BYTES_A_TURN: Final = 8 * 2**20  # of whole updates, which wait in memory for the turn's commit
 LOOK_S: Final = 1.0  # how often the fleet's heartbeats and stalled updates are looked at
-PUT_ASIDE: Final = 1024  # messages while paused; the link reads far fewer ahead of our acknowledgements at QoS 1
+PUT_ASIDE: Final = 1024  # messages while paused; the link reads far fewer ahead of our acknowledgements
+BYTES_ASIDE: Final = 64 * 2**20  # of theirs; what goes beyond comes again, unacknowledged, over the next connection
 ENVELOPE: Final = 512  # bytes around a part's payload, topic included
 WEIGHTY: Final = (Open, Conclude, Abandon, Finish)  # done before anything else is stepped
 
@@ -239,8 +240,11 @@ class Reactor:
             message.ack()
         elif first:
             self._aside.appendleft(message)
-        elif len(self._aside) < PUT_ASIDE:
+        elif message.qos and len(self._aside) < PUT_ASIDE and self._aside_bytes() < BYTES_ASIDE:
             self._aside.append(message)
+
+    def _aside_bytes(self) -> int:
+        return sum(len(message.payload) for message in self._aside)
 
     def _hold_on(self, error: DiskFull) -> None:
         self._pause = Pause.after(self._pause, self._clock.real())
@@ -323,7 +327,7 @@ class Reactor:
                 self._step(rubbish)
             return
         try:
-            arrival = self._inbox.receive(message.topic, message.payload, self._state)
+            arrival = self._inbox.receive(message.topic, message.payload, self._state, message.qos)
         except DiskFull:
             self._aside.appendleft(message)
             raise

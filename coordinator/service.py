@@ -13,7 +13,7 @@ from coordinator.clock import Clock
 from coordinator.events import Finish
 from coordinator.identity import instance_of
 from coordinator.inbox import ROOM, Inbox, largest_update
-from coordinator.intake import Events, Stop
+from coordinator.intake import Events, Stop, intake
 from coordinator.leftovers import filters
 from coordinator.office import first_look
 from coordinator.performer import MAX_DETAIL, Performer, spoken
@@ -137,7 +137,7 @@ class CoordinatorService:
             )
             topic = self._topics.topic(Address(Kind.COORDINATOR))
             offline = status.model_copy(update={"state": CoordinatorState.OFFLINE})
-            link = self._link_factory(self._events.put, Will(topic, codec.encode(offline)))
+            link = self._link_factory(intake(self._events, self._topics), Will(topic, codec.encode(offline)))
             ended, detail, stopped, ours = CoordinatorState.STOPPED, "", False, True
             try:
                 stopped = self._serve(store, link, status).stopped

@@ -410,3 +410,17 @@ def _flipped(data: bytes, bit: int) -> bytes:
     changed = bytearray(data)
     changed[bit // 8 % len(data)] ^= 1 << (bit % 8)
     return bytes(changed)
+
+
+def test_answers_at_qos_0_are_refused_and_statuses_are_not() -> None:
+    """Seen to fail without the look at ``qos``."""
+    box, state = inbox(), collecting()
+    (part,) = parts(codec.encode_update(update(state)), 10**6)
+    arrival = box.receive(update_topic(), codec.encode_part(part), state, qos=0)
+    assert isinstance(arrival, Rejected)
+    assert (arrival.reason, arrival.device, arrival.round) == (Reject.UNEXPECTED, "dev-1", None)
+    assert box.buffered == 0
+    status = codec.encode(DeviceStatus(device="dev-1", session=1, state=DeviceState.IDLE))
+    topic = TOPICS.topic(Address(Kind.DEVICE, device="dev-1"))
+    assert isinstance(box.receive(topic, status, state, qos=0), StatusReceived)
+    assert isinstance(box.receive(update_topic(), codec.encode_part(part), state), Delivery)

@@ -124,6 +124,22 @@ def test_must_01_every_message_has_the_tables_qos_and_retain_flag_and_comes_from
     assert {said.kind for said in running.log} == set(Kind) - {Kind.DELTA_PART, Kind.COMMAND}
 
 
+def test_must_01_an_update_at_qos_0_is_refused_and_counts_once_it_comes_at_qos_1(tmp_path: Path) -> None:
+    """Seen to fail with the QoS left alone, which has no bound on what waits for us."""
+    running = RunningCoordinator(tmp_path / "state", rounds=1, evaluate=False)
+    devices = [running.device(f"dev-{number}") for number in range(3)]
+    with running:
+        asked = running.opened()
+        topic = TOPICS.topic(Address(Kind.UPDATE_PART, number=1, device="dev-0", part=0))
+        blob = codec.encode_update(devices[0].update(asked, 10))
+        devices[0].link.publish(topic, codec.encode_part(cut(blob, describe(blob, len(blob)), 0)), qos=0)
+        running.handled()
+        (refused,) = running.of(seen.MessageRejected)
+        assert (refused.reason, refused.device) == ("unexpected", "dev-0")
+        assert not devices[0].receipts
+        accepted(running, devices, asked)
+
+
 def changed(message: Any, **fields: object) -> bytes:
     """A message's JSON with other fields; ``None`` leaves one out."""
     document = {**json.loads(codec.encode(message)), **fields}

@@ -46,13 +46,17 @@ class Disconnected:
 
 @dataclass(frozen=True, slots=True)
 class Inbound:
-    """A message. The broker forgets it only after ``ack``, which may be called from any thread, once."""
+    """A message. The broker forgets it only after ``ack``, which may be called from any thread, once.
+
+    How many wait for that is bounded at ``qos`` 1 alone.
+    """
 
     topic: str
     payload: bytes
     retained: bool = False
     duplicate: bool = False
     ack: Callable[[], None] = field(default=lambda: None, compare=False, repr=False)
+    qos: Qos = 1
 
 
 @dataclass(frozen=True, slots=True)

@@ -254,7 +254,7 @@ class MemoryBroker:
             return
         duplicate, message.tried = message.tried, True
         ack = partial(self._ack, session, number, connection)
-        session.link.emit(Inbound(message.topic, message.payload, message.retained, duplicate, ack))
+        session.link.emit(Inbound(message.topic, message.payload, message.retained, duplicate, ack, message.qos))
 
     def _ack(self, session: _Session, number: int, connection: object) -> None:
         with self.lock:

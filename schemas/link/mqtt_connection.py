@@ -313,7 +313,8 @@ class Connection:
     def _hear(self, message: Published) -> None:
         ack = partial(self._mailbox.ack, self, message.mid) if message.qos else _nothing
         self._unacknowledged += message.qos > 0
-        self._sink(Inbound(message.topic, message.payload, message.retain, message.dup, ack))
+        qos: Qos = 1 if message.qos else 0
+        self._sink(Inbound(message.topic, message.payload, message.retain, message.dup, ack, qos))
 
     def _on_publish(
         self, _client: paho.Client, _data: object, mid: int, reason: ReasonCode, _extras: Properties | None
