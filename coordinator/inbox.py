@@ -42,7 +42,8 @@ from schemas.topics import Address, Kind, Topics
 STALL_S: Final = 5.0  # without a new part, after which a device is told what is missing
 STALLS: Final = 3  # such reminders in vain, after which an update's parts are forgotten
 ROOM: Final = 256 * 2**20  # bytes that all unfinished updates together may take, in a spool on disk
-ENTRY_COST: Final = 8192  # bytes of that, for what is remembered of one in memory, and its last block on disk
+BLOCK: Final = 4096  # bytes in which the spool deals them out, as file systems do
+ENTRY_COST: Final = 4096  # bytes of that, for what is remembered of one in memory
 PART_COST: Final = 128  # likewise, of each of its parts: a flood of empty promises must fill the room as well
 PER_DEVICE: Final = 2  # unfinished updates: one that trains, one that evaluates
 REMEMBERED: Final = 4096  # digests of updates that were accepted, and of those refused
@@ -106,7 +107,7 @@ class Inbox:
         self._classes = classes
         self._store = store
         self._limit = largest_update(manifest, classes)
-        self._room = max(room, self._limit + ENTRY_COST + PART_COST * MIN_PARTS)
+        self._room = max(room, self._limit + BLOCK + ENTRY_COST + PART_COST * MIN_PARTS)
         self._unfinished: OrderedDict[tuple[str, str], _Unfinished] = OrderedDict()  # longest unfed first
         self._turned_away: OrderedDict[str, BlobRef] = OrderedDict()
         self._accepted: OrderedDict[str, Header] = OrderedDict()
@@ -312,7 +313,7 @@ class Inbox:
 
 def _cost(ref: BlobRef) -> int:
     """What an unfinished update takes of the room, in bytes."""
-    return ref.size + ENTRY_COST + PART_COST * ref.parts
+    return -(-ref.size // BLOCK) * BLOCK + ENTRY_COST + PART_COST * ref.parts
 
 
 def largest_update(manifest: Manifest, classes: int) -> int:

@@ -12,7 +12,7 @@ from coordinator import observers as seen
 from coordinator.clock import Clock
 from coordinator.events import Finish
 from coordinator.identity import instance_of
-from coordinator.inbox import ROOM, Inbox, largest_update
+from coordinator.inbox import ROOM, Inbox
 from coordinator.intake import Events, Stop, intake
 from coordinator.leftovers import filters
 from coordinator.office import first_look
@@ -191,7 +191,7 @@ class CoordinatorService:
 
     def _serve(self, store: RunStore, link: Link, status: CoordinatorStatus) -> Finish:
         manifest, classes = self._plan.manifest(), len(self._plan.classes)
-        with Spool(self._directory, largest_update(manifest, classes)) as spool:
+        with Spool(self._directory) as spool:
             inbox = Inbox(self._topics, store.settings.run, manifest, classes, self._room, spool.slot)
             return self._react(store, link, status, inbox)
 

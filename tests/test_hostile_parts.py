@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from coordinator.events import Rejected, UpdateStalled
-from coordinator.inbox import ENTRY_COST, STALL_S, STALLS, Delivery, Inbox, largest_update
+from coordinator.inbox import BLOCK, ENTRY_COST, STALL_S, STALLS, Delivery, Inbox
 from coordinator.round_state import State
 from coordinator.spool import Spool
 from schemas import codec
@@ -28,7 +28,7 @@ FLOOD = 8000
 
 @pytest.fixture
 def box(tmp_path: Path) -> Iterator[Inbox]:
-    with Spool(tmp_path, largest_update(MANIFEST, 2)) as spool:
+    with Spool(tmp_path) as spool:
         yield Inbox(TOPICS, "run-1", MANIFEST, classes=2, room=ROOM, store=spool.slot)
 
 
@@ -61,7 +61,7 @@ def test_invariant_11_unfinished_blobs_of_thousands_of_names_take_no_more_than_t
 
     assert grown(pour) < 6 * MIB
     assert box.buffered <= ROOM
-    assert box.buffered > ROOM - 2 * ENTRY_COST  # it is full
+    assert box.buffered > ROOM - 2 * (BLOCK + ENTRY_COST)  # it is full
     (arrival,) = send(box, at(state, STALL_S), update(state))  # those that have stalled give way
     assert isinstance(arrival, Delivery)
 
@@ -91,7 +91,7 @@ def test_invariant_11_one_name_with_thousands_of_blobs_has_two_of_them_kept(box:
                 put(box, state, [part])
 
     assert grown(pour) < 2 * MIB
-    assert box.buffered < 3 * (60_000 + ENTRY_COST)
+    assert box.buffered < 3 * (60_000 + BLOCK + ENTRY_COST)
     (arrival,) = put(box, state, list(honest))
     assert isinstance(arrival, Delivery)
 
@@ -143,7 +143,7 @@ def test_invariant_13_a_storm_of_others_parts_loses_no_honest_update(tmp_path: P
     alone: a copy of a first part on another's topic stopped the rest of it.
     """
     rng, state = draw("storm"), collecting(devices=40)
-    with Spool(tmp_path, largest_update(MANIFEST, 2)) as spool:
+    with Spool(tmp_path) as spool:
         box = Inbox(TOPICS, "run-1", MANIFEST, classes=2, store=spool.slot)
         honest: list[tuple[str, bytes]] = []
         for number in range(40):

@@ -17,7 +17,7 @@ from pathlib import Path
 
 import pytest
 
-from coordinator import inbox, service
+from coordinator import inbox
 from coordinator import observers as seen
 from coordinator.journal import Journal
 from coordinator.service import CoordinatorService
@@ -632,8 +632,7 @@ def test_a_device_that_was_turned_away_is_asked_again_as_soon_as_room_is_free(
     assert defaults is not None
     monkeypatch.setitem(defaults, "room", 30_000)  # for two updates
     monkeypatch.setattr(inbox, "MIN_PARTS", 6)  # as they have, so that there can be so little
-    for module in (inbox, service):
-        monkeypatch.setattr(module, "largest_update", lambda *_: 8000)
+    monkeypatch.setattr(inbox, "largest_update", lambda *_: 8000)
     running = RunningCoordinator(tmp_path / "state", rounds=1, quorum=3, goal=3, evaluate=False)
     devices = [running.device(f"dev-{number}") for number in range(3)]
     with running:
