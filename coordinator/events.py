@@ -251,10 +251,11 @@ class Conclude:
 
 @dataclass(frozen=True, slots=True)
 class Abandon:
-    """Forget the accumulator of ``ticket``; its updates count for nothing."""
+    """Forget the accumulator of ``ticket``; its updates, by their digests, count for nothing."""
 
     ticket: Ticket
     summary: RoundSummary
+    updates: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,7 +12,7 @@ So updates under way always finish, however many devices send at once.
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from typing import Final, TypeVar
 
@@ -169,6 +169,11 @@ class Inbox:
     def remember(self, header: Header) -> None:
         """Know an accepted update again when parts of it are sent once more."""
         _note(self._accepted, header.digest, header, REMEMBERED)
+
+    def forget(self, digests: Iterable[str]) -> None:
+        """Take accepted updates that count no more, sent once more, for what they then are: late, or new."""
+        for digest in digests:
+            self._accepted.pop(digest, None)
 
     def restore(self, blob: bytes, digest: str) -> tuple[Header, Content]:
         """An accepted update from the journal; ``WireError`` where it isn't one any more."""

@@ -210,8 +210,9 @@ class Performer:
                 return self._open(self._announcement(announcement))
             case Conclude():
                 return [self._conclude(effect)]
-            case Abandon(ticket, summary):
+            case Abandon(ticket, summary, updates):
                 self._store.abandon(ticket, summary)
+                self._inbox.forget(updates)
             case Summarise(summary):
                 self._summarise(summary)
             case Finish():

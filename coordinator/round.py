@@ -325,7 +325,10 @@ def _abandon(state: State, reason: str) -> Step:
         stage = stage.collected
     collected = stage if isinstance(stage, Collecting) else None
     summary = summarise(state, collected, reason)
-    forget: tuple[Effect, ...] = () if collected is None else (Abandon(collected.ticket, summary),)
+    forget: tuple[Effect, ...] = ()
+    if collected is not None:
+        updates = tuple(header.digest for header in collected.received.values())
+        forget = (Abandon(collected.ticket, summary, updates),)
     if state.task == "evaluate":
         failed = (*forget, seen.EvaluationFailed(state.round, reason), announce(state, Phase.ABANDONED))
         state, more = _next_round(state)

@@ -20,6 +20,7 @@ import pytest
 from coordinator import inbox
 from coordinator import observers as seen
 from coordinator.journal import Journal
+from coordinator.round import SETTLE_S
 from coordinator.service import CoordinatorService
 from edge.jobs import Describe, Failure, Job, Result
 from schemas import codec
@@ -649,3 +650,41 @@ def test_a_device_that_was_turned_away_is_asked_again_as_soon_as_room_is_free(
         devices[2].send(updates[2])
         devices[1].send(updates[1], (parts - 1,))
         assert running.result().summaries[0].devices == ("dev-0", "dev-1", "dev-2")
+
+
+@pytest.mark.parametrize("restarted", [False, True], ids=["in the same process", "after a restart"])
+@pytest.mark.parametrize("overlap", [None, 2], ids=["rounds in turn", "rounds that overlap"])
+def test_must_17_an_update_of_an_abandoned_attempt_is_no_duplicate_when_it_comes_again(
+    tmp_path: Path, overlap: int | None, *, restarted: bool
+) -> None:
+    """Its device has missed the receipt. It is late, or counts in the next attempt, as after a restart.
+
+    Seen to fail without ``Inbox.forget``: told "duplicate", the device forgets what would have counted.
+    """
+    running = RunningCoordinator(tmp_path / "state", quorum=2, max_staleness=overlap, evaluate=False)
+    device, _ = running.device("dev-0", Script()), running.device("dev-1")
+    with running:
+        running.skip(SETTLE_S)
+        answered(running, device, Outcome.ACCEPTED)
+        device.script = Script(silent=True)
+        running.skip(running.settings.deadline_s)
+        running.until(lambda: running.count(seen.RoundClosed) == 1, "the end of the attempt")
+        if not restarted:
+            check_sent_again(running, device, overlap)
+    if restarted:
+        running = RunningCoordinator(tmp_path / "state", quorum=2, max_staleness=overlap, evaluate=False)
+        again, _ = running.device("dev-0"), running.device("dev-1")
+        again.updates = device.updates
+        with running:
+            check_sent_again(running, again, overlap)
+
+
+def check_sent_again(running: RunningCoordinator, device: ScriptedDevice, overlap: int | None) -> None:
+    """What the device's update for the first attempt gets in the second."""
+    attempts = running.count(seen.RoundOpened)
+    running.skip(SETTLE_S)
+    running.skip(SETTLE_S)
+    running.opened(attempts + 1)
+    device.receipts.clear()
+    device.send(device.updates[1, "train"])
+    answered(running, device, Outcome.LATE if overlap is None else Outcome.ACCEPTED)
