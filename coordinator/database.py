@@ -173,6 +173,12 @@ def claim(path: Path) -> Iterator[None]:
         os.close(handle)
 
 
+_DAMAGED: Final = (
+    "The file is damaged: start a new run with --fresh, which sets the directory aside with its models, or choose "
+    "another --state directory"
+)
+
+
 def _advice(error: Exception) -> str:
     """What the user should do, by SQLite's own name for what went wrong."""
     name = getattr(error, "sqlite_errorname", "SQLITE_CORRUPT" if isinstance(error, UnicodeDecodeError) else "")
@@ -180,8 +186,8 @@ def _advice(error: Exception) -> str:
         ("SQLITE_FULL", "Free some disk space; what was committed is safe, and the run goes on from there"),
         ("SQLITE_IOERR", "Free some disk space, or check the disk and its quota; what was committed is safe"),
         ("SQLITE_BUSY", "Another process is writing to it: stop that process, then start again"),
-        ("SQLITE_CORRUPT", "The file is damaged: put back a backup of it, or choose another --state directory"),
-        ("SQLITE_NOTADB", "The file is damaged: put back a backup of it, or choose another --state directory"),
+        ("SQLITE_CORRUPT", _DAMAGED),
+        ("SQLITE_NOTADB", _DAMAGED),
         ("SQLITE_CONSTRAINT", "That is a fault of this program: please report it. What was committed is safe"),
     ):
         if name.startswith(prefix):

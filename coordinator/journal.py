@@ -73,6 +73,10 @@ class Resume:
     evaluated: int  # the last round whose evaluation is committed, 0 for none
 
 
+class DamagedUpdate(StateError):
+    """An update's bytes are others than were written."""
+
+
 class Journal:
     """The journal in one file. Every method raises ``StateError``, saying what to do, where the disk won't.
 
@@ -392,9 +396,7 @@ class Journal:
         rest = [_bytes(row[0]) for row in self._database.execute(sql, (first, first + MAX_PIECES))]
         whole = b"".join((_bytes(blob), *rest))
         if hashlib.sha256(whole).hexdigest() != digest:
-            raise StateError(
-                f"the update of {_str(device)} in the journal is damaged: put back a backup of the journal"
-            )
+            raise DamagedUpdate(f"the update of {_str(device)} in the journal is damaged: its attempt can't go on")
         return StoredUpdate(
             device=_str(device),
             nonce=_str(nonce),
@@ -412,8 +414,8 @@ def _message(kind: type[M], value: Value) -> M:
         return kind.model_validate_json(_str(value))
     except ValidationError:
         raise StateError(
-            f"the journal holds a {kind.__name__} that can't be read: put back a backup of it, or choose another "
-            "--state directory"
+            f"the journal holds a {kind.__name__} that can't be read: start a new run with --fresh, which sets the "
+            "directory aside with its models, or choose another --state directory"
         ) from None
 
 

@@ -33,6 +33,7 @@ RESIDUAL: Final = "downlink/residual"
 STEP: Final = "downlink/step"  # its bytes, as an array of them
 _NAME: Final = re.compile(r"^v(\d{9})\.safetensors$")
 _TEMPORARY: Final = ".part"
+_AHEAD: Final = ".ahead"  # instead of its suffix, of a version the journal doesn't know
 _NO_STEP: Final = hashlib.sha256().hexdigest()
 REFUSED: Final = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO})  # a write that may succeed later
 
@@ -106,13 +107,21 @@ class ModelStore:
         """The highest version on disk."""
         return max(self.versions(), default=None)
 
-    def prune(self, keep: int) -> None:
-        """Delete all but the newest ``keep`` (1 or more) versions, and what interrupted writes left."""
+    def set_aside(self, above: int) -> None:
+        """Rename versions above ``above``: no run of this journal made them, and one that gets there makes its own."""
+        with _disk(self.directory, writing=True):
+            for version in self.versions():
+                if version > above:
+                    self.path(version).rename(self.path(version).with_suffix(_AHEAD))
+
+    def prune(self, keep: int, newest: int) -> None:
+        """Delete all but ``keep`` (1 or more) versions up to ``newest``, and what interrupted writes left."""
         if keep < 1:
             raise StateError(f"asked to keep {keep} models: the newest has to stay, so keep 1 or more")
         with _disk(self.directory, writing=True):
-            for version in self.versions()[:-keep]:
-                self.path(version).unlink()
+            for version in self.versions():
+                if version <= newest - keep:
+                    self.path(version).unlink()
             for stray in self.directory.glob(f"*{_TEMPORARY}"):
                 stray.unlink()
 

@@ -30,7 +30,7 @@ from coordinator.events import (
     UpdateRestored,
 )
 from coordinator.inbox import Content, Inbox
-from coordinator.journal import StoredUpdate
+from coordinator.journal import DamagedUpdate, StoredUpdate
 from coordinator.publisher import Blob, Publisher
 from coordinator.run_store import RunStore, Wall
 from schemas import codec, compression
@@ -231,14 +231,13 @@ class Performer:
 
     def _restore(self, updates: Iterator[StoredUpdate]) -> Iterator[Event]:
         """The updates one at a time, up to one that can't be read: all that was accepted counts, or none of it."""
-        for stored in updates:
-            try:
+        try:
+            for stored in updates:
                 header, content = self._inbox.restore(stored.blob, stored.digest)
-            except WireError as error:
-                yield Failed(f"the update of {stored.device} can't be read any more ({error.detail})")
-                return
-            self.hold(header, content)
-            yield UpdateRestored(header)
+                self.hold(header, content)
+                yield UpdateRestored(header)
+        except (WireError, DamagedUpdate) as error:
+            yield Failed(f"an update that it had accepted can't be read any more ({error})")
 
     def _conclude(self, effect: Conclude) -> Event:
         if effect.ticket.task == "train":

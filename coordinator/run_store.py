@@ -78,6 +78,8 @@ class RunStore:
                 if found.settings != self.settings:
                     self.journal.change_settings(self.settings)
                 self.version = Version(found.model.version, found.model.digest)
+            # The journal may have been put back from a backup: what is to be the newest model is then none of its own.
+            self._models.set_aside(self.version.number + 1)
             self._manifest = self.checkpoint.parameters.manifest
             self._found = found
             # Seconds since 1970 are higher than in any state directory before this one, whose devices may still be up.
@@ -238,7 +240,7 @@ class RunStore:
 
         A bounded piece of it; False where more is left.
         """
-        self._models.prune(self._keep_models)
+        self._models.prune(self._keep_models, self.version.number)
         done = self.journal.prune(max(KEPT_ROUNDS, (self.settings.max_staleness or 0) + 1), PRUNE_BYTES)
         self.journal.checkpoint()
         return done

@@ -112,7 +112,7 @@ def test_a_checkpoint_moves_what_was_committed_out_of_the_log(database: Database
 def test_a_damaged_file_is_said_and_left_as_it_is(path: Path, content: bytes) -> None:
     path.parent.mkdir()
     path.write_bytes(content)
-    with pytest.raises(StateError, match=r"damaged.*backup"):
+    with pytest.raises(StateError, match=r"damaged.*--fresh"):
         Database(path)
     assert path.read_bytes() == content
     path.unlink()

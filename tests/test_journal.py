@@ -532,6 +532,6 @@ def test_a_row_that_holds_no_message_is_a_state_error(tmp_path: Path, table: str
     with sqlite3.connect(path) as connection:
         connection.execute(f"UPDATE {table} SET {column} = '{{}}'")  # noqa: S608 - our own names
     connection.close()
-    with Journal(path) as journal, pytest.raises(StateError, match="can't be read: put back a backup"):  # noqa: PT012 - one of the two
+    with Journal(path) as journal, pytest.raises(StateError, match="can't be read: start a new run"):  # noqa: PT012 - one of the two
         journal.open_run()
         journal.devices()

@@ -70,12 +70,26 @@ def test_pruning_keeps_the_newest_and_clears_what_a_crash_left(tmp_path: Path) -
     (tmp_path / "v000000012.safetensors.part").write_bytes(b"half")
     (tmp_path / "notes.txt").write_text("the owner's")
     assert (store.newest(), store.versions()) == (11, (2, 9, 10, 11))
-    store.prune(2)
+    store.prune(2, 11)
     assert store.versions() == (10, 11)
     names = sorted(path.name for path in tmp_path.iterdir())
     assert names == ["notes.txt", "v000000010.safetensors", "v000000011.safetensors"]
     with pytest.raises(StateError, match="1 or more"):
-        store.prune(0)
+        store.prune(0, 11)
+
+
+def test_versions_beyond_the_journals_are_set_aside_and_never_prune_its_own(tmp_path: Path) -> None:
+    """Seen to fail with the highest file numbers kept, whosever they are."""
+    store = ModelStore(tmp_path)
+    for version in (2, 3, 4, 29, 30):
+        store.save(checkpoint(version))
+    store.prune(2, 4)
+    assert store.versions() == (3, 4, 29, 30)
+    store.set_aside(above=5)
+    store.set_aside(above=5)
+    assert store.versions() == (3, 4)
+    names = sorted(path.name for path in tmp_path.iterdir())
+    assert names[2:] == ["v000000029.ahead", "v000000030.ahead"]
 
 
 def test_an_export_is_a_plain_safetensors_file_of_the_model_alone(tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import shutil
 import sqlite3
 from contextlib import closing
 from functools import partial
@@ -12,6 +13,7 @@ import numpy as np
 import pytest
 
 from coordinator import observers as seen
+from coordinator.round import SETTLE_S
 from schemas import compression
 from schemas.errors import FederationError
 from schemas.messages import RoundAnnouncement, Update
@@ -52,8 +54,9 @@ def test_updates_that_make_no_result_cost_attempts_and_leave_a_run_that_goes_on(
         assert running.result().version == 1
 
 
-def test_an_update_that_can_not_be_read_any_more_costs_its_attempt(tmp_path: Path) -> None:
-    """As after an upgrade that decodes less. Seen to fail with an error that every later start ended with, too."""
+@pytest.mark.parametrize("rotten", [False, True], ids=["after an upgrade that reads less", "of which a bit is wrong"])
+def test_an_update_that_can_not_be_read_any_more_costs_its_attempt(tmp_path: Path, *, rotten: bool) -> None:
+    """Seen to fail with an error that every later start ended with, too."""
     directory = tmp_path / "state"
     coordinator = partial(RunningCoordinator, directory, rounds=1, quorum=2, evaluate=False)
     running = coordinator()
@@ -64,7 +67,7 @@ def test_an_update_that_can_not_be_read_any_more_costs_its_attempt(tmp_path: Pat
     with closing(sqlite3.connect(directory / "journal.db")) as journal, journal:
         for device, blob in journal.execute("SELECT device, blob FROM updates").fetchall()[:1]:
             other = blob.replace(b"FBT\x02", b"FBT\x01")
-            values = (other, hashlib.sha256(other).hexdigest(), device)
+            values = (other, hashlib.sha256(blob if rotten else other).hexdigest(), device)
             journal.execute("UPDATE updates SET blob = ?, digest = ? WHERE device = ?", values)
     running = coordinator()
     for name in ("dev-a", "dev-b", "dev-c"):
@@ -75,3 +78,27 @@ def test_an_update_that_can_not_be_read_any_more_costs_its_attempt(tmp_path: Pat
         assert running.result().version == 1
     (failed, _) = running.of(seen.RoundClosed)
     assert "can't be read any more" in failed.summary.reason
+
+
+def test_a_journal_put_back_from_a_backup_leaves_a_run_that_goes_on(tmp_path: Path) -> None:
+    """Its models are fewer than those on disk. Seen to fail with ``prune`` going by the files alone: the
+    run's own newest model was deleted, and no later start had one.
+    """
+    directory, backup = tmp_path / "state", tmp_path / "backup"
+
+    def run_to(rounds: int) -> int:
+        running = RunningCoordinator(directory, rounds=rounds, goal=2, quorum=2, evaluate=False)
+        for name in ("dev-a", "dev-b"):
+            running.device(name, Script())
+        with running:
+            running.skip(SETTLE_S)
+            return running.result().version
+
+    assert run_to(2) == 2
+    shutil.copytree(directory, backup)
+    assert run_to(30) == 30
+    for file in directory.glob("journal.db*"):
+        file.unlink()
+    shutil.copytree(backup, directory, dirs_exist_ok=True)
+    for rounds in (4, 5):
+        assert run_to(rounds) == rounds
