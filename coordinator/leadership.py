@@ -7,7 +7,8 @@ anything, and goes on listening to it.
     newcomer:  away --connected--> looking --nobody, or one that has ended--> leading
                                       +--one that serves, or is offline--> doubting --silence--> leading
                                                                               +--sign of life--> it gives up
-    in office: away --connected--> looking --> leading, and gives up wherever a higher rank shows
+    in office: away --connected--> looking --> leading, and gives up wherever a higher rank shows,
+               to begin again as a newcomer where that one doesn't serve
 
 * A *newcomer* has published nothing yet and leaves no last will, so that it harms nobody when it gives up. It waits
   for a sign of life of a coordinator that serves for ``PATIENCE`` of that one's heartbeats, at most ``LONGEST_S``.
@@ -15,7 +16,8 @@ anything, and goes on listening to it.
   once, ends the newcomer's, and says its status anew: the newcomer finds another one than before, which is a sign of
   life too. So a coordinator that is offline is doubted for ``RETURN_S``.
 * Ranks are sessions, then instances. A newcomer that goes on takes a session above all it has seen, so the one that
-  came last is the highest, and devices follow it. Of two that started together the lower gives up.
+  came last is the highest, and devices follow it. Of two that started together the lower gives up. A higher one that
+  has ended, or whose will comes late, has left devices to nobody: so one in office takes a session above that.
 * A last will, or whatever else shows in the place of the leader's status, is answered with that status.
 """
 
@@ -102,9 +104,10 @@ class Say:
 
 @dataclass(frozen=True, slots=True)
 class GiveUp:
-    """Publish nothing more, and end with this error."""
+    """Publish nothing more, and end with this error; ``again``: nobody serves, so go on as a newcomer does."""
 
     error: str
+    again: bool = False
 
 
 Effect = Look | Doubt | Lead | Say | GiveUp
@@ -240,7 +243,7 @@ def _newcomer_sees(state: State, status: CoordinatorStatus | None, retained: boo
 def _sees(state: State, status: CoordinatorStatus | None) -> Step:
     ours = (state.session, state.instance)
     if status is not None and (status.session, status.instance) > ours:
-        return _give_up(state, _deposition(status))
+        return _give_up(state, _deposition(status), again=status.state not in SERVING)
     echo = status is not None and (status.session, status.instance) == ours and status.state in SERVING
     return (state, ()) if echo or not state.leading else _say(state)
 
@@ -268,8 +271,8 @@ def _say(state: State) -> Step:
     return replace(state, stage=Leading(state.now + state.heartbeat_s)), (Say(),)
 
 
-def _give_up(state: State, error: str) -> Step:
-    return replace(state, stage=GaveUp()), (GiveUp(error),)
+def _give_up(state: State, error: str, *, again: bool = False) -> Step:
+    return replace(state, stage=GaveUp()), (GiveUp(error, again),)
 
 
 def _refusal(rival: CoordinatorStatus) -> str:

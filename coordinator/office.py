@@ -16,7 +16,7 @@ from coordinator.leftovers import Leftovers
 from coordinator.performer import Performer
 from coordinator.publisher import Publisher
 from schemas import codec
-from schemas.errors import BrokerUnreachable, LinkError, Superseded, WireError
+from schemas.errors import BrokerUnreachable, LinkError, Outranked, Superseded, WireError
 from schemas.link.link import Connected, Disconnected, Inbound, Link, Refused, Sent, Sink
 from schemas.messages import CoordinatorStatus
 from schemas.topics import Address, Kind, Topics
@@ -97,8 +97,8 @@ class Office:
                     self._observe(seen.Connected())
                 case lead.Say():
                     self._performer.say_status()
-                case lead.GiveUp(error):
-                    raise Superseded(error)
+                case lead.GiveUp(error, again):
+                    raise (Outranked if again else Superseded)(error)
                 case lead.Doubt():
                     pass  # a newcomer's alone
 

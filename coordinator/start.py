@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import os
+from collections.abc import Callable
 from contextlib import ExitStack, suppress
 from dataclasses import replace
 from importlib.metadata import version
@@ -15,10 +16,10 @@ from coordinator.database import claim
 from coordinator.display import choose
 from coordinator.identity import instance_of
 from coordinator.plan_commands import resolve
-from coordinator.service import CoordinatorService
+from coordinator.service import CoordinatorService, RunResult
 from coordinator.virtual import VirtualFleet
 from schemas.command_line import stopping_on_signals
-from schemas.errors import SettingsError, StateError
+from schemas.errors import FedbeatError, Outranked, SettingsError, StateError
 from schemas.link.embedded import EmbeddedBroker
 from schemas.link.link import Link, Sink, Will
 from schemas.link.mqtt import MqttLink
@@ -45,7 +46,7 @@ def start(settings: CoordinatorSettings, *, fresh: bool) -> int:
     """
     _return_large_memory()
     settings = with_defaults(settings)
-    plan, model = resolve(settings)
+    plan, *models = resolve(settings)  # the model may be large, and is the service's to forget
     settings = with_data(settings, plan)
     payload = plan.to_bytes()
     run = run_settings(
@@ -77,30 +78,62 @@ def start(settings: CoordinatorSettings, *, fresh: bool) -> int:
             display.flush()
             notifier.alive()
 
-        service = CoordinatorService(
-            link,
-            Topics(settings.federation, settings.root),
-            run,
-            plan,
-            model,
-            settings.state,
-            observer=display,
-            software=f"fedbeat {version('fedbeat')}",
-            keep_models=settings.keep_models,
-            heartbeat_s=settings.heartbeat,
-            room=settings.room * 2**20,
-            look=look if settings.broker else None,  # on a broker of our own nobody can be before us
-            alive=alive,
-        )
-        del model  # which may be large, and is the service's to forget
-        stack.enter_context(stopping_on_signals(service.stop))
+        def service(*, again: bool) -> CoordinatorService:
+            return CoordinatorService(
+                link,
+                Topics(settings.federation, settings.root),
+                run,
+                plan,
+                models.pop() if models else resolve(settings)[1],
+                settings.state,
+                observer=display,
+                software=f"fedbeat {version('fedbeat')}",
+                keep_models=settings.keep_models,
+                heartbeat_s=settings.heartbeat,
+                room=settings.room * 2**20,
+                look=look if settings.broker or again else None,  # on a broker of our own nobody can be before us
+                alive=alive,
+            )
+
+        services = Services(service)
+        stack.enter_context(stopping_on_signals(services.stop))
         if settings.virtual:
             if settings.data.startswith(MADE_UP):
                 display(seen.DataMadeUp(settings.data))
-            stack.enter_context(VirtualFleet(settings, broker, on_exit=service.stop))
+            stack.enter_context(VirtualFleet(settings, broker, on_exit=services.stop))
         notifier.ready()
-        service.run()
+        services.run()
     return 0
+
+
+class Services:
+    """A coordinator's service, and another one in its place each time that one with a higher session has ended.
+
+    ``build`` makes it; ``again`` is False for the first. Its one thread runs; any thread may stop it.
+    """
+
+    def __init__(self, build: Callable[..., CoordinatorService]) -> None:
+        self._build = build
+        self._stop: list[FedbeatError | None] = []
+        self._service: CoordinatorService | None = None
+
+    def stop(self, error: FedbeatError | None = None) -> None:
+        """End ``run`` soon, as ``CoordinatorService.stop`` does."""
+        self._stop.append(error)
+        if self._service is not None:
+            self._service.stop(error)
+
+    def run(self) -> RunResult:
+        """Run to the end; raises what ``CoordinatorService.run`` does, but for ``Outranked``."""
+        again = False
+        while True:
+            self._service = self._build(again=again)
+            if self._stop:  # which may have come between two of them
+                self._service.stop(self._stop[0])
+            try:
+                return self._service.run()
+            except Outranked:
+                again = True
 
 
 def _return_large_memory() -> None:

@@ -10,6 +10,7 @@
     |   `-- PayloadTooLarge     the broker would throw this payload away
     |-- FederationError   the broker works, the federation doesn't: no device came   (exit 6)
     |   `-- Superseded          another coordinator serves it
+    |       `-- Outranked           one with a higher session did: go on with a higher one
     |-- StateError        the state directory can't be read or written                 (exit 7)
     |   |-- DiskFull            it takes no more for now; the same write may succeed later
     |   `-- ModelError          a device's model is not the one it should be: fetched anew
@@ -74,6 +75,10 @@ class FederationError(FedbeatError):
 
 class Superseded(FederationError):
     """Another coordinator serves the federation: this one may publish nothing there, not even a goodbye."""
+
+
+class Outranked(Superseded):
+    """Another coordinator with a higher session, which devices follow, has ended: this one can go on above that."""
 
 
 class StateError(FedbeatError):

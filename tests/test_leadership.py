@@ -182,6 +182,14 @@ def test_a_higher_session_ends_it_whatever_state_it_shows(state: CoordinatorStat
     assert "a newer coordinator (run run-other, session 8" in errors(bench(kept(status(state, session=8))))[0]
 
 
+@pytest.mark.parametrize("state", CoordinatorState)
+def test_it_begins_again_where_the_higher_one_does_not_serve(state: CoordinatorState) -> None:
+    """Seen to fail with ranks compared and states left alone."""
+    (gave_up,) = office()(live(status(state, session=8)))
+    assert isinstance(gave_up, lead.GiveUp)
+    assert gave_up.again == (state not in SERVING)
+
+
 @pytest.mark.parametrize("seen", [status(session=6), status(CoordinatorState.OFFLINE, 7, OURS), None])
 def test_whatever_else_stands_in_its_place_is_answered_with_its_status(seen: CoordinatorStatus | None) -> None:
     """A lower session's status, its own will that comes late, rubbish. Seen to fail without ``_say`` in ``_sees``."""

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -8,9 +9,10 @@ from coordinator import plan_file
 from coordinator.cli import cli
 from coordinator.config import CoordinatorSettings
 from coordinator.database import claim
-from coordinator.start import check_class_weights, set_aside, start, with_data, with_defaults
+from coordinator.service import RunResult
+from coordinator.start import Services, check_class_weights, set_aside, start, with_data, with_defaults
 from schemas.command_line import run
-from schemas.errors import SettingsError, StateError
+from schemas.errors import FedbeatError, Outranked, SettingsError, StateError, Superseded
 
 WATCH = plan_file.find("watch").plan
 ECG = plan_file.find("ecg-beats").plan
@@ -112,3 +114,55 @@ def test_a_settings_file_that_is_not_there_is_named(
 ) -> None:
     code, _, err = outcome(monkeypatch, capsys, "start", "--config", "nowhere.toml")
     assert (code, err) == (2, "error: can't read the settings file nowhere.toml: No such file or directory\n")
+
+
+class Scripted:
+    """A service that ends as it is told."""
+
+    def __init__(self, end: RunResult | FedbeatError, before: Callable[[], None] = lambda: None) -> None:
+        self.stops: list[FedbeatError | None] = []
+        self._end = end
+        self._before = before
+
+    def stop(self, error: FedbeatError | None = None) -> None:
+        self.stops.append(error)
+
+    def run(self) -> RunResult:
+        self._before()
+        if isinstance(self._end, FedbeatError):
+            raise self._end
+        return self._end
+
+
+DONE = RunResult("run-1", 3, "0" * 64, (), stopped=False)
+
+
+def services(*scripted: Scripted) -> tuple[Services, list[bool]]:
+    """What goes through these, and what each was made with."""
+    left, asked = list(scripted), list[bool]()
+
+    def build(*, again: bool) -> Scripted:
+        asked.append(again)
+        return left.pop(0)
+
+    return Services(build), asked  # type: ignore[arg-type]  # as much of a service as is used
+
+
+def test_another_service_follows_one_that_was_outranked_and_no_other() -> None:
+    """Seen to fail with ``Superseded`` in its place."""
+    both, asked = services(Scripted(Outranked("offline")), Scripted(Outranked("stopped")), Scripted(DONE))
+    assert both.run() == DONE
+    assert asked == [False, True, True]
+    one, asked = services(Scripted(Superseded("it serves")), Scripted(DONE))
+    with pytest.raises(Superseded, match="it serves"):
+        one.run()
+    assert asked == [False]
+
+
+def test_a_stop_reaches_the_service_there_is_and_the_one_that_follows() -> None:
+    """Seen to fail without the second: a stop that comes as one ends is lost with it."""
+    why = FedbeatError("the virtual devices ended")
+    first, second = Scripted(Outranked("offline"), before=lambda: all_of_them.stop(why)), Scripted(DONE)
+    all_of_them, _ = services(first, second)
+    assert all_of_them.run() == DONE
+    assert (first.stops, second.stops) == ([why], [why])

@@ -165,6 +165,28 @@ def test_must_29_a_killed_coordinator_is_followed_by_another_one_or_by_itself(ho
     assert '"rival_doubted"' not in done.out
 
 
+@pytest.mark.parametrize("state", [CoordinatorState.OFFLINE, CoordinatorState.STOPPED])
+def test_must_30_one_that_serves_goes_on_above_a_higher_one_that_has_ended(
+    home: Path, mosquitto: Mosquitto, state: CoordinatorState
+) -> None:
+    """Its will or its farewell may come late, and devices follow its session. Seen to fail with an end for good."""
+    with start(home, mosquitto.address, "first") as first:
+        first.wait_for('"connected"')
+        until(lambda: coordinator_status(mosquitto.port).state is CoordinatorState.RUNNING, "its status")
+        ours = coordinator_status(mosquitto.port)
+        late = ours.model_copy(update={"session": ours.session + 10, "instance": "f" * 16, "state": state})
+        writer = MqttLink(MqttSettings(BrokerAddress.parse(mosquitto.address), "writer"), ear := Ear())
+        writer.open()
+        ear.until_sent(writer.publish(TOPICS.topic(Address(Kind.COORDINATOR)), codec.encode(late), retain=True))
+        writer.close()
+        until(lambda: coordinator_status(mosquitto.port).session > late.session, "its higher session")
+        until(lambda: coordinator_status(mosquitto.port).state is CoordinatorState.RUNNING, "its service")
+        now = coordinator_status(mosquitto.port)
+        assert (now.run, now.instance) == (ours.run, ours.instance)
+        first.send(signal.SIGTERM)
+        assert first.end().code == 0
+
+
 def foreign(running: RunningCoordinator, **changes: object) -> CoordinatorStatus:
     """Another instance's status, put where ours stands."""
     ours = retained(running)
