@@ -18,7 +18,8 @@ anything, and goes on listening to it.
 * Ranks are sessions, then instances. A newcomer that goes on takes a session above all it has seen, so the one that
   came last is the highest, and devices follow it. Of two that started together the lower gives up. A higher one that
   has ended, or whose will comes late, has left devices to nobody: so one in office takes a session above that.
-* A last will, or whatever else shows in the place of the leader's status, is answered with that status.
+* A last will, or whatever else shows in the place of the leader's status, is answered with that status; one of a lower
+  rank that serves, with the whole tree, and once more a heartbeat later: for an instant both led, and both wrote.
 """
 
 from __future__ import annotations
@@ -103,6 +104,11 @@ class Say:
 
 
 @dataclass(frozen=True, slots=True)
+class Repeat:
+    """Publish the whole tree again: another one that serves may have written there."""
+
+
+@dataclass(frozen=True, slots=True)
 class GiveUp:
     """Publish nothing more, and end with this error; ``again``: nobody serves, so go on as a newcomer does."""
 
@@ -110,7 +116,7 @@ class GiveUp:
     again: bool = False
 
 
-Effect = Look | Doubt | Lead | Say | GiveUp
+Effect = Look | Doubt | Lead | Say | Repeat | GiveUp
 
 # -- states ------------------------------------------------------------------------------------------------------------
 
@@ -125,6 +131,7 @@ class Looking:
     """Waiting for the broker's answers, ``left`` of them."""
 
     left: int = LOOKS
+    contested: bool = False  # in office: another one serves, and writes until it hears of us
 
 
 @dataclass(frozen=True, slots=True)
@@ -140,6 +147,7 @@ class Leading:
     """The one writer."""
 
     due_at: float  # the next heartbeat
+    repeats: bool = False  # the tree, with that
 
 
 @dataclass(frozen=True, slots=True)
@@ -198,7 +206,7 @@ def wake_at(state: State) -> float:
     match state.stage:
         case Doubting(until=until):
             return until
-        case Leading(due_at):
+        case Leading(due_at=due_at):
             return due_at
         case _:
             return math.inf
@@ -208,8 +216,8 @@ def _advance(state: State) -> Step:
     match state.stage:
         case Doubting(rival, until) if state.now >= until:
             return _lead(state, rival)
-        case Leading(due_at) if state.now >= due_at:
-            return _say(state)
+        case Leading(due_at, repeats) if state.now >= due_at:
+            return _say(state, *[Repeat()] * repeats)
         case _:
             return state, ()
 
@@ -219,9 +227,9 @@ def _looked(state: State) -> Step:
     if not isinstance(stage, Looking):
         return state, ()
     if stage.left > 1:
-        return replace(state, stage=Looking(stage.left - 1)), (Look(),)
+        return replace(state, stage=replace(stage, left=stage.left - 1)), (Look(),)
     rival = _rival(state) if state.newcomer else None
-    return _lead(state) if rival is None else _doubt(state, rival)
+    return _lead(state, repeats=stage.contested) if rival is None else _doubt(state, rival)
 
 
 def _newcomer_sees(state: State, status: CoordinatorStatus | None, retained: bool) -> Step:  # noqa: FBT001 - an event's
@@ -241,11 +249,23 @@ def _newcomer_sees(state: State, status: CoordinatorStatus | None, retained: boo
 
 
 def _sees(state: State, status: CoordinatorStatus | None) -> Step:
-    ours = (state.session, state.instance)
-    if status is not None and (status.session, status.instance) > ours:
-        return _give_up(state, _deposition(status), again=status.state not in SERVING)
-    echo = status is not None and (status.session, status.instance) == ours and status.state in SERVING
-    return (state, ()) if echo or not state.leading else _say(state)
+    serves = status is not None and status.state in SERVING
+    ours = status is not None and (status.session, status.instance) == (state.session, state.instance)
+    if status is not None and (status.session, status.instance) > (state.session, state.instance):
+        return _give_up(state, _deposition(status), again=not serves)
+    contested = status is not None and serves and status.instance != state.instance
+    match state.stage:
+        case Looking(contested=before):
+            return replace(state, stage=replace(state.stage, contested=before or contested)), ()
+        case Leading() if serves and ours:
+            return state, ()  # come back to us
+        case Leading(repeats=True):  # however often another one shows, the tree goes out twice a heartbeat at most
+            return state, (Say(),)
+        case Leading():  # that one may write once more after what is repeated now
+            leading = Leading(state.now + state.heartbeat_s, repeats=contested)
+            return replace(state, stage=leading), (Say(), *[Repeat()] * contested)
+        case _:
+            return state, ()
 
 
 def _rival(state: State) -> CoordinatorStatus | None:
@@ -262,13 +282,13 @@ def _doubt(state: State, rival: CoordinatorStatus) -> Step:
     return replace(state, stage=Doubting(rival, state.now + wait_s)), (Doubt(rival, wait_s),)
 
 
-def _lead(state: State, after: CoordinatorStatus | None = None) -> Step:
-    leading = replace(state, stage=Leading(state.now + state.heartbeat_s))
+def _lead(state: State, after: CoordinatorStatus | None = None, *, repeats: bool = False) -> Step:
+    leading = replace(state, stage=Leading(state.now + state.heartbeat_s, repeats))
     return leading, (Lead(state.highest, after),)
 
 
-def _say(state: State) -> Step:
-    return replace(state, stage=Leading(state.now + state.heartbeat_s)), (Say(),)
+def _say(state: State, *more: Effect) -> Step:
+    return replace(state, stage=Leading(state.now + state.heartbeat_s)), (Say(), *more)
 
 
 def _give_up(state: State, error: str, *, again: bool = False) -> Step:

@@ -97,6 +97,8 @@ class Office:
                     self._observe(seen.Connected())
                 case lead.Say():
                     self._performer.say_status()
+                case lead.Repeat():
+                    self._publisher.repeat()
                 case lead.GiveUp(error, again):
                     raise (Outranked if again else Superseded)(error)
                 case lead.Doubt():
@@ -248,7 +250,7 @@ class _Newcomer:
                     self.above = above
                 case lead.GiveUp(error):
                     raise Superseded(error)
-                case lead.Say():
+                case lead.Say() | lead.Repeat():
                     pass  # a newcomer says nothing
 
 

@@ -115,6 +115,10 @@ class Publisher:
         """Publish everything again, over a link that may hold publications back until now."""
         self._connected = True
         self._link.release()
+        self.repeat()
+
+    def repeat(self) -> None:
+        """Publish everything again, over the connection there is."""
         self._restart()
         self._queue = OrderedDict.fromkeys(self._tree)
         self._pump()

@@ -190,10 +190,39 @@ def test_it_begins_again_where_the_higher_one_does_not_serve(state: CoordinatorS
     assert gave_up.again == (state not in SERVING)
 
 
-@pytest.mark.parametrize("seen", [status(session=6), status(CoordinatorState.OFFLINE, 7, OURS), None])
+@pytest.mark.parametrize(
+    "seen", [status(CoordinatorState.OFFLINE, session=6), status(CoordinatorState.OFFLINE, 7, OURS), None]
+)
 def test_whatever_else_stands_in_its_place_is_answered_with_its_status(seen: CoordinatorStatus | None) -> None:
-    """A lower session's status, its own will that comes late, rubbish. Seen to fail without ``_say`` in ``_sees``."""
+    """A lower session's will, its own that comes late, rubbish. Seen to fail without ``Say`` in ``_sees``."""
     assert office()(live(seen)) == [lead.Say()]
+
+
+@pytest.mark.parametrize("state", SERVING)
+def test_where_a_lower_one_led_too_for_an_instant_the_tree_is_repeated_now_and_after_a_heartbeat(
+    state: CoordinatorState,
+) -> None:
+    """That one may write until it hears of us. Seen to fail with its status answered alone, with the second left out,
+    and with the second put off by whatever shows meanwhile: then somebody who says it every second has it never come.
+    """
+    bench, lower = office(), status(state, session=6)
+    assert bench(lead.Tick(10.0), live(lower)) == [lead.Say(), lead.Repeat()]
+    for second in range(11, 40):
+        assert bench(lead.Tick(float(second)), live(lower), live(None)) == [lead.Say(), lead.Say()]
+    assert bench(lead.Tick(40.0)) == [lead.Say(), lead.Repeat()]
+    assert bench(lead.Tick(70.0)) == [lead.Say()]
+
+
+@pytest.mark.parametrize("state", SERVING)
+def test_where_a_lower_one_has_led_meanwhile_the_tree_is_repeated_a_heartbeat_after_its_return(
+    state: CoordinatorState,
+) -> None:
+    """All of it goes out as it comes back anyway. Seen to fail with what shows while it looks left alone."""
+    bench = office()
+    bench(lead.Disconnected(), lead.Tick(10.0))
+    assert bench.looks(kept(status(state, session=6))) == [lead.Lead(0)]
+    assert bench(lead.Tick(40.0)) == [lead.Say(), lead.Repeat()]
+    assert bench(lead.Tick(70.0)) == [lead.Say()]
 
 
 @pytest.mark.parametrize("state", SERVING)

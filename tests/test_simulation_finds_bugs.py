@@ -360,6 +360,16 @@ def a_coordinator_stays_where_a_newer_one_shows(patch: pytest.MonkeyPatch) -> No
     patch.setattr(leadership, "_sees", stubborn)
 
 
+def a_tree_that_two_have_written_stays_mixed(patch: pytest.MonkeyPatch) -> None:
+    step = leadership.step
+
+    def tidy(state: leadership.State, event: leadership.Event) -> leadership.Step:
+        after, effects = step(state, event)
+        return after, tuple(effect for effect in effects if not isinstance(effect, leadership.Repeat))
+
+    patch.setattr(leadership, "step", tidy)
+
+
 def a_second_coordinator_does_not_look_around(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(CoordinatorService, "_is_free", lambda *_: True)
 

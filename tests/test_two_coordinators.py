@@ -19,13 +19,13 @@ from schemas import codec
 from schemas.link.address import BrokerAddress
 from schemas.link.link import Inbound
 from schemas.link.mqtt import MqttLink, MqttSettings
-from schemas.messages import CoordinatorState, CoordinatorStatus
+from schemas.messages import CoordinatorState, CoordinatorStatus, RunSettings
 from schemas.topics import Address, Kind
 from tests.link_bench import Ear
 from tests.link_mosquitto import ROOT, Mosquitto, program
 from tests.running_commands import COORDINATOR, Running, coordinator_status
 from tests.running_coordinator import RunningCoordinator
-from tests.test_service import TOPICS
+from tests.test_service import TOPICS, run_settings
 from tests.waiting import until
 
 BEAT_S = 0.5
@@ -221,6 +221,29 @@ def test_must_30_a_lower_sessions_word_or_will_is_answered(tmp_path: Path, state
         running.say(Address(Kind.COORDINATOR), b"rubbish", retain=True)
         running.until(lambda: running.count(seen.MessageRejected) == 1, "a counted rejection")
         running.until(lambda: running.broker.retained[TOPICS.topic(Address(Kind.COORDINATOR))] != b"rubbish", "ours")
+
+
+def test_must_30_the_whole_tree_is_repaired_where_a_lower_one_wrote_too(tmp_path: Path) -> None:
+    """Both led for an instant. Seen to fail with the status alone repeated: devices saw one run's settings and the
+    other's rounds, and took up neither.
+    """
+    with RunningCoordinator(tmp_path / "state", deadline_s=600.0) as running:
+        running.handled()
+        ours = retained(running)
+        theirs = codec.encode(run_settings(run="run-other"))
+
+        def run() -> str:
+            settings = codec.decode(Kind.RUN, running.broker.retained[TOPICS.topic(Address(Kind.RUN))])
+            assert isinstance(settings, RunSettings)
+            return settings.run
+
+        running.say(Address(Kind.RUN), theirs, retain=True)
+        foreign(running, session=ours.session - 1)
+        running.handled()
+        assert (retained(running).instance, run()) == (ours.instance, ours.run)
+        running.say(Address(Kind.RUN), theirs, retain=True)  # before it has heard of us
+        running.skip(ours.heartbeat_s)
+        assert run() == ours.run
 
 
 def test_must_31_a_coordinator_says_its_status_every_heartbeat(tmp_path: Path) -> None:

@@ -8,6 +8,7 @@ the two threads stands still at any time, so that there is an order to all that 
 
 from __future__ import annotations
 
+import math
 import queue
 import random
 from collections import deque
@@ -99,6 +100,7 @@ class Life:
         self.doomed: bool | None = None  # to be killed where it waits; whether by a power cut
         self.reactor: Reactor | None = None
         self.said_at = self.looks_since = self.began_at  # when it last said its status; since when its first look lasts
+        self.leads_since = math.inf
         self.last_seen: dict[str, Any] | None = None  # status of a coordinator, as it was given it
         self.silenced = 0  # the MUST by which it may not publish any more
         self._queue: deque[Event | Stop] = deque()

@@ -7,6 +7,7 @@ judged where the link loses nothing.
 from __future__ import annotations
 
 import json
+import math
 from typing import TYPE_CHECKING, Any, Final
 
 from coordinator.leadership import PATIENCE
@@ -67,6 +68,27 @@ class Leaders:
         silent_s = self._world.now - life.said_at
         if life.reactor._office.held and silent_s > HEARTBEAT_S + 2 * self._world.scenario.busy_s + SLACK_S:
             raise Violation(31, f"{life.node.name} serves, and has not said so for {silent_s:.0f} s")
+        if not life.reactor._office.held:
+            life.leads_since = math.inf
+        elif life.leads_since == math.inf:
+            life.leads_since = self._world.now
+        self._judge_tree(life)
+
+    def _judge_tree(self, life: Life) -> None:
+        """What the broker holds is all of the highest that serves, once it has repeated it after a heartbeat."""
+        newest, performer = self._newest, life.service._performer
+        assert performer is not None
+        if not self._world.scenario.second or newest is None or newest["state"] not in SERVING:
+            return
+        if _rank(newest) != (performer.status.session, performer.status.instance):
+            return
+        settled_s = HEARTBEAT_S + 2 * self._bound_s()
+        if self._world.now <= max(self._since, life.leads_since) + settled_s:
+            return
+        for topic in sorted(_DOCUMENTS & self._world.broker.retained.keys()):
+            run = json.loads(self._world.broker.retained[topic])["run"]
+            if run != newest["run"]:
+                raise Violation(30, f"{topic} is still of {run}, though {newest['run']} has led for {settled_s:.0f} s")
 
     def forgotten(self) -> None:
         """The broker has lost all it retained."""
