@@ -66,6 +66,11 @@ class Publisher:
         """Whether the broker has all there is."""
         return self._connected and not self._queue
 
+    @property
+    def position(self) -> tuple[int, int, int]:
+        """How far it has come: it is another one after whatever the broker has taken."""
+        return len(self._queue), self._next_part, len(self._in_flight)
+
     def put(self, address: Address, render: Render) -> None:
         """Publish a document behind all that waits; ``render`` is called when its turn comes, after connects too."""
         self._tree.pop(address, None)

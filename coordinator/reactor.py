@@ -143,13 +143,24 @@ class Reactor:
         self._office.beat()
         self._insist_on_a_broker()
 
-    def drain(self, timeout_s: float) -> None:
-        """Serve the link, and nothing else, until all is published, time is up, or ``Stop`` comes again.
+    def drain(self, patience_s: float, *, insists: bool) -> None:
+        """Serve the link, and nothing else, until all is published, or ``Stop`` comes again.
 
-        Raises ``LinkError`` where the broker is unusable, and ``Superseded``.
+        Where it ``insists``, ``patience_s`` begins anew with whatever the broker takes; else it ends then in any case.
+        Raises ``LinkError`` where the broker is unusable or takes nothing any more, and ``Superseded``.
         """
-        until = self._clock.real() + timeout_s
-        while not self._publisher.idle and (left := until - self._clock.real()) > 0:
+        position, since = self._publisher.position, self._clock.real()
+        while not self._publisher.idle:
+            if insists and self._publisher.position != position:
+                position, since = self._publisher.position, self._clock.real()
+            if (left := since + patience_s - self._clock.real()) <= 0:
+                if insists:
+                    raise BrokerUnreachable(
+                        f"the rounds are done, and for {patience_s:g} s the broker has taken no more of the model: "
+                        "start again to publish it"
+                    )
+                return
+            self._office.beat()
             self._insist_on_a_broker()
             try:
                 event = self._events.get(timeout=min(left, LOOK_S))

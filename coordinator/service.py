@@ -30,7 +30,7 @@ from schemas.parameters import Parameters
 from schemas.plan import Plan
 from schemas.topics import Address, Kind, Topics
 
-FAREWELL_S: Final = 30.0  # for what is still to be published once the rounds are done
+FAREWELL_S: Final = 30.0  # in which the broker takes some of what is still to be published once the rounds are done
 HASTE_S: Final = 5.0  # the same where the operator wants to stop
 HEARTBEAT_S: Final = 30.0  # between statuses, unless told otherwise
 LAST_SESSION: Final = 2**53
@@ -222,5 +222,5 @@ class CoordinatorService:
         finish = reactor.run(state, reopened)
         if finish.error is not None:
             raise FederationError(finish.error)
-        reactor.drain(HASTE_S if finish.stopped else FAREWELL_S)
+        reactor.drain(HASTE_S if finish.stopped else FAREWELL_S, insists=not finish.stopped)
         return finish

@@ -13,11 +13,15 @@ from coordinator import attendance, pause, reactor
 from coordinator import observers as seen
 from coordinator import round as rounds
 from coordinator.fleet import Fleet
+from coordinator.publisher import Publisher
 from schemas import codec
+from schemas.errors import LinkError
+from schemas.link.link import Event, Sent
 from schemas.link.memory import MemoryLink
-from schemas.messages import DeviceState, DeviceStatus
+from schemas.messages import DeviceState, DeviceStatus, ModelPointer
 from schemas.topics import Address, Kind
 from tests.full_disks import Disk, full
+from tests.running_coordinator import RunningCoordinator
 from tests.scripted_device import Script
 from tests.test_service import TOPICS, Home, run_settings
 
@@ -168,3 +172,64 @@ def test_invariant_02_updates_accepted_before_a_restart_count_after_it_though_th
     result = home.run(run_settings(rounds=1, goal=2, evaluate=False, quorum=2))
     (summary,) = result.summaries
     assert summary.devices == tuple(f"dev-{number}" for number in range(4))
+
+
+def slow_to_answer(tmp_path: Path) -> tuple[RunningCoordinator, list[Sent]]:
+    """A run of one round, and the broker's answers to its last model's parts, which don't reach it."""
+    running = RunningCoordinator(tmp_path / "state", rounds=1, quorum=2, goal=2, evaluate=False)
+    answers: list[Sent] = []
+
+    def sieve(event: Event) -> Event | None:
+        said = next((said for said in reversed(running.log) if said.client == "coordinator"), None)
+        if not isinstance(event, Sent) or said is None or not said.topic.startswith(f"{TOPICS.prefix}model/1/"):
+            return event
+        answers.append(event)
+        return None
+
+    running.sieve = sieve
+    for name in ("dev-0", "dev-1"):
+        running.device(name, Script())
+    return running, answers
+
+
+def pointer(running: RunningCoordinator) -> ModelPointer:
+    message = codec.decode(Kind.MODEL, running.broker.retained[TOPICS.topic(Address(Kind.MODEL))])
+    assert isinstance(message, ModelPointer)
+    return message
+
+
+def has_moved(publisher: Publisher, position: tuple[int, int, int]) -> bool:
+    return publisher.position != position
+
+
+def test_a_run_ends_once_its_last_model_is_published_however_long_that_takes(tmp_path: Path) -> None:
+    """Seen to fail with 30 s for all of it: it ended without a word, and the broker had the model before."""
+    running, answers = slow_to_answer(tmp_path)
+    with running:
+        parts = pointer(running).blob.parts  # of the version before, which is as large
+        running.until(lambda: len(answers) == parts, "all parts of the model")
+        assert running._service._performer is not None
+        publisher, beats = running._service._performer._publisher, len(running.heard)
+        for answer in answers:
+            position = publisher.position
+            running._now += 20.0
+            running.sink(answer)
+            running.until(partial(has_moved, publisher, position), "the answer to be taken")
+        assert running.result().version == pointer(running).version == 1
+        status = TOPICS.topic(Address(Kind.COORDINATOR))
+        assert len([one for one in running.heard[beats:] if one.topic == status]) >= 20.0 * parts / 30.0 - 1
+
+
+def test_a_run_whose_last_model_the_broker_takes_no_more_of_ends_with_an_error(tmp_path: Path) -> None:
+    """Seen to fail with a return in its place: it ended as if all were well."""
+    running, answers = slow_to_answer(tmp_path)
+    with running:
+        running.until(lambda: bool(answers), "the model's first part")
+        while not running.ended:
+            running._now += 1.0
+        with pytest.raises(LinkError, match=r"for 30 s the broker has taken no more of the model: start again"):
+            running.result()
+        assert pointer(running).version == 0
+    again = RunningCoordinator(tmp_path / "state", rounds=1, quorum=2, goal=2, evaluate=False)
+    with again:
+        assert again.result().version == pointer(again).version == 1
