@@ -207,6 +207,10 @@ class Journal:
             ),
         )
 
+    def has_opened(self, run: str) -> bool:
+        """Whether any attempt of a run was ever opened."""
+        return bool(self._database.execute("SELECT 1 FROM rounds WHERE run = ? LIMIT 1", (run,)))
+
     def mark(self, nonce: str, elapsed_s: float) -> None:
         """Note for how many seconds the open attempt has been open."""
         self._database.execute("UPDATE rounds SET elapsed_s = ? WHERE nonce = ?", (elapsed_s, nonce))

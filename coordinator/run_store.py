@@ -99,6 +99,11 @@ class RunStore:
             self._held = self._models.load(self.version.number, self.version.digest)
         return self._held
 
+    @property
+    def begun(self) -> bool:
+        """Whether a round was ever opened: a start may have failed before that, at its broker."""
+        return self.journal.has_opened(self.settings.run)
+
     def put_down(self) -> None:
         """Leave the newest version on disk alone until it is asked for, where it is large."""
         if self._manifest.size > LARGE:

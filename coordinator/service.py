@@ -170,7 +170,7 @@ class CoordinatorService:
             self._observe,
             self._alive,
             self._clock,
-            sweeps=not store.resumed,
+            sweeps=not store.begun,
         )
         if looked is None:
             return False

@@ -11,6 +11,7 @@ import pytest
 from coordinator import leftovers
 from coordinator import observers as seen
 from coordinator.leftovers import Leftovers
+from coordinator.run_store import RunStore, utc
 from coordinator.service import CoordinatorService
 from schemas import codec
 from schemas.errors import FederationError
@@ -43,20 +44,23 @@ def device(broker: Mosquitto, name: str) -> ScriptedDevice:
     return ScriptedDevice(name, TOPICS, PLAN.manifest(), link).start()
 
 
+def settings_for(plan: Plan, **changes: object) -> RunSettings:
+    blob = describe(plan.to_bytes(), 1024)
+    return RunSettings.model_validate(
+        run_settings(quorum=1, goal=1, evaluate=False, **changes).model_dump()
+        | {"plan": PlanRef(name=plan.name, blob=blob)}
+    )
+
+
 def run(
     broker: Mosquitto, state: Path, plan: Plan, model: Parameters, watch: Watch | None = None, **changes: object
 ) -> None:
     """One coordinator of its own state directory, as ``coordinator start`` would have it."""
     coordinator = settings_of(broker, "coordinator", 3600)
-    blob = describe(plan.to_bytes(), 1024)
-    settings = RunSettings.model_validate(
-        run_settings(quorum=1, goal=1, evaluate=False, **changes).model_dump()
-        | {"plan": PlanRef(name=plan.name, blob=blob)}
-    )
     CoordinatorService(
         lambda sink, will: MqttLink(coordinator, sink, will, gated=True),
         TOPICS,
-        settings,
+        settings_for(plan, **changes),
         plan,
         model,
         state,
@@ -81,13 +85,19 @@ def coordinators(topics: dict[str, bytes]) -> set[str]:
     return {topic for topic in topics if not topic.startswith("devices/")}
 
 
-def test_a_new_run_clears_what_an_earlier_one_left_and_nothing_else(mosquitto: Mosquitto, tmp_path: Path) -> None:
-    """Seen to fail without ``performer.clear``."""
+@pytest.mark.parametrize("failed", [False, True], ids=["at its first start", "at its second, the first having failed"])
+def test_a_new_run_clears_what_an_earlier_one_left_and_nothing_else(
+    mosquitto: Mosquitto, tmp_path: Path, *, failed: bool
+) -> None:
+    """Seen to fail without ``performer.clear``, and with only a run that is not in the journal yet taken for new."""
     one = device(mosquitto, "dev-0")
     run(mosquitto, tmp_path / "first", PLAN, MODEL, run="long-ago", rounds=5)
     before = retained(mosquitto)
     assert {f"plan/{PLAN.digest}/0", "rounds/5", "model/5/0", "model/4/0"} <= before.keys()
     watch = Watch()
+    if failed:  # at its broker, after its run was journalled
+        with RunStore(tmp_path / "second", settings_for(OTHER, run="now", rounds=1), OTHER, SMALLER, utc):
+            pass
     run(mosquitto, tmp_path / "second", OTHER, SMALLER, watch, run="now", rounds=1)
     one.stop()
     after = retained(mosquitto)
