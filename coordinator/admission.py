@@ -61,7 +61,9 @@ def answers(answer: Ticket | Header | Join, ticket: Ticket) -> bool:
 
 def was_asked(state: State, answer: Header | Join) -> bool:
     """Whether the run ever asked what this answers."""
-    tickets = (state.rules.ticket(answer.round, answer.task, attempt) for attempt in range(state.attempt + ATTEMPTS))
+    known = state.attempts.get(answer.round, 0)  # more than that at once, where the run went on after it had ended
+    attempts = range(max(known, state.attempt + ATTEMPTS))
+    tickets = (state.rules.ticket(answer.round, answer.task, attempt) for attempt in attempts)
     return answer.round <= state.round and any(answers(answer, ticket) for ticket in tickets)
 
 

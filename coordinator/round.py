@@ -283,8 +283,10 @@ def _committed(state: State, version: Version) -> Step:
 
 
 def _remembering(state: State, collected: Collecting) -> State:
-    """The state with what later rounds must know of this one, where they may count updates that it asked for."""
-    limit = state.rules.max_staleness
+    """The state with what later rounds must know of this one, for the updates that it asked for."""
+    limit, first = state.rules.max_staleness, state.window.start
+    attempts = {number: count for number, count in state.attempts.items() if number >= first}
+    state = replace(state, attempts={**attempts, state.round: state.attempt + 1})
     if limit is None:
         return state
     new = {(header.device, header.round) for header in collected.received.values()}

@@ -15,6 +15,7 @@ from coordinator.fleet import View
 from schemas.messages import RoundSummary, RunSettings, Task
 
 ATTEMPTS: Final = 3  # failed ones in a row end a run
+WINDOW: Final = 8  # rounds before this one, or as many as updates may be behind, whose attempts are remembered
 
 
 @dataclass(frozen=True, slots=True)
@@ -150,6 +151,12 @@ class State:
     summary: RoundSummary | None = None  # of this round's new version, until its evaluation
     lineage: tuple[Version, ...] = ()  # the versions before this one that updates may start from, newest first
     counted: frozenset[tuple[str, int]] = frozenset()  # devices and rounds whose training is in those versions
+    attempts: Mapping[int, int] = field(default_factory=dict)  # how many at training, by round, of the last few
+
+    @property
+    def window(self) -> range:
+        """The rounds before this one that late answers may come to."""
+        return range(max(1, self.round - max(WINDOW, self.rules.max_staleness or 0)), self.round)
 
     @property
     def eligible(self) -> frozenset[str]:

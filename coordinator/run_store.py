@@ -124,6 +124,8 @@ class RunStore:
         state = State(
             Rules.of(self.settings), self.version, number, Selecting(now), now, task, attempt, summary=summary
         )
+        attempts = {one: self.journal.attempts(run, one, "train") for one in (*state.window, number)}
+        state = replace(state, attempts=attempts)
         limit = self.settings.max_staleness
         if limit is not None:
             before = self.journal.models(run)[-1 - limit : -1]

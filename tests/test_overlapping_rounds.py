@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -16,6 +17,7 @@ from coordinator.journal import Journal
 from coordinator.models import ModelStore
 from coordinator.service import RunResult
 from schemas import codec, compression
+from schemas.cohort import draw
 from schemas.errors import SettingsError
 from schemas.messages import Outcome, PlanRef, RoundAnnouncement, StrategySettings, TrainSettings
 from schemas.parameters import Parameters
@@ -45,6 +47,21 @@ def test_must_17_an_update_for_an_earlier_round_counts_in_the_open_one_and_says_
     assert run.state.round == 2
     assert outcomes(run.update("dev-4"))[0] is Outcome.ACCEPTED
     assert run.state.round == 3
+
+
+@pytest.mark.parametrize("attempt", [0, 2, 3, 7])
+def test_must_17_an_update_for_any_attempt_at_an_earlier_round_was_asked_for(attempt: int) -> None:
+    """Attempts go on over a restart, after three in a row have ended the run. Seen to fail with as many taken for asked
+    as the open round can have: from the fourth on an honest update was of "nothing this run ever asked".
+    """
+    for overlap, outcome in ((2, Outcome.ACCEPTED), (None, Outcome.LATE)):
+        run = Run(rules(goal=2, quorum=2, max_staleness=overlap, rounds=6))
+        run.state = replace(run.state, attempt=attempt)  # as a restart has it
+        slow = run.opened(names(5)).header("dev-4")
+        for device in sorted(names(4), key=lambda name: draw(slow.nonce, name))[:2]:
+            run.update(device)
+        assert run.state.round == 2
+        assert outcomes(run.do(UpdateReceived(slow))) == [outcome]
 
 
 def test_an_update_for_an_abandoned_attempt_counts_in_the_next_and_its_device_may_rest_till_that_is_over() -> None:

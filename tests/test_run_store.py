@@ -13,14 +13,16 @@ import numpy as np
 import pytest
 
 from coordinator import observers as seen
+from coordinator.events import Ticket, Version
 from coordinator.round import SETTLE_S
+from coordinator.run_store import RunStore, utc
 from schemas import compression
 from schemas.errors import FederationError
-from schemas.messages import RoundAnnouncement, Update
+from schemas.messages import Phase, RoundAnnouncement, Update
 from schemas.parameters import Parameters
 from tests.running_coordinator import RunningCoordinator
 from tests.scripted_device import Script, ScriptedDevice
-from tests.test_service import PLAN, TOPICS
+from tests.test_service import MODEL, PLAN, TOPICS, run_settings
 
 
 class Poisoner(ScriptedDevice):
@@ -102,3 +104,37 @@ def test_a_journal_put_back_from_a_backup_leaves_a_run_that_goes_on(tmp_path: Pa
     shutil.copytree(backup, directory, dirs_exist_ok=True)
     for rounds in (4, 5):
         assert run_to(rounds) == rounds
+
+
+def test_how_often_the_last_rounds_were_tried_is_known_after_a_restart(tmp_path: Path) -> None:
+    """So that late answers to them are told from inventions. Seen to fail with none remembered."""
+    settings = run_settings(quorum=2)
+    with RunStore(tmp_path, settings, PLAN, MODEL, utc) as store:
+        state, _ = store.standing(0.0)
+        assert state.attempts == {1: 0}
+        for attempt in range(5):
+            ticket = state.rules.ticket(1, "train", attempt)
+            store.journal.open_round(announced(ticket, store.version))
+            store.journal.abandon_round(ticket.nonce, "train", "nobody came")
+    with RunStore(tmp_path, settings, PLAN, MODEL, utc) as store:
+        state, _ = store.standing(0.0)
+    assert (state.attempt, state.attempts) == (5, {1: 5})
+
+
+def announced(ticket: Ticket, version: Version) -> RoundAnnouncement:
+    return RoundAnnouncement(
+        run="run-1",
+        round=ticket.round,
+        task=ticket.task,
+        phase=Phase.COLLECTING,
+        attempt=ticket.attempt,
+        nonce=ticket.nonce,
+        model_version=version.number,
+        model_digest=version.digest,
+        opened=utc().isoformat(timespec="seconds"),
+        deadline_s=20.0,
+        remaining_s=20.0,
+        cohort=1.0,
+        goal=3,
+        quorum=2,
+    )
