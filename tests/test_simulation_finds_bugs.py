@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -35,7 +36,9 @@ from edge.outbox import Contents, Outbox
 from edge.participation_state import Step
 from schemas.errors import Reject
 from schemas.link.link import Inbound
+from schemas.link.memory import Faults
 from schemas.messages import Command, CoordinatorStatus, DeviceState, DeviceStatus, Outcome, RoundSummary
+from tests.simulation.coordinators import SECOND, CoordinatorNode
 from tests.simulation.run import outcomes, simulate
 from tests.simulation.scenario import draw
 
@@ -360,16 +363,6 @@ def a_coordinator_stays_where_a_newer_one_shows(patch: pytest.MonkeyPatch) -> No
     patch.setattr(leadership, "_sees", stubborn)
 
 
-def a_tree_that_two_have_written_stays_mixed(patch: pytest.MonkeyPatch) -> None:
-    step = leadership.step
-
-    def tidy(state: leadership.State, event: leadership.Event) -> leadership.Step:
-        after, effects = step(state, event)
-        return after, tuple(effect for effect in effects if not isinstance(effect, leadership.Repeat))
-
-    patch.setattr(leadership, "step", tidy)
-
-
 def a_second_coordinator_does_not_look_around(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(CoordinatorService, "_is_free", lambda *_: True)
 
@@ -422,5 +415,25 @@ def test_an_evaluation_that_a_crash_skips_is_found(monkeypatch: pytest.MonkeyPat
         outcome = simulate(replace(drawn, settings=settings, mishaps=mishaps, members=members))
         if outcome.violation:
             assert "should have been evaluated" in outcome.violation
+            return
+    raise AssertionError("nothing was found")
+
+
+def test_a_tree_that_two_have_written_and_that_stays_mixed_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Two that lead for an instant are rare, so here the second starts with the first, its clock a day behind."""
+    step, wall = leadership.step, CoordinatorNode.wall
+
+    def untidy(state: leadership.State, event: leadership.Event) -> leadership.Step:
+        after, effects = step(state, event)
+        return after, tuple(effect for effect in effects if not isinstance(effect, leadership.Repeat))
+
+    monkeypatch.setattr(leadership, "step", untidy)
+    monkeypatch.setattr(CoordinatorNode, "wall", lambda node: wall(node) - timedelta(days=node.name == SECOND))
+    for seed in (14, *range(1, MANY)):
+        drawn = draw(seed, ROUNDS)
+        calm = dict.fromkeys(drawn.mishaps, 0.0)
+        outcome = simulate(replace(drawn, second=50.0, faults=Faults(delay_s=2.0, uplink_s=2.0), mishaps=calm))
+        if outcome.violation:
+            assert "run is still of" in outcome.violation
             return
     raise AssertionError("nothing was found")
