@@ -210,7 +210,7 @@ def test_updates_of_which_no_result_can_be_made_cost_the_attempt_and_not_the_run
     assert isinstance(resting, Resting)
     run.do(Tick(resting.until))
     assert (run.state.round, run.open.ticket.attempt, run.state.model) == (1, 1, START)
-    assert run.open.received == {}
+    assert not run.open.received
 
 
 def test_an_attempt_that_can_not_be_restored_is_given_up() -> None:
