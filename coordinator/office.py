@@ -41,6 +41,7 @@ class Office:
         self._now = now
         self._state = lead.State(status.instance, status.session, status.heartbeat_s, now())
         self._token: int | None = None  # of the newest look
+        self._connection = 0
 
     @property
     def held(self) -> bool:
@@ -52,8 +53,9 @@ class Office:
         """For how long nothing is due by itself; infinite where nothing is."""
         return max(lead.wake_at(self._state) - self._now(), 0.0)
 
-    def connected(self) -> None:
+    def connected(self, connection: int) -> None:
         """Look who is there, and take office where nobody is."""
+        self._connection = connection
         self._follow(lead.Connected())
 
     def disconnected(self) -> None:
@@ -92,6 +94,7 @@ class Office:
                 case lead.Look():
                     self._token = self._publisher.look()
                 case lead.Lead():
+                    self._publisher.release(self._connection)
                     self._performer.say_status()
                     self._publisher.connected()
                     self._observe(seen.Connected())

@@ -116,10 +116,13 @@ class Publisher:
         """
         return self._link.subscribe(self.status_topic, qos=0)
 
+    def release(self, connection: int) -> None:
+        """Let publications through over a link that holds them back until now."""
+        self._link.release(connection)
+
     def connected(self) -> None:
-        """Publish everything again, over a link that may hold publications back until now."""
+        """Publish everything again, over a link that lets it through."""
         self._connected = True
-        self._link.release()
         self.repeat()
 
     def repeat(self) -> None:

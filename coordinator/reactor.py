@@ -312,14 +312,14 @@ class Reactor:
 
     def _serve_link(self, event: Connected | Disconnected | Sent | Refused) -> None:
         match event:
-            case Connected(limit=limit):
+            case Connected(limit=limit, connection=connection):
                 if limit is not None and limit < self._part_size + ENVELOPE:
                     raise PayloadTooLarge(
                         f"the broker takes messages of {limit} bytes, too few for parts of {self._part_size}: "
                         f"use --part-size {max(limit - ENVELOPE, 0)} or less, or raise the broker's limit"
                     )
                 self._ever_connected = True
-                self._office.connected()
+                self._office.connected(connection)
             case Disconnected(error=error, fatal=fatal, retry_in_s=retry_in_s):
                 self._unreachable = error
                 if error is not None and fatal:

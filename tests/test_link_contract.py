@@ -148,26 +148,33 @@ def test_the_answer_to_a_subscription_comes_with_its_token(bench: Bench) -> None
         assert kept < max(at for at, event in enumerate(events) if isinstance(event, Sent))
 
 
-def test_a_gated_link_publishes_nothing_over_a_connection_before_its_release(bench: Bench) -> None:
-    """What was in flight as the one before broke waits too. Seen to fail without ``_held`` in ``take``."""
+def test_a_gated_link_publishes_nothing_over_a_connection_before_its_own_release(bench: Bench) -> None:
+    """What was in flight as the one before broke waits too, and what is retained of it never comes.
+
+    Seen to fail without ``_held`` in ``take``, without ``drop_retained``, and with a release of whatever connection.
+    """
     reader = subscriber(bench, "t/#")
     writer = bench.client("writer", gated=True)
     writer.link.subscribe("w/#")
-    first = writer.link.publish("t/x", b"first", retain=True)
+    writer.link.publish("t/x", b"old", retain=True)
     writer.link.open()
     for times in (1, 2):
         writer.ear.until_connected(times)
+        connection = writer.ear.all(Connected)[-1].connection
+        writer.link.publish("t/x", b"old", retain=True)
         token = writer.link.publish("t/y", b"%d" % times)
+        writer.link.release(connection - 1)
         writer.ear.until_sent(writer.link.subscribe("w/#"))
         assert token not in {sent.token for sent in writer.ear.all(Sent)}
         assert reader.ear.payloads("t/y") == [b"1"][: times - 1]
-        writer.link.release()
-        writer.ear.until_sent(first, token)
-        reader.ear.until_heard(b"first", *(b"%d" % n for n in range(1, times + 1)))
+        writer.link.release(connection)
+        writer.ear.until_sent(token, writer.link.publish("t/x", b"new %d" % times, retain=True))
+        reader.ear.until_heard(*(b"%d" % n for n in range(1, times + 1)), *(b"new %d" % n for n in range(1, times + 1)))
         if times == 1:
             writer.cut()
             writer.ear.until(lambda: bool(writer.ear.all(Disconnected)), "the cut")
             writer.mend()
+    assert b"old" not in reader.ear.payloads("t/x")
 
 
 def test_a_gated_link_that_closes_unreleased_takes_its_words_along(bench: Bench) -> None:

@@ -19,6 +19,7 @@ from schemas.link.buffered import BufferedSocket
 from schemas.link.link import Connected, Disconnected, Event, Inbound, Refused, Sent, Will
 from schemas.link.mqtt import MqttLink, MqttSettings
 from schemas.link.mqtt_connection import Connection
+from schemas.link.outbound import Publication
 from tests.link_bench import QUICK, Ear
 from tests.link_certificates import make_certificates
 from tests.link_mosquitto import Mosquitto, free_port
@@ -452,3 +453,20 @@ def test_acknowledgements_of_a_connection_that_is_gone_do_nothing(mosquitto: Mos
     message.ack()
     assert ear.events[-1] == Disconnected()
     assert isinstance(ear.all(Sent)[0], Sent)
+
+
+def test_nothing_goes_any_more_after_a_close_that_has_no_time(mosquitto: Mosquitto, dial: Dial) -> None:
+    """One that another coordinator has replaced. Seen to fail with ``done`` looked at behind what waits."""
+    listener, ear = dial(settings(mosquitto.port, "reader"))
+    ear.until_connected()
+    ear.until_sent(listener.subscribe("t/#"))
+    link, _ = dial(settings(mosquitto.port, "writer"))
+    link.publish("t/before", b"before")
+    ear.until_heard(b"before")
+    with link._mailbox._lock:  # its thread is busy, and hears of these and of the end at once
+        for token in range(1000, 1003):
+            link._mailbox._outbound.put(Publication(token, "t/after", b"after"))
+    link.close(timeout_s=0.0)
+    listener.publish("t/end", b"end")
+    ear.until_heard(b"end")
+    assert ear.payloads("t/after") == []

@@ -25,10 +25,14 @@ class Will:
 
 @dataclass(frozen=True, slots=True)
 class Connected:
-    """The broker took us; subscriptions have been sent again. ``limit``: largest payload it takes, where it says."""
+    """The broker took us; subscriptions have been sent again. ``limit``: largest payload it takes, where it says.
+
+    ``connection`` counts them, from 1.
+    """
 
     session_present: bool = False
     limit: int | None = None
+    connection: int = field(default=1, compare=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,8 +113,12 @@ class Link(Protocol):
         Raises ``ValueError`` for what is no filter.
         """
 
-    def release(self) -> None:
-        """Let publications through over the connection there is; nothing changes where the link isn't gated."""
+    def release(self, connection: int) -> None:
+        """Let publications through over this connection; nothing changes where it is gone, or the link isn't gated.
+
+        Retained ones that have waited for it are dropped, without an answer: who opens a gate says all of them anew, in
+        an order that those would break.
+        """
 
     def unsubscribe(self, *filters: str) -> None:
         """Forget subscriptions."""

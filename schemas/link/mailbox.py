@@ -62,6 +62,7 @@ class Mailbox:
         self._forgotten: set[str] = set()  # unsubscribed while offline, which a kept session hasn't heard of
         self._orders: deque[Order] = deque()
         self._token = 0
+        self._connection = 0  # how many there have been
         self._largest: int | None = None  # bytes of a packet the broker takes, while we know
         self._close_by = 0.0  # monotonic
         self._awake = False
@@ -104,10 +105,13 @@ class Mailbox:
             self._orders.append(Unsubscribe(filters))
         self._ring()
 
-    def release(self) -> None:
-        """Let publications through over this connection."""
+    def release(self, connection: int) -> None:
+        """Let publications through over this connection; see ``Link``."""
         with self._lock:
+            if not self._held or connection != self._connection:
+                return
             self._held = False
+            self._outbound.drop_retained()
         self._ring()
 
     def ack(self, connection: object, mid: int) -> None:
@@ -141,8 +145,8 @@ class Mailbox:
             with contextlib.suppress(BlockingIOError):
                 self.wake.recv(64)
 
-    def connected(self, *, largest: int | None, in_flight: int) -> tuple[dict[str, Qos], tuple[str, ...]]:
-        """A broker took us: the filters to subscribe to, and those to unsubscribe from. Older orders lapse.
+    def connected(self, *, largest: int | None, in_flight: int) -> tuple[dict[str, Qos], tuple[str, ...], int]:
+        """A broker took us: filters to subscribe to, and to unsubscribe from, and its number. Older orders lapse.
 
         ``largest``: bytes of a packet it takes; ``in_flight``: publications it takes unacknowledged.
         """
@@ -153,7 +157,8 @@ class Mailbox:
             self._forgotten.clear()
             self._orders.clear()
             self._held = self._gated
-            return dict(self._filters), forgotten
+            self._connection += 1
+            return dict(self._filters), forgotten, self._connection
 
     def disconnected(self) -> int:
         """The connection is gone; what was in flight, of so many bytes, waits again."""

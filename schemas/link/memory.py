@@ -51,6 +51,7 @@ class MemoryLink:
         self._under_way: deque[Publication] = deque()
         self._arrives_at = 0.0
         self._token = 0
+        self._number = 0  # of connections
         self._failures = 0
         self._closed = False
         self._gated = gated
@@ -93,10 +94,13 @@ class MemoryLink:
             self._broker.run()
             return token
 
-    def release(self) -> None:
+    def release(self, connection: int) -> None:
         """Let publications through; see ``Link``."""
         with self._broker.lock:
+            if not self._held or not self.connection or connection != self._number:
+                return
             self._held = False
+            self._outbound.drop_retained()
             self._flush()
             self._broker.run()
 
@@ -141,7 +145,8 @@ class MemoryLink:
         self.connection = object()
         self._held = self._gated
         self._failures = 0
-        self._tell(Connected(present, self._broker.limit))
+        self._number += 1
+        self._tell(Connected(present, self._broker.limit, self._number))
         self._broker.unsubscribe(self.client_id, tuple(self._forgotten))
         self._forgotten.clear()
         self._broker.redeliver(self.client_id)

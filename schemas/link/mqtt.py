@@ -59,9 +59,9 @@ class MqttLink:
         """Subscribe; see ``Link``."""
         return self._mailbox.subscribe(filters, qos)
 
-    def release(self) -> None:
+    def release(self, connection: int) -> None:
         """Let publications through; see ``Link``."""
-        self._mailbox.release()
+        self._mailbox.release(connection)
 
     def unsubscribe(self, *filters: str) -> None:
         """Forget subscriptions; see ``Link``."""

@@ -210,7 +210,7 @@ class Connection:
         if self.accepted and not self._leaving:
             for order in mailbox.orders():
                 self._obey(order)
-            while taken := mailbox.take(bulk=False):
+            while not mailbox.done and (taken := mailbox.take(bulk=False)):
                 self._publish(*taken)
             if mailbox.done:
                 client.disconnect()
@@ -288,12 +288,12 @@ class Connection:
         self.accepted, self._deadline = True, math.inf
         largest = getattr(extras, "MaximumPacketSize", None)
         in_flight = min(getattr(extras, "ReceiveMaximum", _IN_FLIGHT), _IN_FLIGHT)
-        filters, forgotten = self._mailbox.connected(largest=largest, in_flight=in_flight)
+        filters, forgotten, number = self._mailbox.connected(largest=largest, in_flight=in_flight)
         if forgotten:
             self._client.unsubscribe(list(forgotten))
         self._subscribe(filters)
         limit = None if largest is None else max(0, largest - HEADER - _TOPIC)
-        self._sink(Connected(flags.session_present, limit))
+        self._sink(Connected(flags.session_present, limit, number))
 
     def _on_disconnect(
         self, _client: paho.Client, _data: object, flags: paho.DisconnectFlags, reason: ReasonCode, _: Properties | None

@@ -86,6 +86,12 @@ class Outbound:
             self._bulk_in_flight -= publication.bulk
         return publication
 
+    def drop_retained(self) -> None:
+        """Forget the retained publications that wait."""
+        for publication in self._retained.values():
+            del self._waiting[publication.bulk][publication.token]
+        self._retained.clear()
+
     def lost(self) -> int:
         """The connection is gone: what was in flight, of so many bytes, waits again, before everything else."""
         size = sum(len(publication.payload) for publication in self._in_flight.values())
