@@ -17,7 +17,7 @@ import fcntl
 import os
 import sqlite3
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, closing, contextmanager
 from importlib import resources
 from pathlib import Path
 from typing import Final, TypeAlias
@@ -161,6 +161,15 @@ class Database:
             self._failed = True
             full = getattr(error, "sqlite_errorname", "") in REFUSED
             raise (DiskFull if full else StateError)(f"{self.path}: {error}. {_advice(error)}") from error
+
+
+def look_up(path: Path, sql: str) -> list[tuple[Value, ...]]:
+    """Rows of a database that another process may hold; nothing is changed. ``StateError`` where it can't be read."""
+    try:
+        with closing(sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro", uri=True)) as connection:
+            return connection.execute(sql).fetchall()
+    except sqlite3.Error as error:
+        raise StateError(f"{path}: {error}. {_advice(error)}") from error
 
 
 @contextmanager

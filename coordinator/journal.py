@@ -17,7 +17,7 @@ from typing import Final, Self, TypeVar
 
 from pydantic import ValidationError
 
-from coordinator.database import Database, Value
+from coordinator.database import Database, Value, look_up
 from schemas.errors import StateError
 from schemas.messages import (
     MAX_DEVICES,
@@ -168,13 +168,22 @@ class Journal:
         rows = self._database.execute(sql, (run,))
         return tuple(ModelVersion(run, _int(row[0]), _str(row[1]), _optional(row[2])) for row in rows)
 
-    def history(self, run: str) -> tuple[RoundSummary, ...]:
-        """Each closed attempt at training a round, oldest first, with the new model's metrics where it has them."""
+    def last_closed(self, run: str) -> int:
+        """The last round at whose training an attempt was closed; 0 for none."""
+        sql = "SELECT coalesce(max(round), 0) FROM rounds WHERE run = ? AND task = 'train' AND phase <> 'collecting'"
+        return _int(self._database.execute(sql, (run,))[0][0])
+
+    def history(self, run: str, since: int = 1) -> tuple[RoundSummary, ...]:
+        """Each closed attempt at training a round, oldest first, with the new model's metrics where it has them.
+
+        Of the rounds from ``since`` on.
+        """
         sql = """SELECT rounds.round, model_version, reason, summary, metrics.metrics FROM rounds LEFT JOIN metrics
                  ON phase = 'committed' AND metrics.run = rounds.run AND metrics.version = model_version + 1
-                 WHERE rounds.run = ? AND task = 'train' AND phase <> 'collecting' ORDER BY rounds.round, attempt"""
+                 WHERE rounds.run = ? AND rounds.round >= ? AND task = 'train' AND phase <> 'collecting'
+                 ORDER BY rounds.round, attempt"""
         summaries = []
-        for number, version, reason, text, scores in self._database.execute(sql, (run,)):
+        for number, version, reason, text, scores in self._database.execute(sql, (run, since)):
             if text is None:
                 summary = RoundSummary(
                     run=run, round=_int(number), outcome="abandoned", reason=_str(reason), model_version=_int(version)
@@ -410,6 +419,16 @@ class Journal:
             digest=_str(digest),
             blob=whole,
         )
+
+
+def newest_version(path: Path) -> int | None:
+    """The newest version of the run that the journal at ``path`` is in, or was in last; another process may hold it."""
+    rows = look_up(
+        path,
+        """SELECT max(version) FROM models
+           WHERE run = (SELECT run FROM runs ORDER BY finished IS NULL DESC, finished DESC LIMIT 1)""",
+    )
+    return None if rows[0][0] is None else _int(rows[0][0])
 
 
 def _message(kind: type[M], value: Value) -> M:

@@ -135,10 +135,10 @@ class Performer:
         plan, settings = store.plan.to_bytes(), store.settings
         self._publisher.put_blob(Blob(Kind.PLAN_PART, settings.plan.blob, plan))
         self._put(Address(Kind.RUN), codec.encode(settings))
-        summaries = store.summaries()
+        summaries = store.summaries(KEPT_SUMMARIES)
         metrics = next((s.metrics for s in summaries if s.model_version == store.version.number), None)
         self._publish_model(metrics)
-        for summary in summaries[-KEPT_SUMMARIES:]:
+        for summary in summaries:
             self._summarise(summary)
 
     def clear(self, leftovers: Iterable[Address]) -> None:

@@ -11,6 +11,7 @@ from schemas import cohort
 from schemas.messages import Join, Metrics, Outcome, Phase, RoundSummary
 
 BACK_WITHIN: Final = 0.1  # of the deadline, in which those sent away come back, each at its own time
+LONGEST_S: Final = 3600.0 / (1 + BACK_WITHIN)  # with which all within an hour come back, still each at its own time
 NAMED: Final = 10  # devices that an error names before it only counts
 
 
@@ -110,10 +111,12 @@ def announce(state: State, phase: Phase) -> Announce:
 def come_back(state: State, stage: Collecting, device: str) -> float:
     """Seconds before which a device that takes no part in this attempt has nothing to do here.
 
-    Jittered by the device's draw, so that those who were sent away together don't come back together.
+    Jittered by the device's draw, so that those who were sent away together don't come back together; and no more than
+    the hour that a device rests at most.
     """
     left = max(0.0, stage.opened_at + state.rules.deadline_s - state.now)
-    return left + BACK_WITHIN * state.rules.deadline_s * cohort.draw(f"{stage.ticket.nonce}/back", device)
+    within = BACK_WITHIN * min(state.rules.deadline_s, LONGEST_S)
+    return min(left, LONGEST_S) + within * cohort.draw(f"{stage.ticket.nonce}/back", device)
 
 
 def reply(

@@ -119,7 +119,7 @@ class RunStore:
             number, task, attempt = announced.round, announced.task, announced.attempt
         elif attempt == 0 and self._is_unmeasured(number - 1):
             number, task = number - 1, "evaluate"
-        summary = self.summaries()[-1] if task == "evaluate" else None
+        summary = self.summaries(1)[-1] if task == "evaluate" else None
         reopened = None if announced is None else Reopened(announced.cohort, self.journal.elapsed(announced.nonce))
         state = State(
             Rules.of(self.settings), self.version, number, Selecting(now), now, task, attempt, summary=summary
@@ -138,9 +138,15 @@ class RunStore:
         wanted = self._unfinished and number > 0 and Rules.of(self.settings).evaluates(number)
         return wanted and self.journal.attempts(self.settings.run, number, "evaluate") == 0
 
-    def summaries(self) -> tuple[RoundSummary, ...]:
-        """How the run's rounds ended so far, oldest first, the last word on each."""
-        return tuple({summary.round: summary for summary in self.journal.history(self.settings.run)}.values())
+    @property
+    def last_round(self) -> int:
+        """The last round that ended, one way or the other; 0 for none."""
+        return self.journal.last_closed(self.settings.run)
+
+    def summaries(self, newest: int | None = None) -> tuple[RoundSummary, ...]:
+        """How the run's rounds ended so far, all or the ``newest``, oldest first, the last word on each."""
+        since = 1 if newest is None else self.last_round - newest + 1
+        return tuple({summary.round: summary for summary in self.journal.history(self.settings.run, since)}.values())
 
     def renew_session(self, above: int) -> None:
         """Take a session higher than ``above`` too."""

@@ -128,7 +128,7 @@ class CoordinatorService:
                 session=store.session,
                 instance=instance,
                 run=store.settings.run,
-                round=max((summary.round for summary in store.summaries()), default=0),
+                round=store.last_round,
                 rounds=store.settings.rounds,
                 model_version=store.version.number,
                 software=self._software,

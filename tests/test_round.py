@@ -33,6 +33,7 @@ from coordinator.events import (
     UpdateStalled,
     Version,
 )
+from coordinator.reports import come_back
 from coordinator.round import NEWS_S, PATIENCE_S, RETURN_S, SETTLE_S, begin, step, wake_at
 from coordinator.round_state import ATTEMPTS, Aggregating, Collecting, Over, Resting, Selecting, State
 from schemas import cohort
@@ -192,6 +193,15 @@ def test_below_quorum_the_deadline_abandons_the_round_and_another_attempt_follow
     assert (run.state.round, run.open.ticket.attempt, run.state.model) == (1, 1, START)
     assert run.open.ticket.nonce != ticket.nonce
     assert outcomes(run.update("dev-1", ticket=ticket)) == [Outcome.LATE]
+
+
+@pytest.mark.parametrize("deadline_s", [0.5, 60.0, 3600.0, 31_536_000.0])
+def test_whoever_is_sent_away_comes_back_within_an_hour_each_at_its_own_time(deadline_s: float) -> None:
+    """Seen to fail without a bound: of a year's deadline the receipt was one that nobody can read."""
+    run = Run(rules(deadline_s=deadline_s, quorum=1)).opened(names(20))
+    times = [come_back(run.state, run.open, device) for device in names(20)]
+    assert len(set(times)) == 20
+    assert all(min(deadline_s, 3000.0) <= one <= min(1.1 * deadline_s, 3600.0) for one in times)
 
 
 def test_updates_of_which_no_result_can_be_made_cost_the_attempt_and_not_the_run() -> None:
