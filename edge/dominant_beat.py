@@ -19,6 +19,7 @@ from __future__ import annotations
 import math
 import statistics
 from collections import deque
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -73,29 +74,46 @@ def follow(signal: FloatArray, starts: NDArray[np.int64], samples: int, interval
     lead is taken to be as its end. ``intervals``: (n,) s before each beat, positive. ``qrs``: where in a beat its
     complex is.
     """
-    count = len(starts)
+    wide = cut(signal, starts, samples)
+    follower = Follower(wide[:FIRST].astype(np.float64), intervals[:FIRST], qrs)
+    blocks = [slice(start, start + BLOCK) for start in range(0, len(starts), BLOCK)]
+    return joined([follower.hear(wide[block].astype(np.float64), intervals[block]) for block in blocks])
+
+
+def cut(signal: FloatArray, starts: NDArray[np.int64], samples: int) -> FloatArray:
+    """Beats (n, samples + 2 REACH) of a lead; what lies outside it is taken to be as its end."""
     reach = np.arange(-REACH, samples + REACH)
+    return np.asarray(signal[np.clip(starts[:, None] + reach, 0, len(signal) - 1)])
 
-    def cut(block: slice) -> Wave:
-        return np.asarray(
-            signal[np.clip(starts[block, None] + reach, 0, len(signal) - 1)].astype(np.float64), dtype=np.float64
-        )
 
-    person = _Person.of(cut(slice(FIRST)), intervals[:FIRST], qrs)
-    beats = np.empty((count, samples), dtype=np.float32)
-    dominant: list[Wave] = []
-    likeness, sinus = np.empty(count), np.empty(count)
-    strange = np.empty(count, dtype=np.bool_)
-    for start in range(0, count, BLOCK):
-        block = slice(start, min(start + BLOCK, count))
-        dominant.append(person.dominant)
-        waves, likeness[block] = align(cut(block), person.dominant, qrs)
-        beats[block] = waves
-        for i, wave in enumerate(waves, start):
+def joined(parts: Sequence[Followed]) -> Followed:
+    """Beats that came one behind the other, all but the last a whole number of blocks."""
+    return Followed(*(np.concatenate([getattr(part, name) for part in parts]) for name in Followed.__slots__))
+
+
+class Follower:
+    """Follows one person, block by block."""
+
+    def __init__(self, wide: Wave, intervals: Wave, qrs: slice) -> None:
+        """``wide`` (f, samples + 2 REACH) and ``intervals`` (f,) are of the first ``FIRST`` beats, or all there are."""
+        self._qrs = qrs
+        self._heard = 0
+        self._person = _Person.of(wide, intervals, qrs)
+
+    def hear(self, wide: Wave, intervals: Wave) -> Followed:
+        """The next ``BLOCK`` beats, from the first on; a last block may be smaller."""
+        person, count = self._person, len(wide)
+        dominant = person.dominant
+        waves, likeness = align(wide, dominant, self._qrs)
+        beats = waves.astype(np.float32)
+        sinus, strange = np.empty(count), np.empty(count, dtype=np.bool_)
+        for i in range(count):
             sinus[i] = person.sinus
-            strange[i] = person.hear(float(likeness[i]), float(intervals[i]), wave if i >= FIRST else None)
+            beat = waves[i] if self._heard + i >= FIRST else None
+            strange[i] = person.hear(float(likeness[i]), float(intervals[i]), beat)
+        self._heard += count
         person.look()
-    return Followed(beats, np.stack(dominant).astype(np.float32), likeness, sinus, strange)
+        return Followed(beats, dominant[None].astype(np.float32), likeness, sinus, strange)
 
 
 def align(wide: Wave, dominant: Wave, qrs: slice) -> tuple[Wave, Wave]:

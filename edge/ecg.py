@@ -2,27 +2,26 @@
 
 The classifier is used on people it wasn't trained on, so nothing it sees is absolute: ``dominant_beat`` follows a
 person's usual beat and interval, ``beat_features`` says how a beat differs from them. All of that needs a record up to
-two beats later; only the filter, forwards and backwards, and the scale look at the whole. Pure NumPy and SciPy.
+two beats later, so that a live one gives the same numbers. Pure NumPy and SciPy.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from fractions import Fraction
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.signal import butter, resample_poly, sosfiltfilt
 
 from edge.beat_features import BEFORE, QRS, RHYTHM, SHAPE, features
 from edge.dataset import FloatArray
-from edge.dominant_beat import follow
+from edge.dominant_beat import FIRST, REACH, cut, follow
+from edge.signals.filters import PASS, ecg_band
+from edge.signals.resampling import Resampler
 from schemas.errors import DataError
 
 RATE = 180  # Hz, of the windows
 WINDOW = 128  # samples of a beat, 711 ms
-BAND = (0.5, 40.0)  # Hz: below is baseline wander, above is muscle and mains
-ORDER = 2  # of the Butterworth filter; applied forwards and backwards, so twice that
+AHEAD = 1.5  # s of a lead's last value that are added to it
 SHORTEST = 0.02  # s, of an interval between beats: what is annotated closer is one beat twice
 
 # The AAMI EC57 classes of the annotation symbols that mark beats. `!` marks flutter waves, which aren't beats.
@@ -42,34 +41,33 @@ class Beats:
 
 
 def condition(signal: Signal, rate: float) -> FloatArray:
-    """Band-pass a lead (samples,) at ``rate`` Hz without shifting it, resample to 180 Hz, and scale it robustly.
+    """A lead (samples,) in mV at ``rate`` Hz at 180 Hz, band-passed, as ``signals`` would give it live. In mV still.
 
-    The unit of the result is the spread of the record's own large deflections (see ``robust_scale``).
+    Raises ``DataError`` for a lead that is too coarse.
     """
-    if rate < 2 * BAND[1]:
-        raise DataError(f"an ECG at {rate:g} Hz is too coarse for beats: record at {2 * BAND[1]:g} Hz or more")
-    filtered = sosfiltfilt(butter(ORDER, BAND, btype="bandpass", fs=rate, output="sos"), signal)
-    ratio = Fraction(RATE / rate).limit_denominator(1000)
-    resampled = resample_poly(filtered, ratio.numerator, ratio.denominator)
-    scaled: FloatArray = (resampled / robust_scale(resampled)).astype(np.float32)
-    return scaled
-
-
-def robust_scale(signal: Signal) -> float:
-    """The median over 2 s stretches of each stretch's largest magnitude: about one R wave, whatever the artefacts."""
-    stretch = 2 * RATE
-    whole = len(signal) // stretch * stretch
-    peaks = np.abs(signal[:whole]).reshape(-1, stretch).max(axis=1) if whole else np.abs(signal).max(keepdims=True)
-    scale = float(np.median(peaks))
-    if not scale > 0:
-        raise DataError("the ECG lead is flat: check the electrode or choose another lead")
-    return scale
+    if rate < 2 * PASS:
+        raise DataError(f"an ECG at {rate:g} Hz is too coarse for beats: record at {2 * PASS:g} Hz or more")
+    resampler = Resampler(rate, RATE)
+    ahead = np.full(int(AHEAD * rate), signal[-1])  # what the filters wait for before they give the last second
+    conditioned = ecg_band(RATE).feed(resampler.feed(np.concatenate([signal, ahead])))
+    return conditioned[: round(len(signal) * RATE / rate)].astype(np.float32)
 
 
 def intervals(peaks: NDArray[np.int64], rate: float) -> NDArray[np.float64]:
     """The interval before each beat (n,) in s, at least ``SHORTEST``; the first beat's is the second's, or 1 s."""
     between = np.maximum(np.diff(peaks) / rate, SHORTEST)
     return np.concatenate([between[:1] if len(between) else [1.0] * len(peaks), between])
+
+
+def usual_height(beats: FloatArray) -> float:
+    """From the lowest to the highest sample of a QRS complex, the median over some beats (n, 128).
+
+    Raises ``DataError`` where that is 0.
+    """
+    height = float(np.median(np.ptp(beats[:, QRS], axis=1)))
+    if not height > 0:
+        raise DataError("the ECG lead is flat: check the electrode or choose another lead")
+    return height
 
 
 def relate_beats(signal: Signal, rate: float, peaks: NDArray[np.int64]) -> Beats:
@@ -83,5 +81,6 @@ def relate_beats(signal: Signal, rate: float, peaks: NDArray[np.int64]) -> Beats
     if not kept.any():
         return Beats(np.empty((0, len(RHYTHM)), dtype=np.float32), np.empty((0, len(SHAPE)), dtype=np.float32), kept)
     before = intervals(peaks, rate)
+    conditioned /= np.float32(usual_height(cut(conditioned, starts[:FIRST], WINDOW)[:, REACH:-REACH]))
     rhythm, shape = features(follow(conditioned, starts, WINDOW, before, QRS), before)
     return Beats(rhythm[kept], shape[kept], kept)
