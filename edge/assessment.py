@@ -43,7 +43,7 @@ def assess(plan_name: str, model: Path | None, data: str, people: str) -> dict[s
     commas between. Without ``model`` the plan's initial parameters are taken. Raises any ``FedbeatError``.
     """
     file = find(plan_name)
-    parameters = _parameters(file, model)
+    parameters = parameters_of(file, model)
     source = open_source(data, file.plan.data)
     chosen = _people(source, people)
     reading = read(source, chosen, RECIPES[file.plan.data].form)
@@ -113,7 +113,8 @@ def write_page(figures: dict[str, Any], target: Path) -> None:
         raise StateError(f"can't write the page {target}: {error.strerror}; choose another --page") from None
 
 
-def _parameters(file: PlanFile, model: Path | None) -> Parameters:
+def parameters_of(file: PlanFile, model: Path | None) -> Parameters:
+    """What is in a model's file, or the plan's initial parameters. Raises ``StateError`` or ``PlanError``."""
     if model is None:
         return file.initial(0)
     try:

@@ -134,6 +134,24 @@ def record_signal(config: Path | None, *, show_config: bool, patient: bool, as_j
             at_work.run(patient=patient)
 
 
+@cli.command("predict")
+@click.option("--plan", "plan_name", default="ecg-beats", show_default=True, metavar="PLAN", help="the model's plan")
+@click.option("--model", type=PATH, metavar="FILE", required=True, help="what `coordinator export` wrote")
+@click.option("--data", required=True, metavar="PATH", help="WFDB records: a folder of them, or one's name")
+@click.option("--annotate", is_flag=True, help="write RECORD.fb beside each, with every beat's class")
+@click.option("--json", "as_json", is_flag=True, help="as one JSON object a record")
+def predict_beats(plan_name: str, model: Path, data: str, *, annotate: bool, as_json: bool) -> None:
+    """Find the beats of ECG recordings, labelled or not, and say what a model takes each for.
+
+    It connects to nothing, and is no medical device.
+    """
+    from edge import findings  # noqa: PLC0415 - likewise
+
+    found = findings.examine(plan_name, model, data, annotate=annotate)
+    for line in findings.json_lines(found) if as_json else findings.lines(found):
+        click.echo(line)
+
+
 @cli.command("bench")
 @click.option("--plan", default="ecg-beats", show_default=True, metavar="PLAN", help="a bundled plan, or a plan's file")
 @click.option("--data", metavar="PATH", help="recordings; noise of the plan's shapes where none are set")

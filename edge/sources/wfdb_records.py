@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from edge.dataset import Dataset, concatenate
 from edge.segment_files import number_of
@@ -73,7 +74,7 @@ LEAD = "MLII"
 MAX_SAMPLES = 50_000_000  # of one lead: a day at 500 Hz; filtering it takes some copies of 400 MB
 
 
-def _records(path: str) -> tuple[Path, ...]:
+def records_at(path: str) -> tuple[Path, ...]:
     """The records at a path without their extension: of a folder, of a header, or of a record's bare name."""
     place = Path(path).absolute()
     if place.is_dir():
@@ -85,7 +86,7 @@ def _records(path: str) -> tuple[Path, ...]:
 
 
 def _open(path: str, _form: Form) -> Source:
-    records = {record.name: record for record in _records(path)}
+    records = {record.name: record for record in records_at(path)}
     paced = [name for name in records if name in PACED]
     # A device that records has many that nobody has annotated: they are counted, not named one by one.
     bare = [name for name, record in records.items() if number_of(record) and not _annotated(record)]
@@ -127,13 +128,7 @@ def _read_record(record: Path, rejected: Counter[str]) -> Dataset:
 
     if not _annotated(record):
         raise DataError(f"has no annotations ({record.name}.atr): annotate its beats first")
-    header = _parsed(wfdb.rdheader, record)
-    if not header.sig_name:
-        raise DataError("has no signals of its own: give the segments of a multi-segment record one by one")
-    if not 0 < (header.sig_len or 0) <= MAX_SAMPLES:
-        raise DataError(f"is {header.sig_len} samples long: cut it into records of at most {MAX_SAMPLES}")
-    lead = header.sig_name.index(LEAD) if LEAD in header.sig_name else 0
-    signal = _parsed(wfdb.rdrecord, record, channels=[lead]).p_signal[:, 0]
+    signal, rate = read_lead(record)
     annotation = _parsed(wfdb.rdann, record, extension="atr")
     if not np.isfinite(signal).all():
         raise DataError("has gaps in its signal: cut it into gapless records")
@@ -144,7 +139,24 @@ def _read_record(record: Path, rejected: Counter[str]) -> Dataset:
     if (symbols == "/").any():
         raise DataError("has paced beats, which AAMI EC57 leaves out")
     peaks = annotation.sample[beats].astype(np.int64)
-    return label_beats(record.name, signal, float(header.fs), peaks, symbols[beats], rejected)
+    return label_beats(record.name, signal, rate, peaks, symbols[beats], rejected)
+
+
+def read_lead(record: Path) -> tuple[NDArray[np.float64], float]:
+    """The lead of a record that beats are told from, in mV, NaN where it has gaps, and its rate in Hz.
+
+    Raises ``DataError``.
+    """
+    import wfdb  # noqa: PLC0415  - half a second of imports that only a device with WFDB records pays
+
+    header = _parsed(wfdb.rdheader, record)
+    if not header.sig_name:
+        raise DataError("has no signals of its own: give the segments of a multi-segment record one by one")
+    if not 0 < (header.sig_len or 0) <= MAX_SAMPLES:
+        raise DataError(f"is {header.sig_len} samples long: cut it into records of at most {MAX_SAMPLES}")
+    lead = header.sig_name.index(LEAD) if LEAD in header.sig_name else 0
+    signal: NDArray[np.float64] = _parsed(wfdb.rdrecord, record, channels=[lead]).p_signal[:, 0]
+    return signal, float(header.fs)
 
 
 def _annotated(record: Path) -> bool:
@@ -159,4 +171,4 @@ def _parsed(parse: Callable[..., Any], record: Path, **options: object) -> Any:
         raise DataError(f"can't be read as WFDB ({type(error).__name__}: {error}): copy it again") from error
 
 
-READER = Reader("WFDB records (a folder of .hea, .dat and .atr files)", lambda path: bool(_records(path)), _open)
+READER = Reader("WFDB records (a folder of .hea, .dat and .atr files)", lambda path: bool(records_at(path)), _open)

@@ -1,0 +1,72 @@
+"""``edge predict``: beats of recordings that nobody has labelled, and what a model takes them for."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import wfdb
+from safetensors.numpy import save_file
+
+from edge.findings import examine, json_lines, lines
+from edge.synthetic_ecg import person, record
+from schemas.errors import DataError, PlanError
+from schemas.plan_file import find
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A model that takes every beat for V."""
+    arrays = {name: array.copy() for name, array in find("ecg-beats").initial(1).arrays().items()}
+    last = [name for name, array in arrays.items() if array.shape == (5,)][-1]
+    arrays[last] = np.array([0, 0, 1e3, 0, 0], np.float32)
+    path = tmp_path_factory.mktemp("models") / "model.safetensors"
+    save_file(arrays, path)
+    return path
+
+
+@pytest.fixture
+def records(tmp_path: Path) -> Path:
+    """A record of 150 s, one with a gap in its middle, one without a heart, none with annotations."""
+    signal = record(person(5), 150, 250, 5).signal.astype(np.float64)
+    gap = signal.copy()
+    gap[17_000:20_000] = np.nan
+    for name, one in (("whole", signal), ("gap", gap), ("flat", np.zeros(5000))):
+        options = {"fs": 250, "units": ["mV"], "sig_name": ["ECG"], "write_dir": str(tmp_path)}
+        wfdb.wrsamp(name, p_signal=one[:, None], fmt=["16"], adc_gain=[1000.0], baseline=[0], **options)
+    return tmp_path
+
+
+def test_every_record_s_beats_are_found_and_classified(records: Path, model: Path) -> None:
+    """Seen to fail where a gap is filled, and where a stretch's beats are counted from its own begin."""
+    truth = record(person(5), 150, 250, 5).peaks
+    found = {one.record: one for one in examine("ecg-beats", model, str(records), annotate=True)}
+    assert sum(found["whole"].beats.values()) == pytest.approx(len(truth), abs=3)
+    assert found["whole"].beats["V"] == sum(found["whole"].beats.values())
+    assert (found["whole"].seconds, found["whole"].used_s, found["gap"].used_s) == (150, 150, 138)
+    assert found["whole"].rate == pytest.approx(60 * 250 / np.median(np.diff(truth)), rel=0.02)
+    assert sum(found["flat"].beats.values()) == 0
+    assert found["flat"].rate is None
+    marks = wfdb.rdann(str(records / "gap"), "fb").sample
+    assert not ((marks > 17_000) & (marks < 20_000)).any()
+    late = truth[(truth > 20_500) & (truth < 37_000)]
+    assert np.abs(marks[:, None] - late).min(axis=0).max() <= 10
+    assert not (records / "flat.fb").exists()
+
+
+def test_words_and_json_have_the_same_counts(records: Path, model: Path) -> None:
+    found = examine("ecg-beats", model, str(records / "whole"), annotate=False)
+    assert [json.loads(line)["record"] for line in json_lines(found)] == ["whole"]
+    text = "\n".join(lines(found))
+    assert str(found[0].beats["V"]) in text
+    assert "no diagnosis" in text
+    assert not (records / "whole.fb").exists()
+
+
+def test_what_is_no_ecg_is_told(tmp_path: Path, model: Path) -> None:
+    with pytest.raises(DataError, match="no WFDB record"):
+        examine("ecg-beats", model, str(tmp_path), annotate=False)
+    with pytest.raises(PlanError, match="not for ECGs"):
+        examine("watch", model, str(tmp_path), annotate=False)
