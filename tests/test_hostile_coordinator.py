@@ -15,7 +15,7 @@ from pathlib import Path
 
 import pytest
 
-from coordinator import admission, reactor
+from coordinator import admission, attendance
 from coordinator import observers as seen
 from coordinator.admission import refusal
 from coordinator.events import Header, JoinReceived
@@ -279,7 +279,7 @@ def test_invariant_14_a_device_beyond_the_fleets_bound_changes_nothing(
 
     Seen to fail without ``is_stranger`` in ``admission.refusal`` (it counted), and in ``round._join``.
     """
-    monkeypatch.setattr(reactor, "Fleet", partial(Fleet, limit=3))
+    monkeypatch.setattr(attendance, "Fleet", partial(Fleet, limit=3))
     running = RunningCoordinator(tmp_path / "state", rounds=1, evaluate=False)
     devices = [running.device(f"dev-{number}") for number in range(3)]
     with running:

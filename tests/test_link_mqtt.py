@@ -328,6 +328,29 @@ def test_what_a_crashed_broker_never_acknowledged_is_sent_again(mosquitto: Mosqu
 # TLS
 
 
+def test_a_line_that_breaks_as_something_is_sent_is_no_mistake_of_ours(
+    mosquitto: Mosquitto, dial: Dial, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Seen to fail where what the socket raises went on to whoever looks for bugs: a traceback in the log."""
+    link, ear = dial(settings(mosquitto.port))
+    ear.until_connected()
+    flush, broken = BufferedSocket.flush, [True]
+
+    def reset(sock: BufferedSocket) -> None:
+        if sock.writing and broken:
+            broken.clear()
+            raise ConnectionResetError(104, "Connection reset by peer")
+        flush(sock)
+
+    monkeypatch.setattr(BufferedSocket, "flush", reset)
+    link.subscribe("here")
+    link.publish("here", b"something")
+    ear.until_heard(b"something")
+    assert len(ear.all(Connected)) == 2
+    assert "broke" in str(first_failure(ear).error)
+    assert "mistake" not in caplog.text
+
+
 @pytest.fixture(scope="module")
 def certificates(tmp_path_factory: pytest.TempPathFactory) -> Path:
     directory = tmp_path_factory.mktemp("certificates")

@@ -38,7 +38,9 @@ def test_a_recording_is_whole_and_the_same_each_time(number: int, rate: float) -
 def test_the_rate_is_the_recorder_s_and_not_the_heart_s(number: int) -> None:
     """Seen to fail where intervals are counted in samples."""
     slow, fast = made(number, rate=125), made(number, rate=500)
-    assert np.abs(slow.peaks / 125 - fast.peaks / 500).max() <= 0.01
+    both = min(len(slow.peaks), len(fast.peaks))  # the last may fall on the end of the one
+    assert both >= max(len(slow.peaks), len(fast.peaks)) - 1
+    assert np.abs(slow.peaks[:both] / 125 - fast.peaks[:both] / 500).max() <= 0.01
 
 
 @settings(max_examples=20, deadline=None)

@@ -75,6 +75,7 @@ class Connection:
         self._full_since = math.inf  # monotonic: since when as much waits as we read ahead
         self._reached = False
         self._leaving = False  # we have said goodbye
+        self._broken = False  # the socket takes no more
         self._deadline = math.inf  # monotonic; the connection ends then
         # By packet id, until answered: the filters, and the token of the order that ends with this packet.
         self._subscriptions: dict[int, tuple[tuple[str, ...], int | None]] = {}
@@ -162,7 +163,7 @@ class Connection:
             selector.register(sock, selectors.EVENT_READ)
             while (now := time.monotonic()) < self._deadline and self.refusal is None:
                 self._send(sock)
-                if client.socket() is None or (mailbox.done and not self.accepted):
+                if self._broken or client.socket() is None or (mailbox.done and not self.accepted):
                     return
                 full = self._watch(selector, sock)
                 limit_s = _HURRY_S if mailbox.closing.is_set() else tick_s
@@ -217,7 +218,7 @@ class Connection:
                 self._leaving, self._deadline = True, time.monotonic() + GOODBYE_S
         self._write(sock)
         # Bulk goes to paho one at a time, each when the one before has left: paho's own queue knows no order.
-        while self.accepted and not self._leaving and not (client.want_write() or sock.writing):
+        while self.accepted and not (self._leaving or self._broken or client.want_write() or sock.writing):
             if (taken := mailbox.take(bulk=True)) is None:
                 return
             self._publish(*taken)
@@ -227,7 +228,10 @@ class Connection:
         if self._client.want_write():
             self._client.loop_write()
         if self._client.socket() is not None:
-            sock.flush()
+            try:
+                sock.flush()
+            except OSError:
+                self._broken = True
 
     def _obey(self, order: Order) -> None:
         match order:
