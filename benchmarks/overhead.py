@@ -27,7 +27,7 @@ from broker import machine, mosquitto
 
 from coordinator import plan_file
 from coordinator.plan_export import export, load_class
-from edge.trainer_pool import _environment
+from edge.trainer_pool import child_environment
 
 DEVICES = 5
 WINDOWS = 2000
@@ -74,7 +74,7 @@ def alone(folder: Path, times: int) -> list[float]:
                     stdin=subprocess.PIPE,
                     stdout=subprocess.PIPE,
                     text=True,
-                    env={**os.environ, **_environment(1)},
+                    env={**os.environ, **child_environment(1)},
                     start_new_session=True,  # as the trainers have, which the kernel may share processors out by
                 )
             )

@@ -342,7 +342,7 @@ class _Child:
 def _start(address: str, threads: int, nice: int, stacking: Stacking | None) -> subprocess.Popen[bytes]:
     return subprocess.Popen(  # noqa: S603  - our own module, no shell
         [sys.executable, "-m", "edge.trainer", address, str(threads), str(nice)],
-        env={**os.environ, **_environment(threads), **({} if stacking is None else _STACKED)},
+        env={**os.environ, **child_environment(threads), **({} if stacking is None else _STACKED)},
         stdin=subprocess.DEVNULL,
         start_new_session=True,  # a Ctrl-C is the agent's to handle; what it prints comes out with the agent's
     )
@@ -352,7 +352,7 @@ def _start(address: str, threads: int, nice: int, stacking: Stacking | None) -> 
 _STACKED = {"MALLOC_MMAP_THRESHOLD_": str(32 * 2**20), "MALLOC_TRIM_THRESHOLD_": str(2**30)}
 
 
-def _environment(threads: int) -> dict[str, str]:
+def child_environment(threads: int) -> dict[str, str]:
     """What a child's libraries read when they start. Large memory goes back to the system soon; threads are bounded.
 
     The thresholds are above what a small model's activations take: were those mapped and unmapped at every step, page
