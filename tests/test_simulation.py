@@ -34,6 +34,13 @@ def test_invariants_01_to_08_and_11_to_13_hold_whatever_goes_wrong(first: int) -
     assert tally.faults
 
 
+@pytest.mark.parametrize("seed", [500389])
+def test_what_a_long_run_has_found_stays_mended(seed: int) -> None:
+    """500389 (30): a status of a higher rank was at hand, and time was let pass before it was heard."""
+    outcome = simulate(draw(seed))
+    assert not outcome.violation, told(outcome)
+
+
 def test_a_federation_in_which_nothing_goes_wrong_commits_every_round_at_the_first_attempt() -> None:
     scenario = draw(1)
     honest = tuple(replace(one, kind="honest", training_s=1.0) for one in scenario.members)
