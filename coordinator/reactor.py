@@ -162,18 +162,14 @@ class Reactor:
                 return
             self._office.beat()
             self._insist_on_a_broker()
-            try:
-                event = self._events.get(timeout=min(left, LOOK_S))
-            except queue.Empty:
-                continue
-            finally:
-                self._alive()
-            if isinstance(event, Stop):
-                return
-            if not isinstance(event, Inbound):
-                self._serve_link(event)
-            elif event.topic == self._publisher.status_topic:
-                self._office.heard(event)
+            for event in self._queued(min(left, LOOK_S)):  # answers wait behind what devices still send
+                if isinstance(event, Stop):
+                    return
+                if not isinstance(event, Inbound):
+                    self._serve_link(event)
+                elif event.topic == self._publisher.status_topic:
+                    self._office.heard(event)
+            self._alive()
 
     def _work(self) -> None:
         idle, ticked = True, False
