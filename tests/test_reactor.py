@@ -13,10 +13,11 @@ from coordinator import attendance, pause, reactor
 from coordinator import observers as seen
 from coordinator import round as rounds
 from coordinator.fleet import Fleet
+from coordinator.office import Office
 from coordinator.publisher import Publisher
 from schemas import codec
 from schemas.errors import LinkError
-from schemas.link.link import Event, Sent
+from schemas.link.link import Event, Inbound, Sent
 from schemas.link.memory import MemoryLink
 from schemas.messages import DeviceState, DeviceStatus, ModelPointer
 from schemas.topics import Address, Kind
@@ -218,6 +219,34 @@ def test_a_run_ends_once_its_last_model_is_published_however_long_that_takes(tmp
         assert running.result().version == pointer(running).version == 1
         status = TOPICS.topic(Address(Kind.COORDINATOR))
         assert len([one for one in running.heard[beats:] if one.topic == status]) >= 20.0 * parts / 30.0 - 1
+
+
+def test_the_broker_s_answers_are_heard_behind_what_devices_still_send(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """On a machine that takes 20 s for each look at its queue. Seen to fail with one event a look: it gave up."""
+    running, answers = slow_to_answer(tmp_path)
+    draining, ready = threading.Event(), threading.Event()
+    beat = Office.beat
+
+    def slowly(office: Office) -> None:
+        if sys._getframe(1).f_code.co_name == "drain":
+            draining.set()
+            assert ready.wait(LIMIT_S)
+            running._now += 20.0
+        beat(office)
+
+    monkeypatch.setattr(Office, "beat", slowly)
+    with running:
+        running.until(draining.is_set, "the run's end")
+        parts = pointer(running).blob.parts
+        running.until(lambda: len(answers) == parts, "all parts of the model")
+        for answer in answers:
+            for number in range(5):
+                running.sink(Inbound(f"{TOPICS.prefix}rounds/1/join/dev-{number}", b"{}"))
+            running.sink(answer)
+        ready.set()
+        assert running.result().version == pointer(running).version == 1
 
 
 def test_a_run_whose_last_model_the_broker_takes_no_more_of_ends_with_an_error(tmp_path: Path) -> None:
