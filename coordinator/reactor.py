@@ -385,6 +385,7 @@ class Reactor:
         self._pending.extend(effects)
         if any(isinstance(effect, WEIGHTY) for effect in effects):
             self._flush()
+            self._performer.tidy(idle=False)  # one turn may commit many small rounds
 
     def _flush(self) -> None:
         """Carry out what is pending and what follows from it, then acknowledge what it came from.
