@@ -297,7 +297,7 @@ class Agent:
             case ev.StoreUpdate():
                 return (self._store_update(effect),)
             case ev.SendParts(parcel, indices):
-                self._send_parts(parcel, indices)
+                return self._send_parts(parcel, indices)
             case ev.Forget():
                 self._try(self._outbox.settle, effect.ticket, effect.outcome)
             case ev.PublishStatus(status):
@@ -384,10 +384,14 @@ class Agent:
             self._store.drop_checkpoint()
             self._outbox.put(parcel, blob, self._running_s, left)
 
-    def _send_parts(self, parcel: Parcel, indices: tuple[int, ...] | None) -> None:
-        blob = self._outbox.blob(parcel.ticket)
+    def _send_parts(self, parcel: Parcel, indices: tuple[int, ...] | None) -> tuple[Event, ...]:
+        try:
+            blob = self._outbox.blob(parcel.ticket)
+        except StateError as error:  # it is tried again when it is due
+            self._warn(str(error))
+            return ()
         if blob is None:
-            return  # reported, and not to be had again; the round goes on without it
+            return (ev.UpdateLost(parcel.ticket),)
         number = parcel.ticket.round
         for index in range(parcel.ref.parts) if indices is None else indices:
             topic = self._topics.topic(Address(Kind.UPDATE_PART, number=number, device=self.name, part=index))
@@ -395,6 +399,7 @@ class Agent:
             token = self._send(topic, payload, qos=RULES[Kind.UPDATE_PART].qos, bulk=True)
         if indices is None:
             self._meter.uploading(token, len(blob), self._now)
+        return ()
 
     def _try(self, write: Callable[P, None], *args: P.args, **kwargs: P.kwargs) -> None:
         """Write what can be done without; the owner hears where that fails."""

@@ -80,6 +80,16 @@ def forget(state: State, pending: Pending, outcome: str) -> Step:
     return settled(replace(state, outbox=outbox), ticket), (ev.Forget(ticket, outcome),)
 
 
+def lost(state: State, ticket: Ticket) -> Step:
+    """There is nothing left to send: nobody is to wait for it, another attempt at the task least of all."""
+    pending = next((pending for pending in state.outbox if pending.parcel.ticket == ticket), None)
+    if pending is None:
+        return state, ()
+    state, effects = forget(state, pending, ev.LOST)
+    text = f"round {ticket.round} ({ticket.task}): the disk has lost the update before its receipt: see to the disk"
+    return state, (ev.Say(text, logging.WARNING), *effects)
+
+
 def settled(state: State, ticket: Ticket) -> State:
     """No answer to ``ticket`` is wanted any more."""
     return replace(state, settled=remembered((*state.settled, ticket)))

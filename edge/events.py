@@ -224,6 +224,13 @@ class StoreFailed:
 
 
 @dataclass(frozen=True, slots=True)
+class UpdateLost:
+    """The update's bytes are on disk no more, or damaged: it can't be sent again."""
+
+    ticket: Ticket
+
+
+@dataclass(frozen=True, slots=True)
 class Moved:
     """So many bytes of payload were published and received since the last one."""
 
@@ -267,6 +274,7 @@ Event = (
     | DataSeen
     | UpdateStored
     | StoreFailed
+    | UpdateLost
     | Moved
     | Uploaded
     | StopRequested
@@ -463,6 +471,7 @@ class SendParts:
 
 
 EVICTED: Final = "evicted"  # the outcome of an update that the operator had us drop
+LOST: Final = "lost"  # of one whose bytes the disk has lost: it may have counted, and is not made again
 SUPERSEDED: Final = "superseded"  # of one whose attempt was abandoned: it counts nowhere
 
 

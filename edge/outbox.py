@@ -169,18 +169,18 @@ class Outbox:
         self._newest = (ticket, blob)
 
     def blob(self, ticket: Ticket) -> bytes | None:
-        """The bytes of an update as they were put; None, and a report, where they are gone or damaged."""
+        """The bytes of an update as they were put; None where they are gone or, with a report, damaged.
+
+        Raises ``StateError`` where the disk doesn't say.
+        """
         newest, self._newest = self._newest, None
         if newest is not None and newest[0] == ticket:
             return newest[1]
         path = self._path(ticket)
         try:
             record = files.read(path)
-        except files.Damaged:  # its entry stays: it may have been sent from memory, and its receipt may still come
+        except files.Damaged:
             self._report(files.set_aside(path))
-            return None
-        except StateError as error:
-            self._report(str(error))
             return None
         known = self._entries.get(ticket)
         if record is None or known is None or known.outcome:
@@ -230,10 +230,12 @@ class Outbox:
                 raise
 
     def _drop_spent(self, but: Ticket | None = None) -> None:
-        """Remove the bytes of updates that had their receipt; those for ``but`` are another attempt's by now."""
-        for ticket in self._spent:
-            if but is None or not self._same_task(ticket, but):
-                files.remove(self._path(ticket))
+        """Remove the bytes of updates that had their receipt; not what another attempt has in the same place by now."""
+        waiting = {self._path(ticket) for ticket, one in self._entries.items() if not one.outcome}
+        if but is not None:
+            waiting.add(self._path(but))
+        for path in {self._path(ticket) for ticket in self._spent} - waiting:
+            files.remove(path)
         self._spent.clear()
 
     def _write_receipt(self, entry: _Entry, *, durable: bool) -> None:

@@ -173,9 +173,9 @@ def _take(state: State, event: Event) -> Step:  # noqa: C901, PLR0911, PLR0912 -
         case ev.PlanReady(digest, recipe):
             return replace(state, plan=Plan(digest, recipe), fetching_plan=None, trouble=None), ()
         case ev.ModelReady(pointer):
-            return versions.ready(state, pointer, None), ()
+            return versions.ready(state, pointer, None)
         case ev.StepReady(pointer):
-            return versions.ready(state, pointer, pointer.step.size if pointer.step else None), ()
+            return versions.ready(state, pointer, pointer.step.size if pointer.step else None)
         case ev.PartArriving(size):
             return versions.arriving(state, size), ()
         case ev.MergeKept(pointer):
@@ -198,6 +198,8 @@ def _take(state: State, event: Event) -> Step:  # noqa: C901, PLR0911, PLR0912 -
             return attempt.stored(state, parcel)
         case ev.StoreFailed(ticket, reason):
             return attempt.store_failed(state, ticket, reason)
+        case ev.UpdateLost(ticket):
+            return delivery.lost(state, ticket)
         case ev.Moved(count):
             return thrift.moved(state, count), ()
         case ev.Uploaded(size, seconds):

@@ -84,6 +84,20 @@ def test_a_receipt_that_is_not_for_us_makes_nobody_rest() -> None:
     assert takes_part(bench, announcement(1))
 
 
+def test_an_update_that_the_disk_has_lost_is_waited_for_no_longer() -> None:
+    """Where rounds overlap it would answer every later attempt, and never come. Seen to fail where it stays."""
+    bench = Bench().settle()
+    bench(ev.RunSeen(run(max_staleness=2)))
+    about = stored(bench)
+    assert not takes_part(bench, announcement(1, attempt=1))
+    effects = bench(ev.UpdateLost(about.ticket))
+    assert only(effects, ev.Forget) == [ev.Forget(about.ticket, ev.LOST)]
+    assert "see to the disk" in only(effects, ev.Say)[0].text
+    assert not bench.state.outbox
+    assert [join.ticket for join in only(effects, ev.SendJoin)] == [Ticket.of(announcement(1, attempt=1))]
+    assert bench(ev.UpdateLost(about.ticket)) == []
+
+
 # -- a silent coordinator ----------------------------------------------------------------------------------------------
 
 

@@ -3,10 +3,13 @@ from __future__ import annotations
 import contextlib
 import os
 import random
+import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from edge import files
 from edge.answered import REMEMBERED
@@ -286,6 +289,36 @@ def test_invariant_08_where_the_disk_is_full_spent_bytes_make_room_and_nothing_i
     assert reopen()[0].contents().settled == (ticket(1),)
     put(outbox, ticket(2))
     assert reopen()[0].contents().settled == (ticket(1),)
+
+
+@settings(deadline=None, max_examples=100)
+@given(
+    doings=st.lists(
+        st.tuples(st.sampled_from(["put", "settle", "restart", "full"]), st.sampled_from(["run-one", "run-two"])),
+        min_size=4,
+        max_size=12,
+    )
+)
+def test_invariant_08_whatever_else_is_put_and_settled_an_update_stays_until_its_receipt(
+    doings: list[tuple[str, str]],
+) -> None:
+    """Seen to fail where the bytes of an earlier attempt with a receipt go from the place they share."""
+    with tempfile.TemporaryDirectory() as directory:
+        outbox, waiting = Outbox(Path(directory) / "outbox", print), dict[str, Ticket]()
+        for number, (doing, run) in enumerate(doings):
+            match doing:
+                case "restart":
+                    outbox = Outbox(Path(directory) / "outbox", print)
+                case "settle" if run in waiting:
+                    outbox.settle(waiting.pop(run), "accepted")
+                case "put":
+                    waiting[run] = ticket(attempt=number, run=run)
+                    put(outbox, waiting[run], f"{number}".encode())
+                case "full":
+                    with largest_file(1000), pytest.raises(StateError, match="free some space"):
+                        put(outbox, ticket(9, attempt=number), bytes(2000))
+            assert {parcel.ticket for parcel in outbox.contents().parcels} == set(waiting.values())
+            assert None not in [outbox.blob(one) for one in waiting.values()]
 
 
 class Killed(BaseException):
