@@ -291,8 +291,8 @@ class State:
         return "/".join((self.identity.device, ticket.run, str(ticket.round), ticket.task, ticket.nonce))
 
     def merge_key(self, pointer: ModelPointer) -> str:
-        """What the trainer knows the merging of this version's steps by."""
-        return f"{self.identity.device}/model/{pointer.version}"
+        """What the trainer knows the merging of this version's steps by; another run has a model of that number too."""
+        return f"{self.identity.device}/model/{pointer.run}/{pointer.version}"
 
     def data_key(self, recipe: str) -> str:
         """What the trainer knows the counting of our data by."""

@@ -51,12 +51,13 @@ def seen(state: State, pointer: ModelPointer) -> Step:
     return replace(state, pointer=pointer), ()
 
 
-def ready(state: State, pointer: ModelPointer, step: int | None) -> State:
+def ready(state: State, pointer: ModelPointer, step: int | None) -> Step:
     """It is on disk: by a step of so many bytes, or whole."""
     state = replace(state, model=pointer, fetching_model=None, by_step=False, trouble=None)
     if step is not None:
-        return replace(state, steps=(*state.steps, step))
-    return replace(state, steps=(), merging=None)  # what is being merged is older
+        return replace(state, steps=(*state.steps, step)), ()
+    state, effects = _unmerged(state)  # what is being merged is older, or of another run
+    return replace(state, steps=()), effects
 
 
 def arriving(state: State, size: int) -> State:
@@ -98,12 +99,12 @@ def merge_failed(state: State, reason: str) -> Step:
 def drop(state: State, reason: str) -> Step:
     """What is on disk is not the model it should be."""
     effects: tuple[Effect, ...] = (ev.Say(reason, logging.WARNING), ev.DropModel())
-    if state.merging is not None:
-        effects = (*effects, ev.CancelJob(state.merge_key(state.merging)))
+    state, cancelled = _unmerged(state)
+    effects = (*effects, *cancelled)
     if state.by_step:
         state, stop = _stopped(state)
         effects = (*effects, stop)
-    return replace(state, model=None, steps=(), merging=None), effects
+    return replace(state, model=None, steps=()), effects
 
 
 def job_failed(state: State, failure: Failure) -> Step | None:
@@ -181,6 +182,13 @@ def wake_at(state: State) -> tuple[float, ...]:
     waits = state.merge_at > state.now and state.model is not None and _many(state, state.model)
     merge = (state.merge_at,) if waits else ()
     return merge if at is None else (at, *merge)
+
+
+def _unmerged(state: State) -> Step:
+    """What is being merged is not wanted any more."""
+    if state.merging is None:
+        return state, ()
+    return replace(state, merging=None), (ev.CancelJob(state.merge_key(state.merging)),)
 
 
 def _stopped(state: State) -> tuple[State, ev.StopFetching]:

@@ -17,7 +17,7 @@ from tests.edge_scripts import DEVICE, PLAN_REF, RUN, announcement, coordinator,
 from tests.test_participation import IDENTITY, Bench
 
 OTHER_PLAN = parts.describe(b"another plan", 1024)
-KEY = f"{DEVICE}/model/{{}}"
+KEY = f"{DEVICE}/model/{RUN}/{{}}"
 E = TypeVar("E", bound=ev.Effect)
 
 
@@ -277,6 +277,23 @@ def test_a_model_that_came_whole_meanwhile_is_not_replaced_by_an_older_merged_on
     bench(ev.ModelReady(pointer(43)))
     assert bench(ev.JobDone(Merged(key=start.key, model=b"old"))) == []
     assert (bench.state.model, bench.state.steps) == (pointer(43), ())
+
+
+def test_another_runs_model_of_the_same_number_is_not_replaced_by_what_was_being_merged() -> None:
+    """Seen to fail with the number alone for a key: the device then trained on the other run's model."""
+    bench = full()
+    bench(ev.ModelSeen(stepped(41)))
+    start = only(bench(ev.StepReady(stepped(41))), ev.StartMerging)
+    bench(ev.RunSeen(run("run-other")))
+    other = stepped(41, run="run-other", size=1400)
+    bench(ev.ModelSeen(other))
+    assert only(bench(ev.ModelReady(other)), ev.CancelJob) == ev.CancelJob(start.key)
+    after = stepped(42, run="run-other", size=1600)
+    bench(ev.ModelSeen(after))
+    again = only(bench(ev.StepReady(after)), ev.StartMerging)
+    assert again.key != start.key
+    assert bench(ev.JobDone(Merged(key=start.key, model=b"the other's"))) == []
+    assert bench.state.merging == after
 
 
 def test_steps_that_turn_out_wrong_when_merged_are_dropped() -> None:
