@@ -112,6 +112,10 @@ class Journal:
         sql = "UPDATE session SET number = max(number + 1, ?) RETURNING number"
         return _int(self._database.execute(sql, (at_least,))[0][0])
 
+    def note_session(self, number: int) -> None:
+        """Have the next session be above ``number``."""
+        self._database.execute("UPDATE session SET number = max(number, ?)", (number,))
+
     # Runs
 
     def start_run(self, settings: RunSettings, digest: str, at: str) -> None:

@@ -110,9 +110,13 @@ class Repeat:
 
 @dataclass(frozen=True, slots=True)
 class GiveUp:
-    """Publish nothing more, and end with this error; ``again``: nobody serves, so go on as a newcomer does."""
+    """Publish nothing more, and end with this error; ``again``: nobody serves, so go on as a newcomer does.
+
+    ``session`` is the one to be above from now on: devices may follow it, and it may not be seen again.
+    """
 
     error: str
+    session: int
     again: bool = False
 
 
@@ -242,7 +246,7 @@ def _newcomer_sees(state: State, status: CoordinatorStatus | None, retained: boo
         return _lead(state) if isinstance(state.stage, Doubting) else (state, ())
     said_anew = before is not None and before.instance == rival.instance and before != rival
     if rival.state in SERVING and (said_anew or not retained):
-        return _give_up(state, _refusal(rival))
+        return _give_up(state, _refusal(rival), rival)
     if isinstance(state.stage, Doubting) and not retained:
         return _doubt(state, rival)
     return state, ()
@@ -252,7 +256,7 @@ def _sees(state: State, status: CoordinatorStatus | None) -> Step:
     serves = status is not None and status.state in SERVING
     ours = status is not None and (status.session, status.instance) == (state.session, state.instance)
     if status is not None and (status.session, status.instance) > (state.session, state.instance):
-        return _give_up(state, _deposition(status), again=not serves)
+        return _give_up(state, _deposition(status), status, again=not serves)
     contested = status is not None and serves and status.instance != state.instance
     match state.stage:
         case Looking(contested=before):
@@ -291,8 +295,8 @@ def _say(state: State, *more: Effect) -> Step:
     return replace(state, stage=Leading(state.now + state.heartbeat_s)), (Say(), *more)
 
 
-def _give_up(state: State, error: str, *, again: bool = False) -> Step:
-    return replace(state, stage=GaveUp()), (GiveUp(error, again),)
+def _give_up(state: State, error: str, rival: CoordinatorStatus, *, again: bool = False) -> Step:
+    return replace(state, stage=GaveUp()), (GiveUp(error, rival.session, again),)
 
 
 def _refusal(rival: CoordinatorStatus) -> str:

@@ -102,8 +102,8 @@ class Office:
                     self._performer.say_status()
                 case lead.Repeat():
                     self._publisher.repeat()
-                case lead.GiveUp(error, again):
-                    raise (Outranked if again else Superseded)(error)
+                case lead.GiveUp(error, session, again):
+                    raise (Outranked if again else Superseded)(error, session)
                 case lead.Doubt():
                     pass  # a newcomer's alone
 
@@ -251,8 +251,8 @@ class _Newcomer:
                     if after is not None:
                         self._observe(seen.RivalReplaced(after.run, after.session))
                     self.above = above
-                case lead.GiveUp(error):
-                    raise Superseded(error)
+                case lead.GiveUp(error, session):
+                    raise Superseded(error, session)
                 case lead.Say() | lead.Repeat():
                     pass  # a newcomer says nothing
 

@@ -7,7 +7,7 @@ crash between the two leaves a file that is written again; a crash after it leav
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -152,6 +152,11 @@ class RunStore:
         """Take a session higher than ``above`` too."""
         if self.session <= above:
             self.session = self.journal.next_session(above + 1)
+
+    def outranked(self, session: int) -> None:
+        """Have the next start take a session above that one, whatever it finds on the broker."""
+        with suppress(StateError):  # the disk is full: what the broker retains is the next start's only word on it
+            self.journal.note_session(session)
 
     def open(self, announcement: RoundAnnouncement) -> Iterator[StoredUpdate]:
         """Journal the attempt, and start an empty accumulator for it.

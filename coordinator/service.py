@@ -144,6 +144,8 @@ class CoordinatorService:
                 ended = CoordinatorState.STOPPED if stopped else CoordinatorState.FINISHED
             except FedbeatError as error:
                 detail, ours = str(error), not isinstance(error, Superseded)
+                if isinstance(error, Superseded) and error.session < LAST_SESSION:
+                    store.outranked(error.session)
                 raise
             finally:
                 last = {"state": ended, "detail": detail[:MAX_DETAIL], "model_version": store.version.number}

@@ -74,7 +74,14 @@ class FederationError(FedbeatError):
 
 
 class Superseded(FederationError):
-    """Another coordinator serves the federation: this one may publish nothing there, not even a goodbye."""
+    """Another coordinator serves the federation: this one may publish nothing there, not even a goodbye.
+
+    ``session`` is the other one's.
+    """
+
+    def __init__(self, message: str, session: int = 0) -> None:
+        super().__init__(message)
+        self.session = session
 
 
 class Outranked(Superseded):

@@ -138,6 +138,14 @@ def test_sessions_rise_over_restarts(path: Path) -> None:
     assert numbers == [1, 2, 3, 4, 5, 6]
 
 
+def test_must_30_a_session_that_was_noted_is_passed_by_the_next_one_after_a_restart_too(path: Path) -> None:
+    with Journal(path) as journal:
+        journal.note_session(70)
+        journal.note_session(50)
+    with Journal(path) as journal:
+        assert journal.next_session(10) == 71
+
+
 def test_a_new_journal_has_nothing_to_resume(path: Path) -> None:
     with Journal(path) as journal:
         assert journal.open_run() is None

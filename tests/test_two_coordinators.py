@@ -201,6 +201,16 @@ def retained(running: RunningCoordinator) -> CoordinatorStatus:
     return message
 
 
+def test_must_30_it_goes_on_above_a_higher_session_that_nobody_shows_any_more(tmp_path: Path) -> None:
+    """Its own status may reach the broker after the other's will, and hide it. Seen to fail without a note of it."""
+    with RunningCoordinator(tmp_path / "state") as running:
+        other = foreign(running, session=retained(running).session + 70, state=CoordinatorState.OFFLINE)
+        with pytest.raises(Exception, match="a newer coordinator"):
+            running.result()
+    with RunningCoordinator(tmp_path / "state") as again:
+        assert retained(again).session > other.session
+
+
 def test_must_30_a_higher_session_ends_a_coordinator_at_once_and_without_a_word(tmp_path: Path) -> None:
     """Seen to fail with a farewell for ``Superseded`` too."""
     with RunningCoordinator(tmp_path / "state") as running:
