@@ -126,11 +126,8 @@ class Referee:
         elif "/update/" in message.topic:
             part = _part(message)
             if part is not None:
-                device, digest, parts, index = part
-                have = desk.delivered.setdefault((device, digest), set())
-                have.add(index)
-                if len(have) == parts:
-                    desk.complete.add((device, digest))
+                device, digest, _, index = part
+                desk.acked.setdefault((device, digest), set()).discard(index)
                 ledger.early.discard((device, digest))
 
     def coordinator_acked(self, life: CoordinatorLife, message: Inbound) -> None:
@@ -138,9 +135,11 @@ class Referee:
         desk, ledger = self._of(life.node.name).desk, self._of(life.node.name).ledger
         desk.unacknowledged -= 1
         if message.payload not in self.garbage and "/update/" in message.topic and (part := _part(message)):
-            update = part[:2]
-            if update in desk.complete and not ledger.keeps(*update):
-                ledger.early.add(update)
+            device, digest, parts, index = part
+            acked = desk.acked.setdefault((device, digest), set())
+            acked.add(index)
+            if len(acked) == parts and not ledger.keeps(device, digest):
+                ledger.early.add((device, digest))
 
     def coordinator_waits(self, life: CoordinatorLife) -> None:
         """A turn is over; it waits for what comes next."""
@@ -312,8 +311,7 @@ class _Desk:
         self.rested = False  # at the end of the turn before
         self.garbage: Counter[str] = Counter()  # by topic
         self.sessions: dict[str, int] = {}  # of each device's newest status but wills
-        self.delivered: dict[tuple[str, str], set[int]] = {}  # parts by device and digest
-        self.complete: set[tuple[str, str]] = set()
+        self.acked: dict[tuple[str, str], set[int]] = {}  # parts by device and digest, of what it was given last
 
 
 class _Known:
