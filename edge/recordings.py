@@ -13,17 +13,17 @@ so is somebody else's, and never touched.
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import os
 import sys
 from array import array
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from datetime import datetime
 from pathlib import Path
 from typing import Final
 
+from edge import files
 from edge.live.source import Signal
 from edge.quality import Tally
 from edge.segment_files import Segment, disk_size, finite, number_of, numbered, prune, segments
@@ -32,7 +32,6 @@ from edge.wfdb_header import Header, checksum, glimpse, parse, text
 from schemas.errors import DataError, DiskFull, StateError
 
 FULL: Final = "the disk was full"  # why a segment ended
-_BESIDE: Final = ".new"
 _OPEN: Final = ".open"
 _ZEROS_S: Final = 2.0  # of zeros at the end of a segment that a crash left open, at most, which are no samples
 _BLOCK: Final = 65_536  # samples of each lead, read at once
@@ -41,16 +40,14 @@ _BLOCK: Final = 65_536  # samples of each lead, read at once
 @contextmanager
 def claim(directory: Path) -> Iterator[None]:
     """Take ``directory`` for this recorder alone. Raises ``StateError`` where another one has it."""
-    try:
-        directory.mkdir(mode=0o700, parents=True, exist_ok=True)
-        lock = (directory / "lock").open("a", encoding="utf-8")
-    except OSError as error:
-        raise StateError(f"can't record to {directory}: {error.strerror}; choose another with --to") from None
-    with lock:
+    with ExitStack() as stack:
         try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            raise StateError(f"another process records to {directory}: stop it, or choose another with --to") from None
+            directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+            ours = stack.enter_context(files.alone(directory / "lock"))
+        except OSError as error:
+            raise StateError(f"can't record to {directory}: {error.strerror}; choose another with --to") from None
+        if not ours:
+            raise StateError(f"another process records to {directory}: stop it, or choose another with --to")
         yield
 
 
@@ -77,7 +74,7 @@ class Recordings:
     def recover(self) -> tuple[Segment, ...]:
         """Finish what was left open, by a crash or for want of room; what has no samples is removed."""
         done = []
-        for path in self._directory.glob(f"ecg_*{_BESIDE}"):  # headers that a crash left half written
+        for path in self._directory.glob(f"ecg_*{files.BESIDE}"):  # headers that a crash left half written
             if number_of(path.with_name(path.name.partition(".")[0])):
                 with contextlib.suppress(OSError):
                     path.unlink()
@@ -159,8 +156,9 @@ class _Writer:
         self._file = -1
         self._named = False  # on disk, for certain
         try:
-            _write(self._open, text(header), durable=True)
-            self._file = _private(str(self._path), os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_APPEND | os.O_CLOEXEC)
+            _write(self._open, text(header))
+            flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_APPEND | os.O_CLOEXEC
+            self._file = os.open(self._path, flags, files.PRIVATE)
         except OSError as error:
             self.leave()
             raise _full(directory, error) from None
@@ -174,7 +172,7 @@ class _Writer:
             if sync:
                 os.fdatasync(self._file)
                 if not self._named:  # on some file systems its name is another matter
-                    _sync(self._path.parent)
+                    files.sync_directory(self._path.parent)
                     self._named = True
         except OSError:
             with contextlib.suppress(OSError):
@@ -252,31 +250,14 @@ def _whole(data: Path, header: Header) -> int:
 def _settle(data: Path, header: Header) -> Segment:
     """Put the header in its place, and take away the one without a length."""
     place, content = data.with_suffix(".hea"), text(header)
-    _write(place, content, durable=True)
+    _write(place, content)
     data.with_suffix(_OPEN).unlink(missing_ok=True)
     return Segment(place, glimpse(content), disk_size(place))
 
 
-def _write(path: Path, content: str, *, durable: bool) -> None:
-    """A file that is wholly there or not at all."""
-    beside = path.with_name(f"{path.name}{_BESIDE}")
-    try:
-        with open(beside, "wb", opener=_private) as file:
-            file.write(content.encode())
-            if durable:
-                file.flush()
-                os.fsync(file.fileno())
-        beside.replace(path)
-        if durable:
-            _sync(path.parent)
-    except OSError:
-        with contextlib.suppress(OSError):
-            beside.unlink()
-        raise
-
-
-def _private(path: str, flags: int) -> int:
-    return os.open(path, flags, 0o600)  # nobody else's business, whatever the umask
+def _write(path: Path, content: str) -> None:
+    with files.replacing(path, durable=True) as file:
+        file.write(content.encode())
 
 
 def _leads(frames: bytes, width: int) -> tuple[array[int], ...]:
@@ -292,14 +273,6 @@ def _summed(sums: list[int], frames: bytes) -> tuple[list[int], tuple[int, ...]]
     return [before + sum(lead) for before, lead in zip(sums, leads, strict=True)], tuple(
         lead[0] for lead in leads if lead
     )
-
-
-def _sync(path: Path) -> None:
-    directory = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(directory)
-    finally:
-        os.close(directory)
 
 
 def _full(directory: Path, error: OSError) -> DiskFull:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
-import os
 import re
 import shutil
 from collections.abc import Iterable
@@ -11,12 +9,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
+from edge import files
 from edge.wfdb_header import glimpse
 from schemas.errors import DataError, StateError
 
 _SIDE: Final = (".atr", ".qrs", ".xws")  # what belongs to a record and no header names: annotations, and notes on them
 _PLAIN: Final = re.compile(r"[\w.-]+")
-_BESIDE: Final = ".new"
+_SHARED: Final = 0o666  # as the umask has it: a copy is for others to use
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,14 +84,5 @@ def copy(records: Iterable[Record], to: Path) -> tuple[list[str], list[str]]:
 
 
 def _copy(path: Path, place: Path) -> None:
-    beside = place.with_name(f"{place.name}{_BESIDE}")
-    try:
-        with path.open("rb") as source, beside.open("wb") as target:
-            shutil.copyfileobj(source, target)
-            target.flush()
-            os.fsync(target.fileno())
-        beside.replace(place)
-    except OSError:
-        with contextlib.suppress(OSError):
-            beside.unlink()
-        raise
+    with path.open("rb") as source, files.replacing(place, durable=True, mode=_SHARED) as target:
+        shutil.copyfileobj(source, target)

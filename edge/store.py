@@ -8,11 +8,10 @@ without what it held.
 
 from __future__ import annotations
 
-import fcntl
 import logging
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, TypeVar
@@ -88,15 +87,13 @@ def claim(
     path = directory / "lock"
     if path.is_dir():
         report(files.set_aside(path))
-    try:
-        lock = path.open("a", encoding="utf-8")
-    except OSError as error:
-        raise StateError(f"can't open {path}: {error.strerror}; see to its permissions and to the disk") from None
-    with lock:
+    with ExitStack() as stack:
         try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            raise StateError(f"another process works in {directory}: stop it, or choose another with --state") from None
+            ours = stack.enter_context(files.alone(path))
+        except OSError as error:
+            raise StateError(f"can't open {path}: {error.strerror}; see to its permissions and to the disk") from None
+        if not ours:
+            raise StateError(f"another process works in {directory}: stop it, or choose another with --state")
         files.sweep(directory)
         session = _next_session(directory / "session", wall_clock, report)
         yield session

@@ -31,6 +31,12 @@ def test_what_was_written_is_read_back(tmp_path: Path) -> None:
     assert files.read(tmp_path / "one") == files.Record({"a": [1, "x"]}, b"\n\x00payload")
 
 
+def test_what_was_learnt_from_recordings_is_nobody_elses_to_read(tmp_path: Path) -> None:
+    """Seen to fail with the mode that the umask leaves."""
+    files.write(tmp_path / "update", {}, b"delta", durable=False)
+    assert (tmp_path / "update").stat().st_mode & 0o777 == 0o600
+
+
 def test_a_missing_file_is_no_error(tmp_path: Path) -> None:
     assert files.read(tmp_path / "none") is None
 

@@ -12,6 +12,7 @@ they are not, a power cut takes the newest of those that are still in its log.
 
 from __future__ import annotations
 
+import builtins
 import errno
 import io
 import os
@@ -117,6 +118,10 @@ class Disk:
         self._pending = [change for change in self._pending if change not in here]
         for name, inode in here:
             _set(self._durable, name, inode)
+
+    def is_directory(self, name: str) -> bool:
+        """Whether that is one."""
+        return (self.root / name).is_dir()
 
     def renamed(self, old: str, new: str) -> None:
         """A file took another's place."""
@@ -232,6 +237,7 @@ class Disks:
         with ExitStack() as patches:
             for module, name, function in (
                 (io, "open", self._open_file),
+                (builtins, "open", self._open_file),
                 (os, "open", self._open_descriptor),
                 (os, "fsync", self._fsync),
                 (os, "replace", self._replace),
@@ -253,9 +259,7 @@ class Disks:
 
     def _open_file(self, real: Callable[..., Any], file: object, mode: str = "r", *more: Any, **named: Any) -> Any:
         found = self._find(file)
-        if (
-            found is None or not set("wax") & set(mode) or "opener" in named
-        ):  # with an opener it is a file without a name
+        if found is None or not set("wax") & set(mode) or found[0].is_directory(found[1]):  # there, one without a name
             return real(file, mode, *more, **named)
         disk, name = found
         disk.step()
@@ -288,7 +292,7 @@ class Disks:
             return
         disk, name = found
         disk.step()
-        if (disk.root / name).is_dir():
+        if disk.is_directory(name):
             disk.synced_names(name)
         else:
             disk.synced(name)
