@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import queue
 from dataclasses import dataclass, replace
+from typing import Final
 
 from schemas.codec import MAX_JSON
 from schemas.errors import FedbeatError
@@ -18,21 +19,33 @@ class Stop:
     error: FedbeatError | None
 
 
+BACKLOG: Final = 64 * 2**20
+MESSAGE: Final = 512  # bytes that one takes beside its payload, at least
+_STATUSES: Final = frozenset({Kind.COORDINATOR, Kind.DEVICE})
+
 Events = queue.SimpleQueue[Event | Stop]
 
 
 def intake(events: Events, topics: Topics) -> Sink:
     """What puts a link's events in ``events``.
 
-    Of what came at QoS 0, of which any number may wait there, it keeps no more than a status has, and of answers
-    nothing: those are refused anyway.
+    The broker holds back what came at QoS 1, unacknowledged; what came at QoS 0 it sends without end, so here is its
+    bound. Of such a message no more is kept than a status has, and of an answer nothing: that is refused anyway. Of
+    statuses that come while others wait, ``BACKLOG`` bytes are kept, and twice as much of a coordinator's: what is
+    lost is said again at the next heartbeat.
     """
+    waiting = 0  # bytes at QoS 0 since the queue was last empty
 
     def put(event: Event) -> None:
+        nonlocal waiting
         if isinstance(event, Inbound) and not event.qos:
             address = topics.parse(event.topic)
-            most = MAX_JSON + 1 if address is not None and address.kind in (Kind.COORDINATOR, Kind.DEVICE) else 0
-            event = replace(event, payload=event.payload[:most])
+            kind = None if address is None else address.kind
+            event = replace(event, payload=event.payload[: MAX_JSON + 1 if kind in _STATUSES else 0])
+            with_it = MESSAGE + len(event.payload) + (0 if events.empty() else waiting)
+            if with_it > (2 * BACKLOG if kind is Kind.COORDINATOR else BACKLOG):
+                return
+            waiting = with_it
         events.put(event)
 
     return put

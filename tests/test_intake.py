@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from coordinator.intake import Events, Stop, intake
+from coordinator.intake import BACKLOG, MESSAGE, Events, Stop, intake
 from schemas.codec import MAX_JSON
 from schemas.link.link import Connected, Event, Inbound, Qos
 from schemas.topics import Address, Kind, Topics
@@ -46,3 +46,22 @@ def test_invariant_11_what_came_at_qos_0_waits_for_its_refusal_without_its_bytes
 def test_a_status_at_qos_0_and_all_other_events_pass_whole() -> None:
     for event in (Inbound(COORDINATOR, b"{}", qos=0), Inbound(DEVICE, b"", qos=0), Connected()):
         assert taken_in(event) == event
+
+
+def test_invariant_11_statuses_at_qos_0_that_nobody_looks_at_wait_up_to_a_bound() -> None:
+    """A broker sends them without end. Seen to fail with ``events.put`` for all of them."""
+    events = Events()
+    put = intake(events, TOPICS)
+    size = MAX_JSON + 1
+    room = BACKLOG // (MESSAGE + size)
+    flood = Inbound(DEVICE, bytes(size), qos=0)
+    for _ in range(room + 10):
+        put(flood)
+    assert events.qsize() == room
+    put(Inbound(UPDATE, b"", qos=1))
+    put(Inbound(COORDINATOR, b"{}", qos=0))  # who else leads is not drowned by devices
+    assert events.qsize() == room + 2
+    while not events.empty():
+        events.get_nowait()
+    put(flood)
+    assert events.get_nowait() == flood

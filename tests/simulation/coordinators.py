@@ -172,6 +172,10 @@ class Life:
             self.looks_since = self.world.now
         self._queue.append(event)
 
+    def empty(self) -> bool:
+        """Whether nothing waits."""
+        return not self._queue
+
     def get(self, timeout: float) -> Event | Stop:
         """The next event; the world goes on meanwhile. Raises ``queue.Empty`` after ``timeout`` virtual seconds."""
         world, referee = self.world, self.world.referee
