@@ -60,7 +60,11 @@ def export_plan(source: str, target: Path, **options: object) -> str:
     """Export the class ``source`` names to the file ``target``; what there is to say of it."""
     file = export_module(source, **options)  # type: ignore[arg-type]  # the command line's own options
     plan_file.write(file, target)
-    return f"{target}: {len(file.plan.operations)} operations, {file.plan.manifest().size} parameters"
+    said = f"{target}: {len(file.plan.operations)} operations, {file.plan.manifest().size} parameters"
+    known = sorted({plan_file.find(name).plan.data for name in plan_file.bundled()} | {"windows"})
+    if file.plan.data not in known:
+        said += f"\nnote: devices know the recipes {', '.join(known)}; {file.plan.data} must be one of your own on each"
+    return said
 
 
 def export_module(

@@ -207,8 +207,14 @@ def _devices(snapshot: Snapshot) -> Table:
         hot = "" if health is None or health.temperature_c is None else f"{health.temperature_c:.0f}"
         numbers = (device.examples, device.held_out, device.model_version, device.last_round)
         cells = ("" if number is None else str(number) for number in numbers)
-        table.add_row(name, device.state, *cells, hot, _peaks(health), printable(device.detail))
+        table.add_row(name, device.state, *cells, hot, _peaks(health), printable(_remark(device)))
     return table
+
+
+def _remark(device: DeviceStatus) -> str:
+    """What the device says of its rounds, and of its recorder where it has one."""
+    recording = "" if device.health is None or not device.health.recording else f"recording: {device.health.recording}"
+    return "; ".join(filter(None, (device.detail, recording)))
 
 
 def _peaks(health: Health | None) -> str:

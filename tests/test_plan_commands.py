@@ -71,6 +71,12 @@ def test_a_module_becomes_a_plan_file_that_devices_would_take(nets: str, tmp_pat
         f"{nets}:Net", target, name=None, inputs=("signal=6x150",), classes="7", report="0,6", recipe="watch"
     )
     assert said == f"{target}: 4 operations, 6307 parameters"
+    misspelt = export_plan(f"{nets}:Net", target, name=None, inputs=("6x150",), classes="7", recipe="wach")
+    assert "note: devices know the recipes " in misspelt
+    assert ", watch, windows; wach must be one of your own" in misspelt
+    assert "note" not in export_plan(
+        f"{nets}:Net", target, name="net", inputs=("signal=6x150",), classes="7", report="0,6", recipe="watch"
+    )
     plan = plan_file.find(str(target)).plan
     assert (plan.name, plan.data, plan.report, plan.inputs[0].shape) == ("net", "watch", ("0", "6"), (6, 150))
     assert check_plan(str(target)).startswith("plan net: 4 operations, all allowed; a step with 32 examples takes")

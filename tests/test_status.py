@@ -164,6 +164,13 @@ def test_the_memory_a_device_took_is_shown_beside_its_temperature(capsys: pytest
     assert lines["dev-two"].split()[4] == "41"
 
 
+def test_a_recorder_in_trouble_shows_among_the_remarks(capsys: pytest.CaptureFixture[str]) -> None:
+    """Seen to fail with the detail of its rounds alone."""
+    lost = DEVICE.model_copy(update={"health": Health(recording="no electrode contact"), "detail": "resting"})
+    Console(width=140).print(_devices(Snapshot(devices={"dev-one": lost})))
+    assert "resting; recording: no electrode contact" in capsys.readouterr().out
+
+
 def test_a_long_remark_leaves_the_outcome_whole(capsys: pytest.CaptureFixture[str]) -> None:
     summary = SUMMARY.model_copy(update={"reason": "0 of at least 2 devices were there by the deadline"})
     snapshot = look(broker_with(coordinator=COORDINATOR, summary=summary))
