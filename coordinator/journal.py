@@ -8,22 +8,19 @@ and out as messages and plain values; time is an argument. One thread, one proce
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
-from typing import Final, Self, TypeVar
+from typing import Final, Self
 
-from pydantic import ValidationError
-
+from coordinator import rows
 from coordinator.database import Database, Value, look_up
+from coordinator.roster import Roster
 from schemas.errors import StateError
 from schemas.messages import (
-    MAX_DEVICES,
     Counts,
-    DeviceStatus,
-    Message,
     Metrics,
     RoundAnnouncement,
     RoundSummary,
@@ -34,8 +31,6 @@ from schemas.messages import (
 
 PIECE: Final = 2**20  # bytes of an update in one row
 MAX_PIECES: Final = 65_536  # of an update, as the migrations have it
-
-M = TypeVar("M", bound=Message)
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,8 +81,7 @@ class Journal:
     def __init__(self, path: Path) -> None:
         """Opens or makes the file; ``StateError`` where another coordinator has it."""
         self._database = Database(path)
-        # No fewer than there are: a batch that is rolled back takes its devices back, and this number doesn't follow.
-        self._devices = _int(self._database.execute("SELECT count(*) FROM devices")[0][0])
+        self.roster = Roster(self._database)
 
     def close(self) -> None:
         """Give the file free."""
@@ -110,7 +104,7 @@ class Journal:
     def next_session(self, at_least: int = 1) -> int:
         """A number higher than at every start before, and no lower than ``at_least``."""
         sql = "UPDATE session SET number = max(number + 1, ?) RETURNING number"
-        return _int(self._database.execute(sql, (at_least,))[0][0])
+        return rows.integer(self._database.execute(sql, (at_least,))[0][0])
 
     def note_session(self, number: int) -> None:
         """Have the next session be above ``number``."""
@@ -121,9 +115,9 @@ class Journal:
     def start_run(self, settings: RunSettings, digest: str, at: str) -> None:
         """Open a run whose version 0 has ``digest``; only one can be open. ``at`` is the wall clock, ISO 8601."""
         with self.batch():
-            rows = self._database.execute("SELECT run FROM runs WHERE finished IS NULL")
-            if rows:
-                open_run = _str(rows[0][0])
+            found = self._database.execute("SELECT run FROM runs WHERE finished IS NULL")
+            if found:
+                open_run = rows.text(found[0][0])
                 raise StateError(
                     f"the run {open_run!r} is not finished: go on with it, or choose another --state directory"
                 )
@@ -152,13 +146,13 @@ class Journal:
         return self._resume("SELECT run, settings FROM runs WHERE finished IS NOT NULL ORDER BY finished DESC LIMIT 1")
 
     def _resume(self, sql: str) -> Resume | None:
-        rows = self._database.execute(sql)
-        if not rows:
+        found = self._database.execute(sql)
+        if not found:
             return None
-        run = _str(rows[0][0])
+        run = rows.text(found[0][0])
         announcement, devices = self._open_round(run)
         return Resume(
-            settings=_message(RunSettings, rows[0][1]),
+            settings=rows.message(RunSettings, found[0][1]),
             model=self.models(run)[-1],
             round=announcement,
             devices=devices,
@@ -169,13 +163,13 @@ class Journal:
     def models(self, run: str) -> tuple[ModelVersion, ...]:
         """All committed versions of a run, oldest first."""
         sql = "SELECT version, digest, previous FROM models WHERE run = ? ORDER BY version"
-        rows = self._database.execute(sql, (run,))
-        return tuple(ModelVersion(run, _int(row[0]), _str(row[1]), _optional(row[2])) for row in rows)
+        found = self._database.execute(sql, (run,))
+        return tuple(ModelVersion(run, rows.integer(row[0]), rows.text(row[1]), rows.optional(row[2])) for row in found)
 
     def last_closed(self, run: str) -> int:
         """The last round at whose training an attempt was closed; 0 for none."""
         sql = "SELECT coalesce(max(round), 0) FROM rounds WHERE run = ? AND task = 'train' AND phase <> 'collecting'"
-        return _int(self._database.execute(sql, (run,))[0][0])
+        return rows.integer(self._database.execute(sql, (run,))[0][0])
 
     def history(self, run: str, since: int = 1) -> tuple[RoundSummary, ...]:
         """Each closed attempt at training a round, oldest first, with the new model's metrics where it has them.
@@ -190,12 +184,16 @@ class Journal:
         for number, version, reason, text, scores in self._database.execute(sql, (run, since)):
             if text is None:
                 summary = RoundSummary(
-                    run=run, round=_int(number), outcome="abandoned", reason=_str(reason), model_version=_int(version)
+                    run=run,
+                    round=rows.integer(number),
+                    outcome="abandoned",
+                    reason=rows.text(reason),
+                    model_version=rows.integer(version),
                 )
             else:
-                summary = _message(RoundSummary, text)
+                summary = rows.message(RoundSummary, text)
             if scores is not None:
-                summary = summary.model_copy(update={"metrics": _message(Metrics, scores)})
+                summary = summary.model_copy(update={"metrics": rows.message(Metrics, scores)})
             summaries.append(summary)
         return tuple(summaries)
 
@@ -237,7 +235,7 @@ class Journal:
     def attempts(self, run: str, number: int, task: Task) -> int:
         """How often a round's task has been opened, which is the number of its next attempt."""
         sql = "SELECT coalesce(max(attempt) + 1, 0) FROM rounds WHERE run = ? AND round = ? AND task = ?"
-        return _int(self._database.execute(sql, (run, number, task))[0][0])
+        return rows.integer(self._database.execute(sql, (run, number, task))[0][0])
 
     def add_update(self, update: Update, blob: bytes, digest: str, counted: str | None = None) -> bool:
         """Keep an update with its bytes and their SHA-256; False where it is there already.
@@ -258,7 +256,7 @@ class Journal:
                 (*identity, *about, blob[:PIECE]),
             )
             for number, start in enumerate(range(PIECE, len(blob), PIECE), 1):
-                place = _int(received) * MAX_PIECES + number
+                place = rows.integer(received) * MAX_PIECES + number
                 self._database.execute("INSERT INTO pieces VALUES (?, ?)", (place, blob[start : start + PIECE]))
         return True
 
@@ -273,7 +271,9 @@ class Journal:
         """Devices and rounds, from ``since`` on, whose updates are in a committed version."""
         sql = """SELECT device, updates.round FROM updates JOIN rounds ON rounds.nonce = counted
                  WHERE updates.run = ? AND updates.task = 'train' AND updates.round >= ? AND phase = 'committed'"""
-        return frozenset((_str(device), _int(number)) for device, number in self._database.execute(sql, (run, since)))
+        return frozenset(
+            (rows.text(device), rows.integer(number)) for device, number in self._database.execute(sql, (run, since))
+        )
 
     def commit_round(self, nonce: str, summary: RoundSummary, model: ModelVersion, at: str) -> None:
         """Close the open ``train`` round as committed, with its summary and the new version, or nothing of it.
@@ -285,7 +285,7 @@ class Journal:
             if (model.version, model.previous) != (version + 1, digest):
                 raise StateError(f"version {model.version} does not follow {version}, which the round started from")
             self._add_model(model, at)
-            self.add_rejections(summary.run, summary.round, summary.rejected)
+            self.roster.add_rejections(summary.run, summary.round, summary.rejected)
 
     def commit_evaluation(self, nonce: str, metrics: Metrics) -> None:
         """Close the open ``evaluate`` round as committed, with the metrics of the version it evaluated."""
@@ -327,65 +327,21 @@ class Journal:
                 if most_bytes is not None and deleted >= most_bytes:
                     return False
                 self._database.execute("DELETE FROM updates WHERE received = ?", (received,))
-                deleted += _int(size)
+                deleted += rows.integer(size)
         return True
-
-    # Devices and rejections
-
-    def add_device(self, status: DeviceStatus, at: str) -> None:
-        """Note a device's newest status. Those unheard for longest are forgotten where it would be one too many."""
-        if not self._database.execute("SELECT 1 FROM devices WHERE device = ?", (status.device,)):
-            self._make_room_for_a_device()
-        self._database.execute(
-            """INSERT INTO devices (device, first_seen, last_seen, status) VALUES (?1, ?2, ?2, ?3)
-               ON CONFLICT DO UPDATE SET last_seen = excluded.last_seen, status = excluded.status""",
-            (status.device, at, status.model_dump_json()),
-        )
-
-    def _make_room_for_a_device(self) -> None:
-        """Forget a good number at once: to find the oldest, all have to be read."""
-        if self._devices >= MAX_DEVICES:
-            self._devices = _int(self._database.execute("SELECT count(*) FROM devices")[0][0])
-        if self._devices >= MAX_DEVICES:
-            self._database.execute(
-                "DELETE FROM devices WHERE device IN (SELECT device FROM devices ORDER BY last_seen LIMIT ?)",
-                (self._devices - MAX_DEVICES + MAX_DEVICES // 20 + 1,),
-            )
-            self._devices = _int(self._database.execute("SELECT count(*) FROM devices")[0][0])
-        self._devices += 1
-
-    def devices(self) -> tuple[DeviceStatus, ...]:
-        """The newest status of each device ever seen, by name."""
-        rows = self._database.execute("SELECT status FROM devices ORDER BY device")
-        return tuple(_message(DeviceStatus, row[0]) for row in rows)
-
-    def add_rejections(self, run: str, number: int, counts: Mapping[str, int]) -> None:
-        """Add to the counts of rejected messages; ``commit_round`` adds those of its summary itself."""
-        with self.batch():
-            for reason, count in counts.items():
-                self._database.execute(
-                    """INSERT INTO rejections (run, round, reason, count) VALUES (?, ?, ?, ?)
-                       ON CONFLICT DO UPDATE SET count = count + excluded.count""",
-                    (run, number, reason, count),
-                )
-
-    def rejections(self, run: str) -> dict[str, int]:
-        """Rejected messages of a run by reason."""
-        sql = "SELECT reason, sum(count) FROM rejections WHERE run = ? GROUP BY reason"
-        return {_str(reason): _int(count) for reason, count in self._database.execute(sql, (run,))}
 
     def _close(
         self, nonce: str, task: Task, phase: str, *, reason: str | None = None, summary: str | None = None
     ) -> tuple[int, str]:
         """Close the open round and return the version and digest it started from."""
-        rows = self._database.execute(
+        found = self._database.execute(
             """UPDATE rounds SET phase = ?, reason = ?, summary = ? WHERE nonce = ? AND task = ?
                AND phase = 'collecting' RETURNING model_version, model_digest""",
             (phase, reason, summary, nonce, task),
         )
-        if not rows:
+        if not found:
             raise StateError(f"there is no open {task} round with the nonce {nonce}: start again to go on from disk")
-        return _int(rows[0][0]), _str(rows[0][1])
+        return rows.integer(found[0][0]), rows.text(found[0][1])
 
     def _add_model(self, model: ModelVersion, at: str) -> None:
         values = (model.run, model.version, model.digest, model.previous, at)
@@ -393,76 +349,43 @@ class Journal:
 
     def _open_round(self, run: str) -> tuple[RoundAnnouncement | None, tuple[str, ...]]:
         sql = "SELECT announcement FROM rounds WHERE run = ? AND phase = 'collecting'"
-        rows = self._database.execute(sql, (run,))
-        if not rows:
+        found = self._database.execute(sql, (run,))
+        if not found:
             return None, ()
-        announcement = _message(RoundAnnouncement, rows[0][0])
+        announcement = rows.message(RoundAnnouncement, found[0][0])
         sql = "SELECT device FROM updates WHERE counted = ? ORDER BY received"
-        devices = tuple(_str(row[0]) for row in self._database.execute(sql, (announcement.nonce,)))
+        devices = tuple(rows.text(row[0]) for row in self._database.execute(sql, (announcement.nonce,)))
         return announcement.model_copy(update={"received": len(devices)}), devices
 
     def _last(self, run: str, task: Task) -> int:
         sql = "SELECT coalesce(max(round), 0) FROM rounds WHERE run = ? AND task = ? AND phase = 'committed'"
-        return _int(self._database.execute(sql, (run, task))[0][0])
+        return rows.integer(self._database.execute(sql, (run, task))[0][0])
 
     def _update(self, received: Value) -> StoredUpdate:
         sql = "SELECT device, nonce, examples, train_loss, counts, digest, blob FROM updates WHERE received = ?"
         device, nonce, examples, loss, counts, digest, blob = self._database.execute(sql, (received,))[0]
-        first = _int(received) * MAX_PIECES
+        first = rows.integer(received) * MAX_PIECES
         sql = "SELECT bytes FROM pieces WHERE place > ? AND place < ? ORDER BY place"
-        rest = [_bytes(row[0]) for row in self._database.execute(sql, (first, first + MAX_PIECES))]
-        whole = b"".join((_bytes(blob), *rest))
+        rest = [rows.raw(row[0]) for row in self._database.execute(sql, (first, first + MAX_PIECES))]
+        whole = b"".join((rows.raw(blob), *rest))
         if hashlib.sha256(whole).hexdigest() != digest:
-            raise DamagedUpdate(f"the update of {_str(device)} in the journal is damaged: its attempt can't go on")
+            raise DamagedUpdate(f"the update of {rows.text(device)} in the journal is damaged: its attempt can't go on")
         return StoredUpdate(
-            device=_str(device),
-            nonce=_str(nonce),
-            examples=_int(examples),
+            device=rows.text(device),
+            nonce=rows.text(nonce),
+            examples=rows.integer(examples),
             train_loss=None if loss is None else float(loss),
-            counts=None if counts is None else _message(Counts, counts),
-            digest=_str(digest),
+            counts=None if counts is None else rows.message(Counts, counts),
+            digest=rows.text(digest),
             blob=whole,
         )
 
 
 def newest_version(path: Path) -> int | None:
     """The newest version of the run that the journal at ``path`` is in, or was in last; another process may hold it."""
-    rows = look_up(
+    found = look_up(
         path,
         """SELECT max(version) FROM models
            WHERE run = (SELECT run FROM runs ORDER BY finished IS NULL DESC, finished DESC LIMIT 1)""",
     )
-    return None if rows[0][0] is None else _int(rows[0][0])
-
-
-def _message(kind: type[M], value: Value) -> M:
-    """A message from its JSON in a row. Raises ``StateError`` where that is not what was written."""
-    try:
-        return kind.model_validate_json(_str(value))
-    except ValidationError:
-        raise StateError(
-            f"the journal holds a {kind.__name__} that can't be read: start a new run with --fresh, which sets the "
-            "directory aside with its models, or choose another --state directory"
-        ) from None
-
-
-# The schema's STRICT tables make these types certain; the type checker can't read SQL.
-
-
-def _str(value: Value) -> str:
-    assert isinstance(value, str)
-    return value
-
-
-def _bytes(value: Value) -> bytes:
-    assert isinstance(value, bytes)
-    return value
-
-
-def _int(value: Value) -> int:
-    assert isinstance(value, int)
-    return value
-
-
-def _optional(value: Value) -> str | None:
-    return None if value is None else _str(value)
+    return None if found[0][0] is None else rows.integer(found[0][0])

@@ -187,7 +187,7 @@ class RunStore:
 
     def meet(self, status: DeviceStatus) -> None:
         """Note a device in the journal; call it within ``journal.batch``."""
-        self.journal.add_device(status, self._now())
+        self.journal.roster.add(status, self._now())
 
     def fold(self, header: Header, content: Content, staleness: int | None = None) -> None:
         """Fold an update, so many versions behind, into the accumulator."""
@@ -242,7 +242,7 @@ class RunStore:
         metrics = scores.metrics(scores.add(counts), self.plan.classes, self.plan.report)
         with self.journal.batch():
             self.journal.commit_evaluation(ticket.nonce, metrics)
-            self.journal.add_rejections(summary.run, summary.round, summary.rejected)
+            self.journal.roster.add_rejections(summary.run, summary.round, summary.rejected)
         self._folded = None
         return metrics
 
@@ -250,7 +250,7 @@ class RunStore:
         """Forget the accumulator and the attempt's updates."""
         with self.journal.batch():
             self.journal.abandon_round(ticket.nonce, ticket.task, summary.reason)
-            self.journal.add_rejections(summary.run, summary.round, summary.rejected)
+            self.journal.roster.add_rejections(summary.run, summary.round, summary.rejected)
         self._folded = None
 
     def tidy(self) -> bool:

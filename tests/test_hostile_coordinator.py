@@ -91,7 +91,7 @@ def test_invariant_13_a_flood_of_mutated_messages_on_every_topic_changes_no_bit_
     assert {Reject.MALFORMED, Reject.UNEXPECTED, Reject.WRONG_SENDER, Reject.WRONG_RUN} <= reasons.keys()
     assert reasons.total() >= bad > 300  # what is well formed is mostly refused too, for what it says
     with Journal(running.directory / "journal.db") as journal:
-        counted = journal.rejections("run-1")
+        counted = journal.roster.rejections("run-1")
     assert counted.keys() <= set(Reject)
     assert sum(counted.values()) >= bad
 
@@ -220,7 +220,7 @@ def test_invariant_01_two_different_updates_of_a_device_are_one_and_an_equivocat
     assert three.reasons() == [Reject.EQUIVOCATION]
     three.ends()
     with Journal(three.running.directory / "journal.db") as journal:
-        assert journal.rejections("run-1")[Reject.EQUIVOCATION] == 1
+        assert journal.roster.rejections("run-1")[Reject.EQUIVOCATION] == 1
         assert [stored.examples for stored in journal.updates("run-1", 1, "train")] == [10, 10, 10]
 
 

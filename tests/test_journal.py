@@ -11,7 +11,6 @@ from collections.abc import Iterator
 from importlib import resources
 from pathlib import Path
 
-import psutil
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -20,7 +19,6 @@ from coordinator import database
 from coordinator.journal import PIECE, Journal, ModelVersion
 from schemas.errors import DiskFull, StateError
 from schemas.messages import (
-    MAX_DEVICES,
     BlobRef,
     Counts,
     DeviceState,
@@ -261,7 +259,7 @@ def test_versions_go_up_by_one_and_chain_and_are_never_used_again(journal: Journ
         resume = journal.open_run()
         assert resume is not None
         assert (resume.round is not None, resume.devices, resume.model) == (True, ("dev-a",), version(1))
-        assert journal.rejections("run-1") == {}
+        assert journal.roster.rejections("run-1") == {}
     journal.commit_round(nonce(2), summary(2), version(2), AT)
     assert [each.version for each in journal.models("run-1")] == [0, 1, 2]
     assert [each.previous for each in journal.models("run-1")] == [None, DIGESTS[0], DIGESTS[1]]
@@ -373,20 +371,6 @@ def test_the_file_stops_growing_when_rounds_are_pruned(journal: Journal, path: P
     assert sizes[-1] == sizes[3]
 
 
-def test_devices_and_rejections_are_remembered(journal: Journal) -> None:
-    status = DeviceStatus(device="dev-b", session=1, state=DeviceState.IDLE, examples=5)
-    journal.add_device(status, AT)
-    journal.add_device(DeviceStatus(device="dev-a", session=1, state=DeviceState.OFFLINE), AT)
-    newest = status.model_copy(update={"session": 2})
-    journal.add_device(newest, AT)
-    assert [each.device for each in journal.devices()] == ["dev-a", "dev-b"]
-    assert journal.devices()[1] == newest
-    journal.add_rejections("run-1", 1, {"malformed": 2, "not-finite": 1})
-    journal.open_round(announced(1))
-    journal.commit_round(nonce(1), summary(1, rejected={"malformed": 3}), version(1), AT)
-    assert journal.rejections("run-1") == {"malformed": 5, "not-finite": 1}
-
-
 def test_a_damaged_update_is_found_when_it_is_read(journal: Journal) -> None:
     journal.open_round(announced(1))
     journal.add_update(*update("dev-a"))
@@ -491,30 +475,6 @@ def test_a_killed_coordinator_has_every_update_it_said_it_had_and_no_half_batch(
             assert resume.round == announced(1).model_copy(update={"received": len(found)})
 
 
-def test_invariant_11_a_hundred_thousand_forged_names_leave_file_and_memory_bounded(
-    journal: Journal, path: Path
-) -> None:
-    """The devices heard last stay. Seen to fail without ``_make_room_for_a_device``."""
-    process = psutil.Process()
-    sizes, memory = [], []
-    for first in range(0, 100_000, 1000):
-        with journal.batch():
-            for n in range(first, first + 1000):
-                name = f"forged-{n:06d}"
-                journal.add_device(DeviceStatus(device=name, session=1, state=DeviceState.IDLE), f"{n:06d}")
-        if first % 20_000 == 0:
-            journal.checkpoint()
-            sizes.append(path.stat().st_size)
-            memory.append(process.memory_info().rss)
-    names = [status.device for status in journal.devices()]
-    assert len(names) <= MAX_DEVICES
-    assert names[-1] == "forged-099999"
-    assert names[0] > "forged-089"
-    assert max(sizes) < 1.5 * sizes[1]
-    assert path.with_name(path.name + "-wal").stat().st_size <= 1.1 * database.WAL_LIMIT
-    assert max(memory) - memory[1] < 32 * 2**20
-
-
 def test_a_large_round_is_pruned_in_pieces(journal: Journal) -> None:
     """Each keeps nobody waiting for long. Seen to fail without the comparison with ``most_bytes``."""
     journal.open_round(announced(1))
@@ -536,13 +496,13 @@ def test_a_row_that_holds_no_message_is_a_state_error(tmp_path: Path, table: str
     with Journal(path) as journal:
         journal.start_run(RUN, DIGESTS[0], AT)
         journal.open_round(announced(1))
-        journal.add_device(DeviceStatus(device="dev-1", session=1, state=DeviceState.IDLE), AT)
+        journal.roster.add(DeviceStatus(device="dev-1", session=1, state=DeviceState.IDLE), AT)
     with sqlite3.connect(path) as connection:
         connection.execute(f"UPDATE {table} SET {column} = '{{}}'")  # noqa: S608 - our own names
     connection.close()
     with Journal(path) as journal, pytest.raises(StateError, match="can't be read: start a new run"):  # noqa: PT012 - one of the two
         journal.open_run()
-        journal.devices()
+        journal.roster.devices()
 
 
 def test_the_newest_rounds_are_told_without_the_rest(journal: Journal) -> None:

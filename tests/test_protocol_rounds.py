@@ -20,6 +20,7 @@ import pytest
 from coordinator import inbox
 from coordinator import observers as seen
 from coordinator.journal import Journal
+from coordinator.roster import Roster
 from coordinator.round import SETTLE_S
 from coordinator.service import CoordinatorService
 from edge.jobs import Describe, Failure, Job, Result
@@ -533,7 +534,7 @@ def test_must_23_invariant_03_a_commit_that_fails_halfway_leaves_nothing_of_its_
     def full(*_: object) -> None:
         raise StateError("no space left")
 
-    monkeypatch.setattr(Journal, "add_rejections", full)  # the last of what a commit writes
+    monkeypatch.setattr(Roster, "add_rejections", full)  # the last of what a commit writes
     for device in devices:
         device.send(device.update(asked, 10))
     with pytest.raises(StateError, match="no space left"):

@@ -165,8 +165,8 @@ def _journal() -> bytes:
         journal.commit_round(first.nonce, summary, ModelVersion("run-1", 1, "b" * 64, DIGEST), "now")
         journal.open_round(first.model_copy(update={"nonce": "d" * 32, "round": 2, "model_version": 1}))
         journal.add_update(TRAINED.model_copy(update={"nonce": "d" * 32}), blob, hashlib.sha256(blob).hexdigest())
-        journal.add_device(DeviceStatus(device="dev-1", session=1, state=DeviceState.IDLE), "now")
-        journal.add_rejections("run-1", 1, {"malformed": 2})
+        journal.roster.add(DeviceStatus(device="dev-1", session=1, state=DeviceState.IDLE), "now")
+        journal.roster.add_rejections("run-1", 1, {"malformed": 2})
     with sqlite3.connect(path) as connection:
         connection.execute("PRAGMA journal_mode=DELETE")
         connection.execute("VACUUM")
@@ -209,9 +209,9 @@ def _read_database(data: bytes) -> object:
         stale.unlink()
     path.write_bytes(data)
     with Journal(path) as journal:
-        found = journal.open_run(), journal.finished_run(), journal.history("run-1"), journal.devices()
+        found = journal.open_run(), journal.finished_run(), journal.history("run-1"), journal.roster.devices()
         list(journal.updates("run-1", 2, "train"))
-        journal.models("run-1"), journal.rejections("run-1")
+        journal.models("run-1"), journal.roster.rejections("run-1")
     return found
 
 
