@@ -12,6 +12,7 @@ from typing import Annotated, Any, ClassVar, Literal, Self
 from pydantic import Field, TypeAdapter, ValidationError
 
 from edge.dataspec import DataSpec
+from edge.personal_settings import PersonalSettings, Verdict
 from schemas.errors import Reject, WireError
 from schemas.messages import Count, Counts, Message, Seconds, TrainSettings
 
@@ -95,6 +96,21 @@ class Evaluate(_Framed):
     data: DataSpec
 
 
+class Personalise(_Framed):
+    """Fit ``model`` to the device's owner, and say which of both is better."""
+
+    blobs: ClassVar[tuple[str, ...]] = ("plan", "model", "own")
+
+    job: Literal["personalise"] = "personalise"
+    plan: bytes = b""
+    model: bytes = b""  # ``Lineage.pack``
+    own: bytes = b""  # of an earlier ``Personalised``; empty to begin with ``model``
+    data: DataSpec
+    settings: TrainSettings  # of the run
+    how: PersonalSettings
+    seed: Count
+
+
 class Merge(_Framed):
     """Make one snapshot of ``model``."""
 
@@ -162,6 +178,18 @@ class Evaluated(_Framed):
     peak_mb: float | None = None  # likewise
 
 
+class Personalised(_Framed):
+    """The model that the device is to use: its owner's own, or the global one."""
+
+    blobs: ClassVar[tuple[str, ...]] = ("model",)
+
+    job: Literal["personalised"] = "personalised"
+    model: bytes = b""  # ``model_file.to_bytes``
+    verdict: Verdict
+    seconds: Seconds
+    peak_mb: float | None = None
+
+
 class Merged(_Framed):
     """A device's model as one snapshot."""
 
@@ -190,8 +218,8 @@ class Failure(_Framed):
     message: Annotated[str, Field(max_length=MAX_TEXT)]
 
 
-Job = Describe | Train | Evaluate | Merge
-Result = Described | Trained | Evaluated | Merged
+Job = Describe | Train | Evaluate | Personalise | Merge
+Result = Described | Trained | Evaluated | Personalised | Merged
 Request = Job | Together | Warm | Cancel
 Answer = Progressed | Result | Failure | Done
 

@@ -19,19 +19,35 @@ from multiprocessing.connection import Client
 
 import numpy as np
 
-from edge import feedback, sources
+from edge import feedback, model_file, sources
 from edge.dataset import Dataset
 from edge.dataspec import DataSpec
 from edge.footprint import footprint
 from edge.health import peak_mb
-from edge.jobs import Answer, Describe, Described, Done, Evaluate, Evaluated, Job, Merge, Merged, Train, Trained, Warm
+from edge.jobs import (
+    Answer,
+    Describe,
+    Described,
+    Done,
+    Evaluate,
+    Evaluated,
+    Job,
+    Merge,
+    Merged,
+    Personalise,
+    Personalised,
+    Train,
+    Trained,
+    Warm,
+)
 from edge.model_reader import ModelReader
 from edge.plan_fit import fit
 from edge.sources import Prepared
 from edge.sources.source import Form, Reading, Source
 from edge.trainer_inbox import Batch, Inbox, Watch, explained
 from schemas import compression
-from schemas.errors import PlanError, WireError
+from schemas.errors import PlanError, StateError, WireError
+from schemas.parameters import Parameters
 from schemas.plan import Plan
 from schemas.plan_cost import Limits, check
 
@@ -115,6 +131,8 @@ class Trainer:
                 return self._train(job)
             case Evaluate():
                 return self._evaluate(job)
+            case Personalise():
+                return self._personalise(job)
             case Merge():
                 plan = self._plan(job.plan)
                 check(plan, 1, Limits())  # a few kB can claim to be a model of any size
@@ -178,6 +196,35 @@ class Trainer:
         counts = evaluate(model, data, plan, batch, lambda: self._inbox.check(job.key))
         return Evaluated(key=job.key, counts=counts, seconds=time.perf_counter() - started, peak_mb=peak_mb())
 
+    def _personalise(self, job: Personalise) -> Personalised:
+        plan = self._plan(job.plan)
+        check(plan, job.settings.batch_size, Limits())
+        batch = _evaluation_batch(plan)
+        data = fit(self._recordings.get(job.data, plan.data).train, plan)
+        model = self._models.read(job.model, plan.manifest())
+        self._import_torch()
+        from edge.personal import personalise  # noqa: PLC0415 - torch comes with it
+
+        started = time.perf_counter()
+        made = personalise(
+            model,
+            _own(job.own, plan),
+            data,
+            plan,
+            job.settings,
+            job.how,
+            np.random.default_rng(job.seed),
+            on_event=lambda _event: self._inbox.check(job.key),
+            batch=batch,
+        )
+        return Personalised(
+            key=job.key,
+            model=model_file.to_bytes(made.model),
+            verdict=made.verdict,
+            seconds=time.perf_counter() - started,
+            peak_mb=peak_mb(),
+        )
+
     def _plan(self, payload: bytes) -> Plan:
         """The plan in ``payload``; the newest is kept, since a run has one."""
         if payload not in self._plans:
@@ -188,6 +235,17 @@ class Trainer:
         torch = importlib.import_module("torch")
         torch.set_num_threads(self._threads)
         importlib.import_module("edge.training")
+
+
+def _own(raw: bytes, plan: Plan) -> Parameters | None:
+    """The personal model so far; one that can't be read is as good as none."""
+    if not raw:
+        return None
+    try:
+        return model_file.from_bytes(raw, plan)
+    except (PlanError, StateError) as error:
+        log.warning("the personal model is made anew: %s", error)
+        return None
 
 
 def _evaluation_batch(plan: Plan) -> int:
