@@ -33,6 +33,7 @@ from tests.link_bench import Ear
 from tests.link_mosquitto import Mosquitto
 from tests.plan_examples import tiny
 from tests.running_commands import EDGE, Running
+from tests.test_agent import World
 from tests.waiting import until
 
 pytestmark = pytest.mark.timeout(300)  # torch in a child of a process, on a machine that may be busy
@@ -149,6 +150,29 @@ def test_it_is_kept_whole_or_not_at_all_and_for_its_owner_alone(tmp_path: Path) 
     path.write_bytes(path.read_bytes()[:-7])
     assert store.personal() is None
     assert "set aside" in told[0]
+
+
+def test_the_next_global_model_goes_on_from_it_also_after_a_power_cut_and_it_is_not_made_twice(tmp_path: Path) -> None:
+    """Seen to fail with ``own`` left out, and with what is on disk not looked at after a start."""
+    world = World(tmp_path, personal=PersonalSettings(method="ditto"))
+    world.desk.begin()
+    world.turn()
+    (first,) = personal_jobs(world)
+    assert first.own == b""
+    world.crash()
+    world.turn()
+    assert personal_jobs(world) == [first]
+    world.desk.offer(1)
+    world.turn()
+    assert personal_jobs(world)[1].own == b"own model of " + first.model[:8]
+    world.personal = PersonalSettings(method="ditto", pull=0.5)
+    world.crash()
+    world.turn()
+    assert personal_jobs(world)[2].own == b""
+
+
+def personal_jobs(world: World) -> list[Personalise]:
+    return [one for one in world.trainer.jobs if isinstance(one, Personalise)]
 
 
 @pytest.mark.parametrize("better", [True, False])

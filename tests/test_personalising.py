@@ -9,14 +9,13 @@ import pytest
 from edge import events as ev
 from edge import participation
 from edge.attempt import CRASHES, RETRY_S
-from edge.jobs import Failure, Personalised
-from edge.personal_settings import PersonalSettings, Verdict
+from edge.jobs import Failure
+from edge.personal_settings import PersonalSettings
 from schemas.messages import Command
-from tests.edge_scripts import DEVICE, RUN, announcement, described, digest, pointer, trained
+from tests.edge_scripts import DEVICE, RUN, announcement, described, digest, personalised, pointer, trained
 from tests.test_participation import IDENTITY, Bench, only, parcel
 
 DITTO = PersonalSettings(method="ditto")
-VERDICT = Verdict(examples=80, validation=20, personal_loss=0.25, global_loss=0.5, personal_f1=0.75, global_f1=0.5)
 KEY = f"{DEVICE}/personal/{{}}"
 
 
@@ -26,7 +25,7 @@ def owner(personal_of: tuple[str, str] | None = None) -> Bench:
 
 
 def made(version: int = 0) -> ev.JobDone:
-    return ev.JobDone(Personalised(key=KEY.format(version), model=b"own", verdict=VERDICT, seconds=1.0))
+    return ev.JobDone(personalised(KEY.format(version)))
 
 
 def fits(effects: list[ev.Effect]) -> list[str]:
