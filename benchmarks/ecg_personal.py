@@ -137,9 +137,7 @@ def choose(people: Mapping[str, Person], seeds: Sequence[int], rounds: int) -> N
         model = federated([people[name].beats for name in DS1 if name not in fold], rounds, seed)
         shared |= {(seed, name): model for name in fold}
     tables = [[confusion(shared[seed, name], people[name].tested) for name in DS1] for seed in seeds]
-    print(
-        "| method | macro-F1, first minute | minute asked for | 5 min: macro-F1 | N | S | V | F | mean of first minute and 5 min |"
-    )
+    print("| method | macro-F1: first minute | minute asked for | 5 min | N | S | V | F | first minute and 5 min |")
     print("|---|---|---|---|---|---|---|---|---|")
     still = np.mean([f1s(each) for each in tables], axis=0)
     print(f"| global | {still[0]:.3f} | {still[0]:.3f} | {cells(still)} | {still[0]:.3f} |", flush=True)

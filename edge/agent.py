@@ -346,6 +346,9 @@ class Agent:
             self._submit(Merge.model_validate(about))
             return ()
         about["data"] = self._device.data
+        personal = self._device.personal
+        if personal is not None and (personal.layers or isinstance(effect, ev.StartPersonalising)):
+            about |= {"own": self._own_model(effect.plan), "local": personal.layers}
         if isinstance(effect, ev.StartTraining):
             about |= {"settings": effect.settings, "seed": effect.seed, "codec": effect.codec}
             about["checkpoint"] = self._store.checkpoint(effect.key, effect.plan, effect.model)
@@ -354,12 +357,17 @@ class Agent:
             self._submit(Train.model_validate(about))
         elif isinstance(effect, ev.StartPersonalising):
             about |= {"settings": effect.settings, "seed": effect.seed, "how": effect.how}
-            own = self._store.personal()
-            likewise = own is not None and (own[0].plan, own[0].how) == (effect.plan, effect.how)
-            self._submit(Personalise.model_validate({**about, "own": own[1] if own and likewise else b""}))
+            self._submit(Personalise.model_validate(about))
         else:
             self._submit(Evaluate.model_validate(about))
         return ()
+
+    def _own_model(self, plan: str) -> bytes:
+        """Its owner's own model, where it is the better one, of this plan, and made as its owner wants it now."""
+        own = self._store.personal()
+        if own is None or (own[0].plan, own[0].how) != (plan, self._device.personal):
+            return b""
+        return own[1] if own[0].verdict.personal else b""
 
     def _keep_merged(self, pointer: ModelPointer, model: bytes) -> Event:
         try:

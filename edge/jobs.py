@@ -12,7 +12,7 @@ from typing import Annotated, Any, ClassVar, Literal, Self
 from pydantic import Field, TypeAdapter, ValidationError
 
 from edge.dataspec import DataSpec
-from edge.personal_settings import PersonalSettings, Verdict
+from edge.personal_settings import MAX_PREFIXES, PersonalSettings, Prefix, Verdict
 from schemas.errors import Reject, WireError
 from schemas.messages import Count, Counts, Message, Seconds, TrainSettings
 
@@ -52,10 +52,17 @@ class Describe(_Framed):
     recipe: str  # of ``edge.sources.RECIPES``; a plan's ``data``
 
 
-class Train(_Framed):
-    """Train one round from ``model``."""
+class _Beside(_Framed):
+    """A job of a round, for which the device may have layers of its own."""
 
-    blobs: ClassVar[tuple[str, ...]] = ("plan", "model", "checkpoint", "residual")
+    own: bytes = b""  # of a ``Personalised``, whose local layers take the place of the model's; empty for the model's
+    local: Annotated[tuple[Prefix, ...], Field(max_length=MAX_PREFIXES)] = ()  # layers that are the device's own
+
+
+class Train(_Beside):
+    """Train one round from ``model``; the ``local`` layers stay as they are, and their delta is zero."""
+
+    blobs: ClassVar[tuple[str, ...]] = ("plan", "model", "checkpoint", "residual", "own")
 
     job: Literal["train"] = "train"
     plan: bytes = b""  # ``Plan.to_bytes()``
@@ -85,10 +92,10 @@ class Together(_Framed):
     accelerator: Accelerator = "cpu"
 
 
-class Evaluate(_Framed):
-    """Count how ``model`` does on the held-out examples."""
+class Evaluate(_Beside):
+    """Count how ``model`` does on the held-out examples, with the ``local`` layers of the device's own."""
 
-    blobs: ClassVar[tuple[str, ...]] = ("plan", "model")
+    blobs: ClassVar[tuple[str, ...]] = ("plan", "model", "own")
 
     job: Literal["evaluate"] = "evaluate"
     plan: bytes = b""

@@ -94,12 +94,17 @@ def local(manifest: Manifest, prefixes: Iterable[str]) -> NDArray[np.bool_]:
     return chosen
 
 
+def beside(shared: Parameters, own: Parameters, mine: NDArray[np.bool_]) -> Parameters:
+    """The global model with those of its values (P,) that are ``mine`` taken from ``own``."""
+    return Parameters(shared.manifest, np.where(mine, own.flat, shared.flat))
+
+
 def _start(
     shared: Parameters, own: Parameters | None, how: PersonalSettings, free: NDArray[np.bool_] | None
 ) -> Parameters:
     if own is None or how.method == "fine-tune" or own.manifest != shared.manifest:
         return shared
-    return own if free is None else Parameters(shared.manifest, np.where(free, own.flat, shared.flat))
+    return own if free is None else beside(shared, own, free)
 
 
 def _judged(model: Parameters, data: Dataset, plan: Plan, batch: int) -> tuple[float, float]:

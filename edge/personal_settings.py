@@ -27,7 +27,8 @@ class PersonalSettings(Message):
     ``fine-tune`` trains the global model on. ``ditto`` trains the device's own, pulled towards the global one (Li, Hu,
     Beirami and Smith 2021). ``local-layers`` keeps the parameters whose names begin with one of ``layers`` for the
     device alone and takes all others from the global model as they are: a head (FedPer, Arivazhagan et al. 2019) or
-    normalisation layers (FedBN, Li, Jiang et al. 2021).
+    normalisation layers (FedBN, Li, Jiang et al. 2021). Rounds then train those others alone, beside the device's own;
+    that the two take turns is FedRep's (Collins et al. 2021).
     """
 
     method: Method

@@ -18,6 +18,7 @@ from collections.abc import Callable, Sequence
 from multiprocessing.connection import Client
 
 import numpy as np
+from numpy.typing import NDArray
 
 from edge import feedback, model_file, sources
 from edge.dataset import Dataset
@@ -159,17 +160,20 @@ class Trainer:
         data = fit(self._recordings.get(job.data, plan.data).train, plan)
         model = self._models.read(job.model, plan.manifest())
         self._import_torch()
-        from edge.training import engine, train  # noqa: PLC0415 - torch comes with it
+        from edge.training import Tether, engine, train  # noqa: PLC0415 - torch comes with it
 
-        watch = Watch(job, model, data, engine(), self._inbox, self._report)
+        model, mine = _with_own_layers(job, model, plan)
+        tether = Tether(free=None if mine is None else ~mine)
+        about = engine() if mine is None else f"{engine()}, local: {', '.join(job.local)}"
+        watch = Watch(job, model, data, about, self._inbox, self._report)
         training, rounding = np.random.default_rng(job.seed).spawn(2)
         started = time.perf_counter()
         try:
-            done = train(model, data, plan, job.settings, training, watch, watch.resumed())
+            done = train(model, data, plan, job.settings, training, watch, watch.resumed(), tether)
         except WireError as error:  # of the checkpoint, which costs no round
             log.warning("training starts over: %s", error.detail)
             training, rounding = np.random.default_rng(job.seed).spawn(2)
-            done = train(model, data, plan, job.settings, training, watch)
+            done = train(model, data, plan, job.settings, training, watch, tether=tether)
         seconds = time.perf_counter() - started
         encoded = feedback.encode(job.codec, done.delta, job.residual, rounding)
         if encoded.trouble:
@@ -192,6 +196,7 @@ class Trainer:
         self._import_torch()
         from edge.evaluation import evaluate  # noqa: PLC0415 - torch comes with it
 
+        model, _ = _with_own_layers(job, model, plan)
         started = time.perf_counter()
         counts = evaluate(model, data, plan, batch, lambda: self._inbox.check(job.key))
         return Evaluated(key=job.key, counts=counts, seconds=time.perf_counter() - started, peak_mb=peak_mb())
@@ -246,6 +251,21 @@ def _own(raw: bytes, plan: Plan) -> Parameters | None:
     except (PlanError, StateError) as error:
         log.warning("the personal model is made anew: %s", error)
         return None
+
+
+def _with_own_layers(
+    job: Train | Evaluate, model: Parameters, plan: Plan
+) -> tuple[Parameters, NDArray[np.bool_] | None]:
+    """The global model with the device's own layers in it, and which values (P,) those are; None where it has none.
+
+    Raises ``PlanError`` where the plan has no such layer.
+    """
+    if not job.local:
+        return model, None
+    from edge.personal import beside, local  # noqa: PLC0415 - torch comes with it
+
+    mine, own = local(model.manifest, job.local), _own(job.own, plan)
+    return (model if own is None else beside(model, own, mine)), mine
 
 
 def _evaluation_batch(plan: Plan) -> int:
