@@ -161,7 +161,7 @@ def choose(file: PlanFile, model: Path | None, state: Path | None) -> Chosen:
         raise StateError(f"{state} holds no model of its owner's own: let `edge run --personal ditto` make one there")
     made = f"version {origin.version} of run {origin.run}"
     own = f"its owner's own, by {origin.how.method} from {made}"
-    name = own if origin.verdict.personal else f"the global one, {made}"
+    name = own if origin.verdict.personal else f"the global one, {made}, since {own} is no better"
     return Chosen(model_file.from_bytes(record.payload, file.plan, str(path)), f"{name} ({origin.verdict.words()})")
 
 

@@ -68,11 +68,10 @@ class Verdict(Message):
         return self.personal_loss < self.global_loss
 
     def words(self) -> str:
-        """The verdict for people."""
-        used = "its owner's own" if self.personal else "the global one, since its owner's own is no better"
+        """What decided, for people."""
         return (
-            f"{used}: on the newest {self.validation} examples loss {self.personal_loss:.3g} "
-            f"and macro-F1 {self.personal_f1:.2f}, the global one's {self.global_loss:.3g} and {self.global_f1:.2f}"
+            f"loss {self.personal_loss:.3g} and macro-F1 {self.personal_f1:.2f} on the newest {self.validation} "
+            f"examples, the global one {self.global_loss:.3g} and {self.global_f1:.2f}"
         )
 
 

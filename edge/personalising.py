@@ -42,8 +42,9 @@ def done(state: State, result: Personalised) -> Step:
         verdict=result.verdict,
     )
     state = replace(state, fitting=None, fit_crashes=0, personal_of=(pointer.digest, fitting.data))
-    text = f"model for the owner, of version {pointer.version} by {how.method} in {result.seconds:.1f} s: "
-    told = ev.TellWork(f"{text}{result.verdict.words()}", result.peak_mb)
+    used = "is used" if result.verdict.personal else "is no better and isn't used"
+    text = f"the owner's own model of version {pointer.version}, made by {how.method} in {result.seconds:.1f} s, {used}"
+    told = ev.TellWork(f"{text}: {result.verdict.words()}", result.peak_mb)
     return state, (told, ev.KeepPersonal(origin, result.model))
 
 

@@ -97,7 +97,7 @@ def test_no_byte_of_it_is_on_the_broker_and_the_update_is_what_it_is_without(
     desk = DeviceDesk(mosquitto.address, RUN)
     arguments = ("run", "--broker", mosquitto.address, "--data", str(data), "--device", DEVICE, "--state", str(state))
     with Running(*EDGE, *arguments, "--personal", "ditto", "--trainer-nice", "0", cwd=tmp_path) as running:
-        running.wait_for("model for the owner, of version 0 by ditto")
+        running.wait_for("owner's own model of version 0, made by ditto")
         until((state / PERSONAL).exists, "the model", LIMIT_S)
         desk.announce()
         until(lambda: desk.update() is not None, "the update", LIMIT_S)
