@@ -67,7 +67,7 @@ def test_the_newest_fifth_decides_and_is_not_trained_on() -> None:
     assert own.verdict.global_loss == pytest.approx(loss(GLOBAL, data.take(np.arange(48, 60))))
 
 
-@settings(deadline=None, max_examples=15)
+@settings(deadline=None, max_examples=8)
 @given(seed=st.integers(0, 1000), examples=st.integers(25, 60), how=st.sampled_from([TUNED, DITTO, HEAD]))
 def test_what_is_used_is_never_worse_than_the_global_model_on_the_newest_examples(
     seed: int, examples: int, how: PersonalSettings

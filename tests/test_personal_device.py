@@ -224,6 +224,26 @@ def test_the_next_global_model_goes_on_from_it_also_after_a_power_cut_and_it_is_
     assert personal_jobs(world)[2].own == b""
 
 
+def test_a_power_cut_in_the_middle_of_it_loses_nothing_nor_does_a_round_that_goes_before_it(tmp_path: Path) -> None:
+    """Seen to fail where a fit that was begun counts as made."""
+    world = World(tmp_path, personal=PersonalSettings(method="ditto"))
+    world.trainer.hold = True
+    world.desk.begin()
+    world.turn()
+    world.crash()
+    world.turn()
+    first, again = personal_jobs(world)
+    assert again == first
+    world.trainer.hold = False
+    world.training()
+    assert world.desk.update
+    assert first.key in world.trainer.cancelled
+    assert personal_jobs(world)[2] == first
+    kept = Store(tmp_path / "device", print).personal()
+    assert kept is not None
+    assert (kept[0].version, kept[1]) == (0, b"own model of " + first.model[:8])
+
+
 def test_rounds_are_given_the_layers_that_are_the_owners_own_where_they_are_better(tmp_path: Path) -> None:
     """Seen to fail with the layers left out, and with those of a global model that was better."""
     how = PersonalSettings(method="local-layers", layers=("out",))
