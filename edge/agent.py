@@ -21,10 +21,11 @@ from edge.fetcher import Fetcher
 from edge.footprint import footprint
 from edge.health import peaks
 from edge.inbound import event_of, happening
-from edge.jobs import Describe, Evaluate, Failure, Job, Merge, Progressed, Result, Train
+from edge.jobs import Describe, Evaluate, Failure, Job, Merge, Personalise, Progressed, Result, Train
 from edge.meter import Meter
 from edge.outbox import Outbox
 from edge.participation_state import OUTBOX_S, Identity, Kept
+from edge.personal_settings import PersonalSettings
 from edge.residuals import Left
 from edge.store import Store
 from schemas import codec, parts
@@ -81,6 +82,7 @@ class Device:
     outbox_s: float = OUTBOX_S  # how long an update waits for its receipt, while the device runs
     idle_heartbeat_s: float = 0.0  # instead of a shorter ``heartbeat_s`` while there is no coordinator
     budget: int | None = None  # bytes of payload it may move within a day of running
+    personal: PersonalSettings | None = None  # how its owner's own model is made, if there is to be one
 
 
 class Agent:
@@ -114,7 +116,8 @@ class Agent:
         self._outage = ""  # how the connection ended, as it was last logged
         self._trainer_peak_mb: float | None = None  # as its newest answer said
         held, contents = self._store.model(), self._outbox.contents(self._ran_s)
-        told = device.heartbeat_s, device.software, device.outbox_s, device.idle_heartbeat_s
+        told = device.heartbeat_s, device.software, device.outbox_s, device.idle_heartbeat_s, device.personal
+        own = self._store.personal() if device.personal else None
         self._state = participation.begin(
             Identity(device.name, device.session, *told),
             model=None if held is None else held.pointer,
@@ -128,6 +131,7 @@ class Agent:
             ran_s=self._ran_s,
             budget=None if device.budget is None else self._store.budget(device.budget),
             speed=self._store.speed(),
+            personal_of=None if own is None or own[0].how != device.personal else (own[0].model, own[0].data),
         )
         gone = presence.status(self._state).model_copy(update={"state": DeviceState.OFFLINE, "detail": ""})
         will = wire.Will(self._topic(Kind.DEVICE), codec.encode(gone))
@@ -274,8 +278,10 @@ class Agent:
                 return (ev.DataSeen(footprint(self._device.data.path)),)
             case ev.StartDescribing(key, recipe):
                 self._submit(Describe(key=key, data=self._device.data, recipe=recipe))
-            case ev.StartTraining() | ev.StartEvaluation() | ev.StartMerging():
+            case ev.StartTraining() | ev.StartEvaluation() | ev.StartMerging() | ev.StartPersonalising():
                 return self._start(effect)
+            case ev.KeepPersonal(origin, model):
+                self._try(self._store.keep_personal, origin, model)
             case ev.WarmUp():
                 self._trainer.warm()
             case ev.CancelJob(key):
@@ -328,7 +334,9 @@ class Agent:
         )
         self._publish(Kind.JOIN, join, ticket.round)
 
-    def _start(self, effect: ev.StartTraining | ev.StartEvaluation | ev.StartMerging) -> tuple[Event, ...]:
+    def _start(
+        self, effect: ev.StartTraining | ev.StartEvaluation | ev.StartMerging | ev.StartPersonalising
+    ) -> tuple[Event, ...]:
         held, plan = self._store.model(), self._store.plan(effect.plan)
         torn = held is None or held.pointer.digest != effect.model
         if held is None or torn or plan is None:
@@ -338,15 +346,28 @@ class Agent:
             self._submit(Merge.model_validate(about))
             return ()
         about["data"] = self._device.data
+        personal = self._device.personal
+        if personal is not None and (personal.layers or isinstance(effect, ev.StartPersonalising)):
+            about |= {"own": self._own_model(effect.plan), "local": personal.layers}
         if isinstance(effect, ev.StartTraining):
             about |= {"settings": effect.settings, "seed": effect.seed, "codec": effect.codec}
             about["checkpoint"] = self._store.checkpoint(effect.key, effect.plan, effect.model)
             about["checkpoint_s"] = self._device.checkpoint_s
             about["residual"] = self._outbox.residual(effect.ticket, effect.plan)
             self._submit(Train.model_validate(about))
+        elif isinstance(effect, ev.StartPersonalising):
+            about |= {"settings": effect.settings, "seed": effect.seed, "how": effect.how}
+            self._submit(Personalise.model_validate(about))
         else:
             self._submit(Evaluate.model_validate(about))
         return ()
+
+    def _own_model(self, plan: str) -> bytes:
+        """Its owner's own model, where it is the better one, of this plan, and made as its owner wants it now."""
+        own = self._store.personal()
+        if own is None or (own[0].plan, own[0].how) != (plan, self._device.personal):
+            return b""
+        return own[1] if own[0].verdict.personal else b""
 
     def _keep_merged(self, pointer: ModelPointer, model: bytes) -> Event:
         try:

@@ -6,21 +6,22 @@ import json
 import math
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from safetensors import SafetensorError
-from safetensors.numpy import load
+from pydantic import ValidationError
 
-from edge import ec57
+from edge import ec57, files, model_file
 from edge.dataset import Dataset
+from edge.personal_settings import Origin
 from edge.plan_fit import fit
 from edge.plan_runtime import Program
 from edge.sources import RECIPES, held_out_owners, open_source, read
 from edge.sources.source import Source
-from schemas.errors import DataError, PlanError, SettingsError, StateError
+from edge.store import PERSONAL
+from schemas.errors import DataError, SettingsError, StateError
 from schemas.parameters import Parameters
 from schemas.plan import Plan
 from schemas.plan_file import PlanFile, find
@@ -28,22 +29,32 @@ from schemas.plan_file import PlanFile, find
 BATCH = 256  # examples at a time
 
 
-def show(plan_name: str, model: Path | None, data: str, people: str, page: Path | None, *, as_json: bool) -> str:
+def show(
+    plan_name: str,
+    model: Path | None,
+    data: str,
+    people: str,
+    page: Path | None,
+    *,
+    as_json: bool,
+    state: Path | None = None,
+) -> str:
     """What ``edge evaluate`` prints, the page written. Raises any ``FedbeatError``."""
-    figures = assess(plan_name, model, data, people)
+    figures = assess(plan_name, model, data, people, state)
     if page is not None:
         write_page(figures, page)
     return to_json(figures) if as_json else "\n".join(report(figures))
 
 
-def assess(plan_name: str, model: Path | None, data: str, people: str) -> dict[str, Any]:
+def assess(plan_name: str, model: Path | None, data: str, people: str, state: Path | None = None) -> dict[str, Any]:
     """All that is known of a model's predictions on ``data``; ``report`` puts it into words.
 
     ``people`` is "held-out" (those the recipe keeps from training, all where it keeps none), "all", or names with
-    commas between. Without ``model`` the plan's initial parameters are taken. Raises any ``FedbeatError``.
+    commas between. Without ``model`` the plan's initial parameters are taken; with ``state``, a device's state
+    directory, the model that device uses. Raises any ``FedbeatError``.
     """
     file = find(plan_name)
-    parameters = parameters_of(file, model)
+    parameters, name = choose(file, model, state)
     source = open_source(data, file.plan.data)
     chosen = _people(source, people)
     reading = read(source, chosen, RECIPES[file.plan.data].form)
@@ -52,7 +63,7 @@ def assess(plan_name: str, model: Path | None, data: str, people: str) -> dict[s
     found = ec57.confusions(dataset.labels, predicted, dataset.owners, file.plan.classes)
     return {
         "plan": file.plan.name,
-        "model": model.name if model else "the plan's initial parameters",
+        "model": name,
         "digest": parameters.digest(),
         "data": f"{data}: {source.kind}",
         "notes": [*source.notes, *_notes(found)],
@@ -118,15 +129,40 @@ def parameters_of(file: PlanFile, model: Path | None) -> Parameters:
     if model is None:
         return file.initial(0)
     try:
-        tensors = load(model.read_bytes())
+        raw = model.read_bytes()
     except OSError as error:
         raise StateError(f"can't read the model {model}: {error.strerror}") from None
-    except (SafetensorError, ValueError, TypeError):
-        raise StateError(f"{model} is no model: give a .safetensors file that `coordinator export` wrote") from None
-    wanted = {parameter.name: parameter.shape for parameter in file.plan.parameters}
-    if {name: array.shape for name, array in tensors.items()} != wanted:
-        raise PlanError(f"{model.name} is of another plan than {file.plan.name!r}: choose its own with --plan")
-    return Parameters.from_arrays({name: tensors[name].astype(np.float32) for name in wanted})
+    return model_file.from_bytes(raw, file.plan, str(model))
+
+
+class Chosen(NamedTuple):
+    """A model, and what it is called."""
+
+    parameters: Parameters
+    name: str
+
+
+def choose(file: PlanFile, model: Path | None, state: Path | None) -> Chosen:
+    """The model in a file, or the one that the device of a state directory uses: its owner's own where that is better.
+
+    Raises ``SettingsError`` where both are given, ``StateError`` or ``PlanError``.
+    """
+    if state is None:
+        return Chosen(parameters_of(file, model), model.name if model else "the plan's initial parameters")
+    if model is not None:
+        raise SettingsError("--model and --personal both say which model: leave one out")
+    path = state / PERSONAL
+    try:
+        record = files.read(path)
+        origin = None if record is None else Origin.model_validate(record.header)
+    except ValidationError:
+        raise StateError(f"{path} is damaged: `edge run` makes another of the next global model") from None
+    if record is None or origin is None:
+        raise StateError(f"{state} holds no model of its owner's own: let `edge run --personal ditto` make one there")
+    made = f"version {origin.version} of run {origin.run}"
+    own = f"its owner's own, by {origin.how.method} from {made}"
+    name = own if origin.verdict.personal else f"the global one, {made}, since {own} is no better"
+    return Chosen(model_file.from_bytes(record.payload, file.plan, str(path)), f"{name} ({origin.verdict.words()})")
 
 
 def _people(source: Source, rule: str) -> tuple[str, ...]:

@@ -29,9 +29,9 @@ CRASHES: Final = 3  # of a trainer over one ticket, or files that it can't begin
 _WORKING: Final = frozenset({"waiting", "running", "storing"})
 
 
-def seed(run: RunSettings, number: int, device: str) -> int:
+def seed(run: RunSettings, number: int, device: str, purpose: str = "train") -> int:
     """What a device draws its training of round ``number`` from, below 2^53; the same in every run of this seed."""
-    digest = hashlib.sha256(f"train/{run.seed}/{number}/{device}".encode()).digest()
+    digest = hashlib.sha256(f"{purpose}/{run.seed}/{number}/{device}".encode()).digest()
     return int.from_bytes(digest[:8], "big") >> 11
 
 

@@ -11,6 +11,7 @@ from pydantic import BaseModel
 
 from edge.config import EdgeSettings, FleetSettings
 from schemas.command_line import EXIT_CODES, GROUP, PATH, broker_options, given, run, stopping_on_signals
+from schemas.errors import SettingsError
 from schemas.settings import load, table
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -77,6 +78,10 @@ def trainer_options(command: F) -> F:
 @click.option("--outbox-days", type=float, metavar="D", help="days an update waits for its receipt (default: 7)")
 @click.option("--record", metavar="SOURCE", help="a signal to record meanwhile, as for `edge record`")
 @click.option("--budget", metavar="BYTES/day", help="most it sends and receives, such as 50MB/day (default: none)")
+@click.option(
+    "--personal", metavar="METHOD", help="its owner's own model: ditto, fine-tune, local-layers (default: off)"
+)
+@click.option("--local-layers", metavar="NAMES", help="with commas between: the layers that are the owner's own")
 @trainer_options
 def run_device(config: Path | None, *, show_config: bool, **flags: Any) -> None:
     """Be one device until stopped."""
@@ -90,6 +95,7 @@ def run_device(config: Path | None, *, show_config: bool, **flags: Any) -> None:
 @cli.command("evaluate")
 @click.option("--plan", "plan_name", required=True, metavar="PLAN", help="a bundled plan, or a plan's file")
 @click.option("--model", type=PATH, metavar="FILE", help="what `coordinator export` wrote (default: the plan's start)")
+@click.option("--personal", "state", type=PATH, metavar="DIR", help="state directory of `edge run`: the model it uses")
 @click.option("--data", required=True, metavar="PATH", help="recordings with labels: a path or a word such as watch")
 @click.option(
     "--people", default="held-out", show_default=True, metavar="RULE", help="held-out, all, or names: 100,103"
@@ -97,7 +103,7 @@ def run_device(config: Path | None, *, show_config: bool, **flags: Any) -> None:
 @click.option("--page", type=PATH, metavar="FILE", help="write a page with each person's figures there (HTML)")
 @click.option("--json", "as_json", is_flag=True, help="as one JSON object")
 def evaluate_model(
-    plan_name: str, model: Path | None, data: str, people: str, page: Path | None, *, as_json: bool
+    plan_name: str, model: Path | None, state: Path | None, data: str, people: str, page: Path | None, *, as_json: bool
 ) -> None:
     """Tell how well a model does on labelled recordings, class by class and person by person.
 
@@ -105,7 +111,7 @@ def evaluate_model(
     """
     from edge import assessment  # noqa: PLC0415 - likewise
 
-    click.echo(assessment.show(plan_name, model, data, people, page, as_json=as_json))
+    click.echo(assessment.show(plan_name, model, data, people, page, as_json=as_json, state=state))
 
 
 @cli.command("record")
@@ -136,18 +142,23 @@ def record_signal(config: Path | None, *, show_config: bool, patient: bool, as_j
 
 @cli.command("predict")
 @click.option("--plan", "plan_name", default="ecg-beats", show_default=True, metavar="PLAN", help="the model's plan")
-@click.option("--model", type=PATH, metavar="FILE", required=True, help="what `coordinator export` wrote")
+@click.option("--model", type=PATH, metavar="FILE", help="what `coordinator export` wrote")
+@click.option("--personal", "state", type=PATH, metavar="DIR", help="state directory of `edge run`: the model it uses")
 @click.option("--data", required=True, metavar="PATH", help="WFDB records: a folder of them, or one's name")
 @click.option("--annotate", is_flag=True, help="write RECORD.fb beside each, with every beat's class")
 @click.option("--json", "as_json", is_flag=True, help="as one JSON object a record")
-def predict_beats(plan_name: str, model: Path, data: str, *, annotate: bool, as_json: bool) -> None:
+def predict_beats(
+    plan_name: str, model: Path | None, state: Path | None, data: str, *, annotate: bool, as_json: bool
+) -> None:
     """Find the beats of ECG recordings, labelled or not, and say what a model takes each for.
 
     It connects to nothing, and is no medical device.
     """
     from edge import findings  # noqa: PLC0415 - likewise
 
-    found = findings.examine(plan_name, model, data, annotate=annotate)
+    if model is None and state is None:
+        raise SettingsError("no model is given: add --model FILE, or --personal DIR with a device's state directory")
+    found = findings.examine(plan_name, model, data, annotate=annotate, state=state)
     for line in findings.json_lines(found) if as_json else findings.lines(found):
         click.echo(line)
 

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import Annotated, Final
+from typing import Annotated, Final, Literal
 
-from pydantic import Field
+from pydantic import Field, ValidationError
 
 from edge.jobs import MAX_TOGETHER, Accelerator
+from edge.personal_settings import PULL, STEPS, Method, PersonalSettings
+from schemas.errors import SettingsError
 from schemas.settings import LinkSettings
 
 Seconds = Annotated[float, Field(gt=0, le=86_400)]
@@ -67,6 +69,14 @@ class EdgeSettings(LinkSettings):
         7.0, description="days of running for which an update waits for its receipt"
     )
     budget: str = Field("none", description="bytes it may send and receive within a day, such as 50MB/day; or none")
+    personal: Method | Literal["off"] = Field(
+        "off", description="how it makes its owner a model of their own: off, ditto, fine-tune or local-layers"
+    )
+    local_layers: str = Field("", description="for local-layers: names of layers, or what they begin with, and commas")
+    personal_steps: Annotated[int, Field(ge=1, le=1_000_000)] = Field(STEPS, description="batches of that training")
+    personal_pull: Annotated[float, Field(gt=0, le=1e6)] = Field(
+        PULL, description="for ditto: how strongly it is pulled towards the global model"
+    )
     trainer_idle: Seconds = Field(default_factory=_idle_s, description="seconds a trainer process without work is kept")
     trainer_threads: Annotated[int, Field(ge=1, le=64)] = Field(
         default_factory=_threads, description="threads of the trainer process"
@@ -82,6 +92,20 @@ class EdgeSettings(LinkSettings):
     record_days: Annotated[float, Field(gt=0, le=3650)] | None = Field(
         None, description="days of running for which a recording is kept; for good unless given"
     )
+
+    def personalisation(self) -> PersonalSettings | None:
+        """How the owner's own model is made; None for none. Raises ``SettingsError``."""
+        layers = tuple(name.strip() for name in self.local_layers.split(",") if name.strip())
+        if self.personal == "off" and not layers:
+            return None
+        about = {"method": self.personal, "steps": self.personal_steps, "pull": self.personal_pull, "layers": layers}
+        try:
+            return PersonalSettings.model_validate(about)
+        except ValidationError:
+            raise SettingsError(
+                "--local-layers goes with --personal local-layers, and that with it: name layers such as layers.7, "
+                "with commas between, or choose ditto or fine-tune"
+            ) from None
 
 
 class FleetSettings(LinkSettings):

@@ -7,8 +7,9 @@ from dataclasses import dataclass
 from typing import Final, Literal, Self
 
 from edge.budget import Budget
-from edge.jobs import Described, Evaluated, Failure, Merged, Trained
+from edge.jobs import Described, Evaluated, Failure, Merged, Personalised, Trained
 from edge.pace import Pace
+from edge.personal_settings import Origin, PersonalSettings
 from schemas.errors import Reject
 from schemas.messages import (
     BlobRef,
@@ -173,7 +174,7 @@ class FetchFailed:
 class JobDone:
     """The trainer has a result; its key says of which job."""
 
-    result: Described | Trained | Evaluated | Merged
+    result: Described | Trained | Evaluated | Personalised | Merged
 
 
 @dataclass(frozen=True, slots=True)
@@ -388,6 +389,26 @@ class StartEvaluation:
 
 
 @dataclass(frozen=True, slots=True)
+class StartPersonalising:
+    """Fit the model on disk to the device's owner, on from the personal one on disk where that was made likewise."""
+
+    key: str
+    plan: str  # digest of the blob
+    model: str  # digest of the parameters
+    settings: TrainSettings  # of the run
+    how: PersonalSettings
+    seed: int
+
+
+@dataclass(frozen=True, slots=True)
+class KeepPersonal:
+    """Put the model the device is to use on disk, instead of the one there is. It never leaves the device."""
+
+    origin: Origin
+    model: bytes
+
+
+@dataclass(frozen=True, slots=True)
 class WarmUp:
     """Training is expected soon: the trainer may get ready for it."""
 
@@ -519,6 +540,8 @@ Effect = (
     | StartDescribing
     | StartTraining
     | StartEvaluation
+    | StartPersonalising
+    | KeepPersonal
     | WarmUp
     | CancelJob
     | SuspendJob

@@ -12,6 +12,7 @@ from typing import Annotated, Any, ClassVar, Literal, Self
 from pydantic import Field, TypeAdapter, ValidationError
 
 from edge.dataspec import DataSpec
+from edge.personal_settings import MAX_PREFIXES, PersonalSettings, Prefix, Verdict
 from schemas.errors import Reject, WireError
 from schemas.messages import Count, Counts, Message, Seconds, TrainSettings
 
@@ -51,10 +52,17 @@ class Describe(_Framed):
     recipe: str  # of ``edge.sources.RECIPES``; a plan's ``data``
 
 
-class Train(_Framed):
-    """Train one round from ``model``."""
+class _Beside(_Framed):
+    """A job of a round, for which the device may have layers of its own."""
 
-    blobs: ClassVar[tuple[str, ...]] = ("plan", "model", "checkpoint", "residual")
+    own: bytes = b""  # of a ``Personalised``, whose local layers take the place of the model's; empty for the model's
+    local: Annotated[tuple[Prefix, ...], Field(max_length=MAX_PREFIXES)] = ()  # layers that are the device's own
+
+
+class Train(_Beside):
+    """Train one round from ``model``; the ``local`` layers stay as they are, and their delta is zero."""
+
+    blobs: ClassVar[tuple[str, ...]] = ("plan", "model", "checkpoint", "residual", "own")
 
     job: Literal["train"] = "train"
     plan: bytes = b""  # ``Plan.to_bytes()``
@@ -84,15 +92,30 @@ class Together(_Framed):
     accelerator: Accelerator = "cpu"
 
 
-class Evaluate(_Framed):
-    """Count how ``model`` does on the held-out examples."""
+class Evaluate(_Beside):
+    """Count how ``model`` does on the held-out examples, with the ``local`` layers of the device's own."""
 
-    blobs: ClassVar[tuple[str, ...]] = ("plan", "model")
+    blobs: ClassVar[tuple[str, ...]] = ("plan", "model", "own")
 
     job: Literal["evaluate"] = "evaluate"
     plan: bytes = b""
     model: bytes = b""
     data: DataSpec
+
+
+class Personalise(_Framed):
+    """Fit ``model`` to the device's owner, and say which of both is better."""
+
+    blobs: ClassVar[tuple[str, ...]] = ("plan", "model", "own")
+
+    job: Literal["personalise"] = "personalise"
+    plan: bytes = b""
+    model: bytes = b""  # ``Lineage.pack``
+    own: bytes = b""  # of an earlier ``Personalised``; empty to begin with ``model``
+    data: DataSpec
+    settings: TrainSettings  # of the run
+    how: PersonalSettings
+    seed: Count
 
 
 class Merge(_Framed):
@@ -162,6 +185,18 @@ class Evaluated(_Framed):
     peak_mb: float | None = None  # likewise
 
 
+class Personalised(_Framed):
+    """The model that the device is to use: its owner's own, or the global one."""
+
+    blobs: ClassVar[tuple[str, ...]] = ("model",)
+
+    job: Literal["personalised"] = "personalised"
+    model: bytes = b""  # ``model_file.to_bytes``
+    verdict: Verdict
+    seconds: Seconds
+    peak_mb: float | None = None
+
+
 class Merged(_Framed):
     """A device's model as one snapshot."""
 
@@ -190,8 +225,8 @@ class Failure(_Framed):
     message: Annotated[str, Field(max_length=MAX_TEXT)]
 
 
-Job = Describe | Train | Evaluate | Merge
-Result = Described | Trained | Evaluated | Merged
+Job = Describe | Train | Evaluate | Personalise | Merge
+Result = Described | Trained | Evaluated | Personalised | Merged
 Request = Job | Together | Warm | Cancel
 Answer = Progressed | Result | Failure | Done
 

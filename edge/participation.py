@@ -2,7 +2,7 @@
 
 ``versions`` has the rules of the newest model; ``attempt`` those of the attempt in hand, up to the update on disk;
 ``delivery`` those of updates on disk, up to their receipt; ``thrift`` those of what may be moved; ``counting`` those of
-the data; all others are here.
+the data; ``personalising`` those of its owner's own model; all others are here.
 What must be done next follows from what the state holds, whatever order messages came in: ``step`` takes the event in,
 then ``_RULES``, in their order, close the gap between what is and what should be.
 
@@ -38,12 +38,12 @@ from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import Final, assert_never
 
-from edge import attempt, counting, delivery, thrift, versions
+from edge import attempt, counting, delivery, personalising, thrift, versions
 from edge import events as ev
 from edge.attempt import RETRY_S
 from edge.budget import Budget
 from edge.events import Effect, Event, Parcel, Ticket
-from edge.jobs import Described, Evaluated, Failure, Merged, Trained
+from edge.jobs import Described, Evaluated, Failure, Merged, Personalised, Trained
 from edge.pace import Pace
 from edge.participation_state import (
     Announced,
@@ -84,12 +84,14 @@ def begin(
     ran_s: float = 0.0,
     budget: Budget | None = None,
     speed: float | None = None,
+    personal_of: tuple[str, str] | None = None,
 ) -> State:
     """A device that finds this on its disk.
 
     The newest model and the bytes of the steps that lead to it, the updates without a receipt and for how many seconds
     they have waited, the tickets with a receipt, how long training takes, what a training can go on from, for how long
-    it has been running, what it may move and has moved, and how fast its link is.
+    it has been running, what it may move and has moved, how fast its link is, and which global model and data the
+    owner's own model is made of.
     """
     limit_s = identity.outbox_s
     pending = tuple(
@@ -107,6 +109,7 @@ def begin(
         ran_s=ran_s,
         budget=budget,
         speed=speed,
+        personal_of=personal_of,
     )
 
 
@@ -134,6 +137,7 @@ def wake_at(state: State) -> float | None:
         times.append(state.fetch_at)
     times.extend(versions.wake_at(state))
     times.extend(counting.wake_at(state))
+    times.extend(personalising.wake_at(state))
     if state.trouble is not None:
         times.append(state.trouble.until)
     if state.rest is not None:
@@ -303,9 +307,11 @@ def _fetch_failed(state: State, failed: ev.FetchFailed) -> Step:
     return state, (ev.Say(f"can't get the {failed.kind}: {failed.reason}", logging.WARNING),)
 
 
-def _job_done(state: State, result: Described | Trained | Evaluated | Merged) -> Step:
+def _job_done(state: State, result: Described | Trained | Evaluated | Personalised | Merged) -> Step:
     if isinstance(result, Merged):
         return versions.merged(state, result)
+    if isinstance(result, Personalised):
+        return personalising.done(state, result)
     if isinstance(result, Described):
         return counting.done(state, result)
     return attempt.done(state, result)
@@ -317,6 +323,7 @@ def _holding_lost(state: State, lost: ev.HoldingLost) -> Step:
         state, effects = versions.drop(state, "the model on disk is damaged: it is fetched whole")
     if state.merging is not None and lost.key == state.merge_key(state.merging):
         state = replace(state, merging=None)
+    state = personalising.holding_lost(state, lost)
     state, more = attempt.holding_lost(state, lost)
     return state, (*effects, *more)
 
@@ -324,7 +331,7 @@ def _holding_lost(state: State, lost: ev.HoldingLost) -> Step:
 def _job_failed(state: State, failure: Failure) -> Step:
     if (step := counting.failed(state, failure)) is not None:
         return step
-    if (step := versions.job_failed(state, failure)) is not None:
+    if (step := versions.job_failed(state, failure) or personalising.failed(state, failure)) is not None:
         return step
     effects: tuple[Effect, ...] = ()
     if failure.kind == "model" and attempt.is_ours(state, failure.key):
@@ -335,7 +342,7 @@ def _job_failed(state: State, failure: Failure) -> Step:
 
 def _stop(state: State) -> Step:
     state, effects = attempt.stop(state)
-    effects = (*effects, *counting.stop(state))
+    effects = (*effects, *counting.stop(state), *personalising.stop(state))
     if state.merging is not None:
         effects = (*effects, ev.CancelJob(state.merge_key(state.merging)))
     age = (ev.KeepAge(),) if state.outbox else ()
@@ -409,8 +416,10 @@ _RULES: Final[tuple[Callable[[State], Step], ...]] = (
     counting.describe,
     counting.look,
     _answer,
+    personalising.give_way,
     attempt.begin,
     versions.merge,
+    personalising.begin,
     delivery.send,
     delivery.keep_age,
     thrift.keep_budget,

@@ -10,6 +10,7 @@ from edge.budget import Budget
 from edge.events import Effect, Parcel, Ticket
 from edge.lineage import MOST
 from edge.pace import Pace
+from edge.personal_settings import PersonalSettings
 from schemas.messages import (
     BlobRef,
     CoordinatorState,
@@ -38,6 +39,7 @@ class Identity:
     software: str = ""
     outbox_s: float = OUTBOX_S  # how long an update waits for its receipt
     idle_heartbeat_s: float = 0.0  # instead of a shorter ``heartbeat_s`` while there is no coordinator
+    personal: PersonalSettings | None = None  # how its owner's own model is made; None: there is none
 
 
 @dataclass(frozen=True, slots=True)
@@ -145,6 +147,15 @@ class Kept:
 
 
 @dataclass(frozen=True, slots=True)
+class Fitting:
+    """A global model that is fitted to the owner, by which plan and data."""
+
+    pointer: ModelPointer
+    plan: str  # digest of the blob
+    data: str  # footprint of the files
+
+
+@dataclass(frozen=True, slots=True)
 class State:
     """All of it. ``begin`` in ``participation`` makes the first one."""
 
@@ -184,6 +195,10 @@ class State:
     trouble: Trouble | None = None
     work: Work | None = None
     kept: Kept | None = None
+    personal_of: tuple[str, str] | None = None  # digest of the global model and footprint that a personal one is of
+    fitting: Fitting | None = None  # what the trainer is making one of
+    fit_at: float = 0.0  # not before this
+    fit_crashes: int = 0  # of the trainer over it, one after the other
     pace: Pace = field(default_factory=Pace)
     rest: Rest | None = None
     outbox: tuple[Pending, ...] = ()
@@ -293,6 +308,10 @@ class State:
     def merge_key(self, pointer: ModelPointer) -> str:
         """What the trainer knows the merging of this version's steps by; another run has a model of that number too."""
         return f"{self.identity.device}/model/{pointer.run}/{pointer.version}"
+
+    def fit_key(self, fitting: Fitting) -> str:
+        """What the trainer knows the fitting of this version to our owner by."""
+        return f"{self.identity.device}/personal/{fitting.pointer.version}"
 
     def data_key(self, recipe: str) -> str:
         """What the trainer knows the counting of our data by."""

@@ -52,7 +52,7 @@ def run_device(settings: EdgeSettings) -> None:
     recording = recording_of(settings)
     path = needed(settings.data or (recording.directory if recording else ""))
     data = DataSpec(path=path, held_out=settings.held_out)
-    budget = parse(settings.budget)
+    budget, personal = parse(settings.budget), settings.personalisation()
     reactor = Reactor(Notifier.from_environment())
     trainer = TrainerPool(idle_s=settings.trainer_idle, threads=settings.trainer_threads, nice=settings.trainer_nice)
     try:
@@ -68,6 +68,7 @@ def run_device(settings: EdgeSettings) -> None:
                 checkpoint_s=settings.checkpoint,
                 outbox_s=settings.outbox_days * 86_400,
                 budget=budget,
+                personal=personal,
             )
             topics = Topics(settings.federation, settings.root)
             health: Callable[[], Health] = Monitor(settings.state, time.monotonic)

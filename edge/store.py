@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, TypeVar
+from typing import Annotated, Final, TypeVar
 
 from pydantic import Field, ValidationError
 
@@ -24,10 +24,12 @@ from edge.jobs import Key
 from edge.lineage import MOST, Lineage
 from edge.pace import REMEMBERED, Pace
 from edge.participation_state import Kept
+from edge.personal_settings import Origin
 from schemas.errors import StateError
 from schemas.messages import Count, Digest, Message, ModelPointer, Seconds
 
 M = TypeVar("M", bound=Message)
+PERSONAL: Final = "personal"  # the file of the model that is the owner's own
 _STEP = "step-"
 _log = logging.getLogger(__name__)
 
@@ -125,6 +127,7 @@ class Store:
         self._age = directory / "age"
         self._budget = directory / "budget"
         self._link = directory / "link"
+        self._personal = directory / PERSONAL
         self._report = report
 
     def plan(self, digest: str) -> bytes | None:
@@ -208,6 +211,14 @@ class Store:
     def drop_checkpoint(self) -> None:
         """Nothing goes on from it. Raises ``StateError``."""
         files.remove(self._checkpoint)
+
+    def personal(self) -> tuple[Origin, bytes] | None:
+        """The model the device is to use, and what it is made of."""
+        return _read(self._personal, Origin, self._report)
+
+    def keep_personal(self, origin: Origin, model: bytes) -> None:
+        """Keep the model the device is to use; nobody else may read it. Raises ``StateError``, keeping what was."""
+        files.write(self._personal, origin.model_dump(mode="json"), model, durable=False)
 
     def pace(self) -> Pace:
         """How long training takes, as far as is known."""

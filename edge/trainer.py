@@ -18,20 +18,37 @@ from collections.abc import Callable, Sequence
 from multiprocessing.connection import Client
 
 import numpy as np
+from numpy.typing import NDArray
 
-from edge import feedback, sources
+from edge import feedback, model_file, sources
 from edge.dataset import Dataset
 from edge.dataspec import DataSpec
 from edge.footprint import footprint
 from edge.health import peak_mb
-from edge.jobs import Answer, Describe, Described, Done, Evaluate, Evaluated, Job, Merge, Merged, Train, Trained, Warm
+from edge.jobs import (
+    Answer,
+    Describe,
+    Described,
+    Done,
+    Evaluate,
+    Evaluated,
+    Job,
+    Merge,
+    Merged,
+    Personalise,
+    Personalised,
+    Train,
+    Trained,
+    Warm,
+)
 from edge.model_reader import ModelReader
 from edge.plan_fit import fit
 from edge.sources import Prepared
 from edge.sources.source import Form, Reading, Source
 from edge.trainer_inbox import Batch, Inbox, Watch, explained
 from schemas import compression
-from schemas.errors import PlanError, WireError
+from schemas.errors import PlanError, StateError, WireError
+from schemas.parameters import Parameters
 from schemas.plan import Plan
 from schemas.plan_cost import Limits, check
 
@@ -115,6 +132,8 @@ class Trainer:
                 return self._train(job)
             case Evaluate():
                 return self._evaluate(job)
+            case Personalise():
+                return self._personalise(job)
             case Merge():
                 plan = self._plan(job.plan)
                 check(plan, 1, Limits())  # a few kB can claim to be a model of any size
@@ -141,17 +160,20 @@ class Trainer:
         data = fit(self._recordings.get(job.data, plan.data).train, plan)
         model = self._models.read(job.model, plan.manifest())
         self._import_torch()
-        from edge.training import engine, train  # noqa: PLC0415 - torch comes with it
+        from edge.training import Tether, engine, train  # noqa: PLC0415 - torch comes with it
 
-        watch = Watch(job, model, data, engine(), self._inbox, self._report)
+        model, mine = _with_own_layers(job, model, plan)
+        tether = Tether(free=None if mine is None else ~mine)
+        about = engine() if mine is None else f"{engine()}, local: {', '.join(job.local)}"
+        watch = Watch(job, model, data, about, self._inbox, self._report)
         training, rounding = np.random.default_rng(job.seed).spawn(2)
         started = time.perf_counter()
         try:
-            done = train(model, data, plan, job.settings, training, watch, watch.resumed())
+            done = train(model, data, plan, job.settings, training, watch, watch.resumed(), tether)
         except WireError as error:  # of the checkpoint, which costs no round
             log.warning("training starts over: %s", error.detail)
             training, rounding = np.random.default_rng(job.seed).spawn(2)
-            done = train(model, data, plan, job.settings, training, watch)
+            done = train(model, data, plan, job.settings, training, watch, tether=tether)
         seconds = time.perf_counter() - started
         encoded = feedback.encode(job.codec, done.delta, job.residual, rounding)
         if encoded.trouble:
@@ -174,9 +196,39 @@ class Trainer:
         self._import_torch()
         from edge.evaluation import evaluate  # noqa: PLC0415 - torch comes with it
 
+        model, _ = _with_own_layers(job, model, plan)
         started = time.perf_counter()
         counts = evaluate(model, data, plan, batch, lambda: self._inbox.check(job.key))
         return Evaluated(key=job.key, counts=counts, seconds=time.perf_counter() - started, peak_mb=peak_mb())
+
+    def _personalise(self, job: Personalise) -> Personalised:
+        plan = self._plan(job.plan)
+        check(plan, job.settings.batch_size, Limits())
+        batch = _evaluation_batch(plan)
+        data = fit(self._recordings.get(job.data, plan.data).train, plan)
+        model = self._models.read(job.model, plan.manifest())
+        self._import_torch()
+        from edge.personal import personalise  # noqa: PLC0415 - torch comes with it
+
+        started = time.perf_counter()
+        made = personalise(
+            model,
+            _own(job.own, plan),
+            data,
+            plan,
+            job.settings,
+            job.how,
+            np.random.default_rng(job.seed),
+            on_event=lambda _event: self._inbox.check(job.key),
+            batch=batch,
+        )
+        return Personalised(
+            key=job.key,
+            model=model_file.to_bytes(made.model),
+            verdict=made.verdict,
+            seconds=time.perf_counter() - started,
+            peak_mb=peak_mb(),
+        )
 
     def _plan(self, payload: bytes) -> Plan:
         """The plan in ``payload``; the newest is kept, since a run has one."""
@@ -188,6 +240,32 @@ class Trainer:
         torch = importlib.import_module("torch")
         torch.set_num_threads(self._threads)
         importlib.import_module("edge.training")
+
+
+def _own(raw: bytes, plan: Plan) -> Parameters | None:
+    """The personal model so far; one that can't be read is as good as none."""
+    if not raw:
+        return None
+    try:
+        return model_file.from_bytes(raw, plan)
+    except (PlanError, StateError) as error:
+        log.warning("the personal model is made anew: %s", error)
+        return None
+
+
+def _with_own_layers(
+    job: Train | Evaluate, model: Parameters, plan: Plan
+) -> tuple[Parameters, NDArray[np.bool_] | None]:
+    """The global model with the device's own layers in it, and which values (P,) those are; None where it has none.
+
+    Raises ``PlanError`` where the plan has no such layer.
+    """
+    if not job.local:
+        return model, None
+    from edge.personal import beside, local  # noqa: PLC0415 - torch comes with it
+
+    mine, own = local(model.manifest, job.local), _own(job.own, plan)
+    return (model if own is None else beside(model, own, mine)), mine
 
 
 def _evaluation_batch(plan: Plan) -> int:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import Literal, NamedTuple, Protocol
+from typing import Final, Literal, NamedTuple, Protocol
 
 import numpy as np
 import torch
@@ -47,6 +47,16 @@ class TrainingMetrics(NamedTuple):
     steps: int  # batches
 
 
+class Tether(NamedTuple):
+    """What holds a training back, beside its settings."""
+
+    anchor: Parameters | None = None  # what the proximal term pulls towards; the parameters it starts from unless given
+    free: np.ndarray[tuple[int], np.dtype[np.bool_]] | None = None  # (P,): which values it may change; all unless given
+
+
+LOOSE: Final = Tether()
+
+
 class Trained(NamedTuple):
     """A round's outcome on one device."""
 
@@ -72,6 +82,7 @@ def train(
     rng: np.random.Generator,
     on_event: Observer = ignore,
     resume: Checkpoint | None = None,
+    tether: Tether = LOOSE,
 ) -> Trained:
     """Train from ``parameters`` on ``data`` (``fit`` it to the plan first) and return what was added to them.
 
@@ -82,7 +93,8 @@ def train(
     """
     program = Program(plan, training=True)
     with torch.random.fork_rng(devices=[]):  # dropout takes torch's own generator
-        training = Training(parameters, data, plan, settings, rng, torch.default_generator, on_event, resume)
+        dropout = torch.default_generator
+        training = Training(parameters, data, plan, settings, rng, dropout, on_event, resume, tether=tether)
         gradient = torch.zeros_like(training.flat)
         leaves = differentiable(training.flat, gradient, parameters.manifest)
         while training.batch is not None:
@@ -111,6 +123,7 @@ class Training:
         resume: Checkpoint | None = None,
         *,
         accelerator: str = "cpu",
+        tether: Tether = LOOSE,
     ) -> None:
         """As ``train`` has it; ``dropout`` is seeded here, and is a CPU's whatever the ``accelerator`` is."""
         chosen = choose(len(data), settings.max_examples, rng)
@@ -122,6 +135,8 @@ class Training:
         self._manifest = parameters.manifest
         self._settings = settings
         self._start = torch.from_numpy(parameters.flat.copy()).to(place)
+        self._anchor = self._start if tether.anchor is None else torch.from_numpy(tether.anchor.flat.copy()).to(place)
+        self._held = None if tether.free is None else torch.from_numpy(~tether.free).to(place)
         self._examples = len(chosen)
         self._on_event = on_event
         per_epoch = math.ceil(len(chosen) / settings.batch_size)
@@ -153,9 +168,11 @@ class Training:
             raise TrainingError(
                 f"the loss became {loss} at batch {run.step + 1}: lower the learning rate, or check the data"
             )
-        if self._settings.proximal:  # FedProx (Li et al. 2020): the gradient of mu/2 |w - w_start|^2
-            gradient.add_(run.flat - self._start, alpha=self._settings.proximal)
+        if self._settings.proximal:  # FedProx (Li et al. 2020): the gradient of mu/2 |w - w_anchor|^2
+            gradient.add_(run.flat - self._anchor, alpha=self._settings.proximal)
         run.optimiser.step(run.flat, gradient)
+        if self._held is not None:
+            run.flat[self._held] = self._start[self._held]  # momentum and weight decay would move them too
         epoch, closed = run.advance(loss, len(self.batch), steps)
         self._on_event(Event("batch", epoch, run.step, steps, loss, run.capture))
         if closed:

@@ -7,7 +7,20 @@ import json
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
-from edge.jobs import Describe, Described, Evaluated, Failure, Job, Progressed, Result, Train, Trained
+from edge.jobs import (
+    Describe,
+    Described,
+    Evaluated,
+    Failure,
+    Job,
+    Personalise,
+    Personalised,
+    Progressed,
+    Result,
+    Train,
+    Trained,
+)
+from edge.personal_settings import Verdict
 from schemas import parts
 from schemas.messages import (
     BlobRef,
@@ -129,6 +142,12 @@ def trained(key: str, payload: bytes = b"delta", residual: bytes = b"") -> Train
     return Trained(key=key, payload=payload, examples=100, train_loss=0.5, seconds=0.1, residual=residual)
 
 
+def personalised(key: str, model: bytes = b"own", personal_loss: float = 0.25) -> Personalised:
+    about = {"personal_loss": personal_loss, "global_loss": 0.5, "personal_f1": 0.75, "global_f1": 0.5}
+    verdict = Verdict.model_validate({"examples": 80, "validation": 20, **about})
+    return Personalised(key=key, model=model, verdict=verdict, seconds=1.0)
+
+
 def evaluated(key: str) -> Evaluated:
     return Evaluated(key=key, counts=Counts(examples=3, loss_sum=1.5, confusion=((1, 1), (0, 1))), seconds=0.1)
 
@@ -178,6 +197,8 @@ class InstantTrainer:
             return described(job.key, 0 if evaluator else self.examples, 50 if evaluator else self.held_out)
         if isinstance(job, Train):
             return trained(job.key, self.payload(job), self.residual(job))
+        if isinstance(job, Personalise):
+            return personalised(job.key, b"own model of " + job.model[:8])
         return evaluated(job.key)
 
     def trainings(self) -> list[Train]:

@@ -18,6 +18,7 @@ from edge import presence
 from edge.agent import Agent, Device, Happening
 from edge.dataspec import DataSpec
 from edge.jobs import Failure, Job, Result, Train
+from edge.personal_settings import PersonalSettings
 from edge.store import Store
 from schemas import codec, parts
 from schemas.errors import BrokerRefused, Reject, SettingsError, StateError
@@ -128,6 +129,7 @@ class World:
     now: float = 0.0
     session: int = 0
     health: Callable[[], Health] = Health
+    personal: PersonalSettings | None = None
 
     def __post_init__(self) -> None:
         self.desk = Desk(self.broker)
@@ -142,7 +144,7 @@ class World:
         self.session += 1
         self.posted.clear()
         data = DataSpec(path="watch", held_out="0.2")
-        device = Device(DEVICE, self.session, data, self.state / "device", software="fedbeat 0")
+        device = Device(DEVICE, self.session, data, self.state / "device", software="fedbeat 0", personal=self.personal)
         self.agent = Agent(
             device,
             TOPICS,

@@ -81,6 +81,7 @@ class Steps:
             return Evaluated(
                 key=job.key, counts=Counts(examples=7, loss_sum=7.0, confusion=((3, 1), (0, 3))), seconds=0
             )
+        assert isinstance(job, Train)
         return Trained(key=job.key, payload=self.delta(job, weight), examples=weight, train_loss=0.5, seconds=0)
 
     def delta(self, job: Train, weight: int) -> bytes:

@@ -10,7 +10,7 @@ import pytest
 import wfdb
 from safetensors.numpy import save_file
 
-from edge.findings import examine, json_lines, lines
+from edge.findings import examine, json_lines, lines, telling_minute
 from edge.synthetic_ecg import person, record
 from schemas.errors import DataError, PlanError
 from schemas.plan_file import find
@@ -62,6 +62,8 @@ def test_words_and_json_have_the_same_counts(records: Path, model: Path) -> None
     text = "\n".join(lines(found))
     assert str(found[0].beats["V"]) in text
     assert "no diagnosis" in text
+    assert "worth labelling first in whole: minute" in text
+    assert "model: model.safetensors" in text
     assert not (records / "whole.fb").exists()
 
 
@@ -70,3 +72,11 @@ def test_what_is_no_ecg_is_told(tmp_path: Path, model: Path) -> None:
         examine("ecg-beats", model, str(tmp_path), annotate=False)
     with pytest.raises(PlanError, match="not for ECGs"):
         examine("watch", model, str(tmp_path), annotate=False)
+
+
+def test_the_minute_worth_labelling_is_the_first_with_most_beats_that_are_not_usual() -> None:
+    """Seen to fail with the last of equals, and with all beats counted."""
+    at = np.array([1.0, 59.9, 60.0, 61.0, 62.0, 119.0, 121.0, 130.0, 131.0])
+    other = np.array([1, 0, 0, 1, 0, 1, 1, 1, 0], bool)
+    assert telling_minute(at, other) == 1
+    assert telling_minute(at, np.zeros(9, bool)) is None

@@ -335,7 +335,7 @@ def test_invariant_15_no_line_of_a_device_calls_a_loader_that_could() -> None:
         if pickled or name in loaders_of_code or name.rpartition(".")[2] in methods:
             found.add((path.relative_to(ROOT).as_posix(), name))
     assert found == {
-        ("edge/assessment.py", "load"),  # safetensors.numpy.load
+        ("edge/model_file.py", "load"),  # safetensors.numpy.load
         ("edge/files.py", "json.loads"),
         ("edge/recording.py", "json.loads"),
         ("edge/recording_child.py", "json.loads"),

@@ -20,6 +20,8 @@ from edge.jobs import (
     Evaluate,
     Evaluated,
     Failure,
+    Personalise,
+    Personalised,
     Progressed,
     Request,
     Train,
@@ -28,6 +30,7 @@ from edge.jobs import (
     read_answer,
     read_request,
 )
+from edge.personal_settings import PersonalSettings, Verdict
 from schemas.errors import WireError
 from schemas.messages import MAX_CLASSES, Counts, TrainSettings
 
@@ -45,8 +48,20 @@ REQUESTS: tuple[Request, ...] = (
         checkpoint=b"so far",
         checkpoint_s=300.0,
         residual=b"left over",
+        own=b"the owner's",
+        local=("head",),
     ),
     Evaluate(key="c", plan=b"{}", model=b"\x00", data=DATA),
+    Personalise(
+        key="e",
+        plan=b"{}",
+        model=b"\x00",
+        own=b"the owner's",
+        data=DATA,
+        settings=TrainSettings(),
+        how=PersonalSettings(method="local-layers", layers=("head",)),
+        seed=3,
+    ),
     Warm(key="d"),
     Cancel(key="b", keep=True),
 )
@@ -55,6 +70,12 @@ ANSWERS: tuple[Answer, ...] = (
     Described(key="a", examples=5, held_out=2, class_counts={"N": 5}, notes=("x",), rejected={"too near": 1}),
     Trained(key="b", payload=b"\x00\xff", examples=5, train_loss=0.5, seconds=1.5, residual=b"left"),
     Evaluated(key="c", counts=Counts(examples=3, loss_sum=1.5, confusion=((1, 0), (1, 1))), seconds=0.1),
+    Personalised(
+        key="e",
+        model=b"\x00",
+        verdict=Verdict(examples=8, validation=2, personal_loss=1, global_loss=2, personal_f1=1, global_f1=0.5),
+        seconds=0.1,
+    ),
     Failure(key="c", kind="plan", message="it doesn't fit"),
     Done(key="d"),
 )
@@ -82,8 +103,8 @@ def test_an_answer_comes_back_from_its_frames(answer: Answer) -> None:
 
 
 def test_blobs_travel_beside_the_json_and_not_in_it() -> None:
-    header, plan, model, checkpoint, residual = REQUESTS[1].frames()
-    assert (plan, model, checkpoint, residual) == (b"{}", bytes(range(256)), b"so far", b"left over")
+    header, *blobs = REQUESTS[1].frames()
+    assert blobs == [b"{}", bytes(range(256)), b"so far", b"left over", b"the owner's"]
     assert b"model" not in header
 
 

@@ -27,12 +27,15 @@ from edge.jobs import (
     Job,
     Merge,
     Merged,
+    Personalise,
+    Personalised,
     Progressed,
     Result,
     Train,
     Trained,
 )
 from edge.model_reader import ModelReader
+from edge.personal_settings import PersonalSettings, Verdict
 from edge.store import claim
 from schemas import compression
 from schemas.errors import StateError
@@ -49,6 +52,8 @@ if TYPE_CHECKING:
 HEARTBEAT_S: Final = 30.0
 RETRY_S: Final = 5.0  # after a start that a full disk prevented
 TRAINER_CRASHES: Final = 0.03
+PERSONAL: Final = PersonalSettings(method="ditto")  # of every device with an odd number of examples
+VERDICT: Final = Verdict(examples=8, validation=2, personal_loss=0.5, global_loss=1.0, personal_f1=0.5, global_f1=0.5)
 
 
 class DeviceNode:
@@ -120,7 +125,8 @@ class Life:
         node = self.node
         node.life = self
         session = self._claimed.enter_context(claim(self.disk.root, node.wall))
-        device = Device(node.name, session, DataSpec(path="nowhere"), self.disk.root, HEARTBEAT_S)
+        data, personal = DataSpec(path="nowhere"), PERSONAL if node.member.examples % 2 else None
+        device = Device(node.name, session, data, self.disk.root, HEARTBEAT_S, personal=personal)
         self.agent = Agent(device, TOPICS, self._connect, SimTrainer(self), self._post)
         self.world.referee.device_started(self, self.agent)
         self.agent.start()
@@ -242,6 +248,9 @@ class SimTrainer:
         """Take a job."""
         life, node = self._life, self._life.node
         self._cancelled.discard(job.key)
+        if isinstance(job, Personalise):
+            life.later(node.member.training_s, lambda: self._personalised(job, on_result))
+            return
         if not isinstance(job, Describe | Merge):
             node.trained[job.key] += 1
             life.world.referee.device_trains(life, job.key)
@@ -259,6 +268,10 @@ class SimTrainer:
                 on_result(self._result(job, times))
 
         life.later(takes, answer)
+
+    def _personalised(self, job: Personalise, on_result: Callable[[Progressed | Result | Failure], None]) -> None:
+        if job.key not in self._cancelled:
+            on_result(Personalised(key=job.key, model=job.model, verdict=VERDICT, seconds=0.1))
 
     def cancel(self, key: str) -> None:
         """Forget a job."""
@@ -287,6 +300,7 @@ class SimTrainer:
             confusion = ((right, member.held_out - right), (0, 0))
             counts = Counts(examples=member.held_out, loss_sum=float(times), confusion=confusion)
             return Evaluated(key=job.key, counts=counts, seconds=0.1)
+        assert isinstance(job, Train)
         delta = delta_of(model, member.name, job, times)
         encoded = feedback.encode(job.codec, delta, job.residual, np.random.default_rng(job.seed))
         assert not encoded.trouble
