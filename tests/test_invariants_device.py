@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import ast
+import builtins
 import io
 import itertools
 import os
@@ -50,13 +51,13 @@ class Disk:
     def __init__(self, patch: pytest.MonkeyPatch) -> None:
         self.syncs = 0
         self.written = 0
-        fsync, opened = os.fsync, Path.open
+        fsync, opened = os.fsync, io.open
 
         def count_sync(descriptor: int) -> None:
             self.syncs += 1
             fsync(descriptor)
 
-        def count_writes(path: Path, *arguments: Any, **named: Any) -> Any:
+        def count_writes(path: str | Path, *arguments: Any, **named: Any) -> Any:
             file = opened(path, *arguments, **named)
             if "w" in (arguments[0] if arguments else named.get("mode", "r")):
                 write = file.write
@@ -65,7 +66,8 @@ class Disk:
 
         patch.setattr(os, "fsync", count_sync)
         patch.setattr(os, "fdatasync", count_sync)
-        patch.setattr(Path, "open", count_writes)
+        patch.setattr(io, "open", count_writes)  # which ``Path.open`` calls
+        patch.setattr(builtins, "open", count_writes)
 
     def _count(self, write: Callable[[bytes], int], raw: bytes) -> int:
         self.written += len(raw)
