@@ -330,6 +330,40 @@ def prune_data(directory: Path, keep: str, days: float | None, *, trial: bool) -
         click.echo(line)
 
 
+@cli.group()
+def label() -> None:
+    """Label the beats of recordings, so that they can be trained on."""
+
+
+@label.command("import")
+@click.argument("files", type=PATH, nargs=-1, required=True)
+@click.option("--to", "directory", type=PATH, required=True, metavar="DIR", help="directory of the recordings")
+@click.option("--replace", is_flag=True, help="where a record has others: those stay beside it as RECORD.atr.before")
+def import_labels(files: tuple[Path, ...], directory: Path, *, replace: bool) -> None:
+    """Bring WFDB annotation FILES, named as their records are, to the records in DIR."""
+    from edge.label_files import take  # noqa: PLC0415 - likewise
+
+    for line in take(files, directory, replace=replace):
+        click.echo(line)
+
+
+@label.command("beats")
+@click.argument("record", type=PATH)
+@click.option("--model", type=PATH, metavar="FILE", help="suggest what this model says (default: RECORD.fb, if there)")
+@click.option("--plan", "plan_name", default="ecg-beats", show_default=True, metavar="PLAN", help="that model's plan")
+@click.option("--again", is_flag=True, help="from the first beat on, labelled or not")
+def label_beats(record: Path, model: Path | None, plan_name: str, *, again: bool) -> None:
+    """Show RECORD's beats one by one in this terminal, and take a key for each: n, s, v, f or q is its class.
+
+    Each label is on disk before the next beat is shown. RECORD is a WFDB record's path without an ending.
+    """
+    from edge.classifier import BeatClassifier  # noqa: PLC0415 - likewise
+    from edge.label_view import label as begin  # noqa: PLC0415 - likewise
+
+    classifier = None if model is None else BeatClassifier.of(plan_name, model, "auto")
+    click.echo(begin(record, classifier, again=again))
+
+
 @cli.command("check-plan")
 @click.option("--batch-size", type=click.IntRange(1, 65_536), default=32, show_default=True, help="examples in a step")
 @click.argument("file", type=click.File("rb"), default="-")
