@@ -140,12 +140,19 @@ def status(config: Path | None, *, show_config: bool, as_json: bool, **flags: An
 @click.option("--state", type=PATH, help="directory of journal and models")
 @click.option("--config", type=PATH, help="settings file (TOML)")
 @click.option("--version", "number", type=int, metavar="V", help="of the global model (default: the newest)")
-def export(target: Path, config: Path | None, number: int | None, **flags: Any) -> None:
-    """Write a global model to TARGET as safetensors."""
-    settings, _ = read_settings(config, flags)
-    from coordinator.export import export_model  # noqa: PLC0415 - likewise
+@click.option("--onnx", is_flag=True, help="as an ONNX model, for ONNX Runtime; needs --plan and `fedbeat[onnx]`")
+@click.option("--plan", "plan_name", metavar="PLAN", help="the run's plan: a bundled one, or a plan's file")
+def export(
+    target: Path, config: Path | None, number: int | None, plan_name: str | None, *, onnx: bool, **flags: Any
+) -> None:
+    """Write a global model to TARGET as safetensors, or as an ONNX model."""
+    settings, _ = read_settings(config, flags | {"plan": plan_name})
+    from coordinator.export import export_model, export_onnx  # noqa: PLC0415 - likewise
 
-    click.echo(export_model(settings.state, number, target))
+    if onnx:
+        click.echo(export_onnx(settings.state, number, settings.plan, target))
+    else:
+        click.echo(export_model(settings.state, number, target))
 
 
 @cli.command()

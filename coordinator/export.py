@@ -1,4 +1,4 @@
-"""``coordinator export``: a global model out of the state directory, as plain safetensors."""
+"""``coordinator export``: a global model out of the state directory, as plain safetensors or as an ONNX model."""
 
 from __future__ import annotations
 
@@ -6,7 +6,9 @@ from pathlib import Path
 
 from coordinator.journal import newest_version
 from coordinator.models import ModelStore
-from schemas.errors import StateError
+from schemas.errors import PlanError, SettingsError, StateError
+from schemas.plan_file import find
+from schemas.plan_onnx import to_onnx
 
 
 def export_model(state: Path, version: int | None, target: Path) -> str:
@@ -14,6 +16,33 @@ def export_model(state: Path, version: int | None, target: Path) -> str:
 
     A file may be ahead of the journal, by a round that is then made anew. Raises ``StateError``.
     """
+    store, wanted = _chosen(state, version)
+    store.export(wanted, target)
+    return f"model {wanted} written to {target}"
+
+
+def export_onnx(state: Path, version: int | None, plan_name: str | None, target: Path) -> str:
+    """Write ``version``, or the newest, of the plan ``plan_name`` to ``target``, for ONNX Runtime and its like.
+
+    Raises ``StateError``, ``PlanError`` where the plan is another or can't be written so, ``SettingsError``.
+    """
+    if not plan_name:
+        raise SettingsError("which plan the model is of must be said: add --plan PLAN")
+    plan = find(plan_name).plan
+    store, wanted = _chosen(state, version)
+    parameters = store.load(wanted).parameters
+    if parameters.manifest != plan.manifest():
+        raise PlanError(f"model {wanted} in {state} is of another plan than {plan.name!r}: choose its own with --plan")
+    model = to_onnx(plan, parameters)
+    try:
+        target.write_bytes(model)
+    except OSError as error:
+        raise StateError(f"can't write {target}: {error.strerror}; choose another place") from None
+    return f"model {wanted} written to {target} as ONNX, {len(model)} bytes"
+
+
+def _chosen(state: Path, version: int | None) -> tuple[ModelStore, int]:
+    """Where the models are, and which of them is meant."""
     if not (state / "models").is_dir():  # the store would make it
         raise StateError(f"there is no model in {state}: give the coordinator's --state directory")
     store = ModelStore(state / "models")
@@ -25,5 +54,4 @@ def export_model(state: Path, version: int | None, target: Path) -> str:
     wanted = newest if version is None else version
     if wanted is None or wanted not in kept:
         raise StateError(f"there is no model {wanted} in {state}: give one of --version {', '.join(map(str, kept))}")
-    store.export(wanted, target)
-    return f"model {wanted} written to {target}"
+    return store, wanted

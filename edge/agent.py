@@ -34,6 +34,7 @@ from schemas.link import link as wire
 from schemas.messages import (
     DeviceState,
     DeviceStatus,
+    Findings,
     Health,
     Join,
     Message,
@@ -47,7 +48,9 @@ _FOLLOWED: Final = (Kind.COORDINATOR, Kind.RUN, Kind.MODEL, Kind.ROUND)
 P = ParamSpec("P")
 _log = logging.getLogger(__name__)
 
-Happening = wire.Event | ev.JobDone | ev.JobFailed | ev.JobProgressed
+UNSAID: Final = 12  # windows of findings that wait for a broker; older ones are let go
+
+Happening = wire.Event | ev.JobDone | ev.JobFailed | ev.JobProgressed | Findings
 MakeLink = Callable[[str, wire.Sink, wire.Will], wire.Link]  # client id, where events go, last will
 
 
@@ -115,6 +118,7 @@ class Agent:
         self._limit: int | None = None  # bytes of a payload the broker takes
         self._outage = ""  # how the connection ended, as it was last logged
         self._trainer_peak_mb: float | None = None  # as its newest answer said
+        self._unsaid: deque[Findings] = deque(maxlen=UNSAID)
         held, contents = self._store.model(), self._outbox.contents(self._ran_s)
         told = device.heartbeat_s, device.software, device.outbox_s, device.idle_heartbeat_s, device.personal
         own = self._store.personal() if device.personal else None
@@ -182,6 +186,7 @@ class Agent:
             case wire.Connected(limit=limit):
                 self._limit, self._outage = limit, ""
                 self._step(ev.Connected())
+                self._tell_findings()
             case wire.Disconnected():
                 self._disconnected(happening)
             case wire.Sent(token=token):  # which proves no delivery: we wait for the receipt
@@ -191,6 +196,9 @@ class Agent:
                 self._warn(str(error))
             case ev.JobDone() | ev.JobFailed() | ev.JobProgressed():
                 self._step(happening)
+            case Findings():
+                self._unsaid.append(happening)
+                self._tell_findings()
             case _:
                 assert_never(happening)
 
@@ -428,6 +436,14 @@ class Agent:
             write(*args, **kwargs)
         except StateError as error:
             self._warn(str(error))
+
+    def _tell_findings(self) -> None:
+        """What the owner lets us tell; it is no part of any round."""
+        while self._unsaid and self.connected:
+            try:
+                self._publish(Kind.FINDINGS, self._unsaid.popleft())
+            except PayloadTooLarge as error:
+                self._warn(str(error))
 
     def _publish(self, kind: Kind, message: Message, number: int | None = None) -> None:
         rule = RULES[kind]

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any, BinaryIO, TypeVar
+from typing import TYPE_CHECKING, Any, BinaryIO, TypeVar
 
 import click
 from pydantic import BaseModel
@@ -13,6 +13,9 @@ from edge.config import EdgeSettings, FleetSettings
 from schemas.command_line import EXIT_CODES, GROUP, PATH, broker_options, given, run, stopping_on_signals
 from schemas.errors import SettingsError
 from schemas.settings import load, table
+
+if TYPE_CHECKING:
+    from edge.predict_live import Chosen
 
 F = TypeVar("F", bound=Callable[..., Any])
 S = TypeVar("S", bound=BaseModel)
@@ -77,6 +80,7 @@ def trainer_options(command: F) -> F:
 @click.option("--checkpoint", type=float, metavar="S", help="seconds between a training's checkpoints (default: 300)")
 @click.option("--outbox-days", type=float, metavar="D", help="days an update waits for its receipt (default: 7)")
 @click.option("--record", metavar="SOURCE", help="a signal to record meanwhile, as for `edge record`")
+@click.option("--findings/--no-findings", default=None, help="publish what the model finds meanwhile (default: no)")
 @click.option("--budget", metavar="BYTES/day", help="most it sends and receives, such as 50MB/day (default: none)")
 @click.option(
     "--personal", metavar="METHOD", help="its owner's own model: ditto, fine-tune, local-layers (default: off)"
@@ -144,23 +148,68 @@ def record_signal(config: Path | None, *, show_config: bool, patient: bool, as_j
 @click.option("--plan", "plan_name", default="ecg-beats", show_default=True, metavar="PLAN", help="the model's plan")
 @click.option("--model", type=PATH, metavar="FILE", help="what `coordinator export` wrote")
 @click.option("--personal", "state", type=PATH, metavar="DIR", help="state directory of `edge run`: the model it uses")
-@click.option("--data", required=True, metavar="PATH", help="WFDB records: a folder of them, or one's name")
-@click.option("--annotate", is_flag=True, help="write RECORD.fb beside each, with every beat's class")
-@click.option("--json", "as_json", is_flag=True, help="as one JSON object a record")
+@click.option("--data", metavar="PATH", help="WFDB records: a folder of them, or one's name")
+@click.option("--live", metavar="SOURCE", help="or a signal as it comes, as for `edge record --source`")
+@click.option("--annotate", is_flag=True, help="write RECORD.fb beside each record, with every beat's class")
+@click.option(
+    "--window", type=click.FloatRange(10, 86_400), default=60.0, show_default=True, metavar="S", help="live: of a line"
+)
+@click.option("--alerts", default="", metavar="RULES", help="live: thresholds, such as v_run=5,s_share=off")
+@click.option(
+    "--runtime",
+    type=click.Choice(["auto", "onnx", "torch"]),
+    default="auto",
+    show_default=True,
+    help="what runs the model; auto is ONNX Runtime where that is installed",
+)
+@click.option("--json", "as_json", is_flag=True, help="as one JSON object a record; live, an event")
 def predict_beats(
-    plan_name: str, model: Path | None, state: Path | None, data: str, *, annotate: bool, as_json: bool
+    plan_name: str, model: Path | None, state: Path | None, data: str | None, live: str | None, **options: Any
 ) -> None:
-    """Find the beats of ECG recordings, labelled or not, and say what a model takes each for.
+    """Find the beats of an ECG, recorded or as it comes, and say what a model takes each for.
 
-    It connects to nothing, and is no medical device.
+    Nothing leaves this machine, and it is no medical device.
     """
-    from edge import findings  # noqa: PLC0415 - likewise
-
     if model is None and state is None:
         raise SettingsError("no model is given: add --model FILE, or --personal DIR with a device's state directory")
-    found = findings.examine(plan_name, model, data, annotate=annotate, state=state)
-    for line in findings.json_lines(found) if as_json else findings.lines(found):
-        click.echo(line)
+    if (data is None) == (live is None):
+        raise SettingsError("say what to look at: --data RECORDINGS, or --live SOURCE")
+    if data is not None:
+        from edge import findings  # noqa: PLC0415 - likewise
+
+        found = findings.examine(
+            plan_name, model, data, annotate=options["annotate"], state=state, runtime=options["runtime"]
+        )
+        for line in findings.json_lines(found) if options["as_json"] else findings.lines(found):
+            click.echo(line)
+    elif live is not None:
+        from edge.predict_live import Chosen  # noqa: PLC0415 - likewise
+
+        thresholds = _thresholds(options)
+        _watch(
+            Chosen(live, plan_name, model, state, options["runtime"], options["window"], thresholds),
+            as_json=options["as_json"],
+        )
+
+
+def _thresholds(options: dict[str, Any]) -> Mapping[str, float]:
+    from edge.alerts import parse  # noqa: PLC0415 - likewise
+
+    if options["annotate"]:
+        raise SettingsError("what is live isn't kept, so nothing can be annotated: leave --annotate out, or record it")
+    return parse(options["alerts"])
+
+
+def _watch(chosen: Chosen, *, as_json: bool) -> None:
+    from edge.predict_live import Watch, in_json, in_words  # noqa: PLC0415 - likewise
+
+    def tell(told: dict[str, Any]) -> None:
+        for line in in_json(told) if as_json else in_words(told):
+            click.echo(line)
+
+    watch = Watch(chosen, tell)
+    with stopping_on_signals(watch.stop):
+        watch.run()
 
 
 @cli.command("bench")
@@ -279,6 +328,40 @@ def prune_data(directory: Path, keep: str, days: float | None, *, trial: bool) -
 
     for line in clear(directory, keep, days, trial=trial):
         click.echo(line)
+
+
+@cli.group()
+def label() -> None:
+    """Label the beats of recordings, so that they can be trained on."""
+
+
+@label.command("import")
+@click.argument("files", type=PATH, nargs=-1, required=True)
+@click.option("--to", "directory", type=PATH, required=True, metavar="DIR", help="directory of the recordings")
+@click.option("--replace", is_flag=True, help="where a record has others: those stay beside it as RECORD.atr.before")
+def import_labels(files: tuple[Path, ...], directory: Path, *, replace: bool) -> None:
+    """Bring WFDB annotation FILES, named as their records are, to the records in DIR."""
+    from edge.label_files import take  # noqa: PLC0415 - likewise
+
+    for line in take(files, directory, replace=replace):
+        click.echo(line)
+
+
+@label.command("beats")
+@click.argument("record", type=PATH)
+@click.option("--model", type=PATH, metavar="FILE", help="suggest what this model says (default: RECORD.fb, if there)")
+@click.option("--plan", "plan_name", default="ecg-beats", show_default=True, metavar="PLAN", help="that model's plan")
+@click.option("--again", is_flag=True, help="from the first beat on, labelled or not")
+def label_beats(record: Path, model: Path | None, plan_name: str, *, again: bool) -> None:
+    """Show RECORD's beats one by one in this terminal, and take a key for each: n, s, v, f or q is its class.
+
+    Each label is on disk before the next beat is shown. RECORD is a WFDB record's path without an ending.
+    """
+    from edge.classifier import BeatClassifier  # noqa: PLC0415 - likewise
+    from edge.label_view import label as begin  # noqa: PLC0415 - likewise
+
+    classifier = None if model is None else BeatClassifier.of(plan_name, model, "auto")
+    click.echo(begin(record, classifier, again=again))
 
 
 @cli.command("check-plan")

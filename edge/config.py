@@ -92,6 +92,11 @@ class EdgeSettings(LinkSettings):
     record_days: Annotated[float, Field(gt=0, le=3650)] | None = Field(
         None, description="days of running for which a recording is kept; for good unless given"
     )
+    findings: bool = Field(False, description="publish what the newest model finds in its ECG: counts, no signals")
+    findings_window: Annotated[float, Field(ge=60, le=86_400)] = Field(
+        300.0, description="seconds that are counted together"
+    )
+    findings_alerts: str = Field("", description="thresholds of alerts that aren't the defaults: v_run=5,s_share=off")
 
     def personalisation(self) -> PersonalSettings | None:
         """How the owner's own model is made; None for none. Raises ``SettingsError``."""

@@ -16,18 +16,13 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
-from edge.assessment import choose, predict
 from edge.beat_stream import BeatStream, Described
-from edge.dataset import Dataset
+from edge.classifier import BeatClassifier, Runtime
 from edge.sources import wfdb_records
 from edge.sources.ecg_beats import CLASSES
-from schemas.errors import DataError, PlanError, StateError
-from schemas.parameters import Parameters
-from schemas.plan import Plan
-from schemas.plan_file import find
+from schemas.errors import DataError, StateError
 
 CHUNK_S: Final = 60  # of a lead at a time
-RECIPE: Final = "ecg-beats"
 ANNOTATOR: Final = "fb"  # the ending of the annotation files
 SYMBOLS: Final = {"N": "N", "S": "S", "V": "V", "F": "F", "Q": "Q"}  # of AAMI classes in an annotation file
 
@@ -46,16 +41,19 @@ class Findings:
 
 
 def examine(
-    plan_name: str, model: Path | None, path: str, *, annotate: bool, state: Path | None = None
+    plan_name: str,
+    model: Path | None,
+    path: str,
+    *,
+    annotate: bool,
+    state: Path | None = None,
+    runtime: Runtime = "auto",
 ) -> list[Findings]:
     """What ``model``, or the one a device of this state directory uses, finds in each record at ``path``.
 
     Raises any ``FedbeatError``.
     """
-    file = find(plan_name)
-    if file.plan.data != RECIPE:
-        raise PlanError(f"plan {file.plan.name!r} is made for {file.plan.data!r}, not for ECGs: choose ecg-beats")
-    parameters, name = choose(file, model, state)
+    classifier = BeatClassifier.of(plan_name, model, runtime, state)
     records = wfdb_records.records_at(path)
     if not records:
         raise DataError(f"there is no WFDB record at {path}: give a folder of them, or one's name")
@@ -63,10 +61,10 @@ def examine(
     for record in records:
         signal, rate = wfdb_records.read_lead(record)
         beats = [_shifted(start, described) for start, described in _described(signal, rate)]
-        peaks, classes = _classified(beats, parameters, file.plan)
+        peaks, classes = _classified(beats, classifier)
         if annotate:
             _annotate(record, peaks, classes)
-        found.append(_findings(record, signal, rate, peaks, classes, name))
+        found.append(_findings(record, signal, rate, peaks, classes, classifier.name))
     return found
 
 
@@ -109,18 +107,12 @@ def _shifted(start: int, beats: Described) -> Described:
     return Described(beats.peaks + start, beats.rhythm, beats.shape)
 
 
-def _classified(
-    beats: list[Described], parameters: Parameters, plan: Plan
-) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+def _classified(beats: list[Described], classifier: BeatClassifier) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
     """All R peaks (n,) and what the model takes each beat for (n,), a place in ``CLASSES``."""
     peaks, rhythm, shape = (
         np.concatenate([getattr(one, name) for one in beats]) for name in ("peaks", "rhythm", "shape")
     )
-    if not len(peaks):
-        return peaks, peaks
-    nobody = np.full(len(peaks), "")
-    said = predict(parameters, Dataset((rhythm, shape), np.zeros(len(peaks), np.int64), nobody, CLASSES), plan)
-    return peaks, np.array([CLASSES.index(name) for name in plan.classes])[said]
+    return peaks, classifier.places(Described(peaks, rhythm, shape))
 
 
 def _findings(

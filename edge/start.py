@@ -11,6 +11,7 @@ import threading
 import time
 from collections.abc import Callable
 from contextlib import ExitStack
+from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -36,6 +37,7 @@ from schemas.settings import LinkSettings
 from schemas.topics import NAME, Topics, check_name
 
 if TYPE_CHECKING:
+    from edge.finding import Finding
     from edge.recording import Recording
     from edge.recording_child import RecordingChild
 
@@ -53,6 +55,7 @@ def run_device(settings: EdgeSettings) -> None:
     path = needed(settings.data or (recording.directory if recording else ""))
     data = DataSpec(path=path, held_out=settings.held_out)
     budget, personal = parse(settings.budget), settings.personalisation()
+    finding = finding_of(settings, path if recording is None else recording.directory)
     reactor = Reactor(Notifier.from_environment())
     trainer = TrainerPool(idle_s=settings.trainer_idle, threads=settings.trainer_threads, nice=settings.trainer_nice)
     try:
@@ -77,9 +80,14 @@ def run_device(settings: EdgeSettings) -> None:
 
                 child = RecordingChild(recording)
                 health = with_recording(health, child)
-            reactor.add(Agent(device, topics, links(settings), trainer, reactor.post, health))
+            agent = Agent(device, topics, links(settings), trainer, reactor.post, health)
+            reactor.add(agent)
             if recording is not None:
                 stack.enter_context(child)
+            if finding is not None:
+                from edge.finder_child import FinderChild  # noqa: PLC0415 - for devices that tell what they find
+
+                stack.enter_context(FinderChild(finding, name, SOFTWARE, partial(reactor.post, agent)))
             with stopping_on_signals(reactor.stop):
                 reactor.run()
     finally:
@@ -95,6 +103,28 @@ def recording_of(settings: EdgeSettings) -> Recording | None:
     recording = Recording.of(settings)
     make_directory(Path(recording.directory))
     return recording
+
+
+def finding_of(settings: EdgeSettings, directory: str) -> Finding | None:
+    """Where beats are found, and how; None where the owner doesn't want to tell. Raises ``SettingsError``."""
+    if not settings.findings:
+        return None
+    from edge.alerts import parse as thresholds  # noqa: PLC0415 - for devices that tell what they find
+    from edge.finding import Finding  # noqa: PLC0415 - likewise
+
+    thresholds(settings.findings_alerts)
+    if not Path(directory).is_dir():
+        raise SettingsError(
+            "findings are of what is recorded meanwhile: add --record SOURCE, or have --data be the folder that "
+            "`edge record` writes to"
+        )
+    return Finding(
+        directory,
+        str(settings.state),
+        settings.findings_window,
+        settings.findings_alerts,
+        settings.trainer_nice,
+    )
 
 
 def with_recording(health: Callable[[], Health], child: RecordingChild) -> Callable[[], Health]:

@@ -30,6 +30,8 @@ from schemas.messages import Count, Digest, Message, ModelPointer, Seconds
 
 M = TypeVar("M", bound=Message)
 PERSONAL: Final = "personal"  # the file of the model that is the owner's own
+_PLAN = "plan"
+_MODEL = "model"
 _STEP = "step-"
 _log = logging.getLogger(__name__)
 
@@ -119,9 +121,9 @@ class Store:
         """Use ``directory``, made if need be; ``report`` hears of damaged files. Raises ``StateError``."""
         files.make_directory(directory)
         files.sweep(directory)
-        self._plan = directory / "plan"
+        self._plan = directory / _PLAN
         self._directory = directory
-        self._model = directory / "model"
+        self._model = directory / _MODEL
         self._checkpoint = directory / "checkpoint"
         self._pace = directory / "pace"
         self._age = directory / "age"
@@ -141,18 +143,7 @@ class Store:
 
     def model(self) -> Held | None:
         """The newest model there is."""
-        found = _read(self._model, ModelPointer, self._report)
-        if found is None:
-            return None
-        pointer, snapshot = found
-        steps: list[tuple[str, bytes]] = []
-        while len(steps) < MOST:
-            step = _read(self._step(pointer.version + 1), ModelPointer, self._report)
-            if step is None or (step[0].run, step[0].previous) != (pointer.run, pointer.digest):
-                break
-            pointer = step[0]
-            steps.append((pointer.digest, step[1]))
-        return Held(pointer, Lineage(snapshot, tuple(steps)))
+        return _held(self._directory, lambda path: _read(path, ModelPointer, self._report))
 
     def keep_model(self, pointer: ModelPointer, blob: bytes) -> None:
         """Keep a model that was fetched instead of the one there is. Raises ``StateError``, and then keeps that one."""
@@ -179,7 +170,7 @@ class Store:
         self._drop_steps()
 
     def _step(self, version: int) -> Path:
-        return self._directory / f"{_STEP}{version}"
+        return _step(self._directory, version)
 
     def _drop_steps(self, last: int | None = None) -> None:
         """Those up to version ``last``, or all. One that can't be removed follows nothing, and does no harm."""
@@ -255,6 +246,45 @@ class Store:
     def keep_speed(self, speed: float) -> None:
         """Keep how fast the link is. Raises ``StateError``, and then keeps what it knew."""
         files.write(self._link, {"speed": speed}, durable=False)
+
+
+def look(directory: Path) -> tuple[Held, bytes] | None:
+    """The newest model in a device's ``directory`` and its plan's bytes, for a process beside the one that claimed it.
+
+    Nothing is changed there. None where there is none, or while one takes the place of another.
+    """
+    held = _held(directory, lambda path: _glance(path, ModelPointer))
+    plan = _glance(directory / _PLAN, _PlanHeader)
+    return None if held is None or plan is None else (held, plan[1])
+
+
+def _held(directory: Path, read: Callable[[Path], tuple[ModelPointer, bytes] | None]) -> Held | None:
+    """The newest model: a snapshot, and the steps that lead on from it."""
+    found = read(directory / _MODEL)
+    if found is None:
+        return None
+    pointer, snapshot = found
+    steps: list[tuple[str, bytes]] = []
+    while len(steps) < MOST:
+        step = read(_step(directory, pointer.version + 1))
+        if step is None or (step[0].run, step[0].previous) != (pointer.run, pointer.digest):
+            break
+        pointer = step[0]
+        steps.append((pointer.digest, step[1]))
+    return Held(pointer, Lineage(snapshot, tuple(steps)))
+
+
+def _step(directory: Path, version: int) -> Path:
+    return directory / f"{_STEP}{version}"
+
+
+def _glance(path: Path, kind: type[M]) -> tuple[M, bytes] | None:
+    """What a whole file of this kind holds."""
+    try:
+        record = files.read(path)
+        return None if record is None else (kind.model_validate(record.header), record.payload)
+    except (StateError, ValidationError):
+        return None
 
 
 def _read(path: Path, kind: type[M], report: Callable[[str], None]) -> tuple[M, bytes] | None:

@@ -26,6 +26,7 @@ from schemas.messages import (
     DeviceStatus,
     Digest,
     Examples,
+    Findings,
     Join,
     Message,
     ModelPointer,
@@ -53,6 +54,7 @@ MODELS: Final[dict[Kind, type[Message]]] = {
     Kind.RECEIPT: Receipt,
     Kind.DEVICE: DeviceStatus,
     Kind.COMMAND: Command,
+    Kind.FINDINGS: Findings,
 }
 MAX_JSON: Final = 64 * 1024  # bytes
 MAX_LONG_JSON: Final = 256 * 1024  # bytes, of the kinds that name many devices or classes

@@ -33,6 +33,7 @@ class Kind(StrEnum):
     RECEIPT = "rounds/{number}/receipt/{device}"
     DEVICE = "devices/{device}"
     COMMAND = "devices/{device}/command"
+    FINDINGS = "devices/{device}/findings"
 
 
 Publisher = Literal["coordinator", "device"]
@@ -63,6 +64,7 @@ RULES: Final[dict[Kind, Rule]] = {
     Kind.RECEIPT: Rule("coordinator", retain=False, qos=1, form="json"),
     Kind.DEVICE: Rule("device", retain=True, qos=1, form="json"),
     Kind.COMMAND: Rule("coordinator", retain=False, qos=1, form="json"),
+    Kind.FINDINGS: Rule("device", retain=False, qos=1, form="json"),
 }
 
 

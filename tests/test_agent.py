@@ -15,14 +15,14 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from edge import presence
-from edge.agent import Agent, Device, Happening
+from edge.agent import UNSAID, Agent, Device, Happening
 from edge.dataspec import DataSpec
 from edge.jobs import Failure, Job, Result, Train
 from edge.personal_settings import PersonalSettings
 from edge.store import Store
 from schemas import codec, parts
 from schemas.errors import BrokerRefused, Reject, SettingsError, StateError
-from schemas.link.link import Disconnected, Event, Inbound, Link, Sink, Will
+from schemas.link.link import Connected, Disconnected, Event, Inbound, Link, Sink, Will
 from schemas.link.memory import Faults, MemoryBroker, MemoryLink
 from schemas.messages import (
     BlobRef,
@@ -30,6 +30,7 @@ from schemas.messages import (
     CoordinatorState,
     DeviceState,
     DeviceStatus,
+    Findings,
     Health,
     Join,
     Message,
@@ -356,6 +357,32 @@ def test_a_query_is_answered_with_fresh_health(tmp_path: Path) -> None:
     world.turn()
     assert len(world.desk.statuses) == before + 1
     assert world.desk.statuses[-1].health is not None
+
+
+def test_findings_wait_for_the_broker_the_newest_of_them_and_are_no_part_of_a_round(world: World) -> None:
+    """Seen to fail where they are given to a link that isn't connected, and without a bound."""
+    said: list[bytes] = []
+
+    def hear(event: Event) -> None:
+        if isinstance(event, Inbound):
+            said.append(event.payload)
+
+    listener = MemoryLink(world.broker, "listener", hear)
+    listener.subscribe(TOPICS.filter(Kind.FINDINGS))
+    listener.open()
+    found = Findings(
+        device=DEVICE, began="", ended="", signal_s=60, quality=1, beats={"N": 70}, run=RUN, model_version=1
+    )
+    state = world.agent._state
+    world.agent.handle(found, 1.0)
+    assert said == [codec.encode(found)]
+    assert world.agent._state == state
+    world.agent.handle(Disconnected(), 2.0)
+    for number in range(UNSAID + 3):
+        world.agent.handle(found.model_copy(update={"signal_s": float(number)}), 3.0)
+    assert len(said) == 1
+    world.agent.handle(Connected(), 4.0)
+    assert [json.loads(payload)["signal_s"] for payload in said[1:]] == list(range(3, UNSAID + 3))
 
 
 def test_invariant_11_a_full_disk_declines_the_round_and_says_so(world: World) -> None:

@@ -11,6 +11,7 @@ from schemas import codec
 from schemas.errors import Reject, WireError
 from schemas.messages import (
     MAX_CLASSES,
+    Alert,
     BlobRef,
     ClassMetrics,
     Command,
@@ -19,6 +20,7 @@ from schemas.messages import (
     Counts,
     DeviceState,
     DeviceStatus,
+    Findings,
     Health,
     Join,
     Message,
@@ -166,6 +168,19 @@ JSON_SAMPLES: dict[Kind, Message] = {
         detail="hot",
     ),
     Kind.COMMAND: Command(command="pause", reason="maintenance"),
+    Kind.FINDINGS: Findings(
+        device="dev-1",
+        began="2026-11-28T20:00:00+00:00",
+        ended="2026-11-28T20:05:00+00:00",
+        signal_s=299.5,
+        quality=0.98,
+        beats={"N": 340, "V": 3},
+        rate=69.0,
+        alerts=(Alert(rule="v_run", value=3.0, limit=3.0),),
+        run="run-1",
+        model_version=7,
+        software="fedbeat 0.1",
+    ),
 }
 PART = Part(blob=BLOB, index=1, payload=b"\x00\xffpayload")
 TRAINED = Update(

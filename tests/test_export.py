@@ -3,12 +3,15 @@ from __future__ import annotations
 from dataclasses import replace
 from pathlib import Path
 
+import onnx
 import pytest
 
-from coordinator.export import export_model
-from coordinator.models import ModelStore
+from coordinator.export import export_model, export_onnx
+from coordinator.models import Checkpoint, ModelStore
+from coordinator.plan_file import PlanFile, write
 from coordinator.round import SETTLE_S
-from schemas.errors import StateError
+from schemas.errors import PlanError, SettingsError, StateError
+from tests.plan_examples import tiny
 from tests.running_coordinator import RunningCoordinator
 from tests.scripted_device import Script
 
@@ -48,3 +51,17 @@ def test_models_without_a_journal_are_exported_by_their_files(state: Path, tmp_p
     for file in state.glob("journal.db*"):
         file.unlink()
     assert export_model(state, None, tmp_path / "out").startswith("model 3 written to ")
+
+
+def test_a_model_is_exported_for_onnx_with_its_plan(tmp_path: Path) -> None:
+    file, path, target = PlanFile(tiny(), {}), tmp_path / "tiny.plan", tmp_path / "model.onnx"
+    write(file, path)
+    model = file.initial(1)
+    ModelStore(tmp_path / "models").save(Checkpoint("run-1", 4, None, model, {}))
+    assert export_onnx(tmp_path, None, str(path), target).startswith("model 4 written to ")
+    about = {one.key: one.value for one in onnx.load(str(target)).metadata_props}
+    assert about == {"name": "tiny", "classes": '["calm", "brisk", "wild"]', "digest": model.digest()}
+    with pytest.raises(PlanError, match="of another plan than 'watch': choose its own with --plan"):
+        export_onnx(tmp_path, None, "watch", target)
+    with pytest.raises(SettingsError, match="add --plan PLAN"):
+        export_onnx(tmp_path, None, None, target)

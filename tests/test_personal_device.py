@@ -14,7 +14,6 @@ from click.testing import CliRunner
 
 from coordinator.plan_file import write
 from edge import attempt, files, model_file
-from edge.assessment import choose
 from edge.cli import cli
 from edge.config import EdgeSettings
 from edge.dataspec import DataSpec
@@ -32,6 +31,7 @@ from edge.jobs import (
     Train,
     Trained,
 )
+from edge.model_choice import choose
 from edge.personal import local
 from edge.personal_settings import Origin, PersonalSettings, Verdict
 from edge.store import PERSONAL, Store

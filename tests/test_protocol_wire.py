@@ -121,7 +121,7 @@ def test_must_01_every_message_has_the_tables_qos_and_retain_flag_and_comes_from
         if said.client != "anybody":
             assert (said.qos, said.retain) == (1, table[address.kind][1]), said.topic
             assert said.client == (address.device if table[address.kind][0] == "device" else "coordinator")
-    assert {said.kind for said in running.log} == set(Kind) - {Kind.DELTA_PART, Kind.COMMAND}
+    assert {said.kind for said in running.log} == set(Kind) - {Kind.DELTA_PART, Kind.COMMAND, Kind.FINDINGS}
 
 
 def test_must_01_an_update_at_qos_0_is_refused_and_counts_once_it_comes_at_qos_1(tmp_path: Path) -> None:

@@ -41,7 +41,7 @@ def test_it_records_tells_how_it_gets_on_and_finishes_its_segment(tmp_path: Path
 def test_a_child_that_dies_is_started_again_and_finishes_what_it_left(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr("edge.recording_child._AGAIN_S", (0.0,))
+    monkeypatch.setattr(RecordingChild, "again_s", (0.0,))
     with Sender() as sender, RecordingChild(recording(sender, tmp_path)):
         until(lambda: any(path.stat().st_size for path in tmp_path.glob("*_000001_*.dat")), "samples")
         first = child_of(os.getpid())

@@ -25,6 +25,7 @@ EXAMPLES = {
     Kind.RECEIPT: (Address(Kind.RECEIPT, number=12, device="pi-1"), "rounds/12/receipt/pi-1"),
     Kind.DEVICE: (Address(Kind.DEVICE, device="pi-1"), "devices/pi-1"),
     Kind.COMMAND: (Address(Kind.COMMAND, device="pi-1"), "devices/pi-1/command"),
+    Kind.FINDINGS: (Address(Kind.FINDINGS, device="pi-1"), "devices/pi-1/findings"),
 }
 
 
@@ -116,7 +117,7 @@ def test_devices_publish_only_below_their_own_names() -> None:
 
 def test_what_a_late_joiner_needs_is_retained_and_what_is_said_once_is_not() -> None:
     retained = {kind for kind, rule in RULES.items() if rule.retain}
-    once = {Kind.JOIN, Kind.UPDATE_PART, Kind.RECEIPT, Kind.COMMAND}
+    once = {Kind.JOIN, Kind.UPDATE_PART, Kind.RECEIPT, Kind.COMMAND, Kind.FINDINGS}
     assert retained == set(Kind) - once
     assert {kind for kind, rule in RULES.items() if rule.bulk} == {k for k, r in RULES.items() if r.form == "protobuf"}
     assert all(rule.qos == 1 for rule in RULES.values())

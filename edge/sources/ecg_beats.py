@@ -25,7 +25,8 @@ def label_beats(
 ) -> Dataset:
     """The beats at ``peaks`` (b,) of a lead (n,) in mV at ``rate`` Hz, labelled by their annotation ``symbols`` (b,).
 
-    Those that can't be used are counted in ``rejected``. Raises ``DataError``.
+    A beat whose symbol is empty is a neighbour to the others, and no example. Those that can't be used are counted in
+    ``rejected``. Raises ``DataError``.
     """
     from edge import ecg  # noqa: PLC0415  - for SciPy, half a second that only a device with an ECG pays
 
@@ -33,11 +34,16 @@ def label_beats(
         described = ecg.relate_beats(signal, rate, peaks)
     except (ValueError, ArithmeticError, MemoryError, np.linalg.LinAlgError) as error:  # SciPy's, on absurd rates
         raise DataError(f"can't be filtered ({error}): check its rate of {rate:g} Hz and its length") from error
-    names = [ecg.AAMI_OF_SYMBOL[symbol] for symbol in symbols[described.kept]]
+    kept = symbols[described.kept]
+    labelled = kept != ""
+    names = [ecg.AAMI_OF_SYMBOL[symbol] for symbol in kept[labelled]]
+    if unlabelled := int((~labelled).sum()):
+        rejected["beats that nobody has labelled"] += unlabelled
     if lost := int((~described.kept).sum()):
         rejected["beats too near an end of their record"] += lost
     labels = np.array([CLASSES.index(name) for name in names], dtype=np.int64)
-    return Dataset((described.rhythm, described.shape), labels, np.full(len(labels), owner), CLASSES)
+    examples = described.rhythm[labelled], described.shape[labelled]
+    return Dataset(examples, labels, np.full(len(labels), owner), CLASSES)
 
 
 def no_beats() -> Dataset:

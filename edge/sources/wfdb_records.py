@@ -19,6 +19,7 @@ from edge.dataset import Dataset, concatenate
 from edge.segment_files import number_of
 from edge.sources.ecg_beats import label_beats, no_beats
 from edge.sources.source import Form, Reader, Reading, Source
+from edge.wfdb_annotations import UNLABELLED
 from schemas.errors import DataError
 
 PACED = ("102", "104", "107", "217")
@@ -134,12 +135,14 @@ def _read_record(record: Path, rejected: Counter[str]) -> Dataset:
         raise DataError("has gaps in its signal: cut it into gapless records")
     symbols = np.array(annotation.symbol)
     beats = np.isin(symbols, list(ecg.AAMI_OF_SYMBOL))
-    if not beats.any():
+    labelled = np.array([note.rstrip("\0") != UNLABELLED for note in annotation.aux_note])
+    if not (beats & labelled).any():
         raise DataError("has annotations but no labelled beat: annotate its beats first")
     if (symbols == "/").any():
         raise DataError("has paced beats, which AAMI EC57 leaves out")
     peaks = annotation.sample[beats].astype(np.int64)
-    return label_beats(record.name, signal, rate, peaks, symbols[beats], rejected)
+    names = np.where(labelled, symbols, "")[beats]
+    return label_beats(record.name, signal, rate, peaks, names, rejected)
 
 
 def read_lead(record: Path) -> tuple[NDArray[np.float64], float]:

@@ -21,6 +21,7 @@ from typing import Any, Final
 import numpy as np
 
 from edge.sources import load, watch
+from edge.wfdb_annotations import Annotation, decode, encode
 from schemas.errors import DataError
 from tests.hostile.raw import damage
 from tests.hostile.target import Target
@@ -242,6 +243,20 @@ def _wfdb(rng: random.Random) -> bytes:
     return _joined(files)
 
 
+# -- annotation files --------------------------------------------------------------------------------------------------
+
+
+def _annotations(rng: random.Random) -> bytes:
+    found, sample = [], 0
+    for _ in range(rng.randint(0, 12)):
+        sample += rng.choice((0, 1, 300, 1023, 1024, 70_000))
+        note = rng.randbytes(rng.choice((0, 0, 1, 2, 255)))
+        found.append(
+            Annotation(sample, rng.randint(1, 58), rng.randint(0, 3), rng.randint(0, 3), rng.randint(0, 3), note)
+        )
+    return damage(rng, encode(found)) if rng.random() < 0.8 else rng.randbytes(rng.randint(0, 40))
+
+
 # -- the watch's pickle ------------------------------------------------------------------------------------------------
 
 
@@ -278,5 +293,6 @@ RECORDINGS: Final = (
     Target("sources.windows", _windows, _reader("windows"), (DataError,), 20),
     Target("sources.idx", _idx, _reader("digits"), (DataError,), 10),
     Target("sources.wfdb", _wfdb, _reader("ecg-beats"), (DataError,), 3),
+    Target("wfdb_annotations", _annotations, decode, (DataError,), 10),
     Target("sources.watch", _pickle, lambda data: watch.read_arrays(io.BytesIO(data)), (DataError,), 20),
 )

@@ -1,0 +1,21 @@
+"""What the child process that finds beats is told: by the agent, which imports nothing else of it."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """What to follow, and what to make of it. ``state`` is the device's, where its model lies."""
+
+    directory: str
+    state: str
+    window_s: float = 300.0
+    alerts: str = ""
+    nice: int = 10
+
+    def as_json(self) -> str:
+        """One line."""
+        return json.dumps(asdict(self))

@@ -1,0 +1,177 @@
+"""A record's labels on disk: its annotation file, replaced as a whole, and beside it what was labelled since.
+
+Each key's label goes to RECORD.labels, a line each, and is on disk before the next beat is shown. The annotation file
+is written at the first label, with all beats, and when labelling ends; after a kill that is done at the next start,
+from those lines. A card so writes some bytes a label, and not the whole file.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Final
+
+from edge.wfdb_annotations import CODES, UNLABELLED, WAITING, Annotation, decode, encode
+from edge.wfdb_header import Glance, glimpse
+from schemas.errors import DataError, SettingsError, StateError
+
+_BESIDE: Final = ".new"
+_BEFORE: Final = ".before"  # what ``--replace`` sets an annotation file aside as
+_RESOLUTION: Final = b"## time resolution: "
+
+
+class LabelFiles:
+    """The labels of one record, for one process."""
+
+    def __init__(self, record: Path) -> None:
+        """``record`` is its path without an ending. Raises ``DataError`` where there is none."""
+        self.record = record
+        self.glance = glance_at(record)
+        self._place = record.with_name(f"{record.name}.atr")
+        self._lines = record.with_name(f"{record.name}.labels")
+        self._annotations: list[Annotation] = []
+        self._file = -1
+        self._changed = False
+
+    def begin(self, found: Iterable[int] | None = None) -> list[Annotation]:
+        """The record's beats: of its annotation file, else those ``found``, without labels; newer labels over them.
+
+        Empty where there is no annotation file and nothing is ``found``. Raises ``DataError``, ``StateError``.
+        """
+        if self._place.exists():
+            self._annotations = list(annotations_in(self._place))
+        else:
+            self._annotations = [Annotation(at, WAITING, note=UNLABELLED.encode()) for at in found or ()]
+        if self._annotations and self._lines.exists():
+            self._replay()
+        return self.beats
+
+    @property
+    def beats(self) -> list[Annotation]:
+        """Its beats, in order."""
+        return [one for one in self._annotations if one.beat]
+
+    def keep(self, sample: int, symbol: str) -> None:
+        """The beat at ``sample`` is labelled: on disk once this returns. Raises ``StateError``."""
+        self._label(sample, symbol)
+        try:
+            if self._file < 0:
+                if not self._place.exists():
+                    write(self._place, encode(self._annotations))  # so that the lines' beats are known for good
+                flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC
+                self._file = os.open(self._lines, flags, 0o600)
+                _sync(self._lines.parent)
+            os.write(self._file, f"{sample} {symbol}\n".encode())
+            os.fdatasync(self._file)
+        except OSError as error:
+            raise StateError(f"can't write {self._lines}: {error.strerror}; free some space and go on") from None
+
+    def save(self) -> None:
+        """Put all labels into the annotation file, and forget the lines. Raises ``StateError``."""
+        if self._changed:
+            write(self._place, encode(self._annotations))
+        if self._file >= 0:
+            os.close(self._file)
+            self._file = -1
+        with contextlib.suppress(FileNotFoundError):
+            self._lines.unlink()
+
+    def _label(self, sample: int, symbol: str) -> None:
+        for place, one in enumerate(self._annotations):
+            if one.sample == sample and one.beat:
+                note = b"" if one.note.rstrip(b"\0") == UNLABELLED.encode() else one.note
+                self._changed = True
+                self._annotations[place] = Annotation(sample, CODES[symbol], one.subtype, one.channel, one.number, note)
+
+    def _replay(self) -> None:
+        """Labels that a kill left in their lines; a torn last one is none."""
+        for line in self._lines.read_bytes().decode(errors="replace").splitlines(keepends=True):
+            sample, _, symbol = line.rstrip("\n").partition(" ")
+            if line.endswith("\n") and sample.isdecimal() and symbol in CODES:
+                self._label(int(sample), symbol)
+
+
+def take(files: Iterable[Path], directory: Path, *, replace: bool) -> list[str]:
+    """Bring annotation files to their records in ``directory``, by the records' names; what was done, a line each.
+
+    All are looked at before the first is written. Raises ``DataError``, ``SettingsError``, ``StateError``.
+    """
+    wanted = [(file, directory / file.stem, _fitting(file, directory / file.stem)) for file in files]
+    done = []
+    for file, record, content in wanted:
+        place = record.with_name(f"{record.name}.atr")
+        if record.with_name(f"{record.name}.labels").exists():
+            raise StateError(f"labels of {record.name} aren't saved yet: run `edge label beats {record}` first")
+        if place.exists() and place.read_bytes() == content:
+            done.append(f"{record.name}: had these already")
+            continue
+        if place.exists():
+            if not replace:
+                raise SettingsError(f"{record.name} has other annotations already: --replace sets those aside")
+            place.replace(place.with_name(f"{place.name}{_BEFORE}"))
+        write(place, content)
+        beats = [one for one in decode(content) if one.beat]
+        done.append(f"{record.name}: {len(beats)} beats from {file}")
+    return done
+
+
+def _fitting(file: Path, record: Path) -> bytes:
+    """An annotation file's bytes, where they can be of this record."""
+    glance = glance_at(record)
+    annotations = annotations_in(file)
+    beats = [one.sample for one in annotations if one.beat]
+    if not beats:
+        raise DataError(f"{file} marks no beat: give an annotation file of beats")
+    if sorted(beats) != beats or beats[0] < 0 or beats[-1] >= glance.samples:
+        raise DataError(
+            f"{file} marks beats up to sample {max(beats)}, and {record.name} has {glance.samples}: it is another's"
+        )
+    for one in annotations:
+        rate = one.note.removeprefix(_RESOLUTION).rstrip(b"\0")
+        if one.note.startswith(_RESOLUTION) and rate != f"{glance.rate:g}".encode():
+            raise DataError(f"{file} counts samples at another rate than {record.name}'s {glance.rate:g} Hz")
+    return file.read_bytes()
+
+
+def glance_at(record: Path) -> Glance:
+    """What a whole record's header tells. Raises ``DataError`` where there is none."""
+    try:
+        return glimpse(record.with_name(f"{record.name}.hea").read_text(encoding="utf-8", errors="replace"))
+    except OSError:
+        raise DataError(f"there is no WFDB record {record}: give a record's path without an ending") from None
+
+
+def annotations_in(file: Path) -> tuple[Annotation, ...]:
+    """What an annotation file holds. Raises ``DataError``."""
+    try:
+        return decode(file.read_bytes())
+    except OSError as error:
+        raise DataError(f"can't read {file}: {error.strerror}") from None
+    except DataError as error:
+        raise DataError(f"{file} can't be read: {error}") from None
+
+
+def write(place: Path, content: bytes) -> None:
+    """A file that is wholly there or not at all, on disk once this returns. Raises ``StateError``."""
+    beside = place.with_name(f"{place.name}{_BESIDE}")
+    try:
+        with open(beside, "wb", opener=lambda path, flags: os.open(path, flags, 0o600)) as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        beside.replace(place)
+        _sync(place.parent)
+    except OSError as error:
+        with contextlib.suppress(OSError):
+            beside.unlink()
+        raise StateError(f"can't write {place}: {error.strerror}; free some space, and try again") from None
+
+
+def _sync(directory: Path) -> None:
+    handle = os.open(directory, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)

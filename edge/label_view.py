@@ -1,0 +1,113 @@
+"""``edge label beats``: a terminal that shows one beat and takes a key. A shell: keys in, pictures out."""
+
+from __future__ import annotations
+
+import os
+import re
+import select
+import shutil
+import sys
+import termios
+import tty
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Final
+
+from edge.classifier import BeatClassifier
+from edge.label_files import LabelFiles
+from edge.labelled_record import LabelledRecord, Pictures
+from edge.labelling import KEYS, Labelling, press
+from edge.wfdb_annotations import Annotation
+from schemas.command_line import stopping_on_signals
+from schemas.errors import DataError, SettingsError
+
+_CLEAR: Final = "\x1b[H\x1b[2J"
+_WORDS: Final = 5  # lines beside the picture
+_LOOK_S: Final = 0.25  # how long a key may keep us from hearing a signal
+_AT_ONCE: Final = 64  # bytes of keys
+_OTHER_KEYS: Final = re.compile(rb"\x1b(?:\[[0-?]*[ -/]*[@-~]|O.|.)?")  # arrows and function keys
+
+
+def label(path: Path, classifier: BeatClassifier | None, *, again: bool) -> str:
+    """Have a person label a record's beats in this terminal; what became of it. Raises any ``FedbeatError``."""
+    if not (sys.stdin.isatty() and sys.stdout.isatty()):
+        raise SettingsError("labelling needs a terminal for keys and pictures: run it in one, not in a pipe")
+    path = path.with_suffix("") if path.suffix == ".hea" else path
+    files, record = LabelFiles(path), LabelledRecord(path)
+    beats = files.begin() or files.begin(record.peaks())
+    if not beats:
+        raise DataError(f"no beat was found in {path.name}: there is nothing to label")
+    peaks = [one.sample for one in beats]
+    suggested = record.suggestions(peaks, classifier)
+    symbols = tuple(one.symbol for one in beats)
+    state = Labelling(symbols, suggested) if again else Labelling.begin(symbols, suggested)
+    state = View(files, beats, record.pictures(peaks), record.rate).run(state)
+    files.save()
+    left = f"{state.left} of {len(beats)} beats have none yet" if state.left else f"all {len(beats)} beats have one"
+    return f"labels saved to {path.name}.atr; {left}"
+
+
+class View:
+    """The terminal."""
+
+    def __init__(self, files: LabelFiles, beats: list[Annotation], pictures: Pictures, rate: float) -> None:
+        """``beats`` are drawn by ``pictures``, in the same order."""
+        self._files = files
+        self._beats = beats
+        self._pictures = pictures
+        self._rate = rate
+        self._stopping = False
+
+    def run(self, state: Labelling) -> Labelling:
+        """Show beats and take keys until that is over, or a signal says so. Each label is on disk before the next."""
+        with stopping_on_signals(self._stop), _key_by_key():
+            keys: Iterator[str] = iter(())
+            while not state.over and not self._stopping:
+                sys.stdout.write(_CLEAR + "\n".join(self.lines(state, shutil.get_terminal_size())) + "\n")
+                sys.stdout.flush()
+                key = next(keys, None)
+                while key is None and not self._stopping:
+                    keys = _keys()
+                    key = next(keys, None)
+                state, labelled = press(state, key or "")
+                if labelled is not None:
+                    self._files.keep(self._beats[labelled.place].sample, labelled.symbol)
+        return state
+
+    def lines(self, state: Labelling, size: os.terminal_size) -> Iterator[str]:
+        """The screen."""
+        picture, seconds = self._pictures[state.at], self._beats[state.at].sample / self._rate
+        yield f"beat {state.at + 1} of {len(self._beats)} at {seconds:.1f} s; {state.left} without a label"
+        yield picture.intervals()
+        yield from picture.lines(size.columns, size.lines - _WORDS)
+        has, suggested = state.symbols[state.at], state.suggested[state.at]
+        yield f"label {has or '-'}   suggested {suggested or '-'}"
+        yield KEYS[: max(20, size.columns - 1)]
+
+    def _stop(self) -> None:
+        self._stopping = True
+
+
+@contextmanager
+def _key_by_key() -> Iterator[None]:
+    """Keys come as they are pressed, unechoed; the terminal is put back as it was."""
+    before = termios.tcgetattr(sys.stdin.fileno())
+    try:
+        tty.setcbreak(sys.stdin.fileno())
+        yield
+    finally:
+        termios.tcsetattr(sys.stdin.fileno(), termios.TCSADRAIN, before)
+
+
+def _keys() -> Iterator[str]:
+    """The keys that came, none where none has within ``_LOOK_S``; ``x`` where the terminal is gone."""
+    if not select.select([sys.stdin.fileno()], [], [], _LOOK_S)[0]:
+        return iter(())
+    try:
+        raw = os.read(sys.stdin.fileno(), _AT_ONCE)
+    except OSError:  # the line has hung up
+        raw = b""
+    if not raw:
+        return iter("x")
+    return iter(_OTHER_KEYS.sub(b"", raw).decode("ascii", "ignore").replace("\r", "\n"))

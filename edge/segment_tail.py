@@ -1,0 +1,129 @@
+"""What a recorder writes to a directory, read while it grows. It is the recorder's own: nothing here writes.
+
+A segment grows as NAME.dat beside NAME.open; once NAME.hea stands in that one's place it is whole (``recordings``).
+"""
+
+from __future__ import annotations
+
+import contextlib
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from edge.quality import MISSING
+from edge.segment_files import finite, number_of, numbered
+from edge.sources.wfdb_records import LEAD
+from edge.wfdb_header import Header, parse
+from schemas.errors import DataError
+
+_MOST_S: Final = 60.0  # of a lead, read at once
+_NO_GAP_S: Final = 0.05
+
+
+@dataclass(frozen=True, eq=False, slots=True)
+class Piece:
+    """Some of the lead that beats are told from: (n,) in mV, NaN where it has none."""
+
+    samples: NDArray[np.float64]
+    rate: float  # Hz
+    at: float  # when the last one was taken, in seconds of the recorder's running
+    gap: bool  # whether samples are missing before it
+
+
+class SegmentTail:
+    """Follows the newest segment of ``directory``, and those after it, from where they are now."""
+
+    def __init__(self, directory: Path) -> None:
+        """What is there already is not read."""
+        self._directory = directory
+        self._header: Header | None = None  # of the segment in hand
+        self._taken = 0  # its frames that were read
+        self._at = 0.0
+        self._gap = True
+        unfinished = numbered(directory, ".open")
+        whole = numbered(directory, ".hea")
+        self._number: int = max((number_of(path) for path in (*unfinished, *whole)), default=0)
+        if unfinished and number_of(unfinished[-1]) == self._number:
+            self._begin(unfinished[-1])
+            self._pass_over()
+
+    def read(self) -> Piece | None:
+        """The next samples there are; None where there are none yet."""
+        while self._header is not None or self._next():
+            header = self._header
+            if header is None:
+                continue
+            whole = not self._data(header).with_suffix(".open").exists()
+            raw = self._raw(header)
+            if len(raw):
+                return self._piece(header, raw)
+            if not whole:
+                return None
+            self._header = None
+        return None
+
+    def _pass_over(self) -> None:
+        """Leave out what the segment in hand has so far."""
+        if self._header is not None:
+            self._taken = _size(self._data(self._header)) // self._header.frame
+            self._at += self._taken / self._header.signal.rate
+
+    def _next(self) -> bool:
+        """Begin the segment after the one that was read; whether there is one."""
+        found = (path for suffix in (".open", ".hea") for path in numbered(self._directory, suffix))
+        later = [path for path in found if number_of(path) > self._number]
+        if not later:
+            return False
+        self._begin(min(later, key=number_of))
+        return True
+
+    def _begin(self, path: Path) -> None:
+        follows = number_of(path) == self._number + 1
+        self._number, self._header, self._taken = number_of(path), None, 0
+        for place in (path, path.with_suffix(".hea")):  # which it may have become just now
+            with contextlib.suppress(OSError, ValueError, DataError):
+                self._header = header = parse(place.read_text(encoding="utf-8"))
+                break
+        else:
+            return  # damaged
+        self._gap = not (follows and header.notes.get("after") == "length" and _gap_s(header) <= _NO_GAP_S)
+        if self._gap:
+            self._at = max(self._at, finite(header.notes.get("running_s"), 0.0))
+
+    def _data(self, header: Header) -> Path:
+        return self._directory / f"{header.name}.dat"
+
+    def _raw(self, header: Header) -> bytes:
+        """Whole frames behind those that were read, at most ``_MOST_S`` of them; none where the file is gone."""
+        try:
+            with self._data(header).open("rb") as file:
+                file.seek(self._taken * header.frame)
+                raw = file.read(round(_MOST_S * header.signal.rate) * header.frame)
+        except OSError:
+            return b""
+        return raw[: len(raw) // header.frame * header.frame]
+
+    def _piece(self, header: Header, raw: bytes) -> Piece:
+        signal = header.signal
+        names = [lead.name for lead in signal.leads]
+        place = names.index(LEAD) if LEAD in names else 0
+        steps = np.frombuffer(raw, "<i2").reshape(-1, len(names))[:, place]
+        samples = np.where(steps == MISSING, np.nan, (steps - float(signal.leads[place].baseline)))
+        gap, self._gap = self._gap, False
+        self._taken += len(steps)
+        self._at += len(steps) / signal.rate
+        return Piece(samples / signal.leads[place].gain, signal.rate, self._at, gap)
+
+
+def _size(path: Path) -> int:
+    try:
+        return path.stat().st_size
+    except OSError:
+        return 0
+
+
+def _gap_s(header: Header) -> float:
+    return finite(header.notes.get("gap_s"), 0.0)

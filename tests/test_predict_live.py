@@ -1,0 +1,90 @@
+"""``edge predict --live``: a signal watched as its owner would, until it ends or is stopped."""
+
+from __future__ import annotations
+
+import signal
+from pathlib import Path
+
+import pytest
+from safetensors.numpy import save_file
+
+from edge.cli import cli
+from edge.findings import examine
+from tests.live_sender import Sender
+from tests.running_commands import EDGE, MITDB, Running, events, in_process
+from tests.test_finder_child import ventricular
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("models") / "model.safetensors"
+    save_file({name: array.copy() for name, array in ventricular().arrays().items()}, path)
+    return path
+
+
+@pytest.fixture(scope="module")
+def record(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The first two minutes of 208."""
+    wfdb = pytest.importorskip("wfdb")
+    folder = tmp_path_factory.mktemp("records")
+    found = wfdb.rdrecord(str(MITDB / "208"), sampto=43_200, physical=False)
+    found.record_name, found.file_name = "two", ["two.dat"] * 2
+    found.wrsamp(write_dir=str(folder))
+    return folder / "two"
+
+
+@pytest.mark.parametrize("runtime", ["onnx", "torch"])
+def test_a_record_played_again_has_the_beats_that_predict_finds_in_it(
+    tmp_path: Path, model: Path, record: Path, runtime: str
+) -> None:
+    """Seen to fail where the last beats aren't told at the end."""
+    live = ("--live", f"replay:{record}?speed=max", "--window", "60", "--runtime", runtime)
+    done = in_process(cli, "predict", "--model", str(model), *live, "--json", cwd=tmp_path)
+    assert done.code == 0, done.err
+    told = events(done.out)
+    summary = told[-1]
+    (recorded,) = examine("ecg-beats", model, str(record), annotate=False, runtime="onnx")
+    assert summary["beats"] == recorded.beats
+    assert summary["signal_s"] == pytest.approx(120, abs=0.5)
+    windows = [one for one in told if one["event"] == "window"]
+    assert [round(one["ended_s"]) for one in windows] == [60, 120]
+    assert summary["alerts"] == {"v_run": 2, "v_share": 2}
+
+
+def test_words_have_a_line_for_each_window_and_each_alert(tmp_path: Path, model: Path, record: Path) -> None:
+    live = ("--live", f"replay:{record}?speed=max", "--window", "80", "--alerts", "v_run=off", "--runtime", "onnx")
+    lines = in_process(cli, "predict", "--model", str(model), *live, cwd=tmp_path).out.splitlines()
+    assert [line[:7] for line in lines[1:5]] == ["0:01:20", "0:01:20", "0:02:00", "0:02:00"]
+    assert "bpm  quality 1.00  N 0  S 0  V " in lines[1]
+    assert "ALERT v_share 1 (share of V beats, at least 0.1)" in lines[2]
+    assert lines[-2:] == ["windows with alerts: 2 v_share", "a model's opinion, and no diagnosis"]
+
+
+def test_it_ends_with_its_summary_when_it_is_told_to(tmp_path: Path, model: Path) -> None:
+    with Sender() as sender:
+        live = ("--live", sender.setting, "--runtime", "onnx")
+        with Running(*EDGE, "predict", "--model", str(model), *live, cwd=tmp_path) as running:
+            running.wait_for("watching tcp:127.0.0.1")
+            running.send(signal.SIGINT)
+            done = running.end()
+    assert done.code == 0, done.err
+    assert "minutes of signal" in done.out
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "words"),
+    [
+        ((), 2, "--data RECORDINGS, or --live SOURCE"),
+        (("--live", "help", "--data", "x"), 2, "--data RECORDINGS, or --live SOURCE"),
+        (("--live", "help"), 2, "there is no source 'help'"),
+        (("--live", "replay:nothing"), 3, "there is no WFDB recording"),
+        (("--live", "replay:nothing", "--alerts", "x=1"), 2, "no alert's threshold"),
+        (("--live", "replay:nothing", "--annotate"), 2, "leave --annotate out"),
+    ],
+)
+def test_what_can_not_be_watched_is_told_in_a_sentence(
+    tmp_path: Path, model: Path, arguments: tuple[str, ...], code: int, words: str
+) -> None:
+    done = in_process(cli, "predict", "--model", str(model), "--runtime", "onnx", *arguments, cwd=tmp_path)
+    assert (done.code, "Traceback" in done.err) == (code, False)
+    assert words in done.err

@@ -1,0 +1,56 @@
+"""Annotation files: what PhysioNet's own package writes is read, and it reads what is written."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import wfdb
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from edge.wfdb_annotations import CODES, UNLABELLED, Annotation, decode, encode
+from schemas.errors import DataError
+from tests.running_commands import MITDB
+
+ANNOTATIONS = st.lists(
+    st.builds(
+        Annotation,
+        st.integers(0, 3_000_000),
+        st.sampled_from([*CODES.values(), 14, 22, 28]),
+        subtype=st.integers(0, 3),
+        channel=st.integers(0, 3),
+        number=st.integers(0, 3),
+        note=st.binary(max_size=9).map(lambda raw: raw.replace(b"\0", b"x")),
+    ),
+    max_size=40,
+).map(lambda found: tuple(sorted(found, key=lambda one: one.sample)))
+
+
+@settings(max_examples=50, deadline=None)
+@given(ANNOTATIONS)
+def test_what_is_written_is_read_again(annotations: tuple[Annotation, ...]) -> None:
+    """Seen to fail with a skip's two halves exchanged, and with the even length of notes forgotten."""
+    assert decode(encode(annotations)) == annotations
+
+
+def test_the_packages_files_and_ours_say_the_same(tmp_path: Path) -> None:
+    content = (MITDB / "203.atr").read_bytes()
+    ours, theirs = decode(content), wfdb.rdann(str(MITDB / "203"), "atr")
+    assert [one.sample for one in ours] == theirs.sample.tolist()
+    assert [one.symbol or "-" for one in ours if one.beat] == [one for one in theirs.symbol if one in CODES]
+    assert [one.note.decode() for one in ours] == theirs.aux_note
+    more = (*ours, Annotation(700_000, CODES["?"], note=UNLABELLED.encode()))
+    (tmp_path / "again.atr").write_bytes(encode(more))
+    again = wfdb.rdann(str(tmp_path / "again"), "atr")
+    assert again.symbol == [*theirs.symbol, "?"]
+    assert again.aux_note[-1].rstrip("\0") == UNLABELLED
+    assert again.sample.tolist() == [*theirs.sample.tolist(), 700_000]
+    assert [again.subtype.tolist()[:-1], again.chan.tolist()[:-1]] == [theirs.subtype.tolist(), theirs.chan.tolist()]
+
+
+def test_a_file_that_breaks_off_is_told() -> None:
+    whole = encode([Annotation(5000, 1), Annotation(9000, 5, note=b"odd")])
+    for length in range(len(whole) - 1):
+        with pytest.raises(DataError, match=r"breaks off|no annotation file"):
+            decode(whole[:length])
