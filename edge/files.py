@@ -8,24 +8,20 @@ and for the name. Without it a power cut may bring back the file of before, or a
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import hashlib
 import json
-import os
 import shutil
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, BinaryIO, Final
+from typing import Any, Final
 
+from edge import whole
 from schemas.errors import StateError
 
 _DIGESTS: Final = 2 * 64 + 1  # characters, and the end of their line
 _LONGEST_HEADER: Final = 64 * 1024  # bytes
-BESIDE: Final = ".new"  # what a file is called until it is whole
 _ASIDE: Final = ".damaged"
-PRIVATE: Final = 0o600  # nobody else's business, whatever the umask
 ASIDE: Final = 4  # damaged files kept in a directory, for whoever wants to look at one
 
 
@@ -51,43 +47,6 @@ def make_directory(path: Path) -> None:
         ) from None
 
 
-@contextmanager
-def replacing(path: Path, *, durable: bool, mode: int = PRIVATE) -> Iterator[BinaryIO]:
-    """What is written within takes the place of ``path`` at the end, whole or not at all.
-
-    Raises ``OSError`` where the disk is full or refuses; then the file of before stays.
-    """
-    beside = path.with_name(f"{path.name}{BESIDE}")
-    try:
-        with open(beside, "wb", opener=lambda name, flags: os.open(name, flags, mode)) as file:
-            yield file
-            if durable:
-                file.flush()
-                os.fsync(file.fileno())
-        beside.replace(path)
-        if durable:
-            sync_directory(path.parent)
-    except OSError:
-        with contextlib.suppress(OSError):
-            beside.unlink()
-        raise
-
-
-@contextmanager
-def alone(lock: Path) -> Iterator[bool]:
-    """Hold the file ``lock``, made if need be, against all other processes; False where one has it.
-
-    Raises ``OSError`` where it can't be opened.
-    """
-    with lock.open("a", encoding="utf-8") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            yield False
-        else:
-            yield True
-
-
 def write(
     path: Path, header: Mapping[str, Any], payload: bytes = b"", *, durable: bool, digest: str | None = None
 ) -> None:
@@ -97,7 +56,7 @@ def write(
     """
     line = json.dumps(header, separators=(",", ":")).encode() + b"\n"
     try:
-        with replacing(path, durable=durable) as file:
+        with whole.replacing(path, durable=durable) as file:
             file.write(f"{_digest(line)}{digest or _digest(payload)}\n".encode() + line)
             file.write(payload)
     except OSError as error:
@@ -156,7 +115,7 @@ def sweep(directory: Path) -> None:
 
     Whoever calls has the directory to itself. What can't be cleared stays, and does no harm.
     """
-    for path in directory.glob(f"*{BESIDE}"):
+    for path in directory.glob(f"*{whole.BESIDE}"):
         _clear(path)
     with contextlib.suppress(OSError):
         aside = sorted(directory.glob(f"*{_ASIDE}"), key=lambda path: path.lstat().st_mtime)
@@ -174,12 +133,3 @@ def _clear(path: Path) -> None:
 
 def _digest(raw: bytes) -> str:
     return hashlib.sha256(raw).hexdigest()
-
-
-def sync_directory(path: Path) -> None:
-    """Wait until the disk has the names in ``path``. Raises ``OSError``."""
-    directory = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(directory)
-    finally:
-        os.close(directory)

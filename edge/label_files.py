@@ -13,11 +13,11 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Final
 
+from edge import whole
 from edge.wfdb_annotations import CODES, UNLABELLED, WAITING, Annotation, decode, encode
 from edge.wfdb_header import Glance, glimpse
 from schemas.errors import DataError, SettingsError, StateError
 
-_BESIDE: Final = ".new"
 _BEFORE: Final = ".before"  # what ``--replace`` sets an annotation file aside as
 _RESOLUTION: Final = b"## time resolution: "
 
@@ -61,8 +61,8 @@ class LabelFiles:
                 if not self._place.exists():
                     write(self._place, encode(self._annotations))  # so that the lines' beats are known for good
                 flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC
-                self._file = os.open(self._lines, flags, 0o600)
-                _sync(self._lines.parent)
+                self._file = os.open(self._lines, flags, whole.PRIVATE)
+                whole.sync_directory(self._lines.parent)
             os.write(self._file, f"{sample} {symbol}\n".encode())
             os.fdatasync(self._file)
         except OSError as error:
@@ -155,23 +155,8 @@ def annotations_in(file: Path) -> tuple[Annotation, ...]:
 
 def write(place: Path, content: bytes) -> None:
     """A file that is wholly there or not at all, on disk once this returns. Raises ``StateError``."""
-    beside = place.with_name(f"{place.name}{_BESIDE}")
     try:
-        with open(beside, "wb", opener=lambda path, flags: os.open(path, flags, 0o600)) as file:
+        with whole.replacing(place, durable=True) as file:
             file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        beside.replace(place)
-        _sync(place.parent)
     except OSError as error:
-        with contextlib.suppress(OSError):
-            beside.unlink()
         raise StateError(f"can't write {place}: {error.strerror}; free some space, and try again") from None
-
-
-def _sync(directory: Path) -> None:
-    handle = os.open(directory, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)

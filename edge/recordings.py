@@ -23,7 +23,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import Final
 
-from edge import files
+from edge import whole
 from edge.live.source import Signal
 from edge.quality import Tally
 from edge.segment_files import Segment, disk_size, finite, number_of, numbered, prune, segments
@@ -43,7 +43,7 @@ def claim(directory: Path) -> Iterator[None]:
     with ExitStack() as stack:
         try:
             directory.mkdir(mode=0o700, parents=True, exist_ok=True)
-            ours = stack.enter_context(files.alone(directory / "lock"))
+            ours = stack.enter_context(whole.alone(directory / "lock"))
         except OSError as error:
             raise StateError(f"can't record to {directory}: {error.strerror}; choose another with --to") from None
         if not ours:
@@ -61,8 +61,8 @@ class Recordings:
         self._report = report
         self._writer: _Writer | None = None
         self._unfinished: dict[str, str] = {}  # left open by this process: name -> why it ended
-        whole = segments(directory)
-        self.ran_s = max((segment.ended_s for segment in whole), default=0.0)  # seconds of running before this start
+        finished = segments(directory)
+        self.ran_s = max((segment.ended_s for segment in finished), default=0.0)  # seconds of running before this start
         names = [*numbered(directory, ".dat"), *numbered(directory, ".hea"), *numbered(directory, _OPEN)]
         self._number = max(map(number_of, names), default=0)
 
@@ -74,7 +74,7 @@ class Recordings:
     def recover(self) -> tuple[Segment, ...]:
         """Finish what was left open, by a crash or for want of room; what has no samples is removed."""
         done = []
-        for path in self._directory.glob(f"ecg_*{files.BESIDE}"):  # headers that a crash left half written
+        for path in self._directory.glob(f"ecg_*{whole.BESIDE}"):  # headers that a crash left half written
             if number_of(path.with_name(path.name.partition(".")[0])):
                 with contextlib.suppress(OSError):
                     path.unlink()
@@ -158,7 +158,7 @@ class _Writer:
         try:
             _write(self._open, text(header))
             flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_APPEND | os.O_CLOEXEC
-            self._file = os.open(self._path, flags, files.PRIVATE)
+            self._file = os.open(self._path, flags, whole.PRIVATE)
         except OSError as error:
             self.leave()
             raise _full(directory, error) from None
@@ -172,7 +172,7 @@ class _Writer:
             if sync:
                 os.fdatasync(self._file)
                 if not self._named:  # on some file systems its name is another matter
-                    files.sync_directory(self._path.parent)
+                    whole.sync_directory(self._path.parent)
                     self._named = True
         except OSError:
             with contextlib.suppress(OSError):
@@ -256,7 +256,7 @@ def _settle(data: Path, header: Header) -> Segment:
 
 
 def _write(path: Path, content: str) -> None:
-    with files.replacing(path, durable=True) as file:
+    with whole.replacing(path, durable=True) as file:
         file.write(content.encode())
 
 

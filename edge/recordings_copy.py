@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from edge import files
+from edge import whole
 from edge.wfdb_header import glimpse
 from schemas.errors import DataError, StateError
 
@@ -84,5 +84,5 @@ def copy(records: Iterable[Record], to: Path) -> tuple[list[str], list[str]]:
 
 
 def _copy(path: Path, place: Path) -> None:
-    with path.open("rb") as source, files.replacing(place, durable=True, mode=_SHARED) as target:
+    with path.open("rb") as source, whole.replacing(place, durable=True, mode=_SHARED) as target:
         shutil.copyfileobj(source, target)

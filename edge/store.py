@@ -18,7 +18,7 @@ from typing import Annotated, Final, TypeVar
 
 from pydantic import Field, ValidationError
 
-from edge import files
+from edge import files, whole
 from edge.budget import HOURS, Budget
 from edge.jobs import Key
 from edge.lineage import MOST, Lineage
@@ -93,7 +93,7 @@ def claim(
         report(files.set_aside(path))
     with ExitStack() as stack:
         try:
-            ours = stack.enter_context(files.alone(path))
+            ours = stack.enter_context(whole.alone(path))
         except OSError as error:
             raise StateError(f"can't open {path}: {error.strerror}; see to its permissions and to the disk") from None
         if not ours:

@@ -20,6 +20,8 @@ from edge.jobs import (
     Failure,
     Merge,
     Merged,
+    Personalise,
+    Personalised,
     Progressed,
     Request,
     Together,
@@ -30,6 +32,7 @@ from edge.jobs import (
     read_request,
 )
 from edge.lineage import Lineage
+from edge.personal_settings import PersonalSettings, Verdict
 from schemas import codec
 from schemas.errors import Reject, WireError
 from schemas.link.filters import check_filter, check_topic, matches
@@ -48,11 +51,16 @@ _UPDATES: Final = tuple(codec.encode_update(update) for update in (TRAINED, EVAL
 _DATA: Final = DataSpec(path="watch", held_out="0.2")
 _LINEAGE: Final = Lineage(b"snapshot", (("a" * 64, b"step"), ("b" * 64, b"another")))
 _COUNTS: Final = Counts(examples=3, loss_sum=1.5, confusion=((1, 1), (0, 1)))
+_OWN_LAYERS: Final = PersonalSettings(method="local-layers", layers=("head",))
+_VERDICT: Final = Verdict(examples=20, validation=5, personal_loss=0.1, global_loss=0.3, personal_f1=0.9, global_f1=0.6)
 REQUESTS: Final[tuple[Request, ...]] = (
     Describe(key="a", data=_DATA, recipe="watch"),
     Train(key="b", data=_DATA, settings=TrainSettings(), seed=1, codec="int8", checkpoint=b"c", checkpoint_s=9.0),
     Together(key="g", plan=b"p", model=b"m", jobs=2, width=4),
     Evaluate(key="c", plan=b"p", model=b"m", data=_DATA),
+    Personalise(
+        key="i", plan=b"p", model=b"m", own=b"o", data=_DATA, settings=TrainSettings(), how=_OWN_LAYERS, seed=1
+    ),
     Merge(key="h", plan=b"p", model=b"m"),
     Warm(key="d"),
     Cancel(key="e", keep=True),
@@ -61,6 +69,7 @@ ANSWERS: Final[tuple[Answer, ...]] = (
     Described(key="a", examples=3, held_out=1, class_counts={"x": 3}, notes=("n",), rejected={"r": 1}),
     Trained(key="b", payload=b"delta", examples=3, train_loss=0.5, seconds=1.0),
     Evaluated(key="c", counts=_COUNTS, seconds=1.0),
+    Personalised(key="i", model=b"m", verdict=_VERDICT, seconds=1.0),
     Merged(key="h", model=b"m"),
     Progressed(key="f", fraction=0.5, checkpoint=b"c"),
     Done(key="d"),
