@@ -25,7 +25,7 @@ from typing import Any
 
 import numpy as np
 from broker import machine
-from ecg_patients import Confusion, Rule, central, confusion, figures, interval, patients, score
+from ecg_patients import Confusion, central, chosen, confusion, figures, interval, patients, ruled, score
 
 from coordinator.models import ModelStore
 from edge.sources.wfdb_records import DS1, DS2
@@ -35,14 +35,19 @@ SHOWN = ("N", "S", "V")
 
 
 def measure(
-    data: Path, seed: int, rounds: int, *more: str, models: dict[int, Parameters] | None = None
+    data: Path,
+    seed: int,
+    rounds: int,
+    *more: str,
+    models: dict[int, Parameters] | None = None,
+    plan: str = "ecg-beats",
 ) -> dict[str, Any]:
     """One run's last metrics, and the bytes of a device and round; ``more`` are options of the command.
 
     The last model is added to ``models`` by its seed.
     """
     with tempfile.TemporaryDirectory() as state:
-        options = {"--plan": "ecg-beats", "--virtual": 22, "--data": data, "--rounds": rounds, "--seed": seed}
+        options = {"--plan": plan, "--virtual": 22, "--data": data, "--rounds": rounds, "--seed": seed}
         flat = [str(text) for pair in {**options, "--state": state}.items() for text in pair]
         command = [sys.executable, "-m", "coordinator.cli", "start", "--json", *flat, *more]
         began = time.monotonic()
@@ -60,7 +65,7 @@ def measure(
         "seconds": round(time.monotonic() - began),
         "uplink_kb": round(uplink / 1e3, 2),
         "step_kb": round(statistics.mean(steps) / 1e3, 2) if steps else 0.0,
-        "rounds": [[round(e["metrics"]["accuracy"], 4), round(e["metrics"]["macro_f1"], 4)] for e in evaluated],
+        "rounds": [[round(e["metrics"]["accuracy"], 4), round(e["metrics"]["macro_f1"] or 0.0, 4)] for e in evaluated],
         "metrics": evaluated[-1]["metrics"],
     }
 
@@ -105,7 +110,8 @@ def beside(data: Path, models: dict[int, Parameters]) -> None:
         for record in ("202", "232"):
             line(f"federated, seed {seed}, without {record}", federated, record)
         line(f"central, seed {seed}", tables(central(devices, 8, seed)))
-    line("rule", {name: Rule.chosen(devices).confusion(beats) for name, beats in tested.items()})
+    rule = chosen(devices)
+    line("rule", {name: ruled(rule, beats) for name, beats in tested.items()})
     alone = [figures(score(np.sum(list(tables(central([own], 25, 0)).values()), axis=0))) for own in devices]
     print(f"| a patient's own, median of 22 | {' | '.join(f'{value:.3f}' for value in np.median(alone, axis=0))} |")
 

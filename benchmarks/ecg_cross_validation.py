@@ -19,7 +19,20 @@ from pathlib import Path
 
 import numpy as np
 from broker import machine
-from ecg_patients import FILE, SHOWN, Confusion, Rule, central, confusion, crowded, federated, figures, patients, score
+from ecg_patients import (
+    FILE,
+    SHOWN,
+    Confusion,
+    central,
+    chosen,
+    confusion,
+    crowded,
+    federated,
+    figures,
+    patients,
+    ruled,
+    score,
+)
 
 from coordinator.plan_file import PlanFile
 from edge.dataset import Dataset
@@ -82,7 +95,8 @@ def main() -> None:
     def made(way: str, seed: int) -> Callable[[Sequence[Dataset]], Say]:
         def make(devices: Sequence[Dataset]) -> Say:
             if way == "rule":
-                return Rule.chosen(devices).confusion
+                rule = chosen(devices)
+                return lambda beats: ruled(rule, beats)
             epochs = way == "central"
             model = (
                 central(devices, given.epochs, seed, file) if epochs else federated(devices, given.rounds, seed, file)

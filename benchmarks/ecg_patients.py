@@ -7,7 +7,6 @@ thresholds that reads the same features.
 
 from __future__ import annotations
 
-import dataclasses
 import itertools
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -21,7 +20,7 @@ from coordinator.aggregation import mean
 from coordinator.plan_file import PlanFile, find
 from coordinator.scores import metrics
 from edge import ecg
-from edge.beat_features import BEFORE, QRS, RHYTHM, SHAPE, UNIT, features
+from edge.beat_features import BEFORE, QRS, features
 from edge.dataset import Dataset, concatenate
 from edge.dominant_beat import follow
 from edge.evaluation import evaluate
@@ -29,6 +28,8 @@ from edge.plan_fit import fit
 from edge.sources import load
 from edge.sources.wfdb_records import LEAD
 from edge.training import train
+from edge.weak_labels import CLASSES as SAID
+from edge.weak_labels import Rule
 from schemas.messages import Counts, Metrics, TrainSettings
 from schemas.parameters import Parameters
 
@@ -37,8 +38,7 @@ PLAN = FILE.plan
 SHOWN = ("N", "S", "V")
 Confusion = NDArray[np.int64]  # (5, 5): rows are what is true, columns what was said
 
-# Of the rule: how much less like the dominant beat than usual a V is, how much of a sinus interval a premature beat
-# comes after, and how much intervals may change before the rhythm is fibrillation.
+# Thresholds of the rule that are tried: ``edge.weak_labels`` says what they are of.
 STRANGE = (1.0, 1.5, 2.0, 2.5)
 EARLY = (0.75, 0.8, 0.85, 0.9)
 CHANGING = (0.3, 0.5, 0.8, 9.0)
@@ -96,36 +96,18 @@ def confusion(model: Parameters, dataset: Dataset) -> Confusion:
     return np.array(evaluate(model, dataset, PLAN).confusion, np.int64)
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
-class Rule:
-    """V if the complex is strange; else S if it came early in a rhythm that isn't fibrillation; else N."""
+def ruled(rule: Rule, dataset: Dataset) -> Confusion:
+    """What the rule says of a patient's beats."""
+    labels, _ = rule.label(*dataset.inputs)
+    table = np.zeros((len(PLAN.classes), len(PLAN.classes)), np.int64)
+    np.add.at(table, (dataset.labels, np.array([PLAN.classes.index(name) for name in SAID])[labels]), 1)
+    return table
 
-    strange: float
-    early: float
-    changing: float
 
-    def confusion(self, dataset: Dataset) -> Confusion:
-        """What it says of a patient's beats."""
-        rhythm, shape = dataset.inputs
-        qrs, interval, change = (
-            array[:, list(table).index(name)] * table[name][1] + table[name][0]
-            for array, table, name in (
-                (shape, SHAPE, "qrs rel"),
-                (rhythm, RHYTHM, "interval +0"),
-                (rhythm, RHYTHM, "change"),
-            )
-        )
-        early = (interval < np.log(self.early) / UNIT) & (change < self.changing)
-        said = np.where(qrs > self.strange, 2, np.where(early, 1, 0))
-        table = np.zeros((len(PLAN.classes), len(PLAN.classes)), np.int64)
-        np.add.at(table, (dataset.labels, said), 1)
-        return table
-
-    @classmethod
-    def chosen(cls, devices: Sequence[Dataset]) -> Rule:
-        """The thresholds that are best, by macro-F1, on these patients."""
-        rules = [cls(*thresholds) for thresholds in itertools.product(STRANGE, EARLY, CHANGING)]
-        return max(rules, key=lambda rule: score(sum(map(rule.confusion, devices))).macro_f1 or 0.0)
+def chosen(devices: Sequence[Dataset]) -> Rule:
+    """The rule with the thresholds that are best, by macro-F1, on these patients."""
+    rules = [Rule(*thresholds) for thresholds in itertools.product(STRANGE, EARLY, CHANGING)]
+    return max(rules, key=lambda rule: score(sum(ruled(rule, beats) for beats in devices)).macro_f1 or 0.0)
 
 
 def score(table: Confusion | int) -> Metrics:

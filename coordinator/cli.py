@@ -61,7 +61,7 @@ def split_weights(_: click.Context, __: click.Parameter, value: str | None) -> o
 @cli.command()
 @broker_options
 @click.option("--rounds", type=int, metavar="N", help="training rounds to run (default: 5)")
-@click.option("--plan", metavar="NAME|FILE", help="a bundled plan (ecg-beats, watch, digits) or a .plan file")
+@click.option("--plan", metavar="NAME|FILE", help="a bundled plan (ecg-beats, ecg-masked, watch, ...) or a .plan file")
 @click.option("--model", metavar="FILE:CLASS", help="an nn.Module of yours, exported as the plan on the way")
 @click.option("--input", multiple=True, metavar="SHAPE", help="of the --model: 6x150, or name=6x150 each")
 @click.option("--classes", metavar="N|NAMES", help="of the --model: how many, or their names with commas between")
@@ -188,7 +188,9 @@ def plan() -> None:
 
 @plan.command("export")
 @click.argument("source", metavar="FILE.py:CLASS")
-@click.option("--loss", default="cross_entropy", show_default=True, help="loss function")
+@click.option(
+    "--loss", default="cross_entropy", show_default=True, help="cross_entropy, nll, or mse: make an input anew"
+)
 @click.option("--input", "inputs", multiple=True, required=True, metavar="SHAPE", help="6x150, or name=6x150 each")
 @click.option("--classes", required=True, metavar="N|NAMES", help="how many, or their names with commas between")
 @click.option("--report", metavar="NAMES", help="classes that macro-F1 is over (default: all)")

@@ -197,6 +197,8 @@ def _closing(summary: RoundSummary) -> str:
 
 
 def _scores(metrics: Metrics) -> str:
+    if not metrics.tells_classes:
+        return f"loss {metrics.loss:.5f}"
     macro = "" if metrics.macro_f1 is None else f", macro-F1 {metrics.macro_f1:.3f}"
     return f"accuracy {metrics.accuracy:.3f}{macro}, loss {metrics.loss:.3f}"
 
@@ -228,7 +230,7 @@ class LiveTable:
         self._phase.update(self._bar, visible=False)
         self.flush()
         self._live.__exit__(kind, error, trace)
-        if self._metrics is not None:
+        if self._metrics is not None and self._metrics.tells_classes:
             self._console.print(classes_table(self._metrics))
 
     def __call__(self, event: seen.Observation, /) -> None:
@@ -308,7 +310,7 @@ def _row(summary: RoundSummary, metrics: Metrics | None) -> tuple[str, ...]:
         str(len(summary.devices)),
         str(summary.examples),
         _number(summary.train_loss),
-        _number(metrics.accuracy if metrics else None),
+        _number(metrics.accuracy if metrics and metrics.tells_classes else None),
         _number(metrics.macro_f1 if metrics else None),
         _bytes(summary.uplink_bytes),
         f"{summary.seconds:.1f}",

@@ -79,7 +79,7 @@ def export_module(
 ) -> PlanFile:
     """The plan of ``FILE.py:CLASS``. Raises ``SettingsError`` for options, ``PlanError`` for the module."""
     shapes = parse_inputs(inputs)
-    names = parse_classes(classes)
+    names = (classes.strip(),) if loss == "mse" and "," not in classes and classes else parse_classes(classes)
     try:
         from coordinator.plan_export import export, load_class  # noqa: PLC0415 - brings PyTorch; averaging needs none
     except ModuleNotFoundError as error:
@@ -111,7 +111,9 @@ def show_plan(name: str) -> str:
         f"plan {plan.name}, digest {plan.digest[:12]}, {len(plan.to_bytes())} bytes",
         f"recordings prepared as {plan.data}",
         *(f"input {each.name}: {'x'.join(map(str, each.shape))}" for each in plan.inputs),
-        f"classes {', '.join(plan.classes)}; macro-F1 over {', '.join(plan.report)}",
+        f"classes {', '.join(plan.classes)}; macro-F1 over {', '.join(plan.report)}"
+        if plan.learns == "classes"
+        else f"learns to make a {plan.classes[0]} from parts of it; no labels",
         f"parameters {size} in {len(plan.parameters)} tensors, {4 * size / 1e3:.1f} kB as float32",
         "",
     ]

@@ -34,6 +34,7 @@ LOSSES: Final = {
     "cross_entropy": functional.cross_entropy,  # the module gives logits
     "nll": functional.nll_loss,  # it gives log-probabilities, as after log_softmax
 }
+RECONSTRUCTION: Final = "mse"  # the module gives its first input anew: the mean squared error
 _EXAMPLES: Final = 3  # in the traced batch: torch.export would fix a size of 0 or 1
 _REFUSED: Final = (nn.modules.batchnorm._NormBase, nn.RNNBase, nn.RNNCellBase)  # noqa: SLF001  - the common base class
 _NORMS: Final = (nn.GroupNorm, nn.LayerNorm)
@@ -80,10 +81,12 @@ def export(
     ``inputs``: shape of one example of each input of ``forward``, without the batch, in order. ``report``: the classes
     in macro-F1, all unless given. ``seeded``: leave the values out and let each run draw them, for which every layer
     must be of a type whose initialisation torch documents (linear, convolution, GroupNorm, LayerNorm).
+    ``loss`` "mse" is of a module that gives its first input anew, and takes one class: what an example is called.
     Raises ``PlanError`` naming the layer and the reason.
     """
-    if loss not in LOSSES:
-        raise PlanError(f"loss {loss!r} is not known: use one of {', '.join(LOSSES)}")
+    if loss not in {*LOSSES, RECONSTRUCTION}:
+        raise PlanError(f"loss {loss!r} is not known: use one of {', '.join((*LOSSES, RECONSTRUCTION))}")
+    learns = {"learns": "reconstruction"} if loss == RECONSTRUCTION else {}  # unset where it is classes, as it was
     _check_module(module)
     parameters = {key: value.detach() for key, value in module.named_parameters()}
     first = {id(value): key for key, value in module.named_parameters()}
@@ -94,6 +97,7 @@ def export(
     plan = Plan.build(
         name=name,
         data=data,
+        **learns,
         inputs=[{"name": key, "shape": tuple(shape)} for key, shape in inputs.items()],
         classes=tuple(classes),
         report=tuple(classes if report is None else report),
@@ -109,16 +113,25 @@ def export(
 
 
 class _Step(nn.Module):
-    """One training step's forward half: ``(loss, logits)`` of a batch."""
+    """One training step's forward half: ``(loss, logits)`` of a batch; of a reconstruction each example's error."""
 
     def __init__(self, model: nn.Module, loss: str) -> None:
         super().__init__()
         self.model = model
-        self.loss = LOSSES[loss]
+        self.loss = LOSSES.get(loss)
 
     def forward(self, inputs: tuple[Tensor, ...], labels: Tensor, class_weights: Tensor) -> tuple[Tensor, Tensor]:
-        logits = self.model(*inputs)
-        return self.loss(logits, labels, class_weights), logits
+        made = self.model(*inputs)
+        if self.loss is not None:
+            return self.loss(made, labels, class_weights), made
+        if made.shape != inputs[0].shape:
+            raise PlanError(f"a reconstruction gives its first input anew: {_sizes(inputs[0])}, not {_sizes(made)}")
+        errors = (made - inputs[0]).pow(2).flatten(1).mean(1)
+        return errors.mean(0), errors.unsqueeze(1)
+
+
+def _sizes(value: Tensor) -> str:
+    return "x".join(("B", *map(str, value.shape[1:])))
 
 
 def _trace(module: nn.Module, inputs: Mapping[str, Sequence[int]], loss: str, classes: int) -> Any:

@@ -38,7 +38,8 @@ def metrics(counts: Counts, classes: Sequence[str], report: Collection[str]) -> 
     """Accuracy, loss, and each class's sensitivity, PPV and F1, all between 0 and 1; macro-F1 over ``report``.
 
     ``classes`` names the confusion matrix's rows and columns. A class without examples has no sensitivity and no F1
-    and is left out of the macro-F1; one that has examples and is never predicted counts there with 0.
+    and is left out of the macro-F1; one that has examples and is never predicted counts there with 0. Of one class
+    alone, as a reconstruction has it, only the loss says something.
     Raises ``WireError`` where there is no example or the matrix doesn't fit ``classes``.
     """
     if len(counts.confusion) != len(classes):
@@ -47,7 +48,7 @@ def metrics(counts: Counts, classes: Sequence[str], report: Collection[str]) -> 
         raise WireError(Reject.OUT_OF_RANGE, "no held-out example was counted")
     confusion = np.array(counts.confusion, np.int64)
     each = tuple(_one_class(confusion, index, name) for index, name in enumerate(classes))
-    reported = [entry.f1 for entry in each if entry.name in report and entry.f1 is not None]
+    reported = [entry.f1 for entry in each if entry.name in report and entry.f1 is not None and len(classes) > 1]
     return Metrics(
         examples=counts.examples,
         loss=counts.loss_sum / counts.examples,

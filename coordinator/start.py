@@ -30,7 +30,11 @@ from schemas.plan import Plan
 from schemas.topics import Topics
 
 # What virtual devices train on unless told.
-BUNDLED_DATA = {"watch": "watch", "digits": "sklearn-digits", "ecg-beats": "synthetic-ecg"}
+BUNDLED_DATA = {
+    "watch": "watch",
+    "digits": "sklearn-digits",
+    **dict.fromkeys(("ecg-beats", "ecg-weak", "ecg-masked"), "synthetic-ecg"),
+}
 MADE_UP = "synthetic"  # what the words for recordings of nobody begin with
 
 M_MMAP_THRESHOLD = -3  # as <malloc.h> has it

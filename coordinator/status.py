@@ -28,6 +28,7 @@ from schemas.messages import (
     DeviceStatus,
     Health,
     Message,
+    Metrics,
     ModelPointer,
     RoundAnnouncement,
     RoundSummary,
@@ -110,7 +111,7 @@ class Snapshot:
             yield from _silence(c, now)
         if self.model is not None:
             m = self.model
-            score = "" if m.metrics is None else f", accuracy {m.metrics.accuracy:.3f} on held-out examples"
+            score = "" if m.metrics is None else f", {_score(m.metrics)} on held-out examples"
             size = f"{m.blob.size} bytes in {count(m.blob.parts, 'part')}"
             yield f"model {m.version}: {size}, digest {m.digest[:12]}{score}"
         if self.unreadable:
@@ -223,12 +224,16 @@ def _peaks(health: Health | None) -> str:
     return "+".join(f"{peak:.0f}" for peak in peaks if peak is not None)
 
 
+def _score(metrics: Metrics) -> str:
+    return f"accuracy {metrics.accuracy:.3f}" if metrics.tells_classes else f"loss {metrics.loss:.5f}"
+
+
 def _rounds(snapshot: Snapshot) -> Table:
     names = ("round", "outcome", "model", "devices", "examples", "accuracy", "macro-F1", "seconds", "remark")
     table = plain_table("rounds", *names, words=("outcome", "remark"))
     for number, summary in snapshot.rounds():
         metrics = summary.metrics
-        accuracy = "" if metrics is None else f"{metrics.accuracy:.3f}"
+        accuracy = "" if metrics is None or not metrics.tells_classes else f"{metrics.accuracy:.3f}"
         macro = "" if metrics is None or metrics.macro_f1 is None else f"{metrics.macro_f1:.3f}"
         counts = (str(summary.model_version), str(len(summary.devices)), str(summary.examples))
         remark = printable(summary.reason)

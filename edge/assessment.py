@@ -19,7 +19,7 @@ from edge.plan_fit import fit
 from edge.plan_runtime import Program
 from edge.sources import RECIPES, held_out_owners, open_source, read
 from edge.sources.source import Source
-from schemas.errors import DataError, SettingsError, StateError
+from schemas.errors import DataError, PlanError, SettingsError, StateError
 from schemas.parameters import Parameters
 from schemas.plan import Plan
 from schemas.plan_file import find
@@ -52,6 +52,8 @@ def assess(plan_name: str, model: Path | None, data: str, people: str, state: Pa
     directory, the model that device uses. Raises any ``FedbeatError``.
     """
     file = find(plan_name)
+    if file.plan.learns != "classes":
+        raise PlanError(f"plan {plan_name!r} tells no classes apart: `edge predict` has the scores it gives each beat")
     parameters, name = choose(file, model, state)
     source = open_source(data, file.plan.data)
     chosen = _people(source, people)

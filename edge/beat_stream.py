@@ -6,7 +6,8 @@ every ``BLOCK``. The first are told once ``FIRST`` are known, a minute or so aft
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Iterator
+from dataclasses import dataclass, field, replace
 from typing import Final
 
 import numpy as np
@@ -19,23 +20,37 @@ from edge.ecg import AHEAD, RATE, WINDOW, intervals, usual_height
 from edge.signals.filters import ecg_band
 from edge.signals.r_peaks import RPeaks
 from edge.signals.resampling import Resampler
+from schemas.errors import DataError
 
 REMEMBERED: Final = 8  # blocks that are kept, more than features look back
 LATER: Final = 2  # beats that a feature looks ahead
+CHUNK_S: Final = 60  # of a whole lead at a time
 UNTOLD_S: Final = 30  # a beat is found at most so much later than it came
+
+
+def _no_waves() -> FloatArray:
+    return np.empty((0, WINDOW), np.float32)
 
 
 @dataclass(frozen=True, eq=False, slots=True)
 class Described:
-    """k beats: ``peaks`` (k,), the sample of each R peak counted from the first fed, and their features."""
+    """k beats: ``peaks`` (k,), the sample of each R peak counted from the first fed, and their features.
+
+    ``waves`` (k, 128): each beat at 180 Hz, shifted to lie on the dominant beat, in usual heights of a QRS complex;
+    ``usual`` (k, 128): that dominant beat, as it was before. Both are (0, 128) where only features are wanted.
+    """
 
     peaks: NDArray[np.int64]
     rhythm: FloatArray
     shape: FloatArray
+    waves: FloatArray = field(default_factory=_no_waves)
+    usual: FloatArray = field(default_factory=_no_waves)
 
 
 NOTHING: Final = Described(
-    np.empty(0, np.int64), np.empty((0, len(RHYTHM)), np.float32), np.empty((0, len(SHAPE)), np.float32)
+    np.empty(0, np.int64),
+    np.empty((0, len(RHYTHM)), np.float32),
+    np.empty((0, len(SHAPE)), np.float32),
 )
 
 
@@ -138,7 +153,9 @@ class BeatStream:
         everything = joined(self._followed)
         rhythm, shape = features(everything, self._before[: len(everything.beats)])
         kept = self._kept[start:stop]
-        return Described(self._peaks[start:stop][kept], rhythm[start:stop][kept], shape[start:stop][kept])
+        usual = np.repeat(everything.dominant, BLOCK, axis=0)
+        rhythm, shape, waves, usual = (values[start:stop][kept] for values in (rhythm, shape, everything.beats, usual))
+        return Described(self._peaks[start:stop][kept], rhythm, shape, waves, usual)
 
     def _starts(self, peaks: NDArray[np.int64]) -> NDArray[np.int64]:
         """Where at 180 Hz the beats around ``peaks`` begin."""
@@ -151,3 +168,28 @@ class BeatStream:
             self._peaks, self._before = self._peaks[BLOCK:], self._before[BLOCK:]
             self._kept = self._kept[BLOCK:]
             self._told -= BLOCK
+
+
+def beats_of(signal: NDArray[np.float64], rate: float) -> Described:
+    """The beats of a whole lead (samples,) in mV, as a device would tell them while it came.
+
+    A gap (NaN) ends a stretch, and the next is followed anew; a flat stretch has no beats. Raises ``DataError`` for a
+    rate that can't be.
+    """
+    parts = [replace(part, peaks=part.peaks + start) for start, part in _of_stretches(signal, rate)]
+    names = Described.__slots__
+    return Described(*(np.concatenate([getattr(part, name) for part in (NOTHING, *parts)]) for name in names))
+
+
+def _of_stretches(signal: NDArray[np.float64], rate: float) -> Iterator[tuple[int, Described]]:
+    """The beats of each gapless stretch, piece by piece, and where it begins."""
+    there = np.isfinite(signal)
+    edges = np.flatnonzero(np.diff(np.concatenate([[False], there, [False]])))
+    for start, stop in zip(edges[::2].tolist(), edges[1::2].tolist(), strict=True):
+        stream, chunk = BeatStream(rate), int(CHUNK_S * rate)
+        try:
+            for at in range(start, stop, chunk):
+                yield start, stream.feed(signal[at : min(at + chunk, stop)])
+            yield start, stream.finish()
+        except DataError:
+            continue

@@ -19,7 +19,7 @@ from schemas.parameters import Parameters
 from schemas.plan import Plan
 from schemas.plan_file import find
 
-RECIPE: Final = "ecg-beats"
+RECIPES: Final = ("ecg-beats", "ecg-weak")  # whose models tell classes
 Runtime = Literal["auto", "onnx", "torch"]
 RUNTIMES: Final[tuple[Runtime, ...]] = ("auto", "onnx", "torch")
 _NEEDED: Final = {"onnx": ("onnx", "onnxruntime"), "torch": ("torch",)}
@@ -65,7 +65,7 @@ class BeatClassifier:
 
 def check_recipe(plan: Plan) -> None:
     """Raises ``PlanError`` where a plan isn't for beats of an ECG as they are described here."""
-    if plan.data != RECIPE:
+    if plan.data not in RECIPES:
         raise PlanError(f"plan {plan.name!r} is made for {plan.data!r}, not for ECGs: choose ecg-beats")
     if tuple(entry.shape for entry in plan.inputs) != FORM.shapes or not set(plan.classes) <= set(CLASSES):
         raise PlanError(f"plan {plan.name!r} takes or tells something else than this version's beats: choose ecg-beats")

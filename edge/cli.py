@@ -73,7 +73,9 @@ def trainer_options(command: F) -> F:
 @broker_options
 @click.option("--device", metavar="NAME", help="this device's name (default: the host's)")
 @click.option("--data", metavar="PATH", help="its recordings: a folder or file")
-@click.option("--held-out", metavar="RULE", help="none, or the newest fraction kept for evaluation (default: 0.2)")
+@click.option(
+    "--held-out", metavar="RULE", help="none, the newest fraction kept for evaluation, or people:NAME,.. (default: 0.2)"
+)
 @click.option("--state", type=PATH, help="directory of the outbox and the newest model")
 @click.option("--heartbeat", type=float, metavar="S", help="seconds between status messages (default: 30)")
 @click.option("--idle-heartbeat", type=float, metavar="S", help="and while there is no coordinator (default: 300)")
@@ -246,7 +248,9 @@ def bench_device(
     "--data", metavar="PATH", help="recordings they share out: a path or a word such as watch or synthetic-ecg"
 )
 @click.option("--partition", metavar="RULE", help="auto, owner, even, dirichlet:ALPHA or shards:K (default: auto)")
-@click.option("--held-out", metavar="RULE", help="auto, none, or the fraction kept for evaluation (default: auto)")
+@click.option(
+    "--held-out", metavar="RULE", help="auto, none, the fraction kept for evaluation, or people:NAME,.. (default: auto)"
+)
 @click.option("--state", type=PATH, help="directory of their outboxes and models")
 @click.option("--seed", type=int, metavar="S", help="of the partition (default: 0)")
 @click.option("--heartbeat", type=float, metavar="S", help="seconds between status messages (default: 30)")

@@ -58,7 +58,7 @@ class EdgeSettings(LinkSettings):
 
     device: str = Field("", description="this device's name; the host's name unless given")
     data: str = Field("", description="its recordings: a folder or file")
-    held_out: str = Field("0.2", description="'none', or the newest fraction of its examples kept for evaluation")
+    held_out: str = Field("0.2", description="'none', the newest fraction kept for evaluation, or 'people:NAME,...'")
     state: Path = Field(Path("state/edge"), description="directory of the outbox and the newest model")
     heartbeat: Seconds = Field(30.0, description="seconds between status messages")
     idle_heartbeat: Seconds = Field(300.0, description="and while there is no coordinator, where that is longer")
@@ -119,7 +119,7 @@ class FleetSettings(LinkSettings):
     devices: Annotated[int, Field(ge=1, le=10_000)] = Field(8, description="virtual devices that train")
     data: str = Field("", description="recordings they share out: a path, or a word such as 'watch' or 'synthetic-ecg'")
     partition: str = Field("auto", description="auto, owner, even, dirichlet:ALPHA or shards:K")
-    held_out: str = Field("auto", description="'auto', 'none', or the fraction of examples kept for evaluation")
+    held_out: str = Field("auto", description="'auto', 'none', the fraction kept for evaluation, or 'people:NAME,...'")
     state: Path = Field(Path("state/fleet"), description="directory of their outboxes and models")
     seed: Annotated[int, Field(ge=0, le=2**53)] = Field(0, description="of the partition")
     heartbeat: Seconds = Field(30.0, description="seconds between status messages")

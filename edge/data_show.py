@@ -11,21 +11,41 @@ from edge.sources.report import DataReport, describe
 from schemas.errors import DataError
 
 SHOWN_OWNERS = 30
+UNLABELLED = "ecg-masked"  # the recipe of recordings that nobody has annotated
 
 
 def show(path: str, recipe: str | None, *, as_json: bool) -> str:
     """The report on ``path``, prepared by ``recipe`` or by the first one that can read it. Raises ``DataError``.
 
-    What was noted while it was recorded comes first, and is told where there is nothing to train on, too.
+    What was noted while it was recorded comes first, and is told where there is nothing to train on, too. ECGs without
+    annotations are shown as the plan ``ecg-masked`` has them, which needs none.
     """
     of_recording = () if as_json else recorded(path)
     try:
-        report = describe(path, recipe or guess(path))
+        report = described(path, recipe)
     except DataError as error:
         if not of_recording:
             raise
         return "\n".join((*of_recording, f"nothing to train on yet: {error}"))
     return report.model_dump_json(indent=2) if as_json else "\n".join((*of_recording, *lines(report)))
+
+
+def described(path: str, recipe: str | None) -> DataReport:
+    """What ``recipe`` makes of ``path``, or one that can make something of it. Raises ``DataError``."""
+    if recipe:
+        return describe(path, recipe)
+    found = guess(path)
+    try:
+        return describe(path, found)
+    except DataError as error:
+        if not any(reader.recognises(path) for reader in RECIPES[UNLABELLED].readers):
+            raise
+        try:
+            report = describe(path, UNLABELLED)
+        except DataError:
+            raise error from None
+        why = f"nothing here can be trained on with labels ({error}): this is what plan {UNLABELLED} would train on"
+        return report.model_copy(update={"notes": (*report.notes, why)})
 
 
 def guess(path: str) -> str:

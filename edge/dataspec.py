@@ -11,6 +11,7 @@ from typing import Annotated, Self
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints, field_validator, model_validator
 
 EVALUATOR = -1  # the index of the device that owns the held-out people and trains on nothing
+PEOPLE = "people:"  # what a rule begins with that names those who are held out
 MAX_DEVICES = 10_000
 MAX_SHARDS = 1000  # per device
 MAX_ALPHA = 1e6  # of Dirichlet: far above, the pieces are even anyway
@@ -38,8 +39,8 @@ def parse_partition(text: str) -> tuple[str, float]:
 
 
 def parse_held_out(text: str) -> float | None:
-    """The fraction a device holds out of its own examples; None for the recipe's own rule, 0 for nothing."""
-    if text == "auto":
+    """The fraction a device holds out of its own examples; None where whole people are held out, 0 for nothing."""
+    if text == "auto" or parse_people(text):
         return None
     if text == "none":
         return 0.0
@@ -49,14 +50,25 @@ def parse_held_out(text: str) -> float | None:
         fraction = -1.0
     if 0 < fraction < 1:
         return fraction
-    raise ValueError(f"held_out {text!r} is not known: use 'auto', 'none', or a fraction between 0 and 1 such as '0.2'")
+    raise ValueError(
+        f"held_out {text!r} is not known: use 'auto', 'none', or a fraction between 0 and 1 such as '0.2', or people "
+        f"by their names such as '{PEOPLE}anna,ben'"
+    )
+
+
+def parse_people(text: str) -> tuple[str, ...]:
+    """The people whom a rule names; none where it names none."""
+    if not text.startswith(PEOPLE):
+        return ()
+    return tuple(dict.fromkeys(name.strip() for name in text.removeprefix(PEOPLE).split(",") if name.strip()))
 
 
 class DataSpec(BaseModel):
     """A device's own part of the recordings at ``path``; valid by construction.
 
     ``partition`` "auto" is by owner where there are owners enough, else evenly. ``held_out`` "auto" is the recipe's
-    own rule (whole people, never seen in training); a fraction holds out the newest examples of this very device.
+    own rule (whole people, never seen in training), ``people:NAME,...`` names them; a fraction holds out the newest
+    examples of this very device.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")

@@ -1,7 +1,8 @@
 """What a model finds in recordings that nobody has labelled: ``edge predict``.
 
 Each gapless stretch of a lead goes through ``beat_stream`` in chunks, as it would live, and the model says of each beat
-what it is. Counts come out, and on request an annotation file beside the record that any WFDB viewer shows.
+what it is, or how unusual it is. Counts come out, and on request an annotation file beside the record that any WFDB
+viewer shows.
 """
 
 from __future__ import annotations
@@ -9,27 +10,47 @@ from __future__ import annotations
 import json
 from collections import Counter
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
 
-from edge.beat_stream import BeatStream, Described
+from edge.beat_stream import Described, beats_of
 from edge.classifier import BeatClassifier, Runtime
+from edge.masked_beats import UNUSUAL
+from edge.model_choice import choose
 from edge.sources import wfdb_records
 from edge.sources.ecg_beats import CLASSES
-from schemas.errors import DataError, StateError
+from schemas.errors import DataError, PlanError, StateError
+from schemas.parameters import Parameters
+from schemas.plan import Plan
+from schemas.plan_file import find
 
-CHUNK_S: Final = 60  # of a lead at a time
+MASKED: Final = "ecg-masked"
+SHOWN: Final = 20  # of a record's most unusual beats, in JSON
+WIDTH: Final = 8  # of a column
 ANNOTATOR: Final = "fb"  # the ending of the annotation files
 SYMBOLS: Final = {"N": "N", "S": "S", "V": "V", "F": "F", "Q": "Q"}  # of AAMI classes in an annotation file
 
 
 @dataclass(frozen=True, slots=True)
+class Unusual:
+    """Scores of a record's beats (``masked_beats.scores``): how many are over ``UNUSUAL``, and how far up they go."""
+
+    beats: int
+    median: float
+    highest: float
+    at_s: tuple[float, ...]  # where the most unusual beats are, the first of them first
+
+
+@dataclass(frozen=True, slots=True)
 class Findings:
-    """Of one record: how long it is and how much of that could be used, s; its beats by class; beats a minute."""
+    """Of one record: how long it is and how much of that could be used, s; its beats by class; beats a minute.
+
+    Of a model that tells no classes apart the beats are one class, and ``unusual`` says how many it couldn't fill in.
+    """
 
     record: str
     seconds: float
@@ -37,7 +58,8 @@ class Findings:
     beats: dict[str, int]
     rate: float | None
     model: str  # which one says so
-    telling: int | None  # the minute, from 0, in which it takes most beats for something else than N; None without any
+    telling: int | None = None  # the minute, from 0, in which it takes most beats for something else than N
+    unusual: Unusual | None = None
 
 
 def examine(
@@ -53,29 +75,48 @@ def examine(
 
     Raises any ``FedbeatError``.
     """
-    classifier = BeatClassifier.of(plan_name, model, runtime, state)
+    file = find(plan_name)
+    if annotate and file.plan.data == MASKED:
+        raise PlanError(f"plan {file.plan.name!r} gives beats a score and no class to annotate: leave --annotate out")
+    if file.plan.data == MASKED:
+        parameters, name = choose(file, model, state)
+    else:
+        classifier = BeatClassifier.of(plan_name, model, runtime, state)
     records = wfdb_records.records_at(path)
     if not records:
         raise DataError(f"there is no WFDB record at {path}: give a folder of them, or one's name")
     found = []
     for record in records:
         signal, rate = wfdb_records.read_lead(record)
-        beats = [_shifted(start, described) for start, described in _described(signal, rate)]
-        peaks, classes = _classified(beats, classifier)
+        beats = beats_of(signal, rate)
+        if file.plan.data == MASKED:
+            one = _findings(record, signal, rate, beats.peaks, {file.plan.classes[0]: len(beats.peaks)}, name)
+            found.append(replace(one, unusual=_unusual(beats, rate, parameters, file.plan)))
+            continue
+        classes = classifier.places(beats)
         if annotate:
-            _annotate(record, peaks, classes)
-        found.append(_findings(record, signal, rate, peaks, classes, classifier.name))
+            _annotate(record, beats.peaks, classes)
+        counts = Counter(CLASSES[place] for place in classes.tolist())
+        one = _findings(record, signal, rate, beats.peaks, {of: counts[of] for of in CLASSES}, classifier.name)
+        found.append(replace(one, telling=telling_minute(beats.peaks / rate, classes != CLASSES.index("N"))))
     return found
 
 
 def lines(found: list[Findings]) -> Iterator[str]:
     """The findings for people."""
-    yield f"{'record':16}  minutes  used  rate    beats  " + "".join(f"{name:>7}" for name in CLASSES)
+    scored = any(one.unusual for one in found)
+    heads = ("unusual", "median", "highest") if scored else CLASSES
+    yield f"{'record':16}  minutes  used  rate    beats  " + "".join(f"{name:>{WIDTH}}" for name in heads)
     for one in found:
         rate = "   -" if one.rate is None else f"{one.rate:4.0f}"
         used = f"{one.used_s / one.seconds:.0%}" if one.seconds else "-"
-        counts = "".join(f"{one.beats.get(name, 0):7}" for name in CLASSES)
-        yield f"{one.record:16} {one.seconds / 60:8.1f} {used:>5}  {rate} {sum(one.beats.values()):8}  {counts}"
+        cells: tuple[float, ...] = tuple(one.beats.get(name, 0) for name in CLASSES)
+        if one.unusual:
+            cells = one.unusual.beats, one.unusual.median, one.unusual.highest
+        numbers = "".join(f"{cell:{WIDTH}}" for cell in cells)
+        yield f"{one.record:16} {one.seconds / 60:8.1f} {used:>5}  {rate} {sum(one.beats.values()):8}  {numbers}"
+    if scored:
+        yield f"unusual: a score over {UNUSUAL:g}, the logarithm of a beat's error over what is usual in its record"
     for one in found:
         if one.telling is not None and one.seconds > 60:  # noqa: PLR2004 - there is but one minute else
             yield f"worth labelling first in {one.record}: minute {one.telling + 1}"
@@ -89,30 +130,19 @@ def json_lines(found: list[Findings]) -> Iterator[str]:
     return (json.dumps(asdict(one)) for one in found)
 
 
-def _described(signal: NDArray[np.float64], rate: float) -> Iterator[tuple[int, Described]]:
-    """The beats of each gapless stretch, and where it begins; a flat stretch has none."""
-    there = np.isfinite(signal)
-    edges = np.flatnonzero(np.diff(np.concatenate([[False], there, [False]])))
-    for start, stop in zip(edges[::2].tolist(), edges[1::2].tolist(), strict=True):
-        stream, chunk = BeatStream(rate), int(CHUNK_S * rate)
-        try:
-            for at in range(start, stop, chunk):
-                yield start, stream.feed(signal[at : min(at + chunk, stop)])
-            yield start, stream.finish()
-        except DataError:
-            continue
+def _unusual(beats: Described, rate: float, parameters: Parameters, plan: Plan) -> Unusual:
+    if not len(beats.peaks):
+        return Unusual(0, 0.0, 0.0, ())
+    from edge.anomaly import score_beats  # noqa: PLC0415 - PyTorch, which who only classifies may be without
 
-
-def _shifted(start: int, beats: Described) -> Described:
-    return Described(beats.peaks + start, beats.rhythm, beats.shape)
-
-
-def _classified(beats: list[Described], classifier: BeatClassifier) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """All R peaks (n,) and what the model takes each beat for (n,), a place in ``CLASSES``."""
-    peaks, rhythm, shape = (
-        np.concatenate([getattr(one, name) for one in beats]) for name in ("peaks", "rhythm", "shape")
+    scores = score_beats(parameters, plan, beats)
+    most = np.sort(np.argsort(-scores, kind="stable")[:SHOWN])
+    return Unusual(
+        int((scores > UNUSUAL).sum()),
+        round(float(np.median(scores)), 2),
+        round(float(scores.max()), 2),
+        tuple(round(at, 1) for at in (beats.peaks[most[scores[most] > UNUSUAL]] / rate).tolist()),
     )
-    return peaks, classifier.places(Described(peaks, rhythm, shape))
 
 
 def _findings(
@@ -120,19 +150,17 @@ def _findings(
     signal: NDArray[np.float64],
     rate: float,
     peaks: NDArray[np.int64],
-    classes: NDArray[np.int64],
+    counts: dict[str, int],
     model: str,
 ) -> Findings:
-    counts = Counter(CLASSES[place] for place in classes.tolist())
     intervals = np.diff(peaks) / rate
     return Findings(
         record.name,
         round(len(signal) / rate, 1),
         round(float(np.isfinite(signal).sum()) / rate, 1),
-        {name: counts[name] for name in CLASSES},
+        counts,
         round(60 / float(np.median(intervals)), 1) if len(intervals) else None,
         model,
-        telling_minute(peaks / rate, classes != CLASSES.index("N")),
     )
 
 

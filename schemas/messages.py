@@ -68,10 +68,15 @@ class Metrics(Message):
 
     examples: Count
     loss: float
-    accuracy: float
-    macro_f1: float | None  # mean F1 over the classes the plan reports, absent ones left out
+    accuracy: float  # 1 where there is one class, which says nothing
+    macro_f1: float | None  # mean F1 over the classes the plan reports, absent ones left out; None of one class
     classes: Annotated[tuple[ClassMetrics, ...], Field(max_length=MAX_CLASSES), FailFast()] = ()
     confusion: Confusion = ()
+
+    @property
+    def tells_classes(self) -> bool:
+        """Whether there are classes to tell apart; where the plan learns a reconstruction, the loss is all there is."""
+        return len(self.confusion) != 1
 
 
 class Counts(Message):

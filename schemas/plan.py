@@ -2,8 +2,9 @@
 
 A plan is one graph. Its inputs are the model's parameters, the data's inputs, ``labels`` (int64 [B]) and
 ``class_weights`` (float32 [C]); its outputs are the loss (a scalar: the mean over the batch, weighted by class) and
-the logits ([B, C]). An operation is a name from ``plan_rules`` and its arguments. A plan runs nothing that isn't in
-that table, so a device can take one from anybody who may publish to it: the worst it can do is bounded by
+the logits ([B, C]). A plan that learns a reconstruction needs no labels: it has one class, and in place of logits the
+error of each example ([B, 1]). An operation is a name from ``plan_rules`` and its arguments. A plan runs nothing that
+isn't in that table, so a device can take one from anybody who may publish to it: the worst it can do is bounded by
 ``plan_cost`` before the first real tensor exists.
 
 Travels as canonical JSON (sorted keys, no spaces, fields left out where unset). In arguments, ``"%name"`` refers to a
@@ -142,14 +143,16 @@ class Plan(_Part):
     """A training plan; complete and consistent once it exists: anything else raises ``PlanError``.
 
     ``data`` is the recipe that a device's recordings are prepared with. ``report`` are the classes in macro-F1.
+    ``learns`` says what the loss is of: classes told apart, or inputs made from parts of themselves.
     ``train`` and ``strategy`` are what its author recommends.
     """
 
     format: Literal[1] = FORMAT
     name: Word
     data: Word
+    learns: Literal["classes", "reconstruction"] = "classes"
     inputs: Annotated[tuple[Input, ...], Field(min_length=1, max_length=MAX_INPUTS, fail_fast=True)]
-    classes: Annotated[tuple[Word, ...], Field(min_length=2, max_length=MAX_CLASSES, fail_fast=True)]
+    classes: Annotated[tuple[Word, ...], Field(min_length=1, max_length=MAX_CLASSES, fail_fast=True)]
     report: Annotated[tuple[Word, ...], Field(min_length=1, max_length=MAX_CLASSES, fail_fast=True)]
     parameters: Annotated[tuple[Parameter, ...], Field(min_length=1, max_length=MAX_TENSORS, fail_fast=True)]
     operations: Annotated[tuple[Operation, ...], Field(min_length=1, max_length=MAX_OPERATIONS, fail_fast=True)]
@@ -206,6 +209,11 @@ class Plan(_Part):
         ):
             if len(set(names)) != len(names):
                 raise PlanError(f"the plan names a {what} twice: {', '.join(names)}")
+        if (len(self.classes) == 1) != (self.learns == "reconstruction"):
+            raise PlanError(
+                f"the plan learns {self.learns} and has {len(self.classes)} classes ({', '.join(self.classes)}): "
+                "one that tells classes apart has two or more, a reconstruction has one"
+            )
         if unknown := set(self.report) - set(self.classes):
             raise PlanError(f"the plan reports {', '.join(sorted(unknown))}, which is none of its classes")
         elements = sum(math.prod(parameter.shape) for parameter in self.parameters)

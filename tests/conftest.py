@@ -31,6 +31,7 @@ LONGEST: Final = (
     "test_two_coordinators",
     "test_commands_run",
     "test_clock_jumps",
+    "test_anomaly",
     "test_link_mqtt",
     "test_partition",
     "test_attrition",

@@ -83,7 +83,7 @@ def test_a_device_measures_the_codecs_its_trainer_and_its_disk_on_its_own_record
 
 def test_what_can_not_be_measured_ends_in_a_sentence_and_its_exit_code(tmp_path: Path) -> None:
     """The plan is read in another process. Seen to fail with ``FedbeatError`` for all of ``_ERRORS``."""
-    there = "there is no plan 'nope': give a file, or one of digits, ecg-beats, watch"
+    there = "there is no plan 'nope': give a file, or one of digits, ecg-beats, ecg-masked, ecg-weak, watch"
     run_bench("--plan", "nope", cwd=tmp_path).says(4, there)
 
 

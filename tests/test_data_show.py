@@ -61,7 +61,7 @@ def test_what_no_recipe_can_read_is_told_with_all_that_could_be(tmp_path: Path, 
 
 
 def test_an_unknown_recipe_is_told_with_those_there_are() -> None:
-    with pytest.raises(SettingsError, match=r"'nope' is not known: use one of ecg-beats, watch"):
+    with pytest.raises(SettingsError, match=r"'nope' is not known: use one of ecg-beats, ecg-weak, ecg-masked, watch"):
         show("watch", "nope", as_json=False)
 
 

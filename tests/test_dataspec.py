@@ -6,7 +6,7 @@ import sys
 import pytest
 from pydantic import ValidationError
 
-from edge.dataspec import EVALUATOR, DataSpec, parse_held_out, parse_partition
+from edge.dataspec import EVALUATOR, DataSpec, parse_held_out, parse_partition, parse_people
 
 
 def test_a_real_device_owns_everything_at_its_path() -> None:
@@ -42,9 +42,12 @@ def test_held_out_is_a_rule_nothing_or_a_fraction() -> None:
     assert parse_held_out("auto") is None
     assert parse_held_out("none") == 0.0
     assert parse_held_out("0.2") == 0.2
+    assert parse_held_out("people:anna, ben") is None
+    assert parse_people("people:anna, ben,anna") == ("anna", "ben")
+    assert parse_people("0.2") == parse_people("auto") == ()
 
 
-@pytest.mark.parametrize("text", ["", "0", "1", "-0.1", "nan", "some"])
+@pytest.mark.parametrize("text", ["", "0", "1", "-0.1", "nan", "some", "people:", "people: , "])
 def test_an_unknown_held_out_is_refused_with_what_is_allowed(text: str) -> None:
     with pytest.raises(ValidationError, match="use 'auto', 'none', or a fraction"):
         DataSpec(path="x", held_out=text)

@@ -130,6 +130,16 @@ def test_a_class_without_held_out_examples_is_left_out() -> None:
     assert classes_table(metrics).row_count == 1
 
 
+def test_of_a_reconstruction_the_loss_alone_is_told() -> None:
+    """It has one class, of which an accuracy of 1 would say nothing. Seen to fail where that is told."""
+    metrics = scores.metrics(Counts(examples=4, loss_sum=0.01, confusion=((4,),)), ("beat",), ("beat",))
+    story = (STORY[0], seen.ModelEvaluated(1, 1, 2, metrics))
+    assert "loss 0.00250" in (plain_line(story[1]) or "")
+    for text in (plain_line(story[1]) or "", "\n".join(table(story))):
+        assert "1.000" not in text
+        assert "sensitivity" not in text
+
+
 def test_an_evaluation_of_a_round_from_before_a_restart_is_told_too() -> None:
     story = (seen.Started("run-1", "watch", 2, 2, 2, resumed=True), seen.ModelEvaluated(2, 2, 1, METRICS))
     text = "\n".join(table(story))

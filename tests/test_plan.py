@@ -33,6 +33,11 @@ def test_the_same_plan_in_other_bytes_is_refused() -> None:
         Plan.from_bytes(spaced)
 
 
+def test_what_a_plan_learns_leaves_the_digests_of_older_plans_as_they_were() -> None:
+    assert b"learns" not in tiny().to_bytes()
+    assert tiny(learns="reconstruction", classes=("calm",), report=("calm",)).learns == "reconstruction"
+
+
 def test_an_unknown_field_is_refused() -> None:
     """A message may have one; a plan has no meaning with a part of it left out."""
     with pytest.raises(PlanError, match="gradient_clip"):
@@ -70,6 +75,9 @@ def test_batch_norm_is_refused_with_the_advice_to_use_group_norm(name: str) -> N
         (fields(logits="window"), "logits 'window'"),
         (fields(classes=("a", "a", "b")), "names a class twice"),
         (fields(report=("absent",)), "reports absent"),
+        (fields(classes=("calm",), report=("calm",)), "learns classes and has 1 classes"),
+        (fields(learns="reconstruction"), "learns reconstruction and has 3 classes"),
+        (fields(learns="everything"), "learns"),
         (fields(inputs=({"name": "labels", "shape": (2, 8)},)), "names of their own"),
         (fields(inputs=({"name": "conv.bias", "shape": (2, 8)},)), "names of their own"),
         (fields(inputs=()), "inputs"),

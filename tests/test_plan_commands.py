@@ -42,6 +42,14 @@ class Normed(nn.Module):
     def forward(self, signal):
         return self.net(self.norm(signal))
 
+class Fill(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.layer = nn.Linear(4, 8)
+
+    def forward(self, signal):
+        return self.layer(signal[:, :4])
+
 class Sorted(Net):
     def forward(self, signal):
         return super().forward(torch.sort(signal).values)
@@ -84,13 +92,22 @@ def test_a_module_becomes_a_plan_file_that_devices_would_take(nets: str, tmp_pat
     assert (plan_of_run.name, model.flat.size) == ("net", 6307)
 
 
+def test_a_reconstruction_has_one_class_and_is_shown_as_one(nets: str, tmp_path: Path) -> None:
+    target = tmp_path / "fill.plan"
+    export_plan(f"{nets}:Fill", target, name=None, inputs=("signal=8",), classes="window", loss="mse")
+    assert "learns to make a window from parts of it; no labels" in show_plan(str(target))
+    assert check_plan(str(target)).startswith("plan fill: ")
+    with pytest.raises(SettingsError, match="at least 2"):
+        export_plan(f"{nets}:Fill", target, name=None, inputs=("signal=8",), classes="window")
+
+
 @pytest.mark.parametrize(
     ("name", "words"),
     [
         ("Normed", "layer norm (BatchNorm1d)"),
         ("Sorted", "sort"),
         ("Needy", "can't be loaded: TypeError"),
-        ("Absent", "has no nn.Module called 'Absent'; it has: Net, Normed, Sorted, Needy"),
+        ("Absent", "has no nn.Module called 'Absent'; it has: Net, Normed, Fill, Sorted, Needy"),
     ],
 )
 def test_a_module_that_can_not_be_a_plan_is_refused_with_the_reason(nets: str, name: str, words: str) -> None:
@@ -134,9 +151,14 @@ def test_what_is_missing_about_a_module_is_asked_for(nets: str, changes: dict[st
 
 
 def test_a_run_without_a_plan_is_told_which_there_are() -> None:
-    with pytest.raises(SettingsError, match="add --plan with a file or one of digits, ecg-beats, watch"):
+    with pytest.raises(
+        SettingsError, match="add --plan with a file or one of digits, ecg-beats, ecg-masked, ecg-weak, watch"
+    ):
         resolve(CoordinatorSettings())
-    with pytest.raises(PlanError, match="there is no plan 'heart': give a file, or one of digits, ecg-beats, watch"):
+    with pytest.raises(
+        PlanError,
+        match="there is no plan 'heart': give a file, or one of digits, ecg-beats, ecg-masked, ecg-weak, watch",
+    ):
         resolve(CoordinatorSettings(plan="heart"))
 
 

@@ -186,8 +186,40 @@ def test_a_layer_whose_start_no_seed_gives_is_refused_only_where_a_seed_is_asked
     assert set(export(Own(), "net", {"x": (4,)}, classes=CLASSES).stored) == {"weight"}
 
 
+class Halves(nn.Module):
+    """Makes a window from its first half."""
+
+    def __init__(self, size: int) -> None:
+        super().__init__()
+        self.fill = nn.Linear(4, size)
+
+    def forward(self, window: Tensor) -> Tensor:
+        return self.fill(window[:, :4])  # type: ignore[no-any-return]  # torch's typing
+
+
+def test_a_reconstruction_has_each_example_s_error_in_place_of_logits() -> None:
+    """Seen to fail where the error is summed over a window rather than averaged."""
+    module = Halves(8)
+    file = export(module, "halves", {"window": (8,)}, classes=("window",), loss="mse")
+    assert (file.plan.learns, outline(file.plan)[file.plan.logits]) == ("reconstruction", "Bx1")
+    windows = torch.randn(5, 8)
+    values = [torch.from_numpy(array.copy()) for array in file.initial(0).arrays().values()]
+    loss, errors = Program(file.plan, training=True)(
+        values, (windows,), torch.zeros(5, dtype=torch.int64), torch.ones(1)
+    )
+    torch.testing.assert_close(errors[:, 0], ((module(windows) - windows) ** 2).mean(1))
+    torch.testing.assert_close(loss, functional.mse_loss(module(windows), windows))
+
+
+def test_a_reconstruction_of_another_shape_or_with_classes_is_refused() -> None:
+    with pytest.raises(PlanError, match="gives its first input anew: Bx8, not Bx7"):
+        export(Halves(7), "halves", {"window": (8,)}, classes=("window",), loss="mse")
+    with pytest.raises(PlanError, match="a reconstruction has one"):
+        export(Halves(8), "halves", {"window": (8,)}, classes=CLASSES, loss="mse")
+
+
 def test_an_unknown_loss_is_refused_with_those_there_are() -> None:
-    with pytest.raises(PlanError, match="use one of cross_entropy, nll"):
+    with pytest.raises(PlanError, match="use one of cross_entropy, nll, mse"):
         export(nn.Linear(4, 3), "net", {"x": (4,)}, classes=CLASSES, loss="huber")
 
 

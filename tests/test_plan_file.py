@@ -50,12 +50,14 @@ def test_some_values_may_be_stored_and_others_drawn() -> None:
 
 
 def test_the_bundled_plans_are_found_by_name() -> None:
-    assert bundled() == ("digits", "ecg-beats", "watch")
+    assert bundled() == ("digits", "ecg-beats", "ecg-masked", "ecg-weak", "watch")
     assert {find(name).plan.name for name in bundled()} == set(bundled())
 
 
 def test_an_unknown_plan_is_refused_with_what_there_is() -> None:
-    with pytest.raises(PlanError, match=r"no plan 'nowhere': give a file, or one of digits, ecg-beats, watch"):
+    with pytest.raises(
+        PlanError, match=r"no plan 'nowhere': give a file, or one of digits, ecg-beats, ecg-masked, ecg-weak, watch"
+    ):
         find("nowhere")
 
 

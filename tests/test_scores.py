@@ -77,6 +77,12 @@ def test_a_class_that_is_never_predicted_counts_with_zero_and_an_absent_one_not_
     assert found.macro_f1 == pytest.approx((0.8 + 0) / 2)
 
 
+def test_a_class_alone_has_a_loss_and_no_macro_f1() -> None:
+    found = scores.metrics(Counts(examples=4, loss_sum=0.5, confusion=((4,),)), ("beat",), ("beat",))
+    assert (found.loss, found.macro_f1, found.tells_classes) == (0.125, None, False)
+    assert scores.metrics(count([(0, 0)]), CLASSES, REPORT).tells_classes
+
+
 def test_counts_that_do_not_fit_are_refused() -> None:
     small = Counts(examples=1, loss_sum=0, confusion=((1,),))
     empty = count([])

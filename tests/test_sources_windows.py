@@ -178,7 +178,9 @@ def test_files_of_one_folder_have_one_shape(tmp_path: Path) -> None:
 
 
 def test_an_unknown_recipe_is_a_settings_error(tmp_path: Path) -> None:
-    with pytest.raises(SettingsError, match="recipe 'soup' is not known: use one of ecg-beats, watch"):
+    with pytest.raises(
+        SettingsError, match="recipe 'soup' is not known: use one of ecg-beats, ecg-weak, ecg-masked, watch"
+    ):
         load(str(tmp_path), "soup")
 
 

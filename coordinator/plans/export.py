@@ -11,12 +11,13 @@ from coordinator.plan_export import export
 from coordinator.plan_file import write
 from coordinator.plans.digits import Digits
 from coordinator.plans.ecg_beats import EcgBeats
+from coordinator.plans.ecg_masked import EcgMasked
 from coordinator.plans.watch import Watch
 from schemas.messages import StrategySettings, TrainSettings
 from schemas.plan_file import BUNDLED, ENDING, PlanFile
 
 
-def ecg_beats() -> PlanFile:
+def ecg_beats(name: str = "ecg-beats") -> PlanFile:
     """Class weights and equal devices, since S and V beats are rare and sit in a few patients.
 
     Weights balanced on each device would differ by hundreds between patients. The settings were chosen on DS1 alone, by
@@ -24,15 +25,35 @@ def ecg_beats() -> PlanFile:
     """
     return export(
         EcgBeats(),
-        "ecg-beats",
+        name,
         {"rhythm": (12,), "shape": (19,)},
         classes=("N", "S", "V", "F", "Q"),
         report=("N", "S", "V"),
-        data="ecg-beats",
+        data=name,
         seeded=True,
         train=TrainSettings(
             learning_rate=0.01, momentum=0.9, weight_decay=0.001, class_weights=(1.0, 5.0, 2.0, 2.0, 1.0)
         ),
+        strategy=StrategySettings(weighting="equal"),
+    )
+
+
+def ecg_weak() -> PlanFile:
+    """Only the labels differ from ``ecg-beats``: a rule gives them. The models of both serve either plan."""
+    return ecg_beats("ecg-weak")
+
+
+def ecg_masked() -> PlanFile:
+    """Equal devices, so that the people who recorded most don't decide what a beat is."""
+    return export(
+        EcgMasked(),
+        "ecg-masked",
+        {"window": (128,), "usual": (128,), "mask": (128,)},
+        loss="mse",
+        classes=("beat",),
+        data="ecg-masked",
+        seeded=True,
+        train=TrainSettings(optimizer="adam", learning_rate=0.002, batch_size=64),
         strategy=StrategySettings(weighting="equal"),
     )
 
@@ -66,7 +87,13 @@ def digits() -> PlanFile:
     )
 
 
-PLANS: dict[str, Callable[[], PlanFile]] = {"ecg-beats": ecg_beats, "watch": watch, "digits": digits}
+PLANS: dict[str, Callable[[], PlanFile]] = {
+    "ecg-beats": ecg_beats,
+    "ecg-weak": ecg_weak,
+    "ecg-masked": ecg_masked,
+    "watch": watch,
+    "digits": digits,
+}
 
 
 def main() -> None:

@@ -13,13 +13,14 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from edge.dataset import Dataset, empty_like
-from edge.dataspec import EVALUATOR, DataSpec, parse_held_out, parse_partition
+from edge.dataspec import EVALUATOR, DataSpec, parse_held_out, parse_partition, parse_people
 from edge.partitioning import deal_owners, partition
-from edge.sources import digits, ecg_beats, idx, synthetic, watch, wfdb_records, windows
+from edge.sources import digits, ecg_beats, ecg_unlabelled, idx, synthetic, watch, wfdb_records, windows
 from edge.sources.source import Form, Reader, Reading, Source
 from schemas.errors import DataError, SettingsError
 
 HELD_OUT = 0.2  # of the owners, or of the examples where owners are few
+SHOWN_OWNERS = 20  # in a sentence
 ENOUGH_OWNERS = 5  # from which whole people are held out rather than everybody's newest examples
 
 
@@ -33,6 +34,8 @@ class Recipe:
 
 RECIPES: dict[str, Recipe] = {
     "ecg-beats": Recipe(ecg_beats.FORM, (wfdb_records.READER, synthetic.READER, windows.READER)),
+    "ecg-weak": Recipe(ecg_unlabelled.WEAK, (wfdb_records.READER, synthetic.READER, windows.READER)),
+    "ecg-masked": Recipe(ecg_unlabelled.MASKED, (wfdb_records.READER, synthetic.READER, windows.READER)),
     "watch": Recipe(watch.FORM, (watch.READER, windows.READER)),
     "digits": Recipe(digits.FORM, (digits.READER, idx.READER, windows.READER)),
     "windows": Recipe(windows.FORM, (windows.READER,)),
@@ -114,13 +117,15 @@ def prepare(spec: DataSpec, recipe: str, read: Read = read) -> Prepared:
 
     With ``held_out="auto"`` and several devices, what is held out is the evaluator's (index -1) alone; a lone device
     (``devices=1, index=0``) keeps it and evaluates itself. A fraction is held out by each device of its own newest
-    examples, and leaves an evaluator nothing. Raises ``DataError``.
+    examples, and leaves an evaluator nothing. People whom the rule names are held out wherever they are: a lone
+    device that has nobody else evaluates only. Raises ``DataError``.
     """
     source = open_source(spec.path, recipe)
     form = RECIPES[recipe].form
     fraction = parse_held_out(spec.held_out)
-    people = held_out_owners(source) if fraction is None else ()
-    if people:
+    named = parse_people(spec.held_out)
+    people = _named_here(source, named, spec) if named else held_out_owners(source) if fraction is None else ()
+    if people or named:
         return _by_people(source, spec, form, people, read)
     if fraction is None and spec.devices > 1:
         return _by_examples(source, spec, form, read)
@@ -131,13 +136,28 @@ def prepare(spec: DataSpec, recipe: str, read: Read = read) -> Prepared:
     return _prepared(source, train, held_out, own.rejected)
 
 
+def _named_here(source: Source, named: tuple[str, ...], spec: DataSpec) -> tuple[str, ...]:
+    """Those of ``named`` who are here: of a shared folder all must be, of one device's own perhaps none."""
+    missing = [name for name in named if name not in source.owners]
+    if missing and spec.devices > 1:
+        there = ", ".join(source.owners[:SHOWN_OWNERS])
+        raise DataError(f"held_out names {', '.join(missing)}, of whom nothing is here: choose among {there}")
+    if set(named) >= set(source.owners) and spec.devices > 1:
+        raise DataError("held_out names everybody who is here: leave somebody to train on")
+    return tuple(name for name in source.owners if name in named)
+
+
 def _by_people(source: Source, spec: DataSpec, form: Form, people: tuple[str, ...], read: Read) -> Prepared:
     note = f"held-out owners: {', '.join(people)}"
     if spec.index == EVALUATOR:
         tested = read(source, people, form)
         return _prepared(source, empty_like(tested.dataset), tested.dataset, tested.rejected, note)
-    own = _own_part(source, spec, form, tuple(owner for owner in source.owners if owner not in people), read)
-    if spec.devices > 1:
+    others = tuple(owner for owner in source.owners if owner not in people)
+    if not others:
+        tested = read(source, people, form)
+        return _prepared(source, empty_like(tested.dataset), tested.dataset, tested.rejected, note)
+    own = _own_part(source, spec, form, others, read)
+    if spec.devices > 1 or not people:
         return _prepared(source, own.dataset, empty_like(own.dataset), own.rejected)
     tested = read(source, people, form)
     return _prepared(source, own.dataset, tested.dataset, Counter(own.rejected) + Counter(tested.rejected), note)

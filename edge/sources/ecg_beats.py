@@ -44,10 +44,3 @@ def label_beats(
     labels = np.array([CLASSES.index(name) for name in names], dtype=np.int64)
     examples = described.rhythm[labelled], described.shape[labelled]
     return Dataset(examples, labels, np.full(len(labels), owner), CLASSES)
-
-
-def no_beats() -> Dataset:
-    """A dataset without examples."""
-    shapes = FORM.shapes or ()
-    arrays = tuple(np.empty((0, *shape), dtype=np.float32) for shape in shapes)
-    return Dataset(arrays, np.empty(0, dtype=np.int64), np.empty(0, dtype=np.str_), CLASSES)

@@ -8,8 +8,9 @@ from collections.abc import Sequence
 import numpy as np
 
 from edge import synthetic_ecg
-from edge.dataset import Dataset, concatenate
-from edge.sources.ecg_beats import label_beats, no_beats
+from edge.dataset import concatenate
+from edge.sources.ecg_beats import label_beats
+from edge.sources.ecg_unlabelled import MAKE, NOTES, Lead, none_of
 from edge.sources.source import Form, Reader, Reading, Source
 from schemas.errors import DataError
 
@@ -20,15 +21,23 @@ SECONDS, RATE = 600.0, 250.0  # of one person's recording
 NOTE = "these people are synthetic: what a model makes of them says nothing about patients"
 
 
-def _open(path: str, _form: Form) -> Source:
+def _open(path: str, form: Form) -> Source:
+    make = MAKE.get(form.recipe)
     owners = tuple(f"synthetic-{number:04d}" for number in range(_people(path)))
 
     def read(chosen: Sequence[str]) -> Reading:
         rejected: Counter[str] = Counter()
-        parts = [_beats(owner, rejected) for owner in chosen]
-        return Reading(concatenate(parts) if parts else no_beats(), rejected)
+        parts = []
+        for owner in chosen:
+            made = _record(owner)
+            lead = Lead(owner, made.signal.astype(np.float64), made.rate)
+            if make is None:
+                parts.append(label_beats(owner, lead.signal, lead.rate, made.peaks, made.symbols, rejected))
+            else:
+                parts.append(make(lead, len(chosen), rejected))
+        return Reading(concatenate(parts) if parts else none_of(form), rejected)
 
-    return Source(f"{len(owners)} synthetic people", owners, read, notes=(NOTE,))
+    return Source(f"{len(owners)} synthetic people", owners, read, notes=(NOTE, *NOTES.get(form.recipe, ())))
 
 
 def _people(path: str) -> int:
@@ -40,10 +49,9 @@ def _people(path: str) -> int:
     raise DataError(f"{path!r} names no synthetic people: use {WORD}, or {WORD}:N for N of them, at most {MOST}")
 
 
-def _beats(owner: str, rejected: Counter[str]) -> Dataset:
+def _record(owner: str) -> synthetic_ecg.Recording:
     number = int(owner.rpartition("-")[2])
-    made = synthetic_ecg.record(synthetic_ecg.person(number), SECONDS, RATE, number)
-    return label_beats(owner, made.signal.astype(np.float64), made.rate, made.peaks, made.symbols, rejected)
+    return synthetic_ecg.record(synthetic_ecg.person(number), SECONDS, RATE, number)
 
 
 READER = Reader(

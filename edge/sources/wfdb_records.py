@@ -17,11 +17,13 @@ from numpy.typing import NDArray
 
 from edge.dataset import Dataset, concatenate
 from edge.segment_files import number_of
-from edge.sources.ecg_beats import label_beats, no_beats
+from edge.sources.ecg_beats import label_beats
+from edge.sources.ecg_unlabelled import MAKE, NOTES, Lead, none_of
 from edge.sources.source import Form, Reader, Reading, Source
 from edge.wfdb_annotations import UNLABELLED
 from schemas.errors import DataError
 
+NO_LABELS = "annotate its beats first, or have the coordinator choose a plan that needs no labels: ecg-masked, ecg-weak"
 PACED = ("102", "104", "107", "217")
 DS1 = (
     "101",
@@ -86,14 +88,16 @@ def records_at(path: str) -> tuple[Path, ...]:
     return (place,) if bare.is_file() else ()
 
 
-def _open(path: str, _form: Form) -> Source:
+def _open(path: str, form: Form) -> Source:
+    make = MAKE.get(form.recipe)
     records = {record.name: record for record in records_at(path)}
     paced = [name for name in records if name in PACED]
     # A device that records has many that nobody has annotated: they are counted, not named one by one.
-    bare = [name for name, record in records.items() if number_of(record) and not _annotated(record)]
+    unusable = [] if make else [name for name, record in records.items() if number_of(record)]
+    bare = [name for name in unusable if not _annotated(records[name])]
     used = {name: record for name, record in records.items() if name not in {*PACED, *bare}}
     if not used and bare:
-        raise DataError(f"{path} holds {len(bare)} recorded segments without annotations: annotate their beats first")
+        raise DataError(f"{path} holds {len(bare)} recorded segments without annotations: {NO_LABELS}")
     if not used:
         raise DataError(
             f"{path} holds only records with paced beats ({', '.join(paced)}), which aren't used: add others"
@@ -106,10 +110,13 @@ def _open(path: str, _form: Form) -> Source:
         rejected: Counter[str] = Counter()
         for owner in owners:
             try:
-                parts.append(_read_record(used[owner], rejected))
+                if make is None:
+                    parts.append(_read_record(used[owner], rejected))
+                else:
+                    parts.append(make(Lead(owner, *read_lead(used[owner])), len(owners), rejected))
             except DataError as error:
                 rejected[f"record {owner}: {error}"] += 1
-        return Reading(concatenate(parts) if parts else no_beats(), rejected)
+        return Reading(concatenate(parts) if parts else none_of(form), rejected)
 
     return Source(
         f"{len(used)} WFDB records at {path}",
@@ -117,7 +124,7 @@ def _open(path: str, _form: Form) -> Source:
         read,
         tested=tested,
         skipped=+Counter({"records with paced beats": len(paced), "recorded segments without annotations": len(bare)}),
-        notes=notes,
+        notes=(*notes, *NOTES.get(form.recipe, ())),
     )
 
 
@@ -128,7 +135,7 @@ def _read_record(record: Path, rejected: Counter[str]) -> Dataset:
     from edge import ecg  # noqa: PLC0415  - likewise, for SciPy
 
     if not _annotated(record):
-        raise DataError(f"has no annotations ({record.name}.atr): annotate its beats first")
+        raise DataError(f"has no annotations ({record.name}.atr): {NO_LABELS}")
     signal, rate = read_lead(record)
     annotation = _parsed(wfdb.rdann, record, extension="atr")
     if not np.isfinite(signal).all():
