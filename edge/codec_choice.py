@@ -30,7 +30,7 @@ _SIZES: Final = {
     "topk": 0.011,
     "topk10": 0.056,
     "randk": 0.005,
-    "lowrank": 0.03,
+    "lowrank": 0.033,
 }
 
 

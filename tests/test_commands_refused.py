@@ -127,13 +127,12 @@ def unlabelled(home: Path) -> Path:
         ("missing", ("there is nothing at missing", "give the folder or file")),
         ("empty", ("empty is empty", "put recordings there")),
         ("notes.txt", ("notes.txt", "no recordings that can be read", ".csv")),
-        ("unlabelled", ("has no annotations (100.atr)", "annotate")),
     ],
 )
 def test_recordings_that_cannot_be_used_are_told_by_data_show(
     home: Path, unlabelled: Path, path: str, words: tuple[str, ...]
 ) -> None:
-    assert unlabelled.is_dir()
+    assert unlabelled.is_dir()  # and so are those beside it
     in_process(edge, "data", "show", path, cwd=home).says(3, *words)
 
 

@@ -194,6 +194,7 @@ def slow_to_answer(tmp_path: Path) -> tuple[RunningCoordinator, list[Sent]]:
 
 
 def pointer(running: RunningCoordinator) -> ModelPointer:
+    running.until(lambda: TOPICS.topic(Address(Kind.MODEL)) in running.broker.retained, "a model")
     message = codec.decode(Kind.MODEL, running.broker.retained[TOPICS.topic(Address(Kind.MODEL))])
     assert isinstance(message, ModelPointer)
     return message
