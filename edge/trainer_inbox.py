@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from edge.training import Event  # torch comes with it, when there is something to train
     from schemas.parameters import Parameters
 
-PROGRESS_S = 2.0  # between two reports of how far a training is
+PROGRESS_S = 1.0  # between two reports of how far a training is
 
 log = logging.getLogger(__name__)
 

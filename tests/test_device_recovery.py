@@ -27,7 +27,7 @@ from tests.waiting import until
 pytestmark = pytest.mark.timeout(300)  # several processes, each with torch, on a machine that may be busy
 LIMIT_S = 100.0
 DEVICE = "dev-one"
-LONG = TrainSettings(epochs=200, batch_size=1, momentum=0.9)  # 9600 batches
+LONG = TrainSettings(epochs=500, batch_size=1, momentum=0.9)  # 24,000 batches: some seconds on a fast machine too
 
 
 @pytest.fixture(scope="module")
