@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 STATUS: Final = TOPICS.topic(Address(Kind.COORDINATOR))
 SERVING: Final = {"starting", "running", "paused"}
 SLACK_S: Final = 2.0  # for what waits in a queue, besides the link's delays and a turn's time
+ROUNDING_S: Final = 1e-6  # of a node's clock, which counts from elsewhere
 _DOCUMENTS: Final = {TOPICS.topic(Address(kind)) for kind in (Kind.RUN, Kind.MODEL, Kind.ROUND)}
 
 
@@ -124,7 +125,7 @@ class Leaders:
             return  # the will of one that died before its first word; it had looked when the other was away
         life = self._lives.get(status["instance"])
         waited_s = 0.0 if life is None else now - life.looks_since
-        if waited_s < PATIENCE * HEARTBEAT_S and now > served_since + self._bound_s():
+        if waited_s < PATIENCE * HEARTBEAT_S - ROUNDING_S and now > served_since + self._bound_s():
             name = "a coordinator" if life is None else life.node.name
             raise Violation(29, f"{name} takes over from one that serves, after {waited_s:.1f} s")
 
