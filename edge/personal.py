@@ -107,8 +107,10 @@ def _start(
     return own if free is None else beside(shared, own, free)
 
 
-def _judged(model: Parameters, data: Dataset, plan: Plan, batch: int) -> tuple[float, float]:
-    """The mean loss, and the macro-F1 over the classes that are there."""
+def _judged(model: Parameters, data: Dataset, plan: Plan, batch: int) -> tuple[float, float | None]:
+    """The mean loss, and the macro-F1 over the classes that are there, where the plan tells classes apart."""
     counts: Counts = evaluate(model, data, plan, batch)
-    confusion = np.array(counts.confusion, np.float64)
-    return counts.loss_sum / counts.examples, float(ec57.macro_f1(range(len(plan.classes)))(confusion))
+    loss = counts.loss_sum / counts.examples
+    if plan.learns == "reconstruction":
+        return loss, None
+    return loss, float(ec57.macro_f1(range(len(plan.classes)))(np.array(counts.confusion, np.float64)))

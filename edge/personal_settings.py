@@ -59,8 +59,8 @@ class Verdict(Message):
     validation: Count  # that both were compared on
     personal_loss: Annotated[float, Field(ge=0)]  # mean of the unweighted loss
     global_loss: Annotated[float, Field(ge=0)]
-    personal_f1: Annotated[float, Field(ge=0, le=1)]  # mean over the classes that are among them
-    global_f1: Annotated[float, Field(ge=0, le=1)]
+    personal_f1: Annotated[float, Field(ge=0, le=1)] | None  # mean over the classes among them; None without classes
+    global_f1: Annotated[float, Field(ge=0, le=1)] | None
 
     @property
     def personal(self) -> bool:
@@ -69,10 +69,10 @@ class Verdict(Message):
 
     def words(self) -> str:
         """What decided, for people."""
-        return (
-            f"loss {self.personal_loss:.3g} and macro-F1 {self.personal_f1:.2f} on the newest {self.validation} "
-            f"examples, the global one {self.global_loss:.3g} and {self.global_f1:.2f}"
-        )
+        mine, others = f"loss {self.personal_loss:.3g}", f"{self.global_loss:.3g}"
+        if self.personal_f1 is not None and self.global_f1 is not None:
+            mine, others = f"{mine} and macro-F1 {self.personal_f1:.2f}", f"{others} and {self.global_f1:.2f}"
+        return f"{mine} on the newest {self.validation} examples, the global one {others}"
 
 
 class Origin(Message):

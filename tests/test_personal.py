@@ -19,6 +19,7 @@ from edge.personal_settings import PersonalSettings
 from schemas.errors import DataError, PlanError
 from schemas.messages import TrainSettings
 from schemas.parameters import Parameters
+from schemas.plan_file import find
 from tests.plan_examples import CLASSES, tiny, windows
 
 torch.set_num_threads(1)
@@ -150,3 +151,14 @@ def test_fine_tuning_begins_with_the_global_model_each_time() -> None:
     """Seen to fail where it goes on from its own."""
     first = made().model
     assert made(own=first).model.equal(first)
+
+
+def test_a_model_that_tells_no_classes_apart_is_judged_by_its_loss_alone() -> None:
+    """Seen to fail with a macro-F1 of 1.00 for both."""
+    plan = find("ecg-masked").plan
+    rng = np.random.default_rng(0)
+    inputs = tuple(rng.normal(size=(40, *each.shape)).astype(np.float32) for each in plan.inputs)
+    beats = Dataset(inputs, np.zeros(40, np.int64), np.full(40, "one"), plan.classes)
+    made = personalise(find("ecg-masked").initial(0), None, beats, plan, plan.train, DITTO, rng)
+    assert (made.verdict.personal_f1, made.verdict.global_f1) == (None, None)
+    assert "F1" not in made.verdict.words()
