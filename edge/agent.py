@@ -356,7 +356,7 @@ class Agent:
         about["data"] = self._device.data
         personal = self._device.personal
         if personal is not None and (personal.layers or isinstance(effect, ev.StartPersonalising)):
-            about |= {"own": self._own_model(effect.plan), "local": personal.layers}
+            about |= {"own": self._own_model(effect), "local": personal.layers}
         if isinstance(effect, ev.StartTraining):
             about |= {"settings": effect.settings, "seed": effect.seed, "codec": effect.codec}
             about["checkpoint"] = self._store.checkpoint(effect.key, effect.plan, effect.model)
@@ -370,10 +370,16 @@ class Agent:
             self._submit(Evaluate.model_validate(about))
         return ()
 
-    def _own_model(self, plan: str) -> bytes:
-        """Its owner's own model, where it is the better one, of this plan, and made as its owner wants it now."""
+    def _own_model(self, effect: ev.StartTraining | ev.StartEvaluation | ev.StartPersonalising) -> bytes:
+        """Its owner's own model, where it is the better one, of this plan, and made as its owner wants it now.
+
+        A round has no use for one of another run, whose layers know nothing of this run's others.
+        """
         own = self._store.personal()
-        if own is None or (own[0].plan, own[0].how) != (plan, self._device.personal):
+        if own is None or (own[0].plan, own[0].how) != (effect.plan, self._device.personal):
+            return b""
+        run = self._state.run
+        if not isinstance(effect, ev.StartPersonalising) and (run is None or own[0].run != run.run):
             return b""
         return own[1] if own[0].verdict.personal else b""
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 from typing import Final, NamedTuple
 
 import numpy as np
+from numpy.typing import NDArray
 
 from schemas import compression
 from schemas.errors import WireError
@@ -27,8 +28,16 @@ class Encoded(NamedTuple):
     trouble: str
 
 
-def encode(codec: str, delta: Parameters, residual: bytes, rng: np.random.Generator) -> Encoded:
+def encode(
+    codec: str,
+    delta: Parameters,
+    residual: bytes,
+    rng: np.random.Generator,
+    private: NDArray[np.bool_] | None = None,
+) -> Encoded:
     """The payload of ``delta`` and of what was left out before; the same bytes for the same arguments.
+
+    Of values (P,) that are ``private`` by now nothing is carried that an earlier update may have left out.
 
     A codec that is unbiased carries what another left out, and leaves nothing. A residual that is damaged, or of
     another model, is left aside. Raises ``WireError`` as ``compression.encode`` does.
@@ -37,7 +46,10 @@ def encode(codec: str, delta: Parameters, residual: bytes, rng: np.random.Genera
     if residual:
         try:
             with np.errstate(over="ignore"):  # what becomes infinite is refused below
-                total = delta.add(compression.decode(residual, delta.manifest))
+                before = compression.decode(residual, delta.manifest)
+                if private is not None:
+                    before = Parameters(before.manifest, np.where(private, np.float32(0), before.flat))
+                total = delta.add(before)
         except WireError as error:
             trouble = error.detail
     payload = compression.encode(codec, total, rng)

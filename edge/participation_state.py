@@ -311,7 +311,7 @@ class State:
 
     def fit_key(self, fitting: Fitting) -> str:
         """What the trainer knows the fitting of this version to our owner by."""
-        return f"{self.identity.device}/personal/{fitting.pointer.version}"
+        return f"{self.identity.device}/personal/{fitting.pointer.run}/{fitting.pointer.version}"
 
     def data_key(self, recipe: str) -> str:
         """What the trainer knows the counting of our data by."""

@@ -5,8 +5,8 @@
 * A round goes before it: the job is cancelled as soon as one is taken up, and begins anew after it. Nothing is lost by
   that, nor by a kill: the file on disk is replaced as a whole, and says which global model it is of.
 * What comes of it is put on disk. No effect here publishes anything.
-* Where the trainer dies over it, it is tried ``CRASHES`` times; any other failure is told, and the next global model is
-  tried.
+* Where the trainer dies over it, or model or plan on disk are damaged, it is tried ``CRASHES`` times; any other failure
+  is told, and the next global model is tried.
 """
 
 from __future__ import annotations
@@ -53,20 +53,17 @@ def failed(state: State, failure: Failure) -> Step | None:
     fitting = state.fitting
     if fitting is None or failure.key != state.fit_key(fitting):
         return None
-    state = replace(state, fitting=None, fit_at=state.now + RETRY_S)
     if failure.kind == "model":
-        return versions.drop(state, failure.message)
+        return versions.drop(_failed(state, fitting, last=False), failure.message)
     say = ev.Say(f"no model for the owner of version {fitting.pointer.version}: {failure.message}", logging.WARNING)
-    if failure.kind == "crash" and state.fit_crashes + 1 < CRASHES:
-        return replace(state, fit_crashes=state.fit_crashes + 1), (say,)
-    return replace(state, fit_crashes=0, personal_of=(fitting.pointer.digest, fitting.data)), (say,)
+    return _failed(state, fitting, last=failure.kind != "crash"), (say,)
 
 
 def holding_lost(state: State, lost: ev.HoldingLost) -> State:
     """What was on disk is damaged, and is fetched again."""
     if state.fitting is None or lost.key != state.fit_key(state.fitting):
         return state
-    return replace(state, fitting=None, fit_at=state.now + RETRY_S)
+    return _failed(state, state.fitting, last=False)
 
 
 def stop(state: State) -> tuple[Effect, ...]:
@@ -103,6 +100,13 @@ def begin(state: State) -> Step:
 def wake_at(state: State) -> tuple[float, ...]:
     """When time alone makes something of this due."""
     return (state.fit_at,) if state.fit_at > state.now and state.fitting is None and _is_due(state) else ()
+
+
+def _failed(state: State, fitting: Fitting, *, last: bool) -> State:
+    """It is tried again in a while; not where that was the ``last`` time, nor for ever, where the disk damages all."""
+    if last or state.fit_crashes + 1 >= CRASHES:
+        return replace(state, fitting=None, fit_crashes=0, personal_of=(fitting.pointer.digest, fitting.data))
+    return replace(state, fitting=None, fit_crashes=state.fit_crashes + 1, fit_at=state.now + RETRY_S)
 
 
 def _is_due(state: State) -> bool:

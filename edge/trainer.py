@@ -175,7 +175,7 @@ class Trainer:
             training, rounding = np.random.default_rng(job.seed).spawn(2)
             done = train(model, data, plan, job.settings, training, watch, tether=tether)
         seconds = time.perf_counter() - started
-        encoded = feedback.encode(job.codec, done.delta, job.residual, rounding)
+        encoded = feedback.encode(job.codec, done.delta, job.residual, rounding, mine)
         if encoded.trouble:
             log.warning("what the last update left out is lost: %s", encoded.trouble)
         return Trained(

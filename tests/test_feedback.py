@@ -88,3 +88,16 @@ def test_a_delta_out_of_range_is_a_wire_error() -> None:
     residual = compression.encode("float32", huge, np.random.default_rng(0))
     with pytest.raises(WireError, match="not-finite"):
         _encoded("topk", huge, residual)
+
+
+@every_codec
+def test_nothing_is_carried_of_values_that_have_become_private(codec: str) -> None:
+    """Seen to fail without the mask: what an earlier update left out of them went with the next one."""
+    private = np.zeros(MANIFEST.size, np.bool_)
+    private[:1200] = True  # the weight
+    left = _encoded(codec, _delta(0)).residual
+    quiet = Parameters(MANIFEST, np.where(private, np.float32(0), _delta(1).flat))
+    sent = feedback.encode(codec, quiet, left, np.random.default_rng(0), private)
+    assert not _values(sent.payload)[private].any()
+    assert not _values(sent.residual)[private].any()
+    assert _values(sent.payload)[~private].any()

@@ -253,9 +253,16 @@ def test_rounds_are_given_the_layers_that_are_the_owners_own_where_they_are_bett
     world.training()
     (job,) = [one for one in world.trainer.jobs if isinstance(one, Train)]
     assert (job.local, job.own) == (("out",), b"own model of " + job.model[:8])
-    worse = ORIGIN.model_copy(update={"plan": PLAN_REF.digest, "how": how, "verdict": WORSE})
+    elsewhere = ORIGIN.model_copy(update={"plan": PLAN_REF.digest, "how": how, "run": "run-before"})
+    Store(tmp_path / "device", print).keep_personal(elsewhere, b"of another run")
+    world.desk.announce(announcement(1, attempt=2))
+    world.turn()
+    job = [one for one in world.trainer.jobs if isinstance(one, Train)][-1]
+    assert (job.local, job.own) == (("out",), b"")
+    about = {"plan": PLAN_REF.digest, "how": how, "run": announcement(1).run}
+    worse = ORIGIN.model_copy(update={**about, "verdict": WORSE})
     Store(tmp_path / "device", print).keep_personal(worse, b"of the global model")
-    world.desk.announce(announcement(1, attempt=1))
+    world.desk.announce(announcement(1, attempt=3))
     world.turn()
     job = [one for one in world.trainer.jobs if isinstance(one, Train)][-1]
     assert (job.local, job.own) == (("out",), b"")

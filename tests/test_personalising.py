@@ -16,7 +16,7 @@ from tests.edge_scripts import DEVICE, RUN, announcement, described, digest, per
 from tests.test_participation import IDENTITY, Bench, only, parcel
 
 DITTO = PersonalSettings(method="ditto")
-KEY = f"{DEVICE}/personal/{{}}"
+KEY = f"{DEVICE}/personal/{RUN}/{{}}"
 
 
 def owner(personal_of: tuple[str, str] | None = None) -> Bench:
@@ -122,6 +122,22 @@ def test_steps_that_turn_out_wrong_are_dropped_and_the_model_is_fetched_anew() -
     effects = bench(ev.JobFailed(Failure(key=KEY.format(0), kind="model", message="steps lead elsewhere")))
     assert only(effects, ev.DropModel)
     assert only(effects, ev.FetchModel)
+
+
+@pytest.mark.parametrize("how", ["lost", "failed"])
+def test_a_disk_that_damages_every_model_has_it_fetched_anew_for_a_while_and_not_for_ever(how: str) -> None:
+    """Seen to fail, with a model fetched every 20 s, where only a trainer's deaths count."""
+    lost = ev.HoldingLost(KEY.format(0), plan=False, model=True)
+    failed = ev.JobFailed(Failure(key=KEY.format(0), kind="model", message="it is damaged"))
+    bench = owner().settle()
+    fetched = 0
+    for number in range(1, 3 * CRASHES):
+        if bench.state.fitting is not None:
+            fetched += len(only(bench(lost if how == "lost" else failed), ev.FetchModel))
+        bench(ev.ModelReady(pointer(0)))
+        bench.at(number * 2 * RETRY_S)
+    assert fetched == CRASHES
+    assert bench.state.fitting is None
 
 
 @pytest.mark.parametrize("event", [ev.StopRequested(), ev.HoldingLost(KEY.format(0), plan=False, model=True)])
