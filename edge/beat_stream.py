@@ -16,10 +16,9 @@ from numpy.typing import NDArray
 from edge.beat_features import BEFORE, QRS, RHYTHM, SHAPE, features
 from edge.dataset import FloatArray
 from edge.dominant_beat import BLOCK, FIRST, REACH, Followed, Follower, cut, joined
-from edge.ecg import AHEAD, RATE, WINDOW, intervals, usual_height
+from edge.ecg import AHEAD, RATE, WINDOW, intervals, resampled, usual_height
 from edge.signals.filters import ecg_band
 from edge.signals.r_peaks import RPeaks
-from edge.signals.resampling import Resampler
 from schemas.errors import DataError
 
 REMEMBERED: Final = 8  # blocks that are kept, more than features look back
@@ -58,9 +57,9 @@ class BeatStream:
     """Fed with a lead's samples in mV at ``rate`` Hz without gaps, tells its beats; after a gap, begin a new one."""
 
     def __init__(self, rate: float) -> None:
-        """Raises ``DataError`` for a rate that can't be."""
+        """Raises ``DataError`` for a rate that can't be, or is too coarse for beats."""
         self._rate = rate
-        self._resampler, self._band, self._detector = Resampler(rate, RATE), ecg_band(RATE), RPeaks(RATE)
+        self._resampler, self._band, self._detector = resampled(rate), ecg_band(RATE), RPeaks(RATE)
         self._fed = 0
         self._last = 0.0
         self._lead: FloatArray = np.empty(0, np.float32)  # conditioned, from sample `_first` at 180 Hz on

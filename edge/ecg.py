@@ -40,14 +40,19 @@ class Beats:
     kept: NDArray[np.bool_]
 
 
+def resampled(rate: float) -> Resampler:
+    """What brings a lead at ``rate`` Hz to 180 Hz. Raises ``DataError`` where that is no rate, or too coarse."""
+    if 0 < rate < 2 * PASS:
+        raise DataError(f"an ECG at {rate:g} Hz is too coarse for beats: record at {2 * PASS:g} Hz or more")
+    return Resampler(rate, RATE)
+
+
 def condition(signal: Signal, rate: float) -> FloatArray:
     """A lead (samples,) in mV at ``rate`` Hz at 180 Hz, band-passed, as ``signals`` would give it live. In mV still.
 
     Raises ``DataError`` for a lead that is too coarse.
     """
-    if rate < 2 * PASS:
-        raise DataError(f"an ECG at {rate:g} Hz is too coarse for beats: record at {2 * PASS:g} Hz or more")
-    resampler = Resampler(rate, RATE)
+    resampler = resampled(rate)
     ahead = np.full(int(AHEAD * rate), signal[-1])  # what the filters wait for before they give the last second
     conditioned = ecg_band(RATE).feed(resampler.feed(np.concatenate([signal, ahead])))
     return conditioned[: round(len(signal) * RATE / rate)].astype(np.float32)

@@ -18,12 +18,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edge.beat_stream import Described, beats_of
-from edge.classifier import BeatClassifier, Runtime
+from edge.classifier import BeatClassifier, Runtime, chosen
 from edge.masked_beats import UNUSUAL
 from edge.model_choice import choose
 from edge.sources import wfdb_records
 from edge.sources.ecg_beats import CLASSES
-from schemas.errors import DataError, PlanError, StateError
+from schemas.errors import DataError, PlanError, SettingsError, StateError
 from schemas.parameters import Parameters
 from schemas.plan import Plan
 from schemas.plan_file import find
@@ -79,6 +79,9 @@ def examine(
     if annotate and file.plan.data == MASKED:
         raise PlanError(f"plan {file.plan.name!r} gives beats a score and no class to annotate: leave --annotate out")
     if file.plan.data == MASKED:
+        if runtime == "onnx":
+            raise SettingsError(f"PyTorch alone runs plan {file.plan.name!r}: leave --runtime onnx out")
+        chosen("torch")
         parameters, name = choose(file, model, state)
     else:
         classifier = BeatClassifier.of(plan_name, model, runtime, state)

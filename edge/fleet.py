@@ -15,7 +15,7 @@ from typing import Final, Self
 from pydantic import ValidationError
 
 from edge.agent import Agent, Device, MakeLink, Trainer
-from edge.dataspec import EVALUATOR, DataSpec
+from edge.dataspec import EVALUATOR, DataSpec, parse_people
 from edge.jobs import Describe, Failure, Job, Progressed, Result, Train
 from edge.reactor import Reactor
 from edge.store import claim
@@ -45,11 +45,12 @@ class Fleet:
     def members(self, session: int) -> tuple[Device, ...]:
         """Every device. Raises ``SettingsError``.
 
-        Under the recipe's own rule the held-out people belong to nobody who trains, so one more device has them.
+        Held-out people belong to nobody who trains, so one more device has them: under the recipe's own rule, and where
+        several devices share recordings of people who are held out by name.
         """
         check_name(f"{self.prefix}-000", "device")
         names = {f"{self.prefix}-{index:03d}": index for index in range(self.devices)}
-        if self.held_out == "auto":
+        if self.held_out == "auto" or (parse_people(self.held_out) and self.devices > 1):
             names[f"{self.prefix}-held-out"] = EVALUATOR
         return tuple(
             Device(

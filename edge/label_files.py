@@ -8,8 +8,11 @@ from those lines. A card so writes some bytes a label, and not the whole file.
 from __future__ import annotations
 
 import contextlib
+import itertools
 import os
-from collections.abc import Iterable
+import stat
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Final
 
@@ -20,6 +23,24 @@ from schemas.errors import DataError, SettingsError, StateError
 
 _BEFORE: Final = ".before"  # what ``--replace`` sets an annotation file aside as
 _RESOLUTION: Final = b"## time resolution: "
+_LARGEST: Final = 64 * 2**20  # bytes of an annotation file; a day of beats takes about one MiB
+
+
+@contextmanager
+def alone(record: Path) -> Iterator[None]:
+    """Hold a record's labels against all other processes. Raises ``StateError`` where one has them."""
+    lock = record.with_name(f"{record.name}.labels.lock")
+    with contextlib.ExitStack() as stack:
+        try:
+            ours = stack.enter_context(whole.alone(lock))
+            if ours:
+                with lock.open("rb") as file:
+                    _give(file.fileno(), _header(record))
+        except OSError as error:
+            raise StateError(f"can't write {lock}: {error.strerror}; see to its folder and its owner") from None
+        if not ours:
+            raise StateError(f"another process labels {record}: let it end first")
+        yield
 
 
 class LabelFiles:
@@ -59,24 +80,42 @@ class LabelFiles:
         try:
             if self._file < 0:
                 if not self._place.exists():
-                    write(self._place, encode(self._annotations))  # so that the lines' beats are known for good
-                flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC
-                self._file = os.open(self._lines, flags, whole.PRIVATE)
-                whole.sync_directory(self._lines.parent)
-            os.write(self._file, f"{sample} {symbol}\n".encode())
+                    _write(self.record, encode(self._annotations))  # so that the lines' beats are known for good
+                self._file = self._opened()
+            line = f"{sample} {symbol}\n".encode()
+            while line:
+                line = line[os.write(self._file, line) :]
             os.fdatasync(self._file)
         except OSError as error:
+            self._close()  # the next label looks for what this one left
             raise StateError(f"can't write {self._lines}: {error.strerror}; free some space and go on") from None
 
     def save(self) -> None:
         """Put all labels into the annotation file, and forget the lines. Raises ``StateError``."""
         if self._changed:
-            write(self._place, encode(self._annotations))
+            _write(self.record, encode(self._annotations))
+        self._close()
+        try:
+            self._lines.unlink(missing_ok=True)
+        except OSError as error:
+            raise StateError(f"can't remove {self._lines}: {error.strerror}; see to its folder") from None
+
+    def _opened(self) -> int:
+        """The lines, to write behind; what a power cut tore at their end is cut off. Raises ``OSError``."""
+        file = os.open(self._lines, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, whole.PRIVATE)
+        try:
+            _give(file, _header(self.record))
+            os.ftruncate(file, self._lines.read_bytes().rfind(b"\n") + 1)
+            whole.sync_directory(self._lines.parent)
+        except OSError:
+            os.close(file)
+            raise
+        return file
+
+    def _close(self) -> None:
         if self._file >= 0:
             os.close(self._file)
             self._file = -1
-        with contextlib.suppress(FileNotFoundError):
-            self._lines.unlink()
 
     def _label(self, sample: int, symbol: str) -> None:
         for place, one in enumerate(self._annotations):
@@ -87,7 +126,7 @@ class LabelFiles:
 
     def _replay(self) -> None:
         """Labels that a kill left in their lines; a torn last one is none."""
-        for line in self._lines.read_bytes().decode(errors="replace").splitlines(keepends=True):
+        for line in _content(self._lines).decode(errors="replace").splitlines(keepends=True):
             sample, _, symbol = line.rstrip("\n").partition(" ")
             if line.endswith("\n") and sample.isdecimal() and symbol in CODES:
                 self._label(int(sample), symbol)
@@ -101,26 +140,47 @@ def take(files: Iterable[Path], directory: Path, *, replace: bool) -> list[str]:
     wanted = [(file, directory / file.stem, _fitting(file, directory / file.stem)) for file in files]
     done = []
     for file, record, content in wanted:
-        place = record.with_name(f"{record.name}.atr")
-        if record.with_name(f"{record.name}.labels").exists():
-            raise StateError(f"labels of {record.name} aren't saved yet: run `edge label beats {record}` first")
-        if place.exists() and place.read_bytes() == content:
-            done.append(f"{record.name}: had these already")
-            continue
-        if place.exists():
-            if not replace:
-                raise SettingsError(f"{record.name} has other annotations already: --replace sets those aside")
-            place.replace(place.with_name(f"{place.name}{_BEFORE}"))
-        write(place, content)
+        with alone(record):
+            if not _bring(record, content, replace=replace):
+                done.append(f"{record.name}: had these already")
+                continue
         beats = [one for one in decode(content) if one.beat]
         done.append(f"{record.name}: {len(beats)} beats from {file}")
     return done
 
 
+def _bring(record: Path, content: bytes, *, replace: bool) -> bool:
+    """Make ``content`` a record's annotation file; False where it is already."""
+    place = record.with_name(f"{record.name}.atr")
+    if record.with_name(f"{record.name}.labels").exists():
+        raise StateError(f"labels of {record.name} aren't saved yet: run `edge label beats {record}` first")
+    if place.exists():
+        before = _content(place)
+        if before == content:
+            return False
+        if not replace:
+            raise SettingsError(f"{record.name} has other annotations already: --replace sets those aside")
+        _set_aside(place, before)
+    _write(record, content)
+    return True
+
+
+def _set_aside(place: Path, content: bytes) -> None:
+    """Keep an annotation file under a free name too; it stays where it is until another takes its place."""
+    first = place.with_name(f"{place.name}{_BEFORE}")
+    others = (first.with_name(f"{first.name}.{number}") for number in itertools.count(2))
+    aside = next(name for name in itertools.chain([first], others) if not name.exists())
+    try:
+        os.link(place, aside)
+    except OSError:  # a card for cameras and the like knows no links
+        _replace(aside, content, place)
+
+
 def _fitting(file: Path, record: Path) -> bytes:
     """An annotation file's bytes, where they can be of this record."""
     glance = glance_at(record)
-    annotations = annotations_in(file)
+    content = _content(file)
+    annotations = _decoded(file, content)
     beats = [one.sample for one in annotations if one.beat]
     if not beats:
         raise DataError(f"{file} marks no beat: give an annotation file of beats")
@@ -132,31 +192,61 @@ def _fitting(file: Path, record: Path) -> bytes:
         rate = one.note.removeprefix(_RESOLUTION).rstrip(b"\0")
         if one.note.startswith(_RESOLUTION) and rate != f"{glance.rate:g}".encode():
             raise DataError(f"{file} counts samples at another rate than {record.name}'s {glance.rate:g} Hz")
-    return file.read_bytes()
+    return content
 
 
 def glance_at(record: Path) -> Glance:
     """What a whole record's header tells. Raises ``DataError`` where there is none."""
     try:
-        return glimpse(record.with_name(f"{record.name}.hea").read_text(encoding="utf-8", errors="replace"))
+        return glimpse(_header(record).read_text(encoding="utf-8", errors="replace"))
     except OSError:
         raise DataError(f"there is no WFDB record {record}: give a record's path without an ending") from None
 
 
 def annotations_in(file: Path) -> tuple[Annotation, ...]:
-    """What an annotation file holds. Raises ``DataError``."""
+    """What an annotation file holds. Raises ``DataError`` where it can't be read, or is larger than any can be."""
+    return _decoded(file, _content(file))
+
+
+def _content(file: Path) -> bytes:
     try:
-        return decode(file.read_bytes())
+        if file.stat().st_size > _LARGEST:
+            raise DataError(f"{file} is larger than {_LARGEST // 2**20} MiB: it is no annotation file of beats")
+        return file.read_bytes()
     except OSError as error:
-        raise DataError(f"can't read {file}: {error.strerror}") from None
+        raise DataError(f"can't read {file}: {error.strerror}; see to its owner and its disk") from None
+
+
+def _decoded(file: Path, content: bytes) -> tuple[Annotation, ...]:
+    try:
+        return decode(content)
     except DataError as error:
         raise DataError(f"{file} can't be read: {error}") from None
 
 
-def write(place: Path, content: bytes) -> None:
-    """A file that is wholly there or not at all, on disk once this returns. Raises ``StateError``."""
+def _header(record: Path) -> Path:
+    return record.with_name(f"{record.name}.hea")
+
+
+def _write(record: Path, content: bytes) -> None:
+    """A record's annotation file, wholly there or not at all, on disk once this returns. Raises ``StateError``."""
+    place = record.with_name(f"{record.name}.atr")
+    _replace(place, content, place if place.exists() else _header(record))
+
+
+def _replace(place: Path, content: bytes, like: Path) -> None:
     try:
         with whole.replacing(place, durable=True) as file:
             file.write(content)
+            _give(file.fileno(), like)
     except OSError as error:
         raise StateError(f"can't write {place}: {error.strerror}; free some space, and try again") from None
+
+
+def _give(file: int, like: Path) -> None:
+    """Give an open file the owner and the mode of ``like``, as far as this process may: root labels for others."""
+    found = like.stat()
+    with contextlib.suppress(OSError):
+        os.fchown(file, found.st_uid, found.st_gid)
+    with contextlib.suppress(OSError):
+        os.fchmod(file, stat.S_IMODE(found.st_mode) | stat.S_IRUSR | stat.S_IWUSR)

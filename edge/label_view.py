@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Final
 
 from edge.classifier import BeatClassifier
-from edge.label_files import LabelFiles
+from edge.label_files import LabelFiles, alone
 from edge.labelled_record import LabelledRecord, Pictures
 from edge.labelling import KEYS, Labelling, press
 from edge.wfdb_annotations import Annotation
@@ -34,10 +34,16 @@ def label(path: Path, classifier: BeatClassifier | None, *, again: bool) -> str:
     if not (sys.stdin.isatty() and sys.stdout.isatty()):
         raise SettingsError("labelling needs a terminal for keys and pictures: run it in one, not in a pipe")
     path = path.with_suffix("") if path.suffix == ".hea" else path
-    files, record = LabelFiles(path), LabelledRecord(path)
+    files = LabelFiles(path)
+    with alone(path):
+        return _label(files, LabelledRecord(path), classifier, again=again)
+
+
+def _label(files: LabelFiles, record: LabelledRecord, classifier: BeatClassifier | None, *, again: bool) -> str:
+    name = files.record.name
     beats = files.begin() or files.begin(record.peaks())
     if not beats:
-        raise DataError(f"no beat was found in {path.name}: there is nothing to label")
+        raise DataError(f"no beat was found in {name}: there is nothing to label")
     peaks = [one.sample for one in beats]
     suggested = record.suggestions(peaks, classifier)
     symbols = tuple(one.symbol for one in beats)
@@ -45,7 +51,7 @@ def label(path: Path, classifier: BeatClassifier | None, *, again: bool) -> str:
     state = View(files, beats, record.pictures(peaks), record.rate).run(state)
     files.save()
     left = f"{state.left} of {len(beats)} beats have none yet" if state.left else f"all {len(beats)} beats have one"
-    return f"labels saved to {path.name}.atr; {left}"
+    return f"labels saved to {name}.atr; {left}"
 
 
 class View:

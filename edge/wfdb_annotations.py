@@ -69,9 +69,11 @@ def encode(annotations: Iterable[Annotation]) -> bytes:
     parts, sample, channel, number = [], 0, 0, 0
     for one in annotations:
         gap = one.sample - sample
-        if not 0 <= gap <= _NEAR:
-            parts.append(_word(_SKIP, 0) + struct.pack("<HH", gap >> 16 & 0xFFFF, gap & 0xFFFF))
-            gap = 0
+        least = 0 if one.code else 1  # a word of code 0 with a gap of 0 is the end of the file
+        if not least <= gap <= _NEAR:
+            skip = gap - least
+            parts.append(_word(_SKIP, 0) + struct.pack("<HH", skip >> 16 & 0xFFFF, skip & 0xFFFF))
+            gap = least
         parts.append(_word(one.code, gap))
         if one.subtype:
             parts.append(_word(_SUBTYPE, one.subtype & 0x3FF))

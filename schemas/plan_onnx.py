@@ -65,6 +65,8 @@ def to_onnx(plan: Plan, parameters: Parameters) -> bytes:
             write(graph, *operation.args, **operation.kwargs)
         except Unsupported as error:
             raise PlanError(f"{where} can't be written as ONNX: {error}") from None
+        except (TypeError, ValueError) as error:  # by name what is known by its place, or too many
+            raise PlanError(f"{where} can't be written as ONNX: its arguments have a form not known here") from error
     return graph.model(plan, parameters, needed)
 
 

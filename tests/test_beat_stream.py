@@ -89,9 +89,12 @@ def test_no_more_is_kept_than_a_beat_to_come_may_need() -> None:
     assert len(stream._lead) < 60 * ecg.RATE
 
 
-def test_a_flat_lead_has_no_beats() -> None:
+def test_a_flat_lead_has_no_beats_and_a_coarse_one_is_refused() -> None:
+    """Seen to fail with beats told of what a low rate leaves of them."""
     stream = BeatStream(250)
     assert len(stream.feed(np.zeros(250 * 60)).peaks) == 0
     assert len(stream.finish().peaks) == 0
-    with pytest.raises(DataError, match="Hz"):
-        BeatStream(0)
+    for rate, says in ((0, "Hz"), (float("nan"), "Hz"), (75.9, "too coarse for beats: record at 76 Hz")):
+        with pytest.raises(DataError, match=says):
+            BeatStream(rate)
+    BeatStream(76)

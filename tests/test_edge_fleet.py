@@ -198,6 +198,13 @@ def test_each_device_has_a_budget_of_its_own_and_keeps_to_it(tmp_path: Path) -> 
         running.join()
 
 
+@pytest.mark.parametrize(("devices", "indices"), [(3, [0, 1, 2, -1]), (1, [0])])
+def test_people_held_out_by_name_are_one_more_device_s(tmp_path: Path, devices: int, indices: list[int]) -> None:
+    """A lone one judges itself by them. Seen to fail with the evaluator for the recipe's own rule alone."""
+    members = Fleet(devices=devices, data="watch", state=tmp_path, held_out="people:person-01").members(1)
+    assert [member.data.index for member in members] == indices
+
+
 @pytest.mark.parametrize("held_out", ["none", "0.25"])
 def test_without_held_out_people_there_is_no_evaluator(tmp_path: Path, held_out: str) -> None:
     members = Fleet(devices=2, data="watch", state=tmp_path, held_out=held_out).members(1)

@@ -10,9 +10,10 @@ import pytest
 import wfdb
 from safetensors.numpy import save_file
 
+from edge.classifier import Runtime
 from edge.findings import examine, json_lines, lines, telling_minute
 from edge.synthetic_ecg import person, record
-from schemas.errors import DataError, PlanError
+from schemas.errors import DataError, PlanError, SettingsError
 from schemas.plan_file import find
 
 
@@ -72,6 +73,19 @@ def test_what_is_no_ecg_is_told(tmp_path: Path, model: Path) -> None:
         examine("ecg-beats", model, str(tmp_path), annotate=False)
     with pytest.raises(PlanError, match="not for ECGs"):
         examine("watch", model, str(tmp_path), annotate=False)
+
+
+@pytest.mark.parametrize(
+    ("runtime", "says"),
+    [("onnx", "leave --runtime onnx out"), ("torch", r"fedbeat\[edge\]"), ("auto", r"fedbeat\[edge\]")],
+)
+def test_where_beats_can_not_be_scored_that_is_said_first(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, runtime: Runtime, says: str
+) -> None:
+    """Seen to fail where the records are looked at first, and where the runtime is passed over."""
+    monkeypatch.setattr("edge.classifier.find_spec", lambda name: None if name == "torch" else object())
+    with pytest.raises(SettingsError, match=says):
+        examine("ecg-masked", None, str(tmp_path), annotate=False, runtime=runtime)
 
 
 def test_the_minute_worth_labelling_is_the_first_with_most_beats_that_are_not_usual() -> None:

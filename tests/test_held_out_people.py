@@ -13,7 +13,7 @@ from edge.assessment import assess
 from edge.dataset import Dataset
 from edge.dataspec import EVALUATOR, DataSpec
 from edge.sources import load, prepare
-from schemas.errors import DataError
+from schemas.errors import DataError, SettingsError
 
 PEOPLE = [f"person-{number:02d}" for number in range(1, 11)]
 
@@ -67,6 +67,17 @@ def test_each_device_with_its_own_people_keeps_the_same_ones_out(tmp_path: Path,
     assert trained == {"kitchen": {"person-01", "person-02"}, "hall": {"person-02"}, "attic": set()}
     assert tested == {"kitchen": set(), "hall": {"person-03"}, "attic": {"person-03", "person-04"}}
     assert any("person-03" in note for note in told["attic"].notes)
+
+
+def test_a_name_that_is_nobody_s_here_is_told_and_one_mistyped_is_refused(tmp_path: Path, recorded: Dataset) -> None:
+    """Seen to fail where such names are passed over in silence, and their people trained on."""
+    path = folder(tmp_path / "own", recorded, *PEOPLE[:2])
+    for names in ("zoe", "zoe,person-01"):
+        told = prepare(DataSpec(path=path, held_out=f"people:{names}"), "watch")
+        assert any("held_out names zoe, of whom nothing is here" in note for note in told.notes)
+    with pytest.raises(SettingsError, match="names Person_01, of whom nothing is here: is it person-01"):
+        prepare(DataSpec(path=path, held_out="people:Person_01"), "watch")
+    prepare(DataSpec(path=path, held_out="people:Person_01,person-01"), "watch")  # two people of one fleet
 
 
 def test_a_model_is_judged_by_the_people_who_were_held_out() -> None:

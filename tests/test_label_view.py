@@ -18,8 +18,10 @@ import pytest
 import wfdb
 
 from edge.cli import cli
+from edge.label_files import alone
 from edge.sources import RECIPES, open_source, read
 from edge.synthetic_ecg import person, record
+from schemas.errors import StateError
 from tests.running_commands import EDGE, LIMIT_S, ROOT, in_process
 
 NAME = "ecg_000001_20261128T120000"
@@ -89,7 +91,10 @@ def examples(segment: Path) -> tuple[list[str], dict[str, int]]:
 
 
 def test_labels_given_before_a_kill_are_there_and_are_what_a_device_trains_on(segment: Path) -> None:
-    """Seen to fail where labels are kept until the end, and where skipped beats are left out of the annotations."""
+    """Nor does another process label the record meanwhile.
+
+    Seen to fail where labels are kept until the end, where skipped beats are left out of the annotations, and unlocked.
+    """
     with Terminal(segment) as terminal:
         screen = terminal.until("x: save, quit")
         assert re.search(r"beat 1 of \d+ at \d+\.\d s", screen)
@@ -98,6 +103,8 @@ def test_labels_given_before_a_kill_are_there_and_are_what_a_device_trains_on(se
         assert "." in screen
         terminal.press("n\x1b[Dv")
         terminal.until("beat 3 of")
+        with pytest.raises(StateError, match="another process labels"), alone(segment):
+            pass
         terminal.press("\n")
         terminal.until("beat 4 of")
         terminal.send(signal.SIGKILL)

@@ -142,6 +142,14 @@ def test_every_operation_but_the_losses_has_its_counterpart() -> None:
     assert set(TABLE) == OPERATIONS - LOSSES
 
 
+def test_arguments_in_a_form_that_is_not_known_are_refused_by_the_step() -> None:
+    """Seen to fail with a ``TypeError``."""
+    wrong = Plan.build(**with_step(1, op="leaky_relu", kwargs={"negative_slope": 0.2}))
+    parameters = Parameters.from_arrays({p.name: np.zeros(p.shape, np.float32) for p in wrong.parameters})
+    with pytest.raises(PlanError, match=r"step 2 \(leaky_relu\) can't be written as ONNX: its arguments"):
+        to_onnx(wrong, parameters)
+
+
 def test_logits_that_need_a_loss_are_refused() -> None:
     plan = tiny()
     parameters = Parameters.from_arrays({p.name: np.zeros(p.shape, np.float32) for p in plan.parameters})

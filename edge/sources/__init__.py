@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from edge.dataset import Dataset, empty_like
@@ -118,14 +118,20 @@ def prepare(spec: DataSpec, recipe: str, read: Read = read) -> Prepared:
     With ``held_out="auto"`` and several devices, what is held out is the evaluator's (index -1) alone; a lone device
     (``devices=1, index=0``) keeps it and evaluates itself. A fraction is held out by each device of its own newest
     examples, and leaves an evaluator nothing. People whom the rule names are held out wherever they are: a lone
-    device that has nobody else evaluates only. Raises ``DataError``.
+    device that has nobody else evaluates only. Raises ``DataError``, ``SettingsError``.
     """
     source = open_source(spec.path, recipe)
     form = RECIPES[recipe].form
     fraction = parse_held_out(spec.held_out)
     named = parse_people(spec.held_out)
-    people = _named_here(source, named, spec) if named else held_out_owners(source) if fraction is None else ()
-    if people or named:
+    if named:
+        people = _named_here(source, named, spec)
+        found = _by_people(source, spec, form, people, read)
+        absent = ", ".join(name for name in named if name not in people)
+        note = (f"held_out names {absent}, of whom nothing is here",) if absent else ()
+        return replace(found, notes=(*found.notes, *note))
+    people = held_out_owners(source) if fraction is None else ()
+    if people:
         return _by_people(source, spec, form, people, read)
     if fraction is None and spec.devices > 1:
         return _by_examples(source, spec, form, read)
@@ -137,14 +143,27 @@ def prepare(spec: DataSpec, recipe: str, read: Read = read) -> Prepared:
 
 
 def _named_here(source: Source, named: tuple[str, ...], spec: DataSpec) -> tuple[str, ...]:
-    """Those of ``named`` who are here: of a shared folder all must be, of one device's own perhaps none."""
+    """Those of ``named`` who are here: of a shared folder all must be, of one device's own perhaps none.
+
+    Raises ``DataError``, and ``SettingsError`` where a name is somebody's here but for its case, or ``_`` for ``-``.
+    """
     missing = [name for name in named if name not in source.owners]
+    others = {_folded(owner): owner for owner in source.owners if owner not in named}
+    for name in missing:
+        if _folded(name) in others:
+            raise SettingsError(
+                f"held_out names {name}, of whom nothing is here: is it {others[_folded(name)]}? Write it as it is here"
+            )
     if missing and spec.devices > 1:
         there = ", ".join(source.owners[:SHOWN_OWNERS])
         raise DataError(f"held_out names {', '.join(missing)}, of whom nothing is here: choose among {there}")
     if set(named) >= set(source.owners) and spec.devices > 1:
         raise DataError("held_out names everybody who is here: leave somebody to train on")
     return tuple(name for name in source.owners if name in named)
+
+
+def _folded(name: str) -> str:
+    return name.casefold().replace("_", "-")
 
 
 def _by_people(source: Source, spec: DataSpec, form: Form, people: tuple[str, ...], read: Read) -> Prepared:
