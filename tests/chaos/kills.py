@@ -100,7 +100,20 @@ class Mayhem:
         newest = max(map(_version, self._spy.of(Kind.MODEL)), default=-1)
         if self._random.random() < 1 / 2:
             found = self._spy.next(lambda one: _version(one) > newest, len(self._spy.heard), PROGRESS_S)
-            assert found is not None, f"no round was committed within {PROGRESS_S:g} s after {self.kills}"
+            assert found is not None, (
+                f"no round was committed within {PROGRESS_S:g} s after {self.kills}\n{self._told()}"
+            )
+
+    def _told(self) -> str:
+        """What everybody, who is killed for that, had to say, and what was on the broker last."""
+        fallen = self._federation.fallen()
+        for name in ("coordinator", *self._federation.names):
+            self._federation.kill(name)
+        said = (
+            f"{name}{' (ended by itself)' if name in fallen else ''}:\n{self._federation.said(name)[-3000:]}"
+            for name in ("coordinator", *self._federation.names)
+        )
+        return "\n".join((*said, *(f"{one!r:.200}" for one in self._spy.heard[-30:])))
 
     def _hold_up(self, device: str) -> None:
         """Keep the round open that ``device`` will have done its part of, so that it comes back within it."""
