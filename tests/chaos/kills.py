@@ -100,9 +100,8 @@ class Mayhem:
         newest = max(map(_version, self._spy.of(Kind.MODEL)), default=-1)
         if self._random.random() < 1 / 2:
             found = self._spy.next(lambda one: _version(one) > newest, len(self._spy.heard), PROGRESS_S)
-            assert found is not None, (
-                f"no round was committed within {PROGRESS_S:g} s after {self.kills}\n{self._told()}"
-            )
+            stalled = f"no round was committed within {PROGRESS_S:g} s after {self.kills}"
+            assert found is not None, f"{stalled}\n{self._told()}"
 
     def _told(self) -> str:
         """What everybody, who is killed for that, had to say, and what was on the broker last."""
