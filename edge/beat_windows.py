@@ -84,10 +84,15 @@ class BeatWindows:
         self._certain = max(self._certain, self._heard)
         self._before, self._run = None, 0
 
-    def done(self, *, whole: bool = False) -> list[Window]:
-        """The windows that are over, each once; with ``whole`` all that have begun."""
+    @property
+    def began_s(self) -> float | None:
+        """When the newest window began; None where none is open."""
+        return self._end(max(self._open)) - self._window_s if self._open else None
+
+    def done(self, *, whole: bool = False, at: float = -math.inf) -> list[Window]:
+        """The windows that are over, each once; with ``whole`` all that have begun, and it is ``at``."""
         ready = [place for place in sorted(self._open) if whole or self._over(self._end(place))]
-        found = [self._closed(place) for place in ready]
+        found = [self._closed(place, max(at, self._heard)) for place in ready]
         return [window for window in found if window.signal_s >= SHORTEST_S]
 
     def _over(self, end: float) -> bool:
@@ -103,10 +108,10 @@ class BeatWindows:
         place = max(self._given + 1, int((time - self._origin) // self._window_s))
         return self._open.setdefault(place, _Open())
 
-    def _closed(self, place: int) -> Window:
+    def _closed(self, place: int, now: float) -> Window:
         one = self._open.pop(place)
         self._given = max(self._given, place)
-        end = min(self._end(place), self._heard)  # the last one may be shorter
+        end = min(self._end(place), now)  # the last one may be shorter
         rate = None if not one.intervals else round(60 / max(0.02, median(one.intervals)))
         return Window(
             self._end(place) - self._window_s,
