@@ -72,6 +72,8 @@ class Finder:
             while not self._stopping and (piece := tail.read()) is not None:
                 yield from self._hear(live, piece)
             yield from self._tell(live.lapsed(self._now_s - self._lag_s))
+        if (piece := tail.read()) is not None:  # what came since the newest look; whoever stops us won't wait for more
+            yield from self._hear(live, piece)
         yield from self._tell(live.finish(self._now_s))
 
     def _wait(self, seconds: float) -> None:
