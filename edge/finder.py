@@ -71,7 +71,9 @@ class Finder:
             self._wait(LOOK_S)
             while not self._stopping and (piece := tail.read()) is not None:
                 yield from self._hear(live, piece)
-            yield from self._tell(live.lapsed(self._now_s - self._lag_s))
+            if lapsed := live.lapsed(self._now_s - self._lag_s):
+                self._lag_s = 0.0
+                yield from self._tell(lapsed)
         if (piece := tail.read()) is not None:  # what came since the newest look; whoever stops us won't wait for more
             yield from self._hear(live, piece)
         yield from self._tell(live.finish(self._now_s))
@@ -82,7 +84,9 @@ class Finder:
             self._pause(_TICK_S)
 
     def _hear(self, live: LiveFindings, piece: Piece) -> Iterator[dict[str, Any]]:
-        if piece.gap:
+        if piece.anew:
+            yield from self._tell(live.finish(self._now_s))
+        elif piece.gap:
             live.part()
         self._at, self._read_at = piece.at, self._clock()
         self._lag_s = max(self._lag_s, len(piece.samples) / piece.rate)

@@ -33,6 +33,7 @@ class Piece:
     rate: float  # Hz
     at: float  # when the last one was taken, in seconds of the recorder's running
     gap: bool  # whether samples are missing before it
+    anew: bool = False  # whether the recorder was started before it: its clock stood still, nobody knows for how long
 
 
 class SegmentTail:
@@ -45,6 +46,7 @@ class SegmentTail:
         self._taken = 0  # its frames that were read
         self._at = 0.0
         self._gap = True
+        self._anew = False
         self._number = 0
         found = self._found()
         self._there = {path.stem for path in found}  # when the segment in hand began
@@ -109,6 +111,7 @@ class SegmentTail:
             self._gap = True  # damaged
             return
         self._gap = self._gap or not (follows and header.notes.get("after") == "length" and _gap_s(header) <= _NO_GAP_S)
+        self._anew = self._anew or header.notes.get("after") == "start"
         if self._gap:
             self._at = max(self._at, finite(header.notes.get("running_s"), 0.0))
 
@@ -131,10 +134,10 @@ class SegmentTail:
         place = names.index(LEAD) if LEAD in names else 0
         steps = np.frombuffer(raw, "<i2").reshape(-1, len(names))[:, place]
         samples = np.where(steps == MISSING, np.nan, (steps - float(signal.leads[place].baseline)))
-        gap, self._gap = self._gap, False
+        gap, anew, self._gap, self._anew = self._gap, self._anew, False, False
         self._taken += len(steps)
         self._at += len(steps) / signal.rate
-        return Piece(samples / signal.leads[place].gain, signal.rate, self._at, gap)
+        return Piece(samples / signal.leads[place].gain, signal.rate, self._at, gap, anew)
 
 
 def _size(path: Path) -> int:

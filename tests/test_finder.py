@@ -39,11 +39,15 @@ class Recorder:
             self.store.begin(Signal((LEAD,), RATE), {"after": after, "gap_s": "5", "running_s": f"{running_s}"})
         self.put(stored(LEAD, ECG[: round(seconds * RATE)].tolist()))
 
+    def restart(self, seconds: float, running_s: float) -> None:
+        self.store.finish({})
+        self.write(seconds, "start", running_s)
+
     def put(self, steps: array[int]) -> None:
         self.store.append(frames((steps,)), sync=False)
 
 
-def follow(tmp_path: Path, script: dict[int, Callable[[], object]], until_s: float) -> list[dict[str, Any]]:
+def follow(tmp_path: Path, script: dict[int, Callable[[], None]], until_s: float) -> list[dict[str, Any]]:
     """What a finder tells that runs for so many seconds of a made-up clock; ``script``: what happens at which."""
     hold(tmp_path / "state")
     now, todo = 0.0, dict(sorted(script.items()))
@@ -79,7 +83,7 @@ def test_what_is_open_is_told_when_the_signal_stops(tmp_path: Path) -> None:
 def test_a_recorder_that_writes_seldom_is_not_silent_between(tmp_path: Path) -> None:
     """Seen to fail with a silence of 15 s whatever the recorder's ``--sync``."""
     recorder = Recorder(tmp_path / "rec")
-    script: dict[int, Callable[[], object]] = {50: lambda: recorder.write(50, "start")}
+    script: dict[int, Callable[[], None]] = {50: lambda: recorder.write(50, "start")}
     script |= {at: lambda: recorder.write(50) for at in range(100, 301, 50)}
     assert [one["signal_s"] for one in follow(tmp_path, script, 301)] == [60] * 5
 
@@ -87,11 +91,21 @@ def test_a_recorder_that_writes_seldom_is_not_silent_between(tmp_path: Path) -> 
 def test_a_lead_that_has_no_values_any_more_is_silent_too(tmp_path: Path) -> None:
     """Seen to fail where the samples of an electrode that is off keep the window open."""
     recorder = Recorder(tmp_path / "rec")
-    script: dict[int, Callable[[], object]] = {2: lambda: recorder.write(50, "start")}
+    script: dict[int, Callable[[], None]] = {2: lambda: recorder.write(50, "start")}
     script |= {at: lambda: recorder.put(array("h", [-32768] * RATE)) for at in range(3, 33)}
     (one,) = follow(tmp_path, script, 33)
     assert one["signal_s"] == 50
     assert one["told_at"] == pytest.approx(2 + 15, abs=2)
+
+
+def test_no_window_has_what_came_before_and_after_the_recorder_was_down(tmp_path: Path) -> None:
+    """Seen to fail where the recorder's clock, which stands still meanwhile, tells when a window began and ended."""
+    recorder = Recorder(tmp_path / "rec")
+    script = {2: lambda: recorder.write(80, "start"), 20: lambda: recorder.restart(50, 80)}
+    whole, short, after = follow(tmp_path, script, 110)
+    assert (whole["signal_s"], after["signal_s"]) == (60, 50)
+    assert short["text"].startswith("in the last 20 s of signal: v_run")
+    assert ago(after) == pytest.approx(after["told_at"] - (20 - 50 + 60), abs=4)
 
 
 def test_what_is_open_is_told_at_the_end(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:

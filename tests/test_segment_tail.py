@@ -154,3 +154,14 @@ def test_what_follows_a_damaged_segment_lies_behind_a_gap(tmp_path: Path) -> Non
     recorder.begin("length", "0.000", 20)
     recorder.write(10)
     assert numbers(tail)[1:] == ([True], 20.1)
+
+
+def test_a_start_of_the_recorder_is_told_from_a_gap(tmp_path: Path) -> None:
+    tail, recorder = SegmentTail(tmp_path), Recorder(tmp_path)
+    for after in ("start", "silence", "start"):
+        recorder.begin(after, "9.000", 0)
+        recorder.write(10)
+        piece = tail.read()
+        assert piece is not None
+        assert (piece.gap, piece.anew) == (True, after == "start")
+        recorder.store.finish({})
