@@ -46,6 +46,8 @@ class Finder:
         self._stopping = False  # no Event: a signal handler that sets one while it is waited for would hang
         self._limits = parse(finding.alerts)
         self._model = NewestModel(Path(finding.state))
+        self._said = ""  # of its trouble
+        self._ready = False  # whether there is one
         self._at = 0.0  # when the newest sample was taken, by the signal's clock
         self._read_at = clock()  # and when it was read, by ours
         self._lag_s = 0.0  # of signal in a piece, at most: a recorder that writes so seldom isn't silent
@@ -56,14 +58,12 @@ class Finder:
 
     def run(self) -> Iterator[dict[str, Any]]:
         """What to tell, until stopped."""
-        said = ""
         while not self._model.look():
-            if self._model.trouble != said:
-                said = self._model.trouble
-                yield {"event": "trouble", "text": said}
+            yield from self._trouble()
             self._wait(AGAIN_S)
             if self._stopping:
                 return
+        self._ready = True
         live = LiveFindings(self._model.classify, self._finding.window_s)
         tail = SegmentTail(Path(self._finding.directory))
         yield {"event": "ready", "text": f"findings begin with {self._model.name}"}
@@ -103,6 +103,14 @@ class Finder:
             yield self._told(window, now_s)
         if windows and not self._stopping:
             self._model.look()
+            yield from self._trouble()
+
+    def _trouble(self) -> Iterator[dict[str, Any]]:
+        """Why the newest model isn't used, once."""
+        if self._model.trouble not in {"", self._said}:
+            kept = f"; going on with {self._model.name}" if self._ready else ""
+            yield {"event": "trouble", "text": f"{self._model.trouble}{kept}"}
+        self._said = self._model.trouble
 
     def _told(self, window: Window, now_s: float) -> dict[str, Any]:
         """A window as the agent publishes it; one that was cut short as it logs it. ``now_s`` is now, likewise."""

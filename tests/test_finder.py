@@ -17,8 +17,11 @@ from edge.finding import Finding
 from edge.live.source import Lead, Signal
 from edge.recordings import Recordings
 from edge.segments import frames, stored
+from edge.store import Store
 from edge.synthetic_ecg import person, record
+from schemas import parts
 from schemas.messages import Findings
+from schemas.plan_file import find
 from tests.test_finder_child import hold
 from tests.waiting import until
 
@@ -106,6 +109,21 @@ def test_no_window_has_what_came_before_and_after_the_recorder_was_down(tmp_path
     assert (whole["signal_s"], after["signal_s"]) == (60, 50)
     assert short["text"].startswith("in the last 20 s of signal: v_run")
     assert ago(after) == pytest.approx(after["told_at"] - (20 - 50 + 60), abs=4)
+
+
+def test_a_newest_model_that_is_not_used_is_told_once_while_findings_go_on(tmp_path: Path) -> None:
+    """Seen to fail where trouble is told before the first model only."""
+    recorder, plan = Recorder(tmp_path / "rec"), find("watch").plan.to_bytes()
+
+    def other() -> None:
+        Store(tmp_path / "state", print).keep_plan(parts.describe(plan, 100_000).digest, plan)
+
+    script = {1: other, 2: lambda: recorder.write(200, "start"), 5: lambda: recorder.restart(200, 200)}
+    told = follow(tmp_path, script, 10)
+    (trouble,) = [one for one in told if one.get("event") == "trouble"]
+    assert "not for ECGs" in trouble["text"]
+    assert trouble["text"].endswith("going on with model 3 of run run-1")
+    assert {one["model_version"] for one in told[told.index(trouble) :] if "beats" in one} == {3}
 
 
 def test_what_is_open_is_told_at_the_end(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
