@@ -64,13 +64,13 @@ def follow(tmp_path: Path, script: dict[int, Callable[[], None]], until_s: float
             finder.stop()
 
     finder = Finder(Finding(str(tmp_path / "rec"), str(tmp_path / "state"), window_s=60), lambda: now, pause)
-    told = [{**one.get("findings", one), "told_at": now, "rules": one["text"]} for one in finder.run()]
+    told = []
+    for one in finder.run():
+        about = one.get("findings", one)
+        ended = datetime.fromisoformat(about["ended"]) if "ended" in about else datetime.now(UTC)
+        ago = (datetime.now(UTC) - ended).total_seconds()
+        told.append({**about, "told_at": now, "rules": one["text"], "ago": ago})
     return told[1:]
-
-
-def ago(one: dict[str, Any]) -> float:
-    """Seconds since a window's end."""
-    return (datetime.now(UTC) - datetime.fromisoformat(one["ended"])).total_seconds()
 
 
 def test_what_is_open_is_told_when_the_signal_stops(tmp_path: Path) -> None:
@@ -80,7 +80,7 @@ def test_what_is_open_is_told_when_the_signal_stops(tmp_path: Path) -> None:
     assert one["signal_s"] == 50
     assert "v_run" in one["rules"]
     assert one["told_at"] == pytest.approx(2 + 50 + 15, abs=2)  # nobody knows that the next piece isn't to be as long
-    assert ago(one) == pytest.approx(55, abs=4)  # a minute from its first sample on
+    assert one["ago"] == pytest.approx(55, abs=4)  # a minute from its first sample on
 
 
 def test_a_recorder_that_writes_seldom_is_not_silent_between(tmp_path: Path) -> None:
@@ -108,7 +108,7 @@ def test_no_window_has_what_came_before_and_after_the_recorder_was_down(tmp_path
     whole, short, after = follow(tmp_path, script, 110)
     assert (whole["signal_s"], after["signal_s"]) == (60, 50)
     assert short["text"].startswith("in the last 20 s of signal: v_run")
-    assert ago(after) == pytest.approx(after["told_at"] - (20 - 50 + 60), abs=4)
+    assert after["ago"] == pytest.approx(after["told_at"] - (20 - 50 + 60), abs=4)
 
 
 def test_a_newest_model_that_is_not_used_is_told_once_while_findings_go_on(tmp_path: Path) -> None:
