@@ -14,6 +14,7 @@ from schemas.errors import SettingsError
 from schemas.messages import Alert
 
 LEAST_BEATS: Final = 20  # below which a share says little
+LEAST_S: Final = 30.0  # of signal, below which beats that are missing do
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,6 +84,8 @@ def _others(window: Window, limits: Limits) -> Iterator[Alert]:
         values |= {f"{name.lower()}_share": round(window.beats.get(name, 0) / total, 3) for name in ("V", "S")}
     if window.rate is not None:
         values |= {"rate_low": window.rate, "rate_high": window.rate}
+    elif window.signal_s >= LEAST_S:  # no two beats in a row: a heart that stands still has no interval
+        values |= {"rate_low": round(60 * total / window.signal_s)}
     for rule, limit in limits.items():
         if rule in values and (values[rule] <= limit if rule == "rate_low" else values[rule] >= limit):
             yield Alert(rule=rule, value=values[rule], limit=limit)

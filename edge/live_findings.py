@@ -1,4 +1,9 @@
-"""What a model finds in a lead while it comes in: samples in, windows of counts out. No I/O."""
+"""What a model finds in a lead while it comes in: samples in, windows of counts out. No I/O.
+
+Where there is no signal for ``SILENT_S`` nothing is held back any longer: the windows that are open are told, and
+others begin with the next sample. A sensor that fails may do so right after what its owner is to hear of. A window is
+a minute long all the same, its silence included: a shorter one would tell when a single beat came.
+"""
 
 from __future__ import annotations
 
@@ -6,6 +11,7 @@ import math
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from itertools import pairwise
+from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,6 +22,9 @@ from schemas.errors import DataError
 
 Classify = Callable[[Described], Sequence[str]]  # a model: the class of each beat
 
+SILENT_S: Final = 15.0  # without a sample; a recorder ends a segment after 10
+SHORTEST_S: Final = 60.0  # of a window that ends where the signal does
+
 
 class LiveFindings:
     """One lead, with its gaps. ``classify`` is asked for beats as they are told."""
@@ -23,7 +32,9 @@ class LiveFindings:
     def __init__(self, classify: Classify, window_s: float) -> None:
         """Windows of ``window_s`` seconds."""
         self._classify = classify
+        self._window_s = window_s
         self._windows = BeatWindows(window_s)
+        self._heard: float | None = None  # when the newest sample was taken, since these windows began
         self._stream: BeatStream | None = None
         self._rate = 0.0
         self._began = 0.0  # when the sample before the stream's first was taken
@@ -40,15 +51,19 @@ class LiveFindings:
             self._rate = rate
         missing = np.isnan(samples)
         edges = [0, *(np.flatnonzero(np.diff(missing)) + 1).tolist(), len(samples)]
+        found: list[Window] = []
         for start, stop in pairwise(edges):
             ended = at - (len(samples) - stop) / rate
             if start == stop:
                 continue
             if missing[start]:
                 self.part()
+                found += self.lapsed(ended)
             else:
+                found += self.lapsed(ended - (stop - start) / rate)
                 self._run(samples[start:stop], ended)
-        return self._windows.done()
+                self._heard = ended
+        return found + self._windows.done()
 
     def part(self) -> None:
         """What follows lies behind a gap: tell the beats that wait for later ones."""
@@ -58,10 +73,18 @@ class LiveFindings:
                 self._tell(stream.finish())
             self._windows.part()
 
-    def finish(self) -> list[Window]:
-        """The last windows, the one that isn't over included."""
+    def lapsed(self, at: float) -> list[Window]:
+        """All windows, where there was no sample for long; it is ``at``."""
+        began = self._windows.began_s
+        if self._heard is None or began is None or at - self._heard < SILENT_S or at - began < SHORTEST_S:
+            return []
+        return self.finish(at)
+
+    def finish(self, at: float = -math.inf) -> list[Window]:
+        """The last windows, the one that isn't over included, which ends now, ``at``. What follows lies in new ones."""
         self.part()
-        return self._windows.done(whole=True)
+        windows, self._windows, self._heard = self._windows, BeatWindows(self._window_s), None
+        return windows.done(whole=True, at=at)
 
     def _run(self, samples: NDArray[np.float64], ended: float) -> None:
         """Samples without a gap, a second at a time."""

@@ -25,28 +25,41 @@ class NewestModel:
         self._runtime = runtime
         self._reader = ModelReader()
         self._pointer: ModelPointer | None = None
+        self._plan = b""
         self._classifier: BeatClassifier | None = None
         self.trouble = ""  # why the newest model isn't used, where it isn't
 
     def look(self) -> bool:
         """Take the newest model there is, for ECGs; whether there is one, the one before included.
 
+        An earlier version of the same run is none: while steps are merged there may seem to be no newer one.
+
         Raises ``SettingsError`` where nothing here can run a model.
         """
         found = look(self._state)
-        if found is None or (self._pointer is not None and found[0].pointer == self._pointer):
+        if found is None:
             return self._classifier is not None
         held, plan_bytes = found
+        if self._has(held.pointer, plan_bytes):
+            self.trouble = ""
+            return True
         try:
             plan = Plan.from_bytes(plan_bytes)
             check_recipe(plan)
             check(plan, BATCH, Limits())  # what comes from a broker may claim to be of any size
             parameters = self._reader.read(held.lineage.pack(), plan.manifest())
-            self._classifier, self._pointer = BeatClassifier(plan, parameters, self._runtime), held.pointer
-            self.trouble = ""
+            self._classifier = BeatClassifier(plan, parameters, self._runtime)
+            self._pointer, self._plan, self.trouble = held.pointer, plan_bytes, ""
         except (PlanError, WireError, ModelError) as error:  # also while one run's take the place of another's
             self.trouble = f"no findings by the newest model: {error}"
         return self._classifier is not None
+
+    def _has(self, pointer: ModelPointer, plan: bytes) -> bool:
+        """Whether there is nothing newer in these than what is used."""
+        ours = self._pointer
+        if ours is None or pointer.run != ours.run:
+            return False
+        return pointer.version < ours.version or (pointer == ours and plan == self._plan)
 
     def classify(self, beats: Described) -> list[str]:
         """The class of each beat by its name; after a ``look`` that found a model."""

@@ -57,6 +57,8 @@ class Watch:
         self._seconds = 0.0
         self._began: float | None = None
         self._taken_at: float | None = None
+        self._ended = 0.0  # the newest chunk, by the signal's clock
+        self._heard_at = 0.0  # when it came
         self._stopping = False  # no Event: a signal handler that sets one while it is waited for would hang
 
     def stop(self) -> None:
@@ -93,7 +95,9 @@ class Watch:
         try:
             while not self._stopping:
                 came = source.take(_LOOK_S)
-                if came is not None:
+                if came is None:
+                    self._mind_silence()
+                else:
                     self._take(source.signal, came[0])
         except EndOfSignal:
             return True
@@ -108,6 +112,11 @@ class Watch:
         until = time.monotonic() + _AGAIN_S
         while not self._stopping and time.monotonic() < until:
             time.sleep(_LOOK_S)
+            self._mind_silence()
+
+    def _mind_silence(self) -> None:
+        """Tell what is open, where nothing has come for long: nobody knows whether anything will."""
+        self._told(self._live.lapsed(self._ended + time.monotonic() - self._heard_at))
 
     def _take(self, signal: Signal, chunk: Chunk) -> None:
         names = [lead.name for lead in signal.leads]
@@ -121,7 +130,8 @@ class Watch:
             self._live.part()
         elif chunk.lost:
             samples = np.concatenate([np.full(chunk.lost, samples[0]), samples])
-        self._taken_at = chunk.at
+        self._taken_at = self._ended = chunk.at
+        self._heard_at = time.monotonic()
         self._told(self._live.feed(samples, signal.rate, chunk.at))
 
     def _told(self, windows: Sequence[Window]) -> None:

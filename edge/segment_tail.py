@@ -1,6 +1,8 @@
 """What a recorder writes to a directory, read while it grows. It is the recorder's own: nothing here writes.
 
 A segment grows as NAME.dat beside NAME.open; once NAME.hea stands in that one's place it is whole (``recordings``).
+One that a full disk left open is over where there is a later one, since a recorder has one in hand. In a directory that
+was cleared numbers begin anew.
 """
 
 from __future__ import annotations
@@ -31,6 +33,7 @@ class Piece:
     rate: float  # Hz
     at: float  # when the last one was taken, in seconds of the recorder's running
     gap: bool  # whether samples are missing before it
+    anew: bool = False  # whether the recorder was started before it: its clock stood still, nobody knows for how long
 
 
 class SegmentTail:
@@ -43,12 +46,16 @@ class SegmentTail:
         self._taken = 0  # its frames that were read
         self._at = 0.0
         self._gap = True
-        unfinished = numbered(directory, ".open")
-        whole = numbered(directory, ".hea")
-        self._number: int = max((number_of(path) for path in (*unfinished, *whole)), default=0)
-        if unfinished and number_of(unfinished[-1]) == self._number:
-            self._begin(unfinished[-1])
-            self._pass_over()
+        self._anew = False
+        self._number = 0
+        found = self._found()
+        self._there = {path.stem for path in found}  # when the segment in hand began
+        newest = max(found, key=number_of, default=None)
+        if newest is not None:
+            self._number = number_of(newest)
+            if newest.suffix == ".open":
+                self._begin(newest)
+                self._pass_over()
 
     def read(self) -> Piece | None:
         """The next samples there are; None where there are none yet."""
@@ -58,10 +65,12 @@ class SegmentTail:
                 continue
             whole = not self._data(header).with_suffix(".open").exists()
             raw = self._raw(header)
-            if len(raw):
+            if not raw and not whole:
+                if self._newest() <= self._number:
+                    return None
+                raw = self._raw(header)  # which may have come before the later segment began
+            if raw:
                 return self._piece(header, raw)
-            if not whole:
-                return None
             self._header = None
         return None
 
@@ -73,12 +82,23 @@ class SegmentTail:
 
     def _next(self) -> bool:
         """Begin the segment after the one that was read; whether there is one."""
-        found = (path for suffix in (".open", ".hea") for path in numbered(self._directory, suffix))
+        found = self._found()
         later = [path for path in found if number_of(path) > self._number]
         if not later:
-            return False
+            newest = max(found, key=number_of, default=None)
+            if newest is None or newest.stem in self._there:  # the one in hand, or those before one that was removed
+                return False
+            self._number, self._gap = 0, True  # the directory was cleared
+            later = [path for path in found if path.stem not in self._there]
+        self._there = {path.stem for path in found}
         self._begin(min(later, key=number_of))
         return True
+
+    def _newest(self) -> int:
+        return max(map(number_of, self._found()), default=0)
+
+    def _found(self) -> list[Path]:
+        return [path for suffix in (".open", ".hea") for path in numbered(self._directory, suffix)]
 
     def _begin(self, path: Path) -> None:
         follows = number_of(path) == self._number + 1
@@ -88,8 +108,10 @@ class SegmentTail:
                 self._header = header = parse(place.read_text(encoding="utf-8"))
                 break
         else:
-            return  # damaged
-        self._gap = not (follows and header.notes.get("after") == "length" and _gap_s(header) <= _NO_GAP_S)
+            self._gap = True  # damaged
+            return
+        self._gap = self._gap or not (follows and header.notes.get("after") == "length" and _gap_s(header) <= _NO_GAP_S)
+        self._anew = self._anew or header.notes.get("after") == "start"
         if self._gap:
             self._at = max(self._at, finite(header.notes.get("running_s"), 0.0))
 
@@ -112,10 +134,10 @@ class SegmentTail:
         place = names.index(LEAD) if LEAD in names else 0
         steps = np.frombuffer(raw, "<i2").reshape(-1, len(names))[:, place]
         samples = np.where(steps == MISSING, np.nan, (steps - float(signal.leads[place].baseline)))
-        gap, self._gap = self._gap, False
+        gap, anew, self._gap, self._anew = self._gap, self._anew, False, False
         self._taken += len(steps)
         self._at += len(steps) / signal.rate
-        return Piece(samples / signal.leads[place].gain, signal.rate, self._at, gap)
+        return Piece(samples / signal.leads[place].gain, signal.rate, self._at, gap, anew)
 
 
 def _size(path: Path) -> int:

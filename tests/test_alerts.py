@@ -9,8 +9,10 @@ from edge.beat_windows import Window
 from schemas.errors import SettingsError
 
 
-def window(quality: float = 1.0, rate: float | None = 70, longest_v: int = 0, **beats: int) -> Window:
-    return Window(0, 300, 300, quality, beats, rate, longest_v)
+def window(
+    quality: float = 1.0, rate: float | None = 70, longest_v: int = 0, signal_s: float = 300, **beats: int
+) -> Window:
+    return Window(0, 300, signal_s, quality, beats, rate, longest_v)
 
 
 @pytest.mark.parametrize(
@@ -27,13 +29,16 @@ def window(quality: float = 1.0, rate: float | None = 70, longest_v: int = 0, **
         (window(N=200, rate=41), []),
         (window(N=200, rate=131), ["rate_high"]),
         (window(N=200, rate=130), []),
-        (window(rate=None), []),
+        (window(rate=None), ["rate_low"]),
+        (window(rate=None, V=1, signal_s=30), ["rate_low"]),
+        (window(rate=None, signal_s=29), []),
+        (window(rate=None, quality=0.4), ["signal"]),
         (window(quality=0.49, N=10, V=100, longest_v=50, rate=200), ["signal"]),
         (window(quality=0.5, N=10, V=100, longest_v=50), ["v_run", "v_share"]),
     ],
 )
 def test_a_window_calls_for_what_the_rules_say(seen: Window, rules: list[str]) -> None:
-    """Seen to fail with ``>`` for ``>=``, and with the other rules beside a poor signal."""
+    """Seen to fail with ``>`` for ``>=``, and the other rules beside a poor signal, and none where no beat is."""
     found = alerts(seen, parse(""))
     assert [one.rule for one in found] == rules
     assert all(one.rule in words(one) for one in found)

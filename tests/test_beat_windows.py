@@ -36,8 +36,29 @@ def test_a_window_waits_for_its_beats_and_has_each_once() -> None:
 
 def test_a_window_in_which_no_beat_is_found_is_told_all_the_same() -> None:
     """Seen to fail without ``LATEST_S``: an electrode that is off would never be told."""
-    (window,) = heard(BeatWindows(60), 0, 160)
-    assert (window.beats, window.rate, window.ended_s) == ({}, None, 60)
+    windows = BeatWindows(60)
+    heard(windows, 0, 10)
+    windows.tell([5.0], ["N"])
+    assert heard(windows, 10, 149) == []
+    (window,) = heard(windows, 149, 150)
+    assert (window.beats, window.rate, window.ended_s) == ({"N": 1}, None, 60)
+
+
+def test_windows_behind_a_gap_wait_for_its_first_beats() -> None:
+    """Seen to fail where ``LATEST_S`` is all: at 20 beats a minute the first window had none, the next all of them."""
+    windows = BeatWindows(60)
+    for began, before in ((0, []), (1020, [({"N": 4}, 20)])):  # the one with the gap has all its beats
+        assert [(one.beats, one.rate) for one in heard(windows, began, began + 200)] == before
+        windows.tell([began + 3 * beat + 1.0 for beat in range(64)], ["N"] * 64)
+        assert [(one.beats, one.rate) for one in windows.done()] == [({"N": 20}, 20)] * 3
+        windows.part()
+
+
+def test_the_wait_for_first_beats_has_an_end() -> None:
+    windows = BeatWindows(60)
+    assert heard(windows, 0, 239) == []
+    assert [one.ended_s for one in heard(windows, 239, 240)] == [60, 120]
+    assert [one.ended_s for one in heard(windows, 240, 270)] == [180]
 
 
 def test_the_rate_is_of_intervals_without_a_gap_and_a_run_of_v_goes_on_over_windows() -> None:

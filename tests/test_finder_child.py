@@ -156,3 +156,27 @@ def test_a_model_that_is_too_large_or_of_other_data_is_not_used_and_that_is_said
     store.keep_model(pointer.model_copy(update={"version": 4}), b"noise")
     assert newest.look()
     assert newest.about["model_version"] == 3
+
+
+def test_an_older_version_of_a_run_takes_no_newer_ones_place_and_another_plan_does(tmp_path: Path) -> None:
+    """Seen to fail where the pointer alone is compared, and where versions aren't."""
+    hold(tmp_path)
+    newest, store = NewestModel(tmp_path, "onnx"), Store(tmp_path, print)
+    assert newest.look()
+    held, found = store.model(), look(tmp_path)
+    assert held is not None
+    assert found is not None
+    older = held.pointer.model_copy(update={"version": 2})
+    store.keep_model(older, held.lineage.snapshot)
+    assert newest.look()
+    assert (newest.trouble, newest.about["model_version"]) == ("", 3)
+    store.keep_model(older.model_copy(update={"run": "run-2"}), held.lineage.snapshot)
+    assert newest.look()
+    assert newest.about == {"run": "run-2", "model_version": 2}
+    watch = find("watch").plan.to_bytes()
+    store.keep_plan(parts.describe(watch, 100_000).digest, watch)
+    assert newest.look()
+    assert "not for ECGs" in newest.trouble
+    store.keep_plan(parts.describe(found[1], 100_000).digest, found[1])
+    assert newest.look()
+    assert newest.trouble == ""

@@ -62,3 +62,12 @@ def test_an_electrode_that_is_off_has_windows_without_beats_and_comes_back() -> 
     windows = watched(signal, list(range(250, len(signal), 250)))
     assert [one.quality for one in windows[:4]] == [0] * 4
     assert windows[-1].beats
+
+
+def test_a_slow_heart_has_its_beats_in_their_windows() -> None:
+    """Beats of 20 a minute: those that a stream begins with take 200 s."""
+    seconds = np.arange(300 * 250) / 250
+    signal = np.exp(-(((seconds % 3 - 1) / 0.02) ** 2)) + 0.3 * np.exp(-(((seconds % 3 - 1.3) / 0.06) ** 2))
+    windows = watched(signal, list(range(250, len(signal), 250)))
+    assert [sum(one.beats.values()) for one in windows] == [20] * 5
+    assert [one.rate for one in windows] == [20] * 5

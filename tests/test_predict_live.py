@@ -3,16 +3,23 @@
 from __future__ import annotations
 
 import signal
+import socket
+import threading
 from pathlib import Path
+from typing import Any
 
 import pytest
 from safetensors.numpy import save_file
 
+from edge import live_findings
+from edge.alerts import parse
 from edge.cli import cli
 from edge.findings import examine
+from edge.predict_live import Chosen, Watch
 from tests.live_sender import Sender
 from tests.running_commands import EDGE, MITDB, Running, events, in_process
 from tests.test_finder_child import ventricular
+from tests.waiting import until
 
 
 @pytest.fixture(scope="module")
@@ -88,3 +95,30 @@ def test_what_can_not_be_watched_is_told_in_a_sentence(
     done = in_process(cli, "predict", "--model", str(model), "--runtime", "onnx", *arguments, cwd=tmp_path)
     assert (done.code, "Traceback" in done.err) == (code, False)
     assert words in done.err
+
+
+def test_what_is_open_is_told_while_nothing_comes(model: Path, record: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A sensor that sends 70 s at once and then nothing. Seen to fail where windows wait for the next sample."""
+    monkeypatch.setattr(live_findings, "SILENT_S", 0.3)
+    monkeypatch.setattr(live_findings, "SHORTEST_S", 0.0)  # what is sent at once was taken just now
+    wfdb = pytest.importorskip("wfdb")
+    lead = wfdb.rdrecord(str(record), sampto=25_200).p_signal[:, 0]
+    told: list[dict[str, Any]] = []
+
+    def tell(one: dict[str, Any]) -> None:
+        told.append(one)
+        if one["event"] == "alert":
+            watch.stop()
+
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        source = f"tcp:127.0.0.1:{server.getsockname()[1]}?rate=360"
+        watch = Watch(Chosen(source, "ecg-beats", model, None, "onnx", 80.0, parse("")), tell)
+        watching = threading.Thread(target=watch.run, daemon=True)
+        watching.start()
+        peer, _ = server.accept()
+        with peer:
+            peer.sendall("".join(f"{value:.3f}\n" for value in lead).encode())
+            until(lambda: not watching.is_alive(), "a window", 20.0)
+    (window,) = [one for one in told if one["event"] == "window"]
+    assert window["signal_s"] == pytest.approx(70, abs=0.1)
+    assert window["beats"]["V"] > 50
