@@ -19,6 +19,7 @@ from schemas.errors import Reject
 from schemas.messages import Join, Outcome
 
 MAX_TEXT: Final = 500  # characters, as messages.Text allows
+DECLINED_S: Final = 10.0  # for one that declines: with it the attempt may end any moment, and the next one may need it
 
 
 def join(state: State, join: Join) -> Step:  # noqa: PLR0911  - a case a line
@@ -48,7 +49,7 @@ def join(state: State, join: Join) -> Step:  # noqa: PLR0911  - a case a line
     reason = join.reason or "it does not say why"
     after = replace(_declining(stage, device, reason), joined=without(stage.joined, device))
     effects = (
-        receipt(join, Outcome.NOTED, "declined", come_back(state, stage, device)),
+        receipt(join, Outcome.NOTED, "declined", come_back(state, stage, device, DECLINED_S)),
         *(() if device in stage.declined else (seen.DeviceDeclined(state.round, state.task, device, reason),)),
     )
     return replace(state, stage=after), effects

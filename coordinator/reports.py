@@ -108,15 +108,15 @@ def announce(state: State, phase: Phase) -> Announce:
     )
 
 
-def come_back(state: State, stage: Collecting, device: str) -> float:
+def come_back(state: State, stage: Collecting, device: str, most: float = LONGEST_S) -> float:
     """Seconds before which a device that takes no part in this attempt has nothing to do here.
 
-    Jittered by the device's draw, so that those who were sent away together don't come back together; and no more than
-    the hour that a device rests at most.
+    Jittered by the device's draw, so that those who were sent away together don't come back together; and, but for that
+    jitter, no more than ``most``, which is the hour that a device rests at most.
     """
     left = max(0.0, stage.opened_at + state.rules.deadline_s - state.now)
-    within = BACK_WITHIN * min(state.rules.deadline_s, LONGEST_S)
-    return min(left, LONGEST_S) + within * cohort.draw(f"{stage.ticket.nonce}/back", device)
+    within = BACK_WITHIN * min(state.rules.deadline_s, most)
+    return min(left, most) + within * cohort.draw(f"{stage.ticket.nonce}/back", device)
 
 
 def reply(

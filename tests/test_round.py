@@ -353,13 +353,15 @@ def test_missing_parts_are_named_to_a_device_that_has_not_finished() -> None:
     assert (reply.outcome, reply.missing, reply.nonce) == (Outcome.INCOMPLETE, (1, 4), run.open.ticket.nonce)
 
 
-def test_a_device_that_declines_is_told_when_to_come_back() -> None:
+def test_a_device_that_declines_is_told_to_come_back_in_a_moment_since_the_next_attempt_may_need_it() -> None:
+    """Where all are needed it ends this one. Seen to fail with the rest of the deadline: then the next one waited so
+    long for a device that rested, and the run failed in the end."""
     run = Run(rules()).opened(names(2))
     run.do(Tick(SETTLE_S + 20.0))
     effects = run.join("dev-0", accepts=False, reason="hot")
     (reply,) = [effect for effect in effects if isinstance(effect, Reply)]
     assert reply.outcome is Outcome.NOTED
-    assert 40.0 <= reply.come_back_after_s < 46.0
+    assert 10.0 <= reply.come_back_after_s < 11.0
 
 
 def test_devices_that_are_sent_away_together_come_back_each_at_its_own_time() -> None:
@@ -369,10 +371,12 @@ def test_devices_that_are_sent_away_together_come_back_each_at_its_own_time() ->
         run.join(device, accepts=False, reason="busy")
     for device in names(100)[50:]:
         run.do(Rejected(Reject.NOT_FINITE, "NaN", "topic", device, 1, run.header(device)))
-    times = [reply.come_back_after_s for reply in run.of(Reply) if isinstance(reply, Reply)]
-    assert len(set(times)) == 100
-    assert all(60.0 <= seconds < 66.0 for seconds in times)
-    assert max(times) - min(times) > 5.0
+    replies = [reply for reply in run.of(Reply) if isinstance(reply, Reply)]
+    for outcome, least, jitter in ((Outcome.NOTED, 10.0, 1.0), (Outcome.REJECTED, 60.0, 6.0)):
+        times = [reply.come_back_after_s for reply in replies if reply.outcome is outcome]
+        assert len(set(times)) == 50
+        assert all(least <= seconds < least + jitter for seconds in times)
+        assert max(times) - min(times) > 0.8 * jitter
 
 
 def test_how_long_an_attempt_has_been_open_is_marked_within_a_second_or_a_fiftieth_of_the_deadline() -> None:
