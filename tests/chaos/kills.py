@@ -18,6 +18,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 
+from edge.attempt import CRASHES
 from schemas.messages import ModelPointer
 from schemas.topics import Kind
 from tests.chaos.evidence import begun_again, differences, lost, trained_again
@@ -62,6 +63,7 @@ class Mayhem:
         self.kills: Counter[str] = Counter()
         self.aimed: Counter[str] = Counter()
         self.faults: list[str] = []
+        self._died: Counter[tuple[str, int]] = Counter()  # trainers by device and the newest version
 
     def strike(self) -> None:
         """Kill somebody."""
@@ -120,9 +122,11 @@ class Mayhem:
         self.kills["trainer"] += self._kill_trainer(other)
 
     def _kill_trainer(self, name: str) -> bool:
-        child = self._federation.trainer(name)
-        if child is None:
+        """Not so often within a round that the device gives it up, as it is to: then the round is made anew."""
+        child, version = self._federation.trainer(name), max(map(_version, self._spy.of(Kind.MODEL)), default=-1)
+        if child is None or self._died[name, version] >= CRASHES - 1:
             return False
+        self._died[name, version] += 1
         try:
             os.kill(child, signal.SIGKILL)
         except ProcessLookupError:
