@@ -19,7 +19,7 @@ from edge import events as ev
 from edge.events import Effect, Parcel, Ticket
 from edge.jobs import Evaluated, Failure, Trained
 from edge.pace import Pace
-from edge.participation_state import Announced, Kept, State, Step, Stock, Trouble, Unusable, Work
+from edge.participation_state import Announced, Describing, Kept, State, Step, Stock, Trouble, Unusable, Work
 from edge.presence import MAX_TEXT, trouble
 from schemas.messages import CoordinatorState, Phase, RoundAnnouncement, RunSettings, Update
 
@@ -228,7 +228,9 @@ def outlasts(state: State, work: Work) -> bool:
 def _attitude(state: State, message: RoundAnnouncement) -> tuple[Literal["waiting", "declined", "silent"] | None, str]:
     """How we stand to a task, and why; None until we know."""
     train, data = message.task == "train", state.data
-    if why := trouble(state):
+    # Where the trainer died over the recordings, they are counted again in a moment.
+    again = state.trouble is None and isinstance(data, Describing | Unusable) and 0 < data.crashes < CRASHES
+    if not again and (why := trouble(state)):
         return ("declined" if train else "silent"), why
     if train and (why := thrift.why_not(state)):
         return "declined", why

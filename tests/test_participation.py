@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import copy
 import itertools
 from dataclasses import dataclass, field, replace
 from typing import TypeVar
@@ -12,6 +13,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 from edge import attempt, counting, delivery, participation, presence, versions
 from edge import events as ev
 from edge.answered import remembered
+from edge.attempt import CRASHES
 from edge.events import Effect, Event, Parcel, Ticket
 from edge.jobs import Failure
 from edge.participation_state import Identity, State
@@ -267,6 +269,22 @@ def test_data_whose_files_have_changed_is_counted_again_and_used_meanwhile() -> 
     bench(ev.JobDone(described(start.key, 150)))
     assert bench.shown().examples == 150
     assert looked(bench, "with a new file") == []
+
+
+def test_a_trainer_that_dies_over_the_recordings_costs_no_round_unless_it_does_so_again_and_again() -> None:
+    """Seen to fail with a decline at once: with it the attempt ended where all devices are needed."""
+    bench = Bench()
+    bench(ev.Tick(1.0), ev.Connected(), ev.CoordinatorSeen(coordinator()), ev.RunSeen(run()))
+    bench(ev.PlanReady(PLAN_REF.digest, "watch"), ev.ModelSeen(pointer(0)), ev.ModelReady(pointer(0)))
+    bench(ev.RoundSeen(announcement(1)))
+    crash = ev.JobFailed(Failure(key=f"{DEVICE}/data/watch", kind="crash", message="signal 9"))
+    for crashes in range(1, CRASHES):
+        assert not only(bench(crash), ev.SendJoin)
+        bench.at(1.0 + crashes * 20.0)
+    well = copy.deepcopy(bench)
+    assert [join.accepts for join in only(bench(crash), ev.SendJoin)] == [False]
+    again = well(ev.JobDone(described(f"{DEVICE}/data/watch", 100, 0)))
+    assert [join.accepts for join in only(again, ev.SendJoin)] == [True]
 
 
 def test_a_recount_that_crashes_is_tried_at_the_next_look_and_one_that_fails_is_trouble() -> None:
