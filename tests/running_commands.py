@@ -89,7 +89,7 @@ class Running:
     def __exit__(self, *_: object) -> None:
         if self._child.poll() is None:
             self._child.kill()
-            self.end()
+        self.end()  # also of one that ended by itself: somebody must close its pipes
 
     @property
     def pid(self) -> int:
