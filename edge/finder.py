@@ -15,13 +15,14 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import IO, Any, Final
+from typing import Any, Final
 
 from edge.alerts import alerts, parse, words
 from edge.beat_windows import Window
 from edge.finding import Finding
 from edge.live_findings import SHORTEST_S, LiveFindings
 from edge.newest_model import NewestModel
+from edge.recording import when_over
 from edge.segment_tail import Piece, SegmentTail
 from schemas.errors import FedbeatError
 
@@ -142,7 +143,7 @@ def main() -> None:
         try:
             finder = Finder(finding)
             signal.signal(signal.SIGTERM, lambda *_: finder.stop())
-            threading.Thread(target=_when_over, args=(parent, finder.stop), name="parent", daemon=True).start()
+            threading.Thread(target=when_over, args=(parent, finder.stop), name="parent", daemon=True).start()
             for told in finder.run():
                 _say(told)
         except FedbeatError as error:
@@ -156,12 +157,6 @@ def main() -> None:
 def _say(told: dict[str, Any]) -> None:
     sys.stdout.write(f"{json.dumps(told)}\n")
     sys.stdout.flush()
-
-
-def _when_over(parent: IO[bytes], stop: Callable[[], None]) -> None:
-    while parent.read(4096):
-        pass
-    stop()
 
 
 if __name__ == "__main__":

@@ -12,6 +12,7 @@ import logging
 import subprocess
 import sys
 import threading
+from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from typing import Any, ClassVar, Final, Self
 
@@ -19,7 +20,7 @@ _GOODBYE_S: Final = 5.0  # for it to finish what it is at
 _log = logging.getLogger(__name__)
 
 
-class KeptChild:
+class KeptChild(ABC):
     """Runs ``python -m module`` for as long as it is entered. What it tells is heard on a thread of its own."""
 
     again_s: ClassVar[tuple[float, ...]] = (5.0, 30.0, 300.0)  # waits before a child that died is started again
@@ -34,9 +35,9 @@ class KeptChild:
         self._child: subprocess.Popen[str] | None = None
         self._thread = threading.Thread(target=self._run, name=who, daemon=True)
 
+    @abstractmethod
     def heard(self, event: str, text: str, told: Mapping[str, Any]) -> None:
         """It told this; ``failed`` where it can't work, or died. Never raises."""
-        raise NotImplementedError
 
     def __enter__(self) -> Self:
         """Start it."""

@@ -145,7 +145,7 @@ def main() -> None:
         try:
             with recorder(recording, lambda told: say(told.as_json())) as at_work:
                 signal.signal(signal.SIGTERM, lambda *_: at_work.stop())
-                threading.Thread(target=_when_over, args=(parent, at_work.stop), name="parent", daemon=True).start()
+                threading.Thread(target=when_over, args=(parent, at_work.stop), name="parent", daemon=True).start()
                 at_work.run(patient=True)
         except FedbeatError as error:
             say(json.dumps({"event": "failed", "text": str(error)}))
@@ -153,7 +153,8 @@ def main() -> None:
         os._exit(0)
 
 
-def _when_over(parent: IO[bytes], stop: Callable[[], None]) -> None:
+def when_over(parent: IO[bytes], stop: Callable[[], None]) -> None:
+    """Stop where whoever started this process closes its end of the pipe, or dies."""
     while parent.read(4096):
         pass
     stop()
