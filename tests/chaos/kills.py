@@ -13,13 +13,14 @@ import signal
 import threading
 import time
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 
 from edge.attempt import CRASHES
-from schemas.messages import ModelPointer
+from schemas import messages
+from schemas.messages import Join, ModelPointer, Receipt
 from schemas.topics import Kind
 from tests.chaos.evidence import begun_again, differences, lost, trained_again
 from tests.chaos.federation import Federation
@@ -156,8 +157,19 @@ def survive(home: Path, seed: int, kills: int, *, devices: int = 3, strategy: st
         outcome.violations += trained_again(name, federation.state(name), federation.rounds)
     for name in federation.deaths:
         outcome.violations += [f"{name}: {each}" for each in _tracebacks(federation.said(name))]
+    if outcome.violations:
+        outcome.violations += [f"on the broker: {one}" for one in _refusals(heard)]
     outcome.seconds = time.monotonic() - began
     return outcome
+
+
+def _refusals(heard: Sequence[Heard]) -> Iterator[Join | Receipt]:
+    """What took somebody out of an attempt."""
+    for message in (one.message for one in heard):
+        if isinstance(message, Join) and not message.accepts:
+            yield message
+        if isinstance(message, Receipt) and message.outcome is messages.Outcome.REJECTED:
+            yield message
 
 
 def _is(one: Heard, kind: Kind, device: str | None) -> bool:
