@@ -179,6 +179,7 @@ class Announce:
     cohort: float
     goal: int
     quorum: int
+    selected: int = 0
     joined: int = 0
     received: int = 0
 
@@ -192,10 +193,14 @@ class Open:
 
 @dataclass(frozen=True, slots=True)
 class Reopened:
-    """The attempt that was open before a restart: its cohort bound, and how long it had been open, as marked."""
+    """The attempt that was open before a restart: its cohort bound, and how long it had been open, as marked.
+
+    ``selected``: how many devices it was opened with.
+    """
 
     cohort: float
     elapsed_s: float = 0.0
+    selected: int = 0
 
 
 @dataclass(frozen=True, slots=True)

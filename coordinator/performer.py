@@ -367,6 +367,7 @@ class Performer:
             cohort=effect.cohort,
             goal=effect.goal,
             quorum=effect.quorum,
+            selected=effect.selected,
             joined=effect.joined,
             received=effect.received,
         )

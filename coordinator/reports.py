@@ -93,7 +93,7 @@ def announce(state: State, phase: Phase) -> Announce:
         return Announce(
             state.ticket, phase, state.model, state.now, rules.deadline_s, 0.0, state.goal or 0, state.quorum
         )
-    asked = len(stage.selected.union(stage.joined))
+    asked = max(stage.asked, len(stage.selected.union(stage.joined)))
     return Announce(
         ticket=stage.ticket,
         phase=phase,
@@ -103,6 +103,7 @@ def announce(state: State, phase: Phase) -> Announce:
         cohort=stage.cohort,
         goal=asked if stage.goal is None else stage.goal,
         quorum=stage.quorum,
+        selected=asked,
         joined=len(stage.joined),
         received=len(stage.received),
     )

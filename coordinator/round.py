@@ -15,8 +15,9 @@
   have declined for it ever to be met, or where no result can be made of what it accepted. So no device, dead, slow or
   lying, holds it up longer than the deadline, or the run up for good.
 * An attempt has a nonce of its own, from the run's seed. After a restart the open attempt goes on under it, with all it
-  had accepted and its own deadline, since how long it has been open is marked on disk; for ``RETURN_S``, which are
-  always left, devices may come back before their absence counts. All it had accepted counts, whatever the goal is now.
+  had accepted and its own deadline, since how long it has been open is marked on disk. ``RETURN_S`` are always left, and
+  pass from the first device that is back before the absence of others lets it close; as long as the deadline lets them,
+  those who were selected may come back. All it had accepted counts, whatever the goal is now.
 * One update counts per (run, round, task, device); the first wins, and another one is noted as equivocation. What comes
   for anything but the open attempt is late where the coordinator ever asked for it, else rejected. All are answered,
   and change nothing.
@@ -90,7 +91,7 @@ def begin(state: State, reopened: Reopened | None = None) -> Step:
     """A run's first step, from where ``state`` (selecting) says that it stands, or within the attempt ``reopened``."""
     if reopened is not None:
         elapsed = max(0.0, min(reopened.elapsed_s, state.rules.deadline_s - RETURN_S))
-        return _collect(state, reopened.cohort, frozenset(), state.now - elapsed, state.now + RETURN_S)
+        return _collect(state, reopened.cohort, frozenset(), reopened.selected, state.now - elapsed, math.inf)
     if state.round > state.rules.rounds:
         return replace(state, stage=Over()), (Finish(),)
     return _select(state)
@@ -169,6 +170,8 @@ def _fleet_changed(state: State, view: View) -> Step:
     state = replace(state, view=view, newcomer_at=newcomer_at, met_anyone=met_anyone)
     stage = state.stage
     if isinstance(stage, Collecting) and state.now < stage.gathers_until:
+        if view.ready:  # the broker is there again, and with it who had not left
+            stage = replace(stage, gathers_until=min(stage.gathers_until, state.now + RETURN_S))
         back = _drawn(state, stage.ticket.nonce, stage.cohort) - stage.selected
         awaited = stage.awaited.update(roster(back.difference(stage.received, stage.declined)))
         state = replace(state, stage=replace(stage, selected=stage.selected | back, awaited=awaited))
@@ -204,10 +207,13 @@ def _open(state: State) -> Step:
     nonce, goal = state.ticket.nonce, state.goal
     everybody = goal is None or state.rules.max_staleness is not None
     bound = 1.0 if goal is None or everybody else cohort.bound(nonce, state.eligible, math.ceil(goal * OVERSELECT))
-    return _collect(state, bound, _drawn(state, nonce, bound), state.now, state.now)
+    drawn = _drawn(state, nonce, bound)
+    return _collect(state, bound, drawn, len(drawn), state.now, state.now)
 
 
-def _collect(state: State, bound: float, selected: frozenset[str], opened_at: float, gathers_until: float) -> Step:
+def _collect(  # noqa: PLR0913 - what differs between an attempt and one that goes on
+    state: State, bound: float, selected: frozenset[str], asked: int, opened_at: float, gathers_until: float
+) -> Step:
     ticket, rules = state.ticket, state.rules
     stage = Collecting(
         ticket=ticket,
@@ -216,6 +222,7 @@ def _collect(state: State, bound: float, selected: frozenset[str], opened_at: fl
         goal=state.goal,
         quorum=state.quorum,
         selected=selected,
+        asked=asked,
         awaited=roster(selected),
         gathers_until=gathers_until,
         told_at=state.now,
@@ -358,11 +365,14 @@ def _is_awaited(state: State, stage: Collecting) -> bool:
 
 
 def _too_few(state: State, stage: Collecting) -> bool:
-    """Whether the quorum can't be met any more, newcomers included where they are let in."""
-    left = stage.quorum - len(stage.received) - len(stage.awaited)
+    """Whether the quorum can't be met any more, newcomers included where they are let in.
+
+    Who was selected before a restart and has not been heard of since may be at work, and come back before the deadline.
+    """
+    known = (stage.awaited, stage.received, stage.declined)
+    left = stage.quorum - len(stage.received) - len(stage.awaited) - max(0, stage.asked - sum(map(len, known)))
     if left <= 0 or stage.cohort < 1:
         return left > 0
-    known = (stage.awaited, stage.received, stage.declined)
     return sum(not any(device in each for each in known) for device in state.eligible) < left
 
 

@@ -80,7 +80,8 @@ class Selecting:
 class Collecting:
     """Waiting for updates. ``declined`` is by device, ``received`` by ``admission.key``; they never share one.
 
-    ``awaited`` are those who were selected or joined, and have neither answered nor declined.
+    ``awaited`` are those who were selected or joined, and have neither answered nor declined. After a restart nobody
+    knows any more who was selected: ``asked`` is how many.
     """
 
     ticket: Ticket
@@ -89,11 +90,12 @@ class Collecting:
     goal: int | None
     quorum: int
     selected: frozenset[str]
+    asked: int
     joined: Roster = field(default_factory=Map)
     declined: Map[str, str] = field(default_factory=Map)
     received: Map[str, Header] = field(default_factory=Map)
     awaited: Roster = field(default_factory=Map)
-    gathers_until: float = -math.inf  # till then, after a restart, those who come back are selected
+    gathers_until: float = -math.inf  # till then, after a restart, those who come back are selected; first of all inf
     told: tuple[int, int] = (0, 0)  # joined and received, as announced
     told_at: float = 0.0
     marked_at: float = 0.0  # when the time it has been open was last put on disk

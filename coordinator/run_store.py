@@ -120,7 +120,7 @@ class RunStore:
         elif attempt == 0 and self._is_unmeasured(number - 1):
             number, task = number - 1, "evaluate"
         summary = self.summaries(1)[-1] if task == "evaluate" else None
-        reopened = None if announced is None else Reopened(announced.cohort, self.journal.elapsed(announced.nonce))
+        reopened = None if announced is None else self._reopened(announced)
         state = State(
             Rules.of(self.settings), self.version, number, Selecting(now), now, task, attempt, summary=summary
         )
@@ -132,6 +132,9 @@ class RunStore:
             lineage = tuple(Version(model.version, model.digest) for model in reversed(before))
             state = replace(state, lineage=lineage, counted=self.journal.counted(run, number - limit))
         return state, reopened
+
+    def _reopened(self, announced: RoundAnnouncement) -> Reopened:
+        return Reopened(announced.cohort, self.journal.elapsed(announced.nonce), announced.selected)
 
     def _is_unmeasured(self, number: int) -> bool:
         """Whether the run ended between the commit of round ``number``, its newest, and that version's evaluation."""

@@ -217,6 +217,7 @@ class RoundAnnouncement(Message):
     cohort: Annotated[float, Field(ge=0, le=1)] = 1.0  # a device takes part where cohort.draw(nonce, device) < cohort
     goal: Count
     quorum: Count
+    selected: Count = 0  # devices that were asked when the attempt opened, or have joined since
     joined: Count = 0
     received: Count = 0
 

@@ -14,6 +14,7 @@ from coordinator.events import (
     Header,
     JoinReceived,
     Measured,
+    Reopened,
     Reply,
     Tick,
     Ticket,
@@ -41,10 +42,10 @@ def view(trainers: Iterable[str], evaluators: Iterable[str] = (), complaints: di
 class Run:
     """The machine and all it has asked for, with a shell that does what it is asked at once."""
 
-    def __init__(self, rules: Rules, *, obedient: bool = True) -> None:
+    def __init__(self, rules: Rules, reopened: Reopened | None = None, *, obedient: bool = True) -> None:
         self.obedient = obedient
         self.effects: list[Effect] = []
-        self.state, effects = begin(State(rules, START, 1, Selecting(0.0), 0.0))
+        self.state, effects = begin(State(rules, START, 1, Selecting(0.0), 0.0), reopened)
         self._take(effects)
 
     def do(self, *events: Event) -> list[Effect]:
