@@ -15,9 +15,9 @@
   have declined for it ever to be met, or where no result can be made of what it accepted. So no device, dead, slow or
   lying, holds it up longer than the deadline, or the run up for good.
 * An attempt has a nonce of its own, from the run's seed. After a restart the open attempt goes on under it, with all it
-  had accepted and its own deadline, since how long it has been open is marked on disk. ``RETURN_S`` are always left, and
-  pass from the first device that is back before the absence of others lets it close; as long as the deadline lets them,
-  those who were selected may come back. All it had accepted counts, whatever the goal is now.
+  had accepted and its own deadline, since how long it has been open is marked on disk. ``RETURN_S`` are always left,
+  and pass from the first device that is back before the absence of others lets it close; until the deadline, those who
+  were selected may come back. All it had accepted counts, whatever the goal is now.
 * One update counts per (run, round, task, device); the first wins, and another one is noted as equivocation. What comes
   for anything but the open attempt is late where the coordinator ever asked for it, else rejected. All are answered,
   and change nothing.
@@ -211,7 +211,7 @@ def _open(state: State) -> Step:
     return _collect(state, bound, drawn, len(drawn), state.now, state.now)
 
 
-def _collect(  # noqa: PLR0913 - what differs between an attempt and one that goes on
+def _collect(
     state: State, bound: float, selected: frozenset[str], asked: int, opened_at: float, gathers_until: float
 ) -> Step:
     ticket, rules = state.ticket, state.rules

@@ -33,7 +33,7 @@ def version(number: int) -> Version:
 def at(number: int, *, attempt: int = 0, task: Task = "train", max_staleness: int | None = None) -> State:
     """An attempt at round ``number`` that is open to everybody, and has no answer so far."""
     terms = rules(rounds=9, max_staleness=max_staleness)
-    stage = Collecting(terms.ticket(number, task, attempt), 0.0, 1.0, None, 1, frozenset(DEVICES))
+    stage = Collecting(terms.ticket(number, task, attempt), 0.0, 1.0, None, 1, frozenset(DEVICES), len(DEVICES))
     model = number if task == "evaluate" else number - 1
     back = range(model - 1, max(model - (max_staleness or 0), 0) - 1, -1)
     return State(

@@ -21,7 +21,9 @@ TICKET = RULES.ticket(1, "train", 0)
 
 def opened() -> State:
     selected = frozenset(DEVICES[:4])
-    return State(RULES, MODEL, 1, Collecting(TICKET, 0.0, 1.0, None, 1, selected, awaited=roster(selected)), 0.0)
+    return State(
+        RULES, MODEL, 1, Collecting(TICKET, 0.0, 1.0, None, 1, selected, len(selected), awaited=roster(selected)), 0.0
+    )
 
 
 def stage_of(state: State) -> Collecting:
