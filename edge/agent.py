@@ -9,23 +9,23 @@ from __future__ import annotations
 import logging
 from collections import Counter, deque
 from collections.abc import Callable
-from dataclasses import dataclass
-from pathlib import Path
 from typing import Final, ParamSpec, Protocol, assert_never
 
+from edge import effects as fx
 from edge import events as ev
 from edge import participation, presence
-from edge.dataspec import DataSpec
-from edge.events import Effect, Event, Parcel
+from edge.device import Device
+from edge.effects import Effect
+from edge.events import Event, Parcel
 from edge.fetcher import Fetcher
 from edge.footprint import footprint
 from edge.health import peaks
 from edge.inbound import event_of, happening
-from edge.jobs import Describe, Evaluate, Failure, Job, Merge, Personalise, Progressed, Result, Train
+from edge.job_maker import JobMaker
+from edge.jobs import Describe, Failure, Job, Progressed, Result
 from edge.meter import Meter
 from edge.outbox import Outbox
-from edge.participation_state import OUTBOX_S, Identity, Kept
-from edge.personal_settings import PersonalSettings
+from edge.participation_state import Identity, Kept
 from edge.residuals import Left
 from edge.store import Store
 from schemas import codec, parts
@@ -70,24 +70,6 @@ class Trainer(Protocol):
         """Get ready, if idle: a job is expected."""
 
 
-@dataclass(frozen=True, slots=True)
-class Device:
-    """What one device is told: its name, its data, where it may write. ``session`` rises with each start."""
-
-    name: str
-    session: int
-    data: DataSpec
-    state: Path
-    heartbeat_s: float = 30.0
-    software: str = ""
-    durable: bool = True  # an update survives a power cut
-    checkpoint_s: float = 0.0  # between two checkpoints of a training; none where 0
-    outbox_s: float = OUTBOX_S  # how long an update waits for its receipt, while the device runs
-    idle_heartbeat_s: float = 0.0  # instead of a shorter ``heartbeat_s`` while there is no coordinator
-    budget: int | None = None  # bytes of payload it may move within a day of running
-    personal: PersonalSettings | None = None  # how its owner's own model is made, if there is to be one
-
-
 class Agent:
     """One device, on one link. All methods are for one thread, the reactor's."""
 
@@ -111,6 +93,7 @@ class Agent:
         self._post = post
         self._store = Store(device.state, self._warn)
         self._outbox = Outbox(device.state / "outbox", self._warn, durable=device.durable)
+        self._jobs = JobMaker(device, self._store, self._outbox)
         self._meter = Meter(counts=device.budget is not None)
         self._now = 0.0
         self._since: float | None = None  # the first tick or event
@@ -268,58 +251,58 @@ class Agent:
 
     def _perform(self, effect: Effect) -> tuple[Event, ...]:  # noqa: C901, PLR0911, PLR0912 - one line an effect
         match effect:
-            case ev.FetchPlan(ref):
+            case fx.FetchPlan(ref):
                 return self._fetcher.plan(ref)
-            case ev.FetchModel(pointer):
+            case fx.FetchModel(pointer):
                 return self._fetcher.model(pointer)
-            case ev.FetchStep(pointer):
+            case fx.FetchStep(pointer):
                 return self._fetcher.step(pointer)
-            case ev.DropModel():
+            case fx.DropModel():
                 self._try(self._store.drop_model)
-            case ev.KeepMerged(pointer, model):
+            case fx.KeepMerged(pointer, model):
                 return (self._keep_merged(pointer, model),)
-            case ev.StopFetching(kind):
+            case fx.StopFetching(kind):
                 self._fetcher.stop(kind)
-            case ev.SendJoin():
+            case fx.SendJoin():
                 self._send_join(effect)
-            case ev.LookAtData():
+            case fx.LookAtData():
                 return (ev.DataSeen(footprint(self._device.data.path)),)
-            case ev.StartDescribing(key, recipe):
+            case fx.StartDescribing(key, recipe):
                 self._submit(Describe(key=key, data=self._device.data, recipe=recipe))
-            case ev.StartTraining() | ev.StartEvaluation() | ev.StartMerging() | ev.StartPersonalising():
+            case fx.StartTraining() | fx.StartEvaluation() | fx.StartMerging() | fx.StartPersonalising():
                 return self._start(effect)
-            case ev.KeepPersonal(origin, model):
+            case fx.KeepPersonal(origin, model):
                 self._try(self._store.keep_personal, origin, model)
-            case ev.WarmUp():
+            case fx.WarmUp():
                 self._trainer.warm()
-            case ev.CancelJob(key):
+            case fx.CancelJob(key):
                 self._trainer.cancel(key)
-            case ev.SuspendJob(key, plan, model):
+            case fx.SuspendJob(key, plan, model):
                 self._suspend(key, plan, model)
-            case ev.KeepCheckpoint(key, plan, model, fraction, checkpoint):
+            case fx.KeepCheckpoint(key, plan, model, fraction, checkpoint):
                 self._try(self._store.keep_checkpoint, Kept(key, fraction), plan, model, checkpoint)
-            case ev.DropCheckpoint():
+            case fx.DropCheckpoint():
                 self._try(self._store.drop_checkpoint)
-            case ev.KeepPace(pace):
+            case fx.KeepPace(pace):
                 self._try(self._store.keep_pace, pace)
-            case ev.KeepBudget(budget, running_s):
+            case fx.KeepBudget(budget, running_s):
                 self._try(self._store.keep_budget, budget, running_s)
-            case ev.KeepSpeed(speed):
+            case fx.KeepSpeed(speed):
                 self._try(self._store.keep_speed, speed)
-            case ev.KeepAge():
+            case fx.KeepAge():
                 self._try(self._store.keep_running_s, self._running_s)
-            case ev.StoreUpdate():
+            case fx.StoreUpdate():
                 return (self._store_update(effect),)
-            case ev.SendParts(parcel, indices):
+            case fx.SendParts(parcel, indices):
                 return self._send_parts(parcel, indices)
-            case ev.Forget():
+            case fx.Forget():
                 self._try(self._outbox.settle, effect.ticket, effect.outcome)
-            case ev.PublishStatus(status):
+            case fx.PublishStatus(status):
                 self._publish(Kind.DEVICE, status.model_copy(update={"health": self._condition()}))
-            case ev.TellWork(text, peak_mb):
+            case fx.TellWork(text, peak_mb):
                 self._trainer_peak_mb = peak_mb
                 _log.info("%s: %s%s", self.name, text, peaks(self._condition()))
-            case ev.Say(text, level):
+            case fx.Say(text, level):
                 _log.log(level, "%s: %s", self.name, text)
             case _:
                 assert_never(effect)
@@ -328,7 +311,7 @@ class Agent:
     def _condition(self) -> Health:
         return self._health().model_copy(update={"trainer_peak_mb": self._trainer_peak_mb})
 
-    def _send_join(self, effect: ev.SendJoin) -> None:
+    def _send_join(self, effect: fx.SendJoin) -> None:
         ticket = effect.ticket
         join = Join(
             run=ticket.run,
@@ -343,45 +326,14 @@ class Agent:
         self._publish(Kind.JOIN, join, ticket.round)
 
     def _start(
-        self, effect: ev.StartTraining | ev.StartEvaluation | ev.StartMerging | ev.StartPersonalising
+        self, effect: fx.StartTraining | fx.StartEvaluation | fx.StartMerging | fx.StartPersonalising
     ) -> tuple[Event, ...]:
-        held, plan = self._store.model(), self._store.plan(effect.plan)
-        torn = held is None or held.pointer.digest != effect.model
-        if held is None or torn or plan is None:
-            return (ev.HoldingLost(effect.key, plan=plan is None, model=torn),)
-        about: dict[str, object] = {"key": effect.key, "plan": plan, "model": held.lineage.pack()}
-        if isinstance(effect, ev.StartMerging):
-            self._submit(Merge.model_validate(about))
-            return ()
-        about["data"] = self._device.data
-        personal = self._device.personal
-        if personal is not None and (personal.layers or isinstance(effect, ev.StartPersonalising)):
-            about |= {"own": self._own_model(effect), "local": personal.layers}
-        if isinstance(effect, ev.StartTraining):
-            about |= {"settings": effect.settings, "seed": effect.seed, "codec": effect.codec}
-            about["checkpoint"] = self._store.checkpoint(effect.key, effect.plan, effect.model)
-            about["checkpoint_s"] = self._device.checkpoint_s
-            about["residual"] = self._outbox.residual(effect.ticket, effect.plan)
-            self._submit(Train.model_validate(about))
-        elif isinstance(effect, ev.StartPersonalising):
-            about |= {"settings": effect.settings, "seed": effect.seed, "how": effect.how}
-            self._submit(Personalise.model_validate(about))
-        else:
-            self._submit(Evaluate.model_validate(about))
-        return ()
-
-    def _own_model(self, effect: ev.StartTraining | ev.StartEvaluation | ev.StartPersonalising) -> bytes:
-        """Its owner's own model, where it is the better one, of this plan, and made as its owner wants it now.
-
-        A round has no use for one of another run, whose layers know nothing of this run's others.
-        """
-        own = self._store.personal()
-        if own is None or (own[0].plan, own[0].how) != (effect.plan, self._device.personal):
-            return b""
         run = self._state.run
-        if not isinstance(effect, ev.StartPersonalising) and (run is None or own[0].run != run.run):
-            return b""
-        return own[1] if own[0].verdict.personal else b""
+        job = self._jobs.make(effect, None if run is None else run.run)
+        if isinstance(job, ev.HoldingLost):
+            return (job,)
+        self._submit(job)
+        return ()
 
     def _keep_merged(self, pointer: ModelPointer, model: bytes) -> Event:
         try:
@@ -402,7 +354,7 @@ class Agent:
 
         self._trainer.submit(job, answer)
 
-    def _store_update(self, effect: ev.StoreUpdate) -> Event:
+    def _store_update(self, effect: fx.StoreUpdate) -> Event:
         size = effect.part_size if self._limit is None else min(effect.part_size, max(1, self._limit - ENVELOPE))
         try:
             blob = codec.encode_update(effect.update)

@@ -15,8 +15,10 @@ from dataclasses import replace
 from typing import Final, Literal
 
 from edge import delivery, pace, thrift
+from edge import effects as fx
 from edge import events as ev
-from edge.events import Effect, Parcel, Ticket
+from edge.effects import Effect
+from edge.events import Parcel, Ticket
 from edge.jobs import Evaluated, Failure, Trained
 from edge.pace import Pace
 from edge.participation_state import Announced, Describing, Kept, State, Step, Stock, Trouble, Unusable, Work
@@ -62,7 +64,7 @@ def join(state: State, work: Work) -> tuple[Effect, ...]:
         return ()
     stock = state.data if isinstance(state.data, Stock) else Stock("", 0, 0)
     examples = stock.examples if work.ticket.task == "train" else stock.held_out
-    return (ev.SendJoin(work.ticket, work.stage in _WORKING, work.reason[:MAX_TEXT], examples),)
+    return (fx.SendJoin(work.ticket, work.stage in _WORKING, work.reason[:MAX_TEXT], examples),)
 
 
 def done(state: State, result: Trained | Evaluated) -> Step:
@@ -73,13 +75,13 @@ def done(state: State, result: Trained | Evaluated) -> Step:
     about = {"device": state.identity.device, "model_version": work.model_version, "model_digest": work.model_digest}
     ticket = work.ticket
     about |= {"run": ticket.run, "round": ticket.round, "task": ticket.task, "nonce": ticket.nonce}
-    told = ev.TellWork(f"round {ticket.round} ({ticket.task}): {_work_done(result)}", result.peak_mb)
+    told = fx.TellWork(f"round {ticket.round} ({ticket.task}): {_work_done(result)}", result.peak_mb)
     if isinstance(result, Trained):
         about |= {"examples": result.examples, "payload": result.payload, "train_loss": result.train_loss}
     else:
         about |= {"examples": result.counts.examples, "counts": result.counts}
     residual = result.residual if isinstance(result, Trained) else b""
-    store = ev.StoreUpdate(ticket, Update.model_validate(about), run.part_size, run.plan.blob.digest, residual)
+    store = fx.StoreUpdate(ticket, Update.model_validate(about), run.part_size, run.plan.blob.digest, residual)
     return replace(state, work=replace(work, stage="storing")), (told, store)
 
 
@@ -90,11 +92,11 @@ def progressed(state: State, news: ev.JobProgressed) -> Step:
         return state, ()
     effects: tuple[Effect, ...] = ()
     if not work.heard and news.fraction > 0:
-        effects = (ev.Say(f"round {work.ticket.round} (train) goes on from {news.fraction:.1%} of its training"),)
+        effects = (fx.Say(f"round {work.ticket.round} (train) goes on from {news.fraction:.1%} of its training"),)
     began = news.fraction if work.began is None else work.began
     state = replace(state, work=replace(work, heard=True, began=began, done=news.fraction, done_at=state.now))
     if news.checkpoint:
-        keep = ev.KeepCheckpoint(news.key, plan.digest, work.model_digest, news.fraction, news.checkpoint)
+        keep = fx.KeepCheckpoint(news.key, plan.digest, work.model_digest, news.fraction, news.checkpoint)
         return replace(state, kept=Kept(news.key, news.fraction)), (*effects, keep)
     return state, effects
 
@@ -109,7 +111,7 @@ def failed(state: State, failure: Failure) -> Step:
     data, work, run = state.data, state.work, state.run
     if work is None or run is None or not is_ours(state, failure.key):
         return state, ()
-    say = ev.Say(f"round {work.ticket.round} ({work.ticket.task}) failed: {failure.message}", logging.WARNING)
+    say = fx.Say(f"round {work.ticket.round} ({work.ticket.task}) failed: {failure.message}", logging.WARNING)
     if failure.kind in {"crash", "model"} and work.crashes + 1 < CRASHES:
         again = replace(work, stage="waiting", crashes=work.crashes + 1, heard=False)
         return replace(state, work=again), (say,)
@@ -142,7 +144,7 @@ def stored(state: State, parcel: Parcel) -> Step:
         state = replace(state, work=None)
     state = replace(state, trouble=None)
     if state.kept is not None and state.kept.key == state.key(parcel.ticket):
-        state, effects = replace(state, kept=None), (*effects, ev.DropCheckpoint())
+        state, effects = replace(state, kept=None), (*effects, fx.DropCheckpoint())
     state, more = delivery.stored(state, parcel)
     return state, (*effects, *more)
 
@@ -150,7 +152,7 @@ def stored(state: State, parcel: Parcel) -> Step:
 def store_failed(state: State, ticket: Ticket, reason: str) -> Step:
     """The disk did not take the update."""
     state = replace(state, trouble=Trouble(reason, state.now + RETRY_S))
-    say = ev.Say(f"round {ticket.round} ({ticket.task}) is lost: {reason}", logging.ERROR)
+    say = fx.Say(f"round {ticket.round} ({ticket.task}) is lost: {reason}", logging.ERROR)
     if state.work is None or state.work.ticket != ticket:
         return state, (say,)
     state, effects = decline(state, state.work, reason)
@@ -163,9 +165,9 @@ def stop(state: State) -> Step:
     if work is not None and work.stage == "running":
         key = state.key(work.ticket)
         if work.ticket.task == "train" and state.plan is not None:
-            effects = (ev.SuspendJob(key, state.plan.digest, work.model_digest),)
+            effects = (fx.SuspendJob(key, state.plan.digest, work.model_digest),)
         else:
-            effects = (ev.CancelJob(key),)
+            effects = (fx.CancelJob(key),)
     return replace(state, work=None), effects
 
 
@@ -187,7 +189,7 @@ def drop(state: State) -> Step:
     if work.ticket.task == "train" and work.began is not None and work.done > work.began:
         state, effects = _took(state, work, work.done_at - work.since, work.done)
     text = f"round {work.ticket.round} ({work.ticket.task}) goes on without us: it is over, or we are paused"
-    return state, (*effects, ev.CancelJob(state.key(work.ticket)), ev.Say(text))
+    return state, (*effects, fx.CancelJob(state.key(work.ticket)), fx.Say(text))
 
 
 def begin(state: State) -> Step:
@@ -202,15 +204,15 @@ def begin(state: State) -> Step:
     key = state.key(work.ticket)
     state = replace(state, work=replace(work, stage="running"))
     if work.ticket.task == "evaluate":
-        return state, (ev.StartEvaluation(key, plan.digest, work.model_digest),)
+        return state, (fx.StartEvaluation(key, plan.digest, work.model_digest),)
     drawn = seed(run, work.ticket.round, state.identity.device)
     overlap, announced = run.max_staleness is not None, state.announced
     time_s = run.deadline_s if overlap or announced is None else announced.until - state.now
     state, codec, effects = thrift.choose(state, model.blob.size, time_s)
-    start = ev.StartTraining(key, plan.digest, work.model_digest, run.train, codec, drawn, work.ticket)
+    start = fx.StartTraining(key, plan.digest, work.model_digest, run.train, codec, drawn, work.ticket)
     if state.kept is None or state.kept.key == key:
         return state, (*effects, start)
-    return replace(state, kept=None), (*effects, ev.DropCheckpoint(), start)
+    return replace(state, kept=None), (*effects, fx.DropCheckpoint(), start)
 
 
 def outlasts(state: State, work: Work) -> bool:
@@ -263,7 +265,7 @@ def _took(state: State, work: Work, seconds: float, fraction: float) -> Step:
 
 
 def _learned(state: State, learned: Pace) -> Step:
-    return replace(state, pace=learned), (ev.KeepPace(learned),)
+    return replace(state, pace=learned), (fx.KeepPace(learned),)
 
 
 def _work_done(result: Trained | Evaluated) -> str:

@@ -12,9 +12,9 @@ import logging
 from dataclasses import replace
 from typing import Final
 
-from edge import events as ev
+from edge import effects as fx
 from edge.attempt import RETRY_S
-from edge.events import Effect
+from edge.effects import Effect
 from edge.jobs import Described, Failure
 from edge.participation_state import Describing, State, Step, Stock, Unusable
 from edge.versions import SOON_S
@@ -31,8 +31,8 @@ def done(state: State, result: Described) -> Step:
     warm = isinstance(state.data, Describing) and result.examples > 0
     stock = Stock(state.data.recipe, result.examples, result.held_out)
     notes = [f"{stock.examples} examples to train on, {stock.held_out} held out", *result.notes]
-    said: tuple[Effect, ...] = tuple(ev.Say(f"data: {note}") for note in notes)
-    return replace(state, data=stock), (*said, ev.WarmUp()) if warm else said
+    said: tuple[Effect, ...] = tuple(fx.Say(f"data: {note}") for note in notes)
+    return replace(state, data=stock), (*said, fx.WarmUp()) if warm else said
 
 
 def failed(state: State, failure: Failure) -> Step | None:
@@ -46,7 +46,7 @@ def failed(state: State, failure: Failure) -> Step | None:
     crashes = data.crashes + 1 if isinstance(data, Describing) and crashed else 0
     wait_s = min(SOON_S * 2 ** min(crashes - 1, 30), LONGEST_LOOK_S) if crashes else RETRY_S
     state = replace(state, data=Unusable(data.recipe, failure.message, state.now + wait_s, crashes))
-    return state, (ev.Say(failure.message, logging.WARNING),)
+    return state, (fx.Say(failure.message, logging.WARNING),)
 
 
 def seen(state: State, footprint: str) -> Step:
@@ -55,15 +55,15 @@ def seen(state: State, footprint: str) -> Step:
     state = replace(state, footprint=footprint)
     if not isinstance(data, Stock) or data.recount or not changed:
         return state, ()
-    start = ev.StartDescribing(state.data_key(data.recipe), data.recipe)
-    return replace(state, data=replace(data, recount=True)), (ev.Say("data: its files have changed"), start)
+    start = fx.StartDescribing(state.data_key(data.recipe), data.recipe)
+    return replace(state, data=replace(data, recount=True)), (fx.Say("data: its files have changed"), start)
 
 
 def stop(state: State) -> tuple[Effect, ...]:
     """The device stops."""
     data = state.data
     counting = isinstance(data, Describing) or (isinstance(data, Stock) and data.recount)
-    return (ev.CancelJob(state.data_key(data.recipe)),) if data is not None and counting else ()
+    return (fx.CancelJob(state.data_key(data.recipe)),) if data is not None and counting else ()
 
 
 # -- rules -------------------------------------------------------------------------------------------------------------
@@ -77,18 +77,18 @@ def describe(state: State) -> Step:
     waits = isinstance(data, Unusable) and state.now < data.retry_at
     if data is not None and data.recipe == plan.recipe and (waits or not isinstance(data, Unusable)):
         return state, ()
-    cancel = (ev.CancelJob(state.data_key(data.recipe)),) if isinstance(data, Describing) else ()
+    cancel = (fx.CancelJob(state.data_key(data.recipe)),) if isinstance(data, Describing) else ()
     before, crashes = (data.reason, data.crashes) if isinstance(data, Unusable) else ("", 0)
-    start = ev.StartDescribing(state.data_key(plan.recipe), plan.recipe)
+    start = fx.StartDescribing(state.data_key(plan.recipe), plan.recipe)
     state = replace(state, data=Describing(plan.recipe, before, crashes), look_at=state.now + LOOK_S)
-    return state, (*cancel, ev.LookAtData(), start)
+    return state, (*cancel, fx.LookAtData(), start)
 
 
 def look(state: State) -> Step:
     """See now and then whether the files have changed."""
     if not isinstance(state.data, Stock) or state.now < state.look_at:
         return state, ()
-    return replace(state, look_at=state.now + LOOK_S), (ev.LookAtData(),)
+    return replace(state, look_at=state.now + LOOK_S), (fx.LookAtData(),)
 
 
 # -- questions ---------------------------------------------------------------------------------------------------------

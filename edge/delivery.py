@@ -11,10 +11,11 @@ import logging
 from dataclasses import replace
 from typing import Final
 
-from edge import events as ev
+from edge import effects as fx
 from edge import thrift
 from edge.answered import remembered
-from edge.events import Effect, Parcel, Ticket
+from edge.effects import Effect
+from edge.events import Parcel, Ticket
 from edge.participation_state import Pending, Rest, State, Step
 from schemas.messages import Outcome, Phase, Receipt, Task
 
@@ -42,7 +43,7 @@ def stored(state: State, parcel: Parcel) -> Step:
         return state, ()
     text = f"more than {OUTBOX} updates without a receipt: dropped that of round {outbox[0].parcel.ticket.round}"
     state, effects = forget(state, outbox[0], "dropped")
-    return state, (ev.Say(text, logging.WARNING), *effects)
+    return state, (fx.Say(text, logging.WARNING), *effects)
 
 
 def say_again(state: State) -> State:
@@ -66,7 +67,7 @@ def receipt_seen(state: State, receipt: Receipt) -> Step:
     if receipt.outcome in _COUNTED and receipt.task == "train":
         state = replace(state, last_round=receipt.round)
     said = f"round {ticket.round} ({ticket.task}): {receipt.outcome}{f', {receipt.reason}' if receipt.reason else ''}"
-    say = ev.Say(said, logging.INFO if receipt.outcome in _COUNTED else logging.WARNING)
+    say = fx.Say(said, logging.INFO if receipt.outcome in _COUNTED else logging.WARNING)
     if pending is None:
         return settled(state, ticket), (say,)
     state, effects = forget(state, pending, receipt.outcome)
@@ -77,7 +78,7 @@ def forget(state: State, pending: Pending, outcome: str) -> Step:
     """An update's end."""
     outbox = tuple(one for one in state.outbox if one is not pending)
     ticket = pending.parcel.ticket
-    return settled(replace(state, outbox=outbox), ticket), (ev.Forget(ticket, outcome),)
+    return settled(replace(state, outbox=outbox), ticket), (fx.Forget(ticket, outcome),)
 
 
 def lost(state: State, ticket: Ticket) -> Step:
@@ -85,9 +86,9 @@ def lost(state: State, ticket: Ticket) -> Step:
     pending = next((pending for pending in state.outbox if pending.parcel.ticket == ticket), None)
     if pending is None:
         return state, ()
-    state, effects = forget(state, pending, ev.LOST)
+    state, effects = forget(state, pending, fx.LOST)
     text = f"round {ticket.round} ({ticket.task}): the disk has lost the update before its receipt: see to the disk"
-    return state, (ev.Say(text, logging.WARNING), *effects)
+    return state, (fx.Say(text, logging.WARNING), *effects)
 
 
 def settled(state: State, ticket: Ticket) -> State:
@@ -122,7 +123,7 @@ def drop_superseded(state: State) -> Step:
     for pending in state.outbox:
         ticket = pending.parcel.ticket
         if ticket != asked and _task(ticket) == _task(asked):
-            state, more = forget(state, pending, ev.SUPERSEDED)
+            state, more = forget(state, pending, fx.SUPERSEDED)
             effects += more
     return state, effects
 
@@ -135,7 +136,7 @@ def expire(state: State) -> Step:
             number, days = pending.parcel.ticket.round, state.identity.outbox_s / 86_400
             text = f"round {number} has given the update no receipt in {days:.3g} days of running: dropped"
             state, more = forget(state, pending, "expired")
-            effects += (ev.Say(text, logging.WARNING), *more)
+            effects += (fx.Say(text, logging.WARNING), *more)
     return state, effects
 
 
@@ -143,7 +144,7 @@ def keep_age(state: State) -> Step:
     """An update's age must not begin anew at each start."""
     if not state.outbox or state.now < state.aged_at + AGE_S:
         return state, ()
-    return replace(state, aged_at=state.now), (ev.KeepAge(),)
+    return replace(state, aged_at=state.now), (fx.KeepAge(),)
 
 
 def send(state: State) -> Step:
@@ -161,7 +162,7 @@ def send(state: State) -> Step:
             outbox.append(replace(pending, resend_at=state.now + hold_s))
             continue
         planned = thrift.moved(planned, _size(pending))
-        effects.append(ev.SendParts(pending.parcel, (0,) if pending.sent else None))
+        effects.append(fx.SendParts(pending.parcel, (0,) if pending.sent else None))
         patience = min(2 * pending.patience_s, LONGEST_RESEND_S)
         outbox.append(replace(pending, sent=True, resend_at=state.now + pending.patience_s, patience_s=patience))
     return replace(state, outbox=tuple(outbox)), tuple(effects)
@@ -175,7 +176,7 @@ def _incomplete(state: State, pending: Pending, receipt: Receipt) -> Step:
     known = tuple(index for index in receipt.missing if index < pending.parcel.ref.parts) or (0,)
     later = replace(pending, sent=True, resend_at=state.now + max(hold_s, RESEND_S), patience_s=2 * RESEND_S)
     outbox = tuple(later if one is pending else one for one in state.outbox)
-    return replace(state, outbox=outbox), () if hold_s else (ev.SendParts(pending.parcel, known),)
+    return replace(state, outbox=outbox), () if hold_s else (fx.SendParts(pending.parcel, known),)
 
 
 def _size(pending: Pending) -> int:

@@ -14,8 +14,9 @@ from typing import Final, Self
 
 from pydantic import ValidationError
 
-from edge.agent import Agent, Device, MakeLink, Trainer
+from edge.agent import Agent, MakeLink, Trainer
 from edge.dataspec import EVALUATOR, DataSpec, parse_people
+from edge.device import Device
 from edge.jobs import Describe, Failure, Job, Progressed, Result, Train
 from edge.reactor import Reactor
 from edge.store import claim

@@ -24,7 +24,8 @@ from pydantic import ConfigDict, Field, ValidationError
 
 from edge import files
 from edge.answered import REMEMBERED, remembered
-from edge.events import EVICTED, SUPERSEDED, Parcel, Ticket
+from edge.effects import EVICTED, SUPERSEDED
+from edge.events import Parcel, Ticket
 from edge.residuals import Left, Residuals
 from schemas.errors import StateError
 from schemas.messages import MAX_PARTS, BlobRef, Count, Digest, Message, Name, Nonce, Outcome, RoundNumber, Task

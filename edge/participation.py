@@ -39,10 +39,12 @@ from dataclasses import replace
 from typing import Final, assert_never
 
 from edge import attempt, counting, delivery, personalising, thrift, versions
+from edge import effects as fx
 from edge import events as ev
 from edge.attempt import RETRY_S
 from edge.budget import Budget
-from edge.events import Effect, Event, Parcel, Ticket
+from edge.effects import Effect
+from edge.events import Event, Parcel, Ticket
 from edge.jobs import Described, Evaluated, Failure, Merged, Personalised, Trained
 from edge.pace import Pace
 from edge.participation_state import (
@@ -259,7 +261,7 @@ def _run_seen(state: State, run: RunSettings) -> Step:
     if state.run is not None and state.run.run == run.run:
         return replace(state, run=run), ()
     rounds = "1 round" if run.rounds == 1 else f"{run.rounds} rounds"
-    say = ev.Say(f"run {run.run}: plan {run.plan.name}, {rounds}, codec {run.codec}")
+    say = fx.Say(f"run {run.run}: plan {run.plan.name}, {rounds}, codec {run.codec}")
     return replace(state, run=run, fetch_at=state.now), (say,)
 
 
@@ -274,7 +276,7 @@ def _round_seen(state: State, message: RoundAnnouncement) -> Step:
     ready = isinstance(state.data, Stock) and state.data.examples > 0 and state.paused is None
     asked = state.is_current(ticket) and not delivery.rests(state, ticket)
     soon = message.phase is Phase.SELECTING and ready and state.served and asked
-    return state, (ev.WarmUp(),) if soon else ()
+    return state, (fx.WarmUp(),) if soon else ()
 
 
 def _command_seen(state: State, command: Command) -> Step:
@@ -282,15 +284,15 @@ def _command_seen(state: State, command: Command) -> Step:
         case "query":
             return replace(state, shown=None), ()
         case "resume":
-            return replace(state, paused=None), (ev.Say("resumed by the operator"),)
+            return replace(state, paused=None), (fx.Say("resumed by the operator"),)
         case "pause":
             text = f"paused by the operator: {command.reason}".removesuffix(": ")
-            return replace(state, paused=text), (ev.Say(text),)
+            return replace(state, paused=text), (fx.Say(text),)
         case "evict":
             text = f"evicted by the operator: {command.reason}".removesuffix(": ")
-            effects: tuple[Effect, ...] = (ev.Say(text, logging.WARNING),)
+            effects: tuple[Effect, ...] = (fx.Say(text, logging.WARNING),)
             for pending in state.outbox:
-                state, more = delivery.forget(state, pending, ev.EVICTED)
+                state, more = delivery.forget(state, pending, fx.EVICTED)
                 effects += more
             return replace(state, paused=text), effects
         case _:
@@ -304,7 +306,7 @@ def _fetch_failed(state: State, failed: ev.FetchFailed) -> Step:
             state = replace(state, trouble=Trouble(failed.reason, state.fetch_at))
     else:
         state = versions.fetch_failed(state, failed)
-    return state, (ev.Say(f"can't get the {failed.kind}: {failed.reason}", logging.WARNING),)
+    return state, (fx.Say(f"can't get the {failed.kind}: {failed.reason}", logging.WARNING),)
 
 
 def _job_done(state: State, result: Described | Trained | Evaluated | Personalised | Merged) -> Step:
@@ -344,8 +346,8 @@ def _stop(state: State) -> Step:
     state, effects = attempt.stop(state)
     effects = (*effects, *counting.stop(state), *personalising.stop(state))
     if state.merging is not None:
-        effects = (*effects, ev.CancelJob(state.merge_key(state.merging)))
-    age = (ev.KeepAge(),) if state.outbox else ()
+        effects = (*effects, fx.CancelJob(state.merge_key(state.merging)))
+    age = (fx.KeepAge(),) if state.outbox else ()
     state, more = thrift.kept(state, state.budget) if state.budget is not None else (state, ())
     return replace(state, stopped=True), (*effects, *age, *more)
 
@@ -366,8 +368,8 @@ def _fetch_plan(state: State) -> Step:
     if state.run is None or not state.wants_plan or state.now < state.fetch_at:
         return state, ()
     ref = state.run.plan.blob
-    stop = () if state.fetching_plan is None else (ev.StopFetching("plan"),)
-    return replace(state, fetching_plan=ref), (*stop, ev.FetchPlan(ref))
+    stop = () if state.fetching_plan is None else (fx.StopFetching("plan"),)
+    return replace(state, fetching_plan=ref), (*stop, fx.FetchPlan(ref))
 
 
 def _answer(state: State) -> Step:
@@ -384,7 +386,7 @@ def _show(state: State) -> Step:
     now, shown = status(state), state.shown
     if shown is not None and state.now < state.shown_at + interval(now, shown, state.heartbeat_s):
         return state, ()
-    return replace(state, shown=now, shown_at=state.now), (ev.PublishStatus(now),)
+    return replace(state, shown=now, shown_at=state.now), (fx.PublishStatus(now),)
 
 
 # -- questions ---------------------------------------------------------------------------------------------------------

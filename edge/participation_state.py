@@ -7,7 +7,8 @@ from dataclasses import dataclass, field
 from typing import Final, Literal
 
 from edge.budget import Budget
-from edge.events import Effect, Parcel, Ticket
+from edge.effects import Effect
+from edge.events import Parcel, Ticket
 from edge.lineage import MOST
 from edge.pace import Pace
 from edge.personal_settings import PersonalSettings

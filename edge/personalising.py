@@ -16,9 +16,10 @@ from dataclasses import replace
 from typing import Final
 
 from edge import attempt, versions
+from edge import effects as fx
 from edge import events as ev
 from edge.attempt import CRASHES, RETRY_S
-from edge.events import Effect
+from edge.effects import Effect
 from edge.jobs import Failure, Personalised
 from edge.participation_state import Fitting, State, Step, Stock
 from edge.personal_settings import Origin
@@ -44,8 +45,8 @@ def done(state: State, result: Personalised) -> Step:
     state = replace(state, fitting=None, fit_crashes=0, personal_of=(pointer.digest, fitting.data))
     used = "is used" if result.verdict.personal else "is no better and isn't used"
     text = f"the owner's own model of version {pointer.version}, made by {how.method} in {result.seconds:.1f} s, {used}"
-    told = ev.TellWork(f"{text}: {result.verdict.words()}", result.peak_mb)
-    return state, (told, ev.KeepPersonal(origin, result.model))
+    told = fx.TellWork(f"{text}: {result.verdict.words()}", result.peak_mb)
+    return state, (told, fx.KeepPersonal(origin, result.model))
 
 
 def failed(state: State, failure: Failure) -> Step | None:
@@ -55,7 +56,7 @@ def failed(state: State, failure: Failure) -> Step | None:
         return None
     if failure.kind == "model":
         return versions.drop(_failed(state, fitting, last=False), failure.message)
-    say = ev.Say(f"no model for the owner of version {fitting.pointer.version}: {failure.message}", logging.WARNING)
+    say = fx.Say(f"no model for the owner of version {fitting.pointer.version}: {failure.message}", logging.WARNING)
     return _failed(state, fitting, last=failure.kind != "crash"), (say,)
 
 
@@ -68,7 +69,7 @@ def holding_lost(state: State, lost: ev.HoldingLost) -> State:
 
 def stop(state: State) -> tuple[Effect, ...]:
     """The device stops."""
-    return () if state.fitting is None else (ev.CancelJob(state.fit_key(state.fitting)),)
+    return () if state.fitting is None else (fx.CancelJob(state.fit_key(state.fitting)),)
 
 
 # -- rules -------------------------------------------------------------------------------------------------------------
@@ -78,7 +79,7 @@ def give_way(state: State) -> Step:
     """A round's work goes before."""
     if state.fitting is None or not _busy(state):
         return state, ()
-    return replace(state, fitting=None), (ev.CancelJob(state.fit_key(state.fitting)),)
+    return replace(state, fitting=None), (fx.CancelJob(state.fit_key(state.fitting)),)
 
 
 def begin(state: State) -> Step:
@@ -90,7 +91,7 @@ def begin(state: State) -> Step:
         return state, ()
     fitting = Fitting(model, plan.digest, state.footprint)
     seed = attempt.seed(run, model.version, state.identity.device, "personal")
-    start = ev.StartPersonalising(state.fit_key(fitting), plan.digest, model.digest, run.train, how, seed)
+    start = fx.StartPersonalising(state.fit_key(fitting), plan.digest, model.digest, run.train, how, seed)
     return replace(state, fitting=fitting), (start,)
 
 

@@ -16,10 +16,11 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from edge.agent import Agent, Device, MakeLink
+from edge.agent import Agent, MakeLink
 from edge.budget import parse
 from edge.config import EdgeSettings, FleetSettings
 from edge.dataspec import DataSpec
+from edge.device import Device
 from edge.files import make_directory
 from edge.health import Monitor
 from edge.jobs import Accelerator

@@ -14,10 +14,10 @@ from dataclasses import replace
 from typing import Final
 
 from edge import codec_choice
-from edge import events as ev
+from edge import effects as fx
 from edge.budget import HOUR_S, Budget
 from edge.codec_choice import AUTO
-from edge.events import Effect
+from edge.effects import Effect
 from edge.participation_state import State, Step
 from schemas.messages import RunSettings, Task
 
@@ -61,7 +61,7 @@ def keep_budget(state: State) -> Step:
 
 def kept(state: State, budget: Budget) -> Step:
     """Put it on disk."""
-    return replace(state, unkept=0, budget_at=state.now), (ev.KeepBudget(budget, state.running_s),)
+    return replace(state, unkept=0, budget_at=state.now), (fx.KeepBudget(budget, state.running_s),)
 
 
 def wait_s(state: State, size: int) -> float:
@@ -76,7 +76,7 @@ def hold_model(state: State, size: int) -> Step | None:
     if budget is None or not seconds:
         return None
     text = f"the model waits: {budget.why_not(state.running_s, size)}"
-    return replace(state, fetch_at=state.now + min(seconds, HOUR_S)), (ev.Say(text, logging.WARNING),)
+    return replace(state, fetch_at=state.now + min(seconds, HOUR_S)), (fx.Say(text, logging.WARNING),)
 
 
 def why_not(state: State, task: Task = "train") -> str:
@@ -107,7 +107,7 @@ def choose(state: State, model_size: int, time_s: float) -> tuple[State, str, tu
         state, effects = _learned(state, state.speed * _GROWTH)
     if choice.codec != state.chosen:
         text = f"codec {choice.codec}" + (f", since {choice.why}" if choice.why else "")
-        effects = (*effects, ev.Say(text))
+        effects = (*effects, fx.Say(text))
     return replace(state, chosen=choice.codec), choice.codec, effects
 
 
@@ -134,4 +134,4 @@ def _free(state: State) -> Budget | None:
 
 
 def _learned(state: State, speed: float) -> Step:
-    return replace(state, speed=speed), (ev.KeepSpeed(speed),)
+    return replace(state, speed=speed), (fx.KeepSpeed(speed),)

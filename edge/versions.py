@@ -19,10 +19,11 @@ import logging
 from dataclasses import replace
 from typing import Final
 
+from edge import effects as fx
 from edge import events as ev
 from edge import thrift
 from edge.attempt import CRASHES, RETRY_S
-from edge.events import Effect
+from edge.effects import Effect
 from edge.jobs import Failure, Merged
 from edge.participation_state import State, Step, Trouble
 from schemas.messages import ModelPointer
@@ -44,10 +45,10 @@ def seen(state: State, pointer: ModelPointer) -> Step:
             text = (
                 f"model {pointer.version} of run {pointer.run} is offered, version {known.version} came before: ignored"
             )
-            return state, (ev.Say(text, logging.WARNING),)
+            return state, (fx.Say(text, logging.WARNING),)
         if pointer.version == known.version and pointer.digest != known.digest:
             text = f"another model {pointer.version} of run {pointer.run} than the one before is offered: ignored"
-            return state, (ev.Say(text, logging.WARNING),)
+            return state, (fx.Say(text, logging.WARNING),)
     return replace(state, pointer=pointer), ()
 
 
@@ -79,7 +80,7 @@ def merged(state: State, result: Merged) -> Step:
     """The trainer has made one model of a snapshot and its steps."""
     if state.merging is None or result.key != state.merge_key(state.merging):
         return state, ()
-    return replace(state, unmerged=("", 0)), (ev.KeepMerged(state.merging, result.model),)
+    return replace(state, unmerged=("", 0)), (fx.KeepMerged(state.merging, result.model),)
 
 
 def merge_kept(state: State, pointer: ModelPointer) -> State:
@@ -93,12 +94,12 @@ def merge_kept(state: State, pointer: ModelPointer) -> State:
 def merge_failed(state: State, reason: str) -> Step:
     """There is none, or the disk does not take it; the steps stay, and are merged later."""
     state = replace(state, merging=None, merge_at=state.now + RETRY_S)
-    return state, (ev.Say(f"the model and its steps stay apart: {reason}", logging.WARNING),)
+    return state, (fx.Say(f"the model and its steps stay apart: {reason}", logging.WARNING),)
 
 
 def drop(state: State, reason: str) -> Step:
     """What is on disk is not the model it should be."""
-    effects: tuple[Effect, ...] = (ev.Say(reason, logging.WARNING), ev.DropModel())
+    effects: tuple[Effect, ...] = (fx.Say(reason, logging.WARNING), fx.DropModel())
     state, cancelled = _unmerged(state)
     effects = (*effects, *cancelled)
     if state.by_step:
@@ -128,11 +129,11 @@ def lose(state: State) -> Step:
     if wanted is None or at is None or state.now < at:
         return state, ()
     state, stop = _stopped(state)
-    if stop == ev.StopFetching("step"):
+    if stop == fx.StopFetching("step"):
         state, text = replace(state, stepless=wanted.digest), f"the step to model {wanted.version} does not come"
     else:
         text = f"model {wanted.version} does not come, and there is a newer one"
-    return state, (stop, ev.Say(f"{text}: that is fetched whole", logging.WARNING))
+    return state, (stop, fx.Say(f"{text}: that is fetched whole", logging.WARNING))
 
 
 def fetch(state: State) -> Step:
@@ -149,7 +150,7 @@ def fetch(state: State) -> Step:
         return state, (*stop, *said)
     by_step, coming = state.leads_on(pointer), state.download(pointer)
     state = replace(state, fetching_model=pointer, by_step=by_step, part_at=state.now, coming=coming)
-    return state, (*stop, ev.FetchStep(pointer) if by_step else ev.FetchModel(pointer))
+    return state, (*stop, fx.FetchStep(pointer) if by_step else fx.FetchModel(pointer))
 
 
 def merge(state: State) -> Step:
@@ -161,7 +162,7 @@ def merge(state: State) -> Step:
     hopeless = state.unmerged[0] == plan.digest and state.unmerged[1] >= CRASHES
     if state.merging is not None or busy or hopeless or not _many(state, model) or state.now < state.merge_at:
         return state, ()
-    return replace(state, merging=model), (ev.StartMerging(state.merge_key(model), plan.digest, model.digest),)
+    return replace(state, merging=model), (fx.StartMerging(state.merge_key(model), plan.digest, model.digest),)
 
 
 # -- questions ---------------------------------------------------------------------------------------------------------
@@ -188,13 +189,13 @@ def _unmerged(state: State) -> Step:
     """What is being merged is not wanted any more."""
     if state.merging is None:
         return state, ()
-    return replace(state, merging=None), (ev.CancelJob(state.merge_key(state.merging)),)
+    return replace(state, merging=None), (fx.CancelJob(state.merge_key(state.merging)),)
 
 
-def _stopped(state: State) -> tuple[State, ev.StopFetching]:
+def _stopped(state: State) -> tuple[State, fx.StopFetching]:
     """What is on its way is not wanted any more."""
     kind: ev.BlobKind = "step" if state.by_step else "model"
-    return replace(state, fetching_model=None, by_step=False), ev.StopFetching(kind)
+    return replace(state, fetching_model=None, by_step=False), fx.StopFetching(kind)
 
 
 def _many(state: State, model: ModelPointer) -> bool:

@@ -15,8 +15,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from edge import presence
-from edge.agent import UNSAID, Agent, Device, Happening
+from edge.agent import UNSAID, Agent, Happening
 from edge.dataspec import DataSpec
+from edge.device import Device
 from edge.jobs import Failure, Job, Result, Train
 from edge.personal_settings import PersonalSettings
 from edge.store import Store

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from edge import effects as fx
 from edge import events as ev
 from edge import pace, participation, presence
 from edge.events import Ticket
@@ -17,8 +18,8 @@ from tests.test_participation import IDENTITY, Bench, only, parcel
 ABOUT = pace.subject(run())
 
 
-def started(bench: Bench, number: int = 1, remaining_s: float = 600.0) -> ev.StartTraining:
-    (start,) = only(bench(ev.RoundSeen(announcement(number, remaining_s=remaining_s))), ev.StartTraining)
+def started(bench: Bench, number: int = 1, remaining_s: float = 600.0) -> fx.StartTraining:
+    (start,) = only(bench(ev.RoundSeen(announcement(number, remaining_s=remaining_s))), fx.StartTraining)
     return start
 
 
@@ -33,17 +34,17 @@ def knowing(seconds: float, kept: Kept | None = None) -> Bench:
 def test_a_checkpoint_goes_to_disk_with_what_it_is_of_and_leaves_once_the_update_is_there() -> None:
     bench = Bench().settle()
     start = started(bench)
-    keep = ev.KeepCheckpoint(start.key, PLAN_REF.digest, digest(f"{RUN}/0"), 0.25, b"so far")
-    assert only(bench(ev.JobProgressed(start.key, 0.25, b"so far")), ev.KeepCheckpoint) == [keep]
+    keep = fx.KeepCheckpoint(start.key, PLAN_REF.digest, digest(f"{RUN}/0"), 0.25, b"so far")
+    assert only(bench(ev.JobProgressed(start.key, 0.25, b"so far")), fx.KeepCheckpoint) == [keep]
     effects = bench(ev.JobDone(trained(start.key)))
-    assert not only(effects, ev.DropCheckpoint)
-    assert only(bench(ev.UpdateStored(parcel(Ticket.of(announcement(1))))), ev.DropCheckpoint)
+    assert not only(effects, fx.DropCheckpoint)
+    assert only(bench(ev.UpdateStored(parcel(Ticket.of(announcement(1))))), fx.DropCheckpoint)
 
 
 def test_a_stopped_device_keeps_where_its_training_is() -> None:
     bench = Bench().settle()
     start = started(bench)
-    assert bench(ev.StopRequested()) == [ev.SuspendJob(start.key, start.plan, start.model)]
+    assert bench(ev.StopRequested()) == [fx.SuspendJob(start.key, start.plan, start.model)]
 
 
 def test_a_checkpoint_of_another_attempt_leaves_when_the_next_training_begins() -> None:
@@ -53,9 +54,9 @@ def test_a_checkpoint_of_another_attempt_leaves_when_the_next_training_begins() 
     bench(ev.JobProgressed(start.key, 0.25, b"so far"))
     crash = ev.JobFailed(Failure(key=start.key, kind="crash", message="killed"))
     effects = bench(crash)
-    assert only(effects, ev.StartTraining) == [start]
-    assert not only(effects, ev.DropCheckpoint)
-    assert only(bench(ev.RoundSeen(announcement(1, attempt=1))), ev.DropCheckpoint)
+    assert only(effects, fx.StartTraining) == [start]
+    assert not only(effects, fx.DropCheckpoint)
+    assert only(bench(ev.RoundSeen(announcement(1, attempt=1))), fx.DropCheckpoint)
 
 
 def test_news_of_a_job_that_is_no_longer_ours_changes_nothing() -> None:
@@ -75,7 +76,7 @@ def test_progress_shows_in_the_status_at_a_modest_rate() -> None:
     published = []
     for second in range(2, 42):
         bench(ev.JobProgressed(start.key, second / 50))
-        published += only(bench.at(float(second)), ev.PublishStatus)
+        published += only(bench.at(float(second)), fx.PublishStatus)
     assert [one.status.state for one in published] == [DeviceState.TRAINING] * 4
     assert [one.status.progress for one in published] == [0.08, 0.28, 0.48, 0.68]
     bench(ev.JobDone(trained(start.key)), ev.UpdateStored(parcel(Ticket.of(announcement(1)))))
@@ -91,7 +92,7 @@ def test_a_device_learns_how_long_a_whole_attempt_takes_and_remembers_it() -> No
     start = started(bench)
     bench.at(41.0)
     bench(ev.JobDone(trained(start.key)))
-    (keep,) = only(bench(ev.UpdateStored(parcel(Ticket.of(announcement(1))))), ev.KeepPace)
+    (keep,) = only(bench(ev.UpdateStored(parcel(Ticket.of(announcement(1))))), fx.KeepPace)
     assert keep.pace.expected(ABOUT) == 40.0
 
 
@@ -102,13 +103,13 @@ def test_it_is_never_declined_on_first_acquaintance() -> None:
 def test_a_deadline_that_can_not_be_met_is_declined_with_what_would_help() -> None:
     bench = knowing(410.0)
     effects = bench(ev.RoundSeen(announcement(1, remaining_s=300.0)))
-    (join,) = only(effects, ev.SendJoin)
+    (join,) = only(effects, fx.SendJoin)
     assert not join.accepts
     assert join.reason == (
         "it would need about 410 s, and the round leaves 300 s: "
         "a longer deadline or fewer epochs would let it take part"
     )
-    assert not only(effects, ev.StartTraining)
+    assert not only(effects, fx.StartTraining)
     assert bench.shown().state is DeviceState.IDLE
 
 
@@ -118,7 +119,7 @@ def test_each_decline_trusts_the_estimate_a_tenth_less_until_the_device_tries_ag
     took_part = []
     for attempt in range(4):
         effects = bench(ev.RoundSeen(announcement(1, attempt=attempt, remaining_s=300.0)))
-        took_part += [join.accepts for join in only(effects, ev.SendJoin)]
+        took_part += [join.accepts for join in only(effects, fx.SendJoin)]
     assert took_part == [False, False, False, True]
 
 
@@ -130,10 +131,10 @@ def test_an_attempt_cut_short_teaches_how_long_all_of_it_would_have_taken() -> N
     bench.at(91.0)
     bench(ev.JobProgressed(start.key, 0.3))
     effects = bench.at(101.0)
-    assert only(effects, ev.CancelJob)
-    (keep,) = only(effects, ev.KeepPace)
+    assert only(effects, fx.CancelJob)
+    (keep,) = only(effects, fx.KeepPace)
     assert keep.pace.expected(ABOUT) == pytest.approx(300.0)
-    (join,) = only(bench(ev.RoundSeen(announcement(1, attempt=1, remaining_s=100.0))), ev.SendJoin)
+    (join,) = only(bench(ev.RoundSeen(announcement(1, attempt=1, remaining_s=100.0))), fx.SendJoin)
     assert not join.accepts
 
 
@@ -145,14 +146,14 @@ def test_what_a_checkpoint_holds_already_need_not_be_done_again() -> None:
     bench(ev.JobProgressed(start.key, 0.75))
     bench.at(121.0)
     bench(ev.JobDone(trained(start.key)))
-    (keep,) = only(bench(ev.UpdateStored(parcel(Ticket.of(announcement(1))))), ev.KeepPace)
+    (keep,) = only(bench(ev.UpdateStored(parcel(Ticket.of(announcement(1))))), fx.KeepPace)
     assert keep.pace.expected(ABOUT) == pytest.approx((400.0 + 480.0) / 2)
 
 
 def test_evaluations_are_not_measured_against_the_pace_of_training() -> None:
     bench = Bench(participation.begin(IDENTITY, pace=Pace().learn(ABOUT, 1e6))).settle(held_out=5)
     bench(ev.ModelSeen(pointer(1)), ev.ModelReady(pointer(1)))
-    assert only(bench(ev.RoundSeen(announcement(1, task="evaluate"))), ev.StartEvaluation)
+    assert only(bench(ev.RoundSeen(announcement(1, task="evaluate"))), fx.StartEvaluation)
 
 
 def test_a_pause_and_a_resume_go_on_from_what_was_kept() -> None:
@@ -161,15 +162,15 @@ def test_a_pause_and_a_resume_go_on_from_what_was_kept() -> None:
     bench(ev.JobProgressed(start.key, 0.5, b"so far"))
     bench(ev.CommandSeen(Command(command="pause")))
     effects = bench(ev.CommandSeen(Command(command="resume")))
-    assert only(effects, ev.StartTraining) == [start]
-    assert not only(effects, ev.DropCheckpoint)
+    assert only(effects, fx.StartTraining) == [start]
+    assert not only(effects, fx.DropCheckpoint)
     assert presence.status(bench.state).progress == 0.0
 
 
 # -- rounds that overlap -----------------------------------------------------------------------------------------------
 
 
-def overlapping() -> tuple[Bench, ev.StartTraining]:
+def overlapping() -> tuple[Bench, fx.StartTraining]:
     """A device at work on round 1 of a run that takes updates two versions old."""
     bench = Bench().settle()
     bench(ev.RunSeen(run(max_staleness=2)))
@@ -184,12 +185,12 @@ def test_where_rounds_overlap_a_training_outlasts_its_round_and_its_deadline_and
     effects += bench(ev.ModelReady(pointer(1)), ev.RoundSeen(announcement(2)))
     due = participation.wake_at(bench.state)
     assert due is None or due > bench.state.now
-    (store,) = only(bench(ev.JobDone(trained(start.key))), ev.StoreUpdate)
+    (store,) = only(bench(ev.JobDone(trained(start.key))), fx.StoreUpdate)
     assert (store.ticket, store.update.model_version) == (Ticket.of(announcement(1)), 0)
-    assert not only(effects, ev.CancelJob)
+    assert not only(effects, fx.CancelJob)
     effects = bench(ev.UpdateStored(parcel(store.ticket)))
-    assert [sent.parcel.ticket for sent in only(effects, ev.SendParts)] == [store.ticket]
-    (second,) = only(effects, ev.StartTraining)
+    assert [sent.parcel.ticket for sent in only(effects, fx.SendParts)] == [store.ticket]
+    (second,) = only(effects, fx.StartTraining)
     assert second.key == bench.state.key(Ticket.of(announcement(2)))
 
 
@@ -197,7 +198,7 @@ def slow() -> tuple[Bench, Ticket]:
     """A device that has its update for round 1 on disk when that has been abandoned and is tried again."""
     bench, start = overlapping()
     bench(ev.RoundSeen(announcement(1, phase=Phase.ABANDONED)), ev.RoundSeen(announcement(1, attempt=1)))
-    (store,) = only(bench(ev.JobDone(trained(start.key))), ev.StoreUpdate)
+    (store,) = only(bench(ev.JobDone(trained(start.key))), fx.StoreUpdate)
     return bench, store.ticket
 
 
@@ -208,36 +209,36 @@ def test_where_rounds_overlap_what_an_abandoned_attempt_was_trained_for_is_the_a
     """
     bench, ticket = slow()
     effects = bench(ev.UpdateStored(parcel(ticket)))
-    assert [sent.parcel.ticket for sent in only(effects, ev.SendParts)] == [ticket]
-    assert not only(effects, ev.Forget)
-    assert not only(bench.effects, ev.StartTraining)[1:]
+    assert [sent.parcel.ticket for sent in only(effects, fx.SendParts)] == [ticket]
+    assert not only(effects, fx.Forget)
+    assert not only(bench.effects, fx.StartTraining)[1:]
     counts = receipt(announcement(1), come_back_after_s=40.0)
     effects = bench(ev.ReceiptSeen(counts), ev.RoundSeen(announcement(1, attempt=1)))
-    assert only(effects, ev.Forget) == [ev.Forget(ticket, "accepted")]
-    assert not only(effects, ev.StartTraining)
+    assert only(effects, fx.Forget) == [fx.Forget(ticket, "accepted")]
+    assert not only(effects, fx.StartTraining)
 
 
 def test_an_update_that_counted_for_an_abandoned_attempt_is_trained_for_anew() -> None:
     bench, start = overlapping()
-    (store,) = only(bench(ev.JobDone(trained(start.key))), ev.StoreUpdate)
+    (store,) = only(bench(ev.JobDone(trained(start.key))), fx.StoreUpdate)
     bench(ev.UpdateStored(parcel(store.ticket)), ev.ReceiptSeen(receipt(announcement(1))))
     effects = bench(ev.RoundSeen(announcement(1, phase=Phase.ABANDONED)), ev.RoundSeen(announcement(1, attempt=1)))
-    assert only(effects, ev.StartTraining)
+    assert only(effects, fx.StartTraining)
 
 
 def test_a_training_whose_update_would_be_too_far_behind_is_dropped() -> None:
     """Seen to fail without the bound in ``outlasts``."""
     bench, start = overlapping()
-    assert not only(bench(ev.RoundSeen(announcement(3))), ev.CancelJob)
-    assert only(bench(ev.RoundSeen(announcement(4))), ev.CancelJob) == [ev.CancelJob(start.key)]
+    assert not only(bench(ev.RoundSeen(announcement(3))), fx.CancelJob)
+    assert only(bench(ev.RoundSeen(announcement(4))), fx.CancelJob) == [fx.CancelJob(start.key)]
 
 
 def test_a_training_that_has_not_begun_gives_way_to_the_newest_round() -> None:
     bench = Bench().settle()
     bench(ev.RunSeen(run(max_staleness=2)), ev.RoundSeen(announcement(2)))
-    assert not only(bench.effects, ev.StartTraining)
+    assert not only(bench.effects, fx.StartTraining)
     bench(ev.RoundSeen(announcement(3)), ev.ModelSeen(pointer(2)), ev.ModelReady(pointer(2)))
-    (start,) = only(bench.effects, ev.StartTraining)
+    (start,) = only(bench.effects, fx.StartTraining)
     assert start.key == bench.state.key(Ticket.of(announcement(3)))
 
 
@@ -251,4 +252,4 @@ def test_the_end_of_the_run_ends_a_training_that_outlasted_its_round() -> None:
     bench, start = overlapping()
     bench(ev.RoundSeen(announcement(2, phase=Phase.COMMITTED)))
     ended = coordinator().model_copy(update={"state": CoordinatorState.FINISHED})
-    assert only(bench(ev.CoordinatorSeen(ended)), ev.CancelJob) == [ev.CancelJob(start.key)]
+    assert only(bench(ev.CoordinatorSeen(ended)), fx.CancelJob) == [fx.CancelJob(start.key)]

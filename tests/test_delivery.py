@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from edge import delivery, participation
+from edge import effects as fx
 from edge import events as ev
 from edge.events import Ticket
 from edge.participation_state import OUTBOX_S, Identity
@@ -25,7 +26,7 @@ def told(bench: Bench, outcome: Outcome, after_s: float = 120.0) -> Bench:
 
 def takes_part(bench: Bench, about: object) -> bool:
     effects = bench(ev.CoordinatorSeen(coordinator()), ev.RoundSeen(about))  # type: ignore[arg-type]  # an announcement
-    return bool(only(effects, ev.SendJoin))
+    return bool(only(effects, fx.SendJoin))
 
 
 def test_must_27_after_a_rejection_a_device_is_silent_to_all_training_until_it_is_told_to_come_back() -> None:
@@ -39,7 +40,7 @@ def test_must_27_after_a_rejection_a_device_is_silent_to_all_training_until_it_i
     bench.at(120.9)
     assert not takes_part(bench, announcement(2, remaining_s=600.0))
     assert participation.wake_at(bench.state) == 121.0
-    assert only(bench.at(121.0), ev.SendJoin)
+    assert only(bench.at(121.0), fx.SendJoin)
     assert bench.shown().detail == ""
 
 
@@ -74,7 +75,7 @@ def test_must_28_no_rest_is_longer_than_an_hour() -> None:
 
 def test_a_resting_device_is_not_warmed_up() -> None:
     bench = told(Bench().settle(), Outcome.REJECTED)
-    assert not only(bench(ev.RoundSeen(announcement(2, phase=Phase.SELECTING))), ev.WarmUp)
+    assert not only(bench(ev.RoundSeen(announcement(2, phase=Phase.SELECTING))), fx.WarmUp)
 
 
 def test_a_receipt_that_is_not_for_us_makes_nobody_rest() -> None:
@@ -91,10 +92,10 @@ def test_an_update_that_the_disk_has_lost_is_waited_for_no_longer() -> None:
     about = stored(bench)
     assert not takes_part(bench, announcement(1, attempt=1))
     effects = bench(ev.UpdateLost(about.ticket))
-    assert only(effects, ev.Forget) == [ev.Forget(about.ticket, ev.LOST)]
-    assert "see to the disk" in only(effects, ev.Say)[0].text
+    assert only(effects, fx.Forget) == [fx.Forget(about.ticket, fx.LOST)]
+    assert "see to the disk" in only(effects, fx.Say)[0].text
     assert not bench.state.outbox
-    assert [join.ticket for join in only(effects, ev.SendJoin)] == [Ticket.of(announcement(1, attempt=1))]
+    assert [join.ticket for join in only(effects, fx.SendJoin)] == [Ticket.of(announcement(1, attempt=1))]
     assert bench(ev.UpdateLost(about.ticket)) == []
 
 
@@ -110,10 +111,10 @@ def test_must_32_a_coordinator_that_is_not_heard_of_for_two_and_a_half_heartbeat
     assert participation.wake_at(bench.state) == 76.0
     bench.at(76.0)
     assert bench.shown().detail == "the coordinator has been silent for 75 s"
-    assert not only(bench.at(5000.0), ev.SendParts)
+    assert not only(bench.at(5000.0), fx.SendParts)
     assert bench.state.outbox
     effects = bench(ev.CoordinatorSeen(coordinator()))
-    assert only(effects, ev.SendParts) == [ev.SendParts(kept, (0,))]
+    assert only(effects, fx.SendParts) == [fx.SendParts(kept, (0,))]
     assert bench.shown().detail == ""
 
 
@@ -131,14 +132,14 @@ def test_must_32_any_message_of_its_is_a_sign_of_life(sign: ev.Event) -> None:
     bench = Bench().settle()
     kept = stored(bench)
     bench.at(5000.0)
-    assert only(bench(sign), ev.SendParts) == [ev.SendParts(kept, (0,))]
+    assert only(bench(sign), fx.SendParts) == [fx.SendParts(kept, (0,))]
 
 
 def test_work_in_hand_goes_on_while_the_coordinator_is_silent_and_no_other_is_taken_up() -> None:
     bench = Bench().settle()
-    (start,) = only(bench(ev.RoundSeen(announcement(1, remaining_s=900.0))), ev.StartTraining)
-    assert not only(bench.at(100.0), ev.CancelJob)
-    assert only(bench(ev.JobDone(trained(start.key))), ev.StoreUpdate)
+    (start,) = only(bench(ev.RoundSeen(announcement(1, remaining_s=900.0))), fx.StartTraining)
+    assert not only(bench.at(100.0), fx.CancelJob)
+    assert only(bench(ev.JobDone(trained(start.key))), fx.StoreUpdate)
 
 
 def test_must_32_time_without_a_broker_is_no_silence_of_the_coordinator() -> None:
@@ -164,15 +165,15 @@ def test_a_heartbeat_of_nothing_is_not_believed() -> None:
 def test_a_paused_coordinator_is_there_and_costs_nobody_any_work() -> None:
     """Seen to fail with a pause counted as an absence."""
     bench = Bench().settle()
-    (start,) = only(bench(ev.RoundSeen(announcement(1, remaining_s=900.0))), ev.StartTraining)
+    (start,) = only(bench(ev.RoundSeen(announcement(1, remaining_s=900.0))), fx.StartTraining)
     bench(ev.CoordinatorSeen(coordinator(state=CoordinatorState.PAUSED)))
-    (store,) = only(bench(ev.JobDone(trained(start.key))), ev.StoreUpdate)
+    (store,) = only(bench(ev.JobDone(trained(start.key))), fx.StoreUpdate)
     effects = bench(ev.UpdateStored(parcel(store.ticket)))
-    assert only(effects, ev.SendParts) == [ev.SendParts(parcel(store.ticket), None)]
+    assert only(effects, fx.SendParts) == [fx.SendParts(parcel(store.ticket), None)]
     times = []
     for now in range(1, 400):
         bench(ev.CoordinatorSeen(coordinator(state=CoordinatorState.PAUSED)))
-        times += [now for _ in only(bench.at(float(now)), ev.SendParts)]
+        times += [now for _ in only(bench.at(float(now)), fx.SendParts)]
     assert times == [31, 91, 211]
     assert bench.state.outbox
 
@@ -192,31 +193,31 @@ def test_invariant_11_an_update_is_given_up_after_a_week_of_running() -> None:
     bench, ticket = waiting()
     bench.at(50.0)
     assert participation.wake_at(bench.state) == 50.0 + 7 * DAY_S
-    assert not only(bench.at(49.0 + 7 * DAY_S), ev.Forget)
+    assert not only(bench.at(49.0 + 7 * DAY_S), fx.Forget)
     effects = bench.at(50.0 + 7 * DAY_S)
-    assert only(effects, ev.Forget) == [ev.Forget(ticket, "expired")]
-    assert "7 days" in only(effects, ev.Say)[0].text
+    assert only(effects, fx.Forget) == [fx.Forget(ticket, "expired")]
+    assert "7 days" in only(effects, fx.Say)[0].text
 
 
 def test_invariant_11_its_age_counts_on_over_a_restart() -> None:
     """Seen to fail with ``ages`` not handed to ``begin``."""
     bench, ticket = waiting(age_s=6 * DAY_S)
     bench.at(1000.0)
-    assert not only(bench.at(999.0 + DAY_S), ev.Forget)
-    assert only(bench.at(1000.0 + DAY_S), ev.Forget) == [ev.Forget(ticket, "expired")]
+    assert not only(bench.at(999.0 + DAY_S), fx.Forget)
+    assert only(bench.at(1000.0 + DAY_S), fx.Forget) == [fx.Forget(ticket, "expired")]
 
 
 def test_an_owner_may_have_updates_wait_longer_or_shorter() -> None:
     bench, ticket = waiting(limit_s=10.0)
     bench.at(5.0)
-    assert only(bench.at(15.0), ev.Forget) == [ev.Forget(ticket, "expired")]
+    assert only(bench.at(15.0), fx.Forget) == [fx.Forget(ticket, "expired")]
 
 
 def test_how_long_the_device_has_been_running_is_kept_every_hour_and_at_the_end() -> None:
     bench, _ = waiting()
     bench.at(5.0)
-    assert len(only([effect for hour in range(1, 5) for effect in bench.at(5.0 + 3600 * hour)], ev.KeepAge)) == 4
-    assert only(bench(ev.StopRequested()), ev.KeepAge)
+    assert len(only([effect for hour in range(1, 5) for effect in bench.at(5.0 + 3600 * hour)], fx.KeepAge)) == 4
+    assert only(bench(ev.StopRequested()), fx.KeepAge)
     empty = Bench(participation.begin(IDENTITY))
     empty.at(5.0)
-    assert not only(empty.at(50_000.0), ev.KeepAge)
+    assert not only(empty.at(50_000.0), fx.KeepAge)

@@ -192,7 +192,7 @@ def test_a_device_further_behind_fetches_the_whole_model(world: Stepped) -> None
 
 @pytest.mark.parametrize("name", ["model", "step-2", "step-3"])
 def test_a_file_that_has_rotted_is_noticed_and_fetched_again(world: Stepped, name: str) -> None:
-    """Seen to fail with ``held.pointer.digest`` not compared in ``Agent._start``."""
+    """Seen to fail with ``held.pointer.digest`` not compared in ``JobMaker.make``."""
     world.next()
     world.next()
     path = world.state / "device" / name

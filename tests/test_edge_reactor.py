@@ -9,8 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from edge.agent import Agent, Device
+from edge.agent import Agent
 from edge.dataspec import DataSpec
+from edge.device import Device
 from edge.reactor import Reactor
 from schemas import codec
 from schemas.link.link import Event, Inbound, Will

@@ -7,8 +7,9 @@ import time
 from pathlib import Path
 
 from coordinator import observers as seen
-from edge.agent import Agent, Device
+from edge.agent import Agent
 from edge.dataspec import DataSpec
+from edge.device import Device
 from edge.reactor import Reactor
 from schemas import codec
 from schemas.link.address import BrokerAddress

@@ -13,7 +13,8 @@ from hypothesis import strategies as st
 
 from edge import files
 from edge.answered import REMEMBERED
-from edge.events import EVICTED, Parcel, Ticket
+from edge.effects import EVICTED
+from edge.events import Parcel, Ticket
 from edge.outbox import Outbox
 from schemas import parts
 from schemas.errors import StateError

@@ -11,10 +11,12 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
 from edge import attempt, counting, delivery, participation, presence, versions
+from edge import effects as fx
 from edge import events as ev
 from edge.answered import remembered
 from edge.attempt import CRASHES
-from edge.events import Effect, Event, Parcel, Ticket
+from edge.effects import Effect
+from edge.events import Event, Parcel, Ticket
 from edge.jobs import Failure
 from edge.participation_state import Identity, State
 from schemas import cohort, parts
@@ -64,11 +66,11 @@ class Bench:
         self(ev.ModelSeen(pointer(0)), ev.ModelReady(pointer(0)))
         return self
 
-    def train(self, number: int = 1, payload: bytes = b"delta") -> tuple[Ticket, ev.StoreUpdate]:
+    def train(self, number: int = 1, payload: bytes = b"delta") -> tuple[Ticket, fx.StoreUpdate]:
         """Through round ``number`` up to the update that is to be stored."""
         message = announcement(number)
-        (start,) = only(self(ev.RoundSeen(message)), ev.StartTraining)
-        (store,) = only(self(ev.JobDone(trained(start.key, payload))), ev.StoreUpdate)
+        (start,) = only(self(ev.RoundSeen(message)), fx.StartTraining)
+        (store,) = only(self(ev.JobDone(trained(start.key, payload))), fx.StoreUpdate)
         return Ticket.of(message), store
 
     def shown(self) -> DeviceStatus:
@@ -89,10 +91,10 @@ def parcel(ticket: Ticket, size: int = 3000) -> Parcel:
 def test_a_device_that_meets_a_run_fetches_the_plan_and_the_model_and_looks_at_its_data() -> None:
     bench = Bench()
     effects = bench(ev.Connected(), ev.CoordinatorSeen(coordinator()), ev.ModelSeen(pointer(4)), ev.RunSeen(run()))
-    assert only(effects, ev.FetchPlan) == [ev.FetchPlan(PLAN_REF)]
-    assert only(effects, ev.FetchModel) == [ev.FetchModel(pointer(4))]
+    assert only(effects, fx.FetchPlan) == [fx.FetchPlan(PLAN_REF)]
+    assert only(effects, fx.FetchModel) == [fx.FetchModel(pointer(4))]
     assert bench.shown().state is DeviceState.STARTING
-    assert only(bench(ev.PlanReady(PLAN_REF.digest, "watch")), ev.StartDescribing)
+    assert only(bench(ev.PlanReady(PLAN_REF.digest, "watch")), fx.StartDescribing)
     bench(ev.JobDone(described(f"{DEVICE}/data/watch", 70, 9)), ev.ModelReady(pointer(4)))
     shown = bench.shown()
     assert (shown.state, shown.examples, shown.held_out, shown.model_version) == (DeviceState.IDLE, 70, 9, 4)
@@ -100,22 +102,22 @@ def test_a_device_that_meets_a_run_fetches_the_plan_and_the_model_and_looks_at_i
 
 @pytest.mark.parametrize(("rounds", "words"), [(1, "1 round"), (2, "2 rounds")])
 def test_a_run_is_told_in_plain_words(rounds: int, words: str) -> None:
-    (say,) = only(Bench()(ev.RunSeen(run().model_copy(update={"rounds": rounds}))), ev.Say)
+    (say,) = only(Bench()(ev.RunSeen(run().model_copy(update={"rounds": rounds}))), fx.Say)
     assert say.text == f"run {RUN}: plan {run().plan.name}, {words}, codec int8"
 
 
 def test_a_round_is_joined_trained_stored_and_only_then_sent() -> None:
     bench = Bench().settle()
     effects = bench(ev.RoundSeen(announcement(1)))
-    assert [join.accepts for join in only(effects, ev.SendJoin)] == [True]
-    (start,) = only(effects, ev.StartTraining)
+    assert [join.accepts for join in only(effects, fx.SendJoin)] == [True]
+    (start,) = only(effects, fx.StartTraining)
     assert (start.codec, start.plan) == ("int8", PLAN_REF.digest)
     effects = bench(ev.JobDone(trained(start.key)))
-    (store,) = only(effects, ev.StoreUpdate)
-    assert not only(effects, ev.SendParts)
+    (store,) = only(effects, fx.StoreUpdate)
+    assert not only(effects, fx.SendParts)
     assert (store.update.model_version, store.update.model_digest) == (0, digest(f"{RUN}/0"))
     stored = parcel(store.ticket)
-    assert only(bench(ev.UpdateStored(stored)), ev.SendParts) == [ev.SendParts(stored, None)]
+    assert only(bench(ev.UpdateStored(stored)), fx.SendParts) == [fx.SendParts(stored, None)]
 
 
 def test_a_receipt_settles_the_update() -> None:
@@ -123,7 +125,7 @@ def test_a_receipt_settles_the_update() -> None:
     ticket, _ = bench.train()
     bench(ev.UpdateStored(parcel(ticket)))
     effects = bench(ev.ReceiptSeen(receipt(announcement(1))))
-    assert only(effects, ev.Forget) == [ev.Forget(ticket, "accepted")]
+    assert only(effects, fx.Forget) == [fx.Forget(ticket, "accepted")]
     assert bench.shown().last_round == 1
     assert not bench.state.outbox
 
@@ -131,8 +133,8 @@ def test_a_receipt_settles_the_update() -> None:
 def test_an_evaluation_carries_counts_and_starts_from_the_new_model() -> None:
     bench = Bench().settle(held_out=3)
     bench(ev.ModelSeen(pointer(1)), ev.ModelReady(pointer(1)))
-    (start,) = only(bench(ev.RoundSeen(announcement(1, task="evaluate"))), ev.StartEvaluation)
-    (store,) = only(bench(ev.JobDone(evaluated(start.key))), ev.StoreUpdate)
+    (start,) = only(bench(ev.RoundSeen(announcement(1, task="evaluate"))), fx.StartEvaluation)
+    (store,) = only(bench(ev.JobDone(evaluated(start.key))), fx.StoreUpdate)
     assert store.update.counts is not None
     assert (store.update.task, store.update.model_version, store.update.examples) == ("evaluate", 1, 3)
 
@@ -140,17 +142,17 @@ def test_an_evaluation_carries_counts_and_starts_from_the_new_model() -> None:
 def test_training_waits_for_the_model_it_starts_from() -> None:
     bench = Bench().settle()
     effects = bench(ev.RoundSeen(announcement(2, version=1)))
-    assert [join.accepts for join in only(effects, ev.SendJoin)] == [True]
-    assert not only(effects, ev.StartTraining)
-    assert not only(bench(ev.ModelSeen(pointer(1))), ev.StartTraining)
-    assert only(bench(ev.ModelReady(pointer(1))), ev.StartTraining)
+    assert [join.accepts for join in only(effects, fx.SendJoin)] == [True]
+    assert not only(effects, fx.StartTraining)
+    assert not only(bench(ev.ModelSeen(pointer(1))), fx.StartTraining)
+    assert only(bench(ev.ModelReady(pointer(1))), fx.StartTraining)
 
 
 def test_the_trainer_is_warmed_while_the_coordinator_selects() -> None:
     bench = Bench().settle()
-    assert only(bench.effects, ev.WarmUp)
-    assert only(bench(ev.RoundSeen(announcement(1, phase=Phase.SELECTING))), ev.WarmUp)
-    assert not only(Bench().settle(examples=0, held_out=3).effects, ev.WarmUp)
+    assert only(bench.effects, fx.WarmUp)
+    assert only(bench(ev.RoundSeen(announcement(1, phase=Phase.SELECTING))), fx.WarmUp)
+    assert not only(Bench().settle(examples=0, held_out=3).effects, fx.WarmUp)
 
 
 def test_messages_may_come_in_any_order() -> None:
@@ -158,8 +160,8 @@ def test_messages_may_come_in_any_order() -> None:
     bench(ev.RoundSeen(announcement(1)), ev.ModelSeen(pointer(0)), ev.Connected(), ev.RunSeen(run()))
     bench(ev.ModelReady(pointer(0)), ev.PlanReady(PLAN_REF.digest, "watch"))
     bench(ev.JobDone(described(f"{DEVICE}/data/watch")))
-    assert not only(bench.effects, ev.StartTraining)
-    assert only(bench(ev.CoordinatorSeen(coordinator())), ev.StartTraining)
+    assert not only(bench.effects, fx.StartTraining)
+    assert only(bench(ev.CoordinatorSeen(coordinator())), fx.StartTraining)
 
 
 def test_the_seed_replays_in_another_run_and_differs_by_round_and_device() -> None:
@@ -176,8 +178,8 @@ def test_the_seed_replays_in_another_run_and_differs_by_round_and_device() -> No
 def test_must_13_a_device_that_is_not_drawn_stays_silent() -> None:
     bench = Bench().settle()
     drawn = cohort.draw(announcement(1).nonce, DEVICE)
-    assert not only(bench(ev.RoundSeen(announcement(1, cohort=drawn))), ev.SendJoin)
-    assert only(bench(ev.RoundSeen(announcement(1, cohort=drawn + 1e-9))), ev.SendJoin)
+    assert not only(bench(ev.RoundSeen(announcement(1, cohort=drawn))), fx.SendJoin)
+    assert only(bench(ev.RoundSeen(announcement(1, cohort=drawn + 1e-9))), fx.SendJoin)
 
 
 @pytest.mark.parametrize(
@@ -192,27 +194,27 @@ def test_must_13_a_device_that_is_not_drawn_stays_silent() -> None:
 def test_must_15_another_run_another_phase_and_an_expired_round_are_not_answered(message: object) -> None:
     bench = Bench().settle()
     effects = bench(ev.RoundSeen(message))  # type: ignore[arg-type]  # the parameters' common type is wider
-    assert not only(effects, ev.SendJoin)
-    assert not only(effects, ev.StartTraining)
+    assert not only(effects, fx.SendJoin)
+    assert not only(effects, fx.StartTraining)
 
 
 def test_without_a_coordinator_no_round_is_taken_up() -> None:
     bench = Bench().settle()
     bench(ev.CoordinatorSeen(coordinator(state=CoordinatorState.OFFLINE)))
-    assert not only(bench(ev.RoundSeen(announcement(1))), ev.StartTraining)
-    assert only(bench(ev.CoordinatorSeen(coordinator(session=2))), ev.StartTraining)
+    assert not only(bench(ev.RoundSeen(announcement(1))), fx.StartTraining)
+    assert only(bench(ev.CoordinatorSeen(coordinator(session=2))), fx.StartTraining)
 
 
 def test_must_11_a_stale_will_of_an_earlier_coordinator_is_ignored() -> None:
     bench = Bench().settle()
     bench(ev.CoordinatorSeen(coordinator(session=3)))
     bench(ev.CoordinatorSeen(coordinator(session=2, state=CoordinatorState.OFFLINE)))
-    assert only(bench(ev.RoundSeen(announcement(1))), ev.StartTraining)
+    assert only(bench(ev.RoundSeen(announcement(1))), fx.StartTraining)
 
 
 def test_must_14_a_device_without_examples_declines_and_says_why() -> None:
     bench = Bench().settle(examples=0)
-    (join,) = only(bench(ev.RoundSeen(announcement(1))), ev.SendJoin)
+    (join,) = only(bench(ev.RoundSeen(announcement(1))), fx.SendJoin)
     assert not join.accepts
     assert "no examples" in join.reason
 
@@ -220,7 +222,7 @@ def test_must_14_a_device_without_examples_declines_and_says_why() -> None:
 @pytest.mark.parametrize(("task", "examples", "held_out"), [("train", 0, 9), ("evaluate", 9, 0), ("evaluate", 0, 0)])
 def test_a_device_with_nothing_for_this_task_stays_silent(task: Task, examples: int, held_out: int) -> None:
     bench = Bench().settle(examples, held_out)
-    assert not only(bench(ev.RoundSeen(announcement(1, task=task, version=0))), ev.SendJoin)
+    assert not only(bench(ev.RoundSeen(announcement(1, task=task, version=0))), fx.SendJoin)
 
 
 def test_data_that_cannot_be_used_is_trouble_and_is_looked_at_again() -> None:
@@ -228,11 +230,11 @@ def test_data_that_cannot_be_used_is_trouble_and_is_looked_at_again() -> None:
     bench(ev.RunSeen(run("run-two")), ev.PlanReady(PLAN_REF.digest, "ecg-beats"))
     bench(ev.JobFailed(Failure(key=f"{DEVICE}/data/ecg-beats", kind="data", message="no record here")))
     assert (bench.shown().state, bench.shown().detail) == (DeviceState.TROUBLE, "no record here")
-    (join,) = only(bench(ev.RoundSeen(announcement(1, run="run-two"))), ev.SendJoin)
+    (join,) = only(bench(ev.RoundSeen(announcement(1, run="run-two"))), fx.SendJoin)
     assert (join.accepts, join.reason) == (False, "no record here")
     due = participation.wake_at(bench.state)
     assert due is not None
-    assert only(bench.at(1.0 + attempt.RETRY_S), ev.StartDescribing)
+    assert only(bench.at(1.0 + attempt.RETRY_S), fx.StartDescribing)
     assert bench.shown().state is DeviceState.TROUBLE  # until it is known to be over
 
 
@@ -244,17 +246,17 @@ def test_data_over_which_the_trainer_crashes_is_looked_at_ever_more_seldom() -> 
     looks = []
     for second in range(2, 10_000):
         bench(ev.JobFailed(Failure(key=f"{DEVICE}/data/watch", kind="crash", message="exit code 1")))
-        looks += [second for _ in only(bench.at(float(second)), ev.StartDescribing)]
+        looks += [second for _ in only(bench.at(float(second)), fx.StartDescribing)]
     gaps = [later - earlier for earlier, later in itertools.pairwise(looks)]
     assert gaps[:4] == [10, 20, 40, 80]
     assert set(gaps[8:]) == {int(counting.LONGEST_LOOK_S)}
     assert bench.shown().detail == "exit code 1"
 
 
-def looked(bench: Bench, footprint: str) -> list[ev.StartDescribing]:
+def looked(bench: Bench, footprint: str) -> list[fx.StartDescribing]:
     """What a look at the data, once it is due, has counted."""
-    assert only(bench.at(bench.state.look_at), ev.LookAtData)
-    return only(bench(ev.DataSeen(footprint)), ev.StartDescribing)
+    assert only(bench.at(bench.state.look_at), fx.LookAtData)
+    return only(bench(ev.DataSeen(footprint)), fx.StartDescribing)
 
 
 def test_data_whose_files_have_changed_is_counted_again_and_used_meanwhile() -> None:
@@ -265,7 +267,7 @@ def test_data_whose_files_have_changed_is_counted_again_and_used_meanwhile() -> 
     assert (participation.wake_at(bench.state) or 0.0) <= bench.state.look_at == 1.0 + counting.LOOK_S
     assert looked(bench, "as it was") == []
     (start,) = looked(bench, "with a new file")
-    assert only(bench(ev.CoordinatorSeen(coordinator()), ev.RoundSeen(announcement(1))), ev.SendJoin)[0].examples == 100
+    assert only(bench(ev.CoordinatorSeen(coordinator()), ev.RoundSeen(announcement(1))), fx.SendJoin)[0].examples == 100
     bench(ev.JobDone(described(start.key, 150)))
     assert bench.shown().examples == 150
     assert looked(bench, "with a new file") == []
@@ -279,12 +281,12 @@ def test_a_trainer_that_dies_over_the_recordings_costs_no_round_unless_it_does_s
     bench(ev.RoundSeen(announcement(1)))
     crash = ev.JobFailed(Failure(key=f"{DEVICE}/data/watch", kind="crash", message="signal 9"))
     for crashes in range(1, CRASHES):
-        assert not only(bench(crash), ev.SendJoin)
+        assert not only(bench(crash), fx.SendJoin)
         bench.at(1.0 + crashes * 20.0)
     well = copy.deepcopy(bench)
-    assert [join.accepts for join in only(bench(crash), ev.SendJoin)] == [False]
+    assert [join.accepts for join in only(bench(crash), fx.SendJoin)] == [False]
     again = well(ev.JobDone(described(f"{DEVICE}/data/watch", 100, 0)))
-    assert [join.accepts for join in only(again, ev.SendJoin)] == [True]
+    assert [join.accepts for join in only(again, fx.SendJoin)] == [True]
 
 
 def test_a_recount_that_crashes_is_tried_at_the_next_look_and_one_that_fails_is_trouble() -> None:
@@ -300,27 +302,27 @@ def test_a_recount_that_crashes_is_tried_at_the_next_look_and_one_that_fails_is_
 
 def test_a_plan_that_does_not_fit_is_declined_now_and_in_later_rounds() -> None:
     bench = Bench().settle()
-    (start,) = only(bench(ev.RoundSeen(announcement(1))), ev.StartTraining)
+    (start,) = only(bench(ev.RoundSeen(announcement(1))), fx.StartTraining)
     effects = bench(ev.JobFailed(Failure(key=start.key, kind="plan", message="the plan doesn't fit: 6x150, not 6x128")))
-    assert [(join.accepts, join.reason) for join in only(effects, ev.SendJoin)] == [
+    assert [(join.accepts, join.reason) for join in only(effects, fx.SendJoin)] == [
         (False, "the plan doesn't fit: 6x150, not 6x128")
     ]
     assert bench.shown().state is DeviceState.TROUBLE
     bench(ev.ModelSeen(pointer(1)), ev.ModelReady(pointer(1)))
     effects = bench(ev.RoundSeen(announcement(2)))
-    assert [join.accepts for join in only(effects, ev.SendJoin)] == [False]
-    assert not only(effects, ev.StartTraining)
+    assert [join.accepts for join in only(effects, fx.SendJoin)] == [False]
+    assert not only(effects, fx.StartTraining)
 
 
 def test_a_crashed_trainer_is_tried_again_and_then_given_up_for_this_round() -> None:
     bench = Bench().settle()
-    (start,) = only(bench(ev.RoundSeen(announcement(1))), ev.StartTraining)
+    (start,) = only(bench(ev.RoundSeen(announcement(1))), fx.StartTraining)
     crash = ev.JobFailed(Failure(key=start.key, kind="crash", message="killed"))
     for _ in range(attempt.CRASHES - 1):
-        assert only(bench(crash), ev.StartTraining) == [start]
+        assert only(bench(crash), fx.StartTraining) == [start]
     effects = bench(crash)
-    assert not only(effects, ev.StartTraining)
-    assert [join.accepts for join in only(effects, ev.SendJoin)] == [False]
+    assert not only(effects, fx.StartTraining)
+    assert [join.accepts for join in only(effects, fx.SendJoin)] == [False]
     assert bench.shown().state is DeviceState.IDLE
 
 
@@ -331,21 +333,21 @@ def test_must_16_a_ticket_is_trained_once_however_often_it_is_announced() -> Non
     bench = Bench().settle()
     ticket, _ = bench.train()
     again = [ev.RoundSeen(announcement(1)), ev.RoundSeen(announcement(1))]
-    assert not only(bench(*again), ev.StartTraining)
+    assert not only(bench(*again), fx.StartTraining)
     bench(ev.UpdateStored(parcel(ticket)))
-    assert not only(bench(*again), ev.StartTraining)
+    assert not only(bench(*again), fx.StartTraining)
     bench(ev.ReceiptSeen(receipt(announcement(1))))
-    assert not only(bench(*again), ev.StartTraining)
+    assert not only(bench(*again), fx.StartTraining)
 
 
 def test_another_attempt_cancels_the_job_and_starts_over() -> None:
     bench = Bench().settle()
-    (first,) = only(bench(ev.RoundSeen(announcement(1))), ev.StartTraining)
+    (first,) = only(bench(ev.RoundSeen(announcement(1))), fx.StartTraining)
     effects = bench(ev.RoundSeen(announcement(1, attempt=1)))
-    (second,) = only(effects, ev.StartTraining)
-    assert only(effects, ev.CancelJob) == [ev.CancelJob(first.key)]
+    (second,) = only(effects, fx.StartTraining)
+    assert only(effects, fx.CancelJob) == [fx.CancelJob(first.key)]
     assert (second.key != first.key, second.seed == first.seed) == (True, True)
-    assert not only(bench(ev.JobDone(trained(first.key))), ev.StoreUpdate)
+    assert not only(bench(ev.JobDone(trained(first.key))), fx.StoreUpdate)
 
 
 def test_another_attempt_replaces_an_update_that_was_not_settled() -> None:
@@ -353,81 +355,81 @@ def test_another_attempt_replaces_an_update_that_was_not_settled() -> None:
     ticket, _ = bench.train()
     bench(ev.UpdateStored(parcel(ticket)))
     effects = bench(ev.RoundSeen(announcement(1, attempt=1)))
-    assert only(effects, ev.Forget) == [ev.Forget(ticket, "superseded")]
-    assert only(effects, ev.StartTraining)
+    assert only(effects, fx.Forget) == [fx.Forget(ticket, "superseded")]
+    assert only(effects, fx.StartTraining)
 
 
 @pytest.mark.parametrize("phase", [Phase.AGGREGATING, Phase.COMMITTED, Phase.ABANDONED])
 def test_training_is_cancelled_when_the_round_is_over(phase: Phase) -> None:
     bench = Bench().settle()
-    (start,) = only(bench(ev.RoundSeen(announcement(1))), ev.StartTraining)
-    assert only(bench(ev.RoundSeen(announcement(1, phase=phase))), ev.CancelJob) == [ev.CancelJob(start.key)]
+    (start,) = only(bench(ev.RoundSeen(announcement(1))), fx.StartTraining)
+    assert only(bench(ev.RoundSeen(announcement(1, phase=phase))), fx.CancelJob) == [fx.CancelJob(start.key)]
 
 
 def test_must_22_training_is_cancelled_at_the_deadline_by_the_monotonic_clock() -> None:
     bench = Bench().settle()
-    (start,) = only(bench(ev.RoundSeen(announcement(1, remaining_s=20.0))), ev.StartTraining)
-    assert not only(bench.at(20.9), ev.CancelJob)
-    assert only(bench.at(21.0), ev.CancelJob) == [ev.CancelJob(start.key)]
+    (start,) = only(bench(ev.RoundSeen(announcement(1, remaining_s=20.0))), fx.StartTraining)
+    assert not only(bench.at(20.9), fx.CancelJob)
+    assert only(bench.at(21.0), fx.CancelJob) == [fx.CancelJob(start.key)]
 
 
 def test_an_earlier_announcement_of_the_same_coordinator_is_ignored() -> None:
     bench = Bench().settle()
     bench(ev.ModelSeen(pointer(1)), ev.ModelReady(pointer(1)), ev.RoundSeen(announcement(2)))
     effects = bench(ev.RoundSeen(announcement(1, version=1)))
-    assert not only(effects, ev.CancelJob)
-    assert not only(effects, ev.StartTraining)
+    assert not only(effects, fx.CancelJob)
+    assert not only(effects, fx.StartTraining)
 
 
 def test_a_coordinator_that_was_restarted_may_go_back() -> None:
     bench = Bench().settle()
     bench(ev.RoundSeen(announcement(1, attempt=2)), ev.CoordinatorSeen(coordinator(session=2)))
-    assert only(bench(ev.RoundSeen(announcement(1, attempt=1))), ev.StartTraining)
+    assert only(bench(ev.RoundSeen(announcement(1, attempt=1))), fx.StartTraining)
 
 
 def test_must_15_an_older_model_of_the_run_is_never_taken() -> None:
     bench = Bench().settle()
     bench(ev.ModelSeen(pointer(3)), ev.ModelReady(pointer(3)))
     effects = bench(ev.ModelSeen(pointer(2)), ev.RoundSeen(announcement(3)))
-    assert not only(effects, ev.FetchModel)
-    assert not only(effects, ev.StartTraining)
-    assert not only(effects, ev.SendJoin)
+    assert not only(effects, fx.FetchModel)
+    assert not only(effects, fx.StartTraining)
+    assert not only(effects, fx.SendJoin)
 
 
 def test_another_model_under_a_version_that_is_held_is_refused() -> None:
     bench = Bench().settle()
     other = pointer(0).model_copy(update={"digest": digest("another")})
-    assert not only(bench(ev.ModelSeen(other)), ev.FetchModel)
+    assert not only(bench(ev.ModelSeen(other)), fx.FetchModel)
     message = announcement(1).model_copy(update={"model_digest": digest("another")})
-    assert [join.accepts for join in only(bench(ev.RoundSeen(message)), ev.SendJoin)] == [True, False]
+    assert [join.accepts for join in only(bench(ev.RoundSeen(message)), fx.SendJoin)] == [True, False]
 
 
 def test_metrics_on_the_pointer_are_no_new_model() -> None:
     bench = Bench().settle()
-    assert not only(bench(ev.ModelSeen(pointer(0))), ev.FetchModel)
+    assert not only(bench(ev.ModelSeen(pointer(0))), fx.FetchModel)
 
 
 def test_another_run_brings_another_model_also_a_lower_version() -> None:
     bench = Bench().settle()
     bench(ev.ModelSeen(pointer(3)), ev.ModelReady(pointer(3)))
     effects = bench(ev.ModelSeen(pointer(0, "run-two")), ev.RunSeen(run("run-two")))
-    assert only(effects, ev.FetchModel) == [ev.FetchModel(pointer(0, "run-two"))]
+    assert only(effects, fx.FetchModel) == [fx.FetchModel(pointer(0, "run-two"))]
 
 
 def test_a_newer_pointer_replaces_a_fetch_that_is_under_way() -> None:
     bench = Bench().settle()
     bench(ev.ModelSeen(pointer(1)))
     effects = bench(ev.ModelSeen(pointer(2)))
-    assert only(effects, ev.StopFetching) == [ev.StopFetching("model")]
-    assert only(effects, ev.FetchModel) == [ev.FetchModel(pointer(2))]
+    assert only(effects, fx.StopFetching) == [fx.StopFetching("model")]
+    assert only(effects, fx.FetchModel) == [fx.FetchModel(pointer(2))]
 
 
 def test_a_failed_fetch_is_tried_again_later() -> None:
     bench = Bench().settle()
     bench(ev.ModelSeen(pointer(1)))
     failed = ev.FetchFailed("model", pointer(1).blob.digest, "wrong digest")
-    assert not only(bench(failed), ev.FetchModel)
-    assert only(bench.at(1.0 + versions.SOON_S), ev.FetchModel)
+    assert not only(bench(failed), fx.FetchModel)
+    assert only(bench.at(1.0 + versions.SOON_S), fx.FetchModel)
 
 
 # -- until the receipt -------------------------------------------------------------------------------------------------
@@ -445,18 +447,18 @@ def test_must_26_without_a_receipt_a_part_goes_again_after_30_seconds_then_twice
     times = []
     for now in range(1, 400):
         bench(ev.CoordinatorSeen(coordinator()))  # its heartbeat
-        times += [now for _ in only(bench.at(float(now)), ev.SendParts)]
+        times += [now for _ in only(bench.at(float(now)), fx.SendParts)]
     assert times == [31, 91, 211]
-    assert only(bench.effects, ev.SendParts)[1:] == [ev.SendParts(kept, (0,))] * 3
+    assert only(bench.effects, fx.SendParts)[1:] == [fx.SendParts(kept, (0,))] * 3
 
 
 def test_must_26_a_reconnect_and_a_new_coordinator_hear_of_the_update_at_once() -> None:
     bench = Bench().settle()
     kept = stored(bench)
     back = (ev.Disconnected(), ev.Connected(), ev.CoordinatorSeen(coordinator()))
-    assert only(bench(*back), ev.SendParts) == [ev.SendParts(kept, (0,))]
-    assert only(bench(ev.CoordinatorSeen(coordinator(session=2))), ev.SendParts) == [ev.SendParts(kept, (0,))]
-    assert not only(bench(ev.CoordinatorSeen(coordinator(session=2))), ev.SendParts)
+    assert only(bench(*back), fx.SendParts) == [fx.SendParts(kept, (0,))]
+    assert only(bench(ev.CoordinatorSeen(coordinator(session=2))), fx.SendParts) == [fx.SendParts(kept, (0,))]
+    assert not only(bench(ev.CoordinatorSeen(coordinator(session=2))), fx.SendParts)
 
 
 def test_must_26_after_a_reconnect_nothing_goes_again_before_the_coordinator_is_back_too() -> None:
@@ -466,100 +468,100 @@ def test_must_26_after_a_reconnect_nothing_goes_again_before_the_coordinator_is_
     """
     bench = Bench().settle()
     bench(ev.RoundSeen(announcement(1)))
-    assert not only(bench(ev.Disconnected(), ev.Connected()), ev.SendJoin)
-    assert only(bench(ev.CoordinatorSeen(coordinator())), ev.SendJoin)
+    assert not only(bench(ev.Disconnected(), ev.Connected()), fx.SendJoin)
+    assert only(bench(ev.CoordinatorSeen(coordinator())), fx.SendJoin)
     bench = Bench().settle()
     kept = stored(bench)
-    assert not only(bench(ev.Disconnected(), ev.Connected()), ev.SendParts)
-    assert only(bench(ev.CoordinatorSeen(coordinator())), ev.SendParts) == [ev.SendParts(kept, (0,))]
+    assert not only(bench(ev.Disconnected(), ev.Connected()), fx.SendParts)
+    assert only(bench(ev.CoordinatorSeen(coordinator())), fx.SendParts) == [fx.SendParts(kept, (0,))]
 
 
 def test_a_new_coordinator_hears_the_join_again() -> None:
     bench = Bench().settle()
     bench(ev.RoundSeen(announcement(1)))
-    assert [join.accepts for join in only(bench(ev.CoordinatorSeen(coordinator(2))), ev.SendJoin)] == [True]
+    assert [join.accepts for join in only(bench(ev.CoordinatorSeen(coordinator(2))), fx.SendJoin)] == [True]
 
 
 def test_an_update_made_offline_goes_whole_once_the_broker_is_back() -> None:
     bench = Bench().settle()
-    (start,) = only(bench(ev.RoundSeen(announcement(1))), ev.StartTraining)
+    (start,) = only(bench(ev.RoundSeen(announcement(1))), fx.StartTraining)
     bench(ev.Disconnected())
-    (store,) = only(bench(ev.JobDone(trained(start.key))), ev.StoreUpdate)
-    assert not only(bench(ev.UpdateStored(parcel(store.ticket))), ev.SendParts)
-    assert only(bench(ev.Connected()), ev.SendParts) == [ev.SendParts(parcel(store.ticket), None)]
+    (store,) = only(bench(ev.JobDone(trained(start.key))), fx.StoreUpdate)
+    assert not only(bench(ev.UpdateStored(parcel(store.ticket))), fx.SendParts)
+    assert only(bench(ev.Connected()), fx.SendParts) == [fx.SendParts(parcel(store.ticket), None)]
 
 
 def test_the_missing_parts_of_an_incomplete_update_go_again() -> None:
     bench = Bench().settle()
     kept = stored(bench)
     asked = receipt(announcement(1), Outcome.INCOMPLETE, missing=(1, 2, 99))
-    assert only(bench(ev.ReceiptSeen(asked)), ev.SendParts) == [ev.SendParts(kept, (1, 2))]
+    assert only(bench(ev.ReceiptSeen(asked)), fx.SendParts) == [fx.SendParts(kept, (1, 2))]
 
 
 @pytest.mark.parametrize("outcome", [Outcome.LATE, Outcome.REJECTED, Outcome.DUPLICATE])
 def test_every_final_receipt_ends_the_resending(outcome: Outcome) -> None:
     bench = Bench().settle()
     kept = stored(bench)
-    assert only(bench(ev.ReceiptSeen(receipt(announcement(1), outcome))), ev.Forget) == [
-        ev.Forget(kept.ticket, outcome.value)
+    assert only(bench(ev.ReceiptSeen(receipt(announcement(1), outcome))), fx.Forget) == [
+        fx.Forget(kept.ticket, outcome.value)
     ]
-    assert not only(bench.at(10_000.0), ev.SendParts)
+    assert not only(bench.at(10_000.0), fx.SendParts)
     assert bench.shown().last_round == (1 if outcome is Outcome.DUPLICATE else None)
 
 
 def test_must_17_a_receipt_with_another_nonce_settles_nothing() -> None:
     bench = Bench().settle()
     stored(bench)
-    assert not only(bench(ev.ReceiptSeen(receipt(announcement(1, tag=99)))), ev.Forget)
+    assert not only(bench(ev.ReceiptSeen(receipt(announcement(1, tag=99)))), fx.Forget)
     assert bench.state.outbox
 
 
 def test_a_final_receipt_ends_work_in_hand() -> None:
     bench = Bench().settle()
-    (start,) = only(bench(ev.RoundSeen(announcement(1))), ev.StartTraining)
+    (start,) = only(bench(ev.RoundSeen(announcement(1))), fx.StartTraining)
     effects = bench(ev.ReceiptSeen(receipt(announcement(1), Outcome.NOTED, reason="not drawn for this round")))
-    assert only(effects, ev.CancelJob) == [ev.CancelJob(start.key)]
-    assert not only(bench(ev.RoundSeen(announcement(1))), ev.StartTraining)
+    assert only(effects, fx.CancelJob) == [fx.CancelJob(start.key)]
+    assert not only(bench(ev.RoundSeen(announcement(1))), fx.StartTraining)
 
 
 def test_must_16_after_a_restart_the_kept_update_is_announced_again_and_not_trained_again() -> None:
     kept = parcel(Ticket.of(announcement(1)))
     bench = Bench(participation.begin(IDENTITY, model=pointer(0), parcels=(kept,))).settle()
-    assert only(bench.effects, ev.SendParts) == [ev.SendParts(kept, (0,))]
-    assert not only(bench(ev.RoundSeen(announcement(1))), ev.StartTraining)
+    assert only(bench.effects, fx.SendParts) == [fx.SendParts(kept, (0,))]
+    assert not only(bench(ev.RoundSeen(announcement(1))), fx.StartTraining)
 
 
 def test_must_16_after_a_restart_a_settled_round_is_not_trained_again() -> None:
     settled = (Ticket.of(announcement(1)),)
     bench = Bench(participation.begin(IDENTITY, model=pointer(0), settled=settled, last_round=1)).settle()
-    assert not only(bench(ev.RoundSeen(announcement(1))), ev.StartTraining)
+    assert not only(bench(ev.RoundSeen(announcement(1))), fx.StartTraining)
     assert bench.shown().last_round == 1
 
 
 def test_updates_of_another_run_wait_for_it() -> None:
     kept = parcel(Ticket.of(announcement(1, run="run-two")))
     bench = Bench(participation.begin(IDENTITY, parcels=(kept,))).settle()
-    assert not only(bench.at(5000.0), ev.SendParts)
-    assert only(bench(ev.RunSeen(run("run-two"))), ev.SendParts) == [ev.SendParts(kept, (0,))]
+    assert not only(bench.at(5000.0), fx.SendParts)
+    assert only(bench(ev.RunSeen(run("run-two"))), fx.SendParts) == [fx.SendParts(kept, (0,))]
 
 
 def test_invariant_11_the_oldest_updates_are_dropped_beyond_the_bound() -> None:
     kept = tuple(parcel(Ticket("run-old", number, "train", nonce(number))) for number in range(delivery.OUTBOX))
     bench = Bench(participation.begin(IDENTITY, parcels=kept)).settle()
     ticket, _ = bench.train()
-    assert only(bench(ev.UpdateStored(parcel(ticket))), ev.Forget) == [ev.Forget(kept[0].ticket, "dropped")]
+    assert only(bench(ev.UpdateStored(parcel(ticket))), fx.Forget) == [fx.Forget(kept[0].ticket, "dropped")]
 
 
 def test_invariant_11_a_full_disk_skips_the_round_and_says_so() -> None:
     bench = Bench().settle()
     ticket, _ = bench.train()
     effects = bench(ev.StoreFailed(ticket, "no space left"))
-    assert [(join.accepts, join.reason) for join in only(effects, ev.SendJoin)] == [(False, "no space left")]
+    assert [(join.accepts, join.reason) for join in only(effects, fx.SendJoin)] == [(False, "no space left")]
     assert (bench.shown().state, bench.shown().detail) == (DeviceState.TROUBLE, "no space left")
     bench.at(1.0 + attempt.RETRY_S)
     assert bench.shown().state is DeviceState.IDLE
     bench(ev.ModelSeen(pointer(1)), ev.ModelReady(pointer(1)))
-    assert only(bench(ev.RoundSeen(announcement(2))), ev.StartTraining)
+    assert only(bench(ev.RoundSeen(announcement(2))), fx.StartTraining)
 
 
 # -- what the operator and the owner want ------------------------------------------------------------------------------
@@ -567,35 +569,35 @@ def test_invariant_11_a_full_disk_skips_the_round_and_says_so() -> None:
 
 def test_must_33_pause_cancels_and_resume_takes_the_round_up_again() -> None:
     bench = Bench().settle()
-    (start,) = only(bench(ev.RoundSeen(announcement(1))), ev.StartTraining)
+    (start,) = only(bench(ev.RoundSeen(announcement(1))), fx.StartTraining)
     effects = bench(ev.CommandSeen(Command(command="pause", reason="maintenance")))
-    assert only(effects, ev.CancelJob) == [ev.CancelJob(start.key)]
+    assert only(effects, fx.CancelJob) == [fx.CancelJob(start.key)]
     assert (bench.shown().state, bench.shown().detail) == (
         DeviceState.PAUSED,
         "paused by the operator: maintenance",
     )
-    assert not only(bench(ev.RoundSeen(announcement(1))), ev.StartTraining)
-    assert only(bench(ev.CommandSeen(Command(command="resume"))), ev.StartTraining) == [start]
+    assert not only(bench(ev.RoundSeen(announcement(1))), fx.StartTraining)
+    assert only(bench(ev.CommandSeen(Command(command="resume"))), fx.StartTraining) == [start]
 
 
 def test_must_33_evict_also_drops_what_was_not_settled() -> None:
     bench = Bench().settle()
     kept = stored(bench)
     effects = bench(ev.CommandSeen(Command(command="evict")))
-    assert only(effects, ev.Forget) == [ev.Forget(kept.ticket, ev.EVICTED)]
+    assert only(effects, fx.Forget) == [fx.Forget(kept.ticket, fx.EVICTED)]
     assert bench.shown().state is DeviceState.PAUSED
 
 
 def test_query_publishes_the_status_at_once() -> None:
     bench = Bench().settle()
     bench.at(2.5)
-    assert only(bench(ev.CommandSeen(Command(command="query"))), ev.PublishStatus)
+    assert only(bench(ev.CommandSeen(Command(command="query"))), fx.PublishStatus)
 
 
 def test_a_stopped_device_cancels_and_does_nothing_more() -> None:
     bench = Bench().settle()
-    (start,) = only(bench(ev.RoundSeen(announcement(1))), ev.StartTraining)
-    assert bench(ev.StopRequested()) == [ev.SuspendJob(start.key, start.plan, start.model)]
+    (start,) = only(bench(ev.RoundSeen(announcement(1))), fx.StartTraining)
+    assert bench(ev.StopRequested()) == [fx.SuspendJob(start.key, start.plan, start.model)]
     assert bench(ev.RoundSeen(announcement(2)), ev.Tick(99.0)) == []
     assert bench.shown().state is DeviceState.STOPPED
 
@@ -605,10 +607,10 @@ def test_a_stopped_device_cancels_and_does_nothing_more() -> None:
 
 def test_must_10_a_status_goes_out_at_every_connect_and_every_heartbeat() -> None:
     bench = Bench()
-    assert only(bench(ev.Tick(1.0), ev.Connected()), ev.PublishStatus)
-    assert not only(bench.at(30.9), ev.PublishStatus)
-    assert only(bench.at(31.0), ev.PublishStatus)
-    assert only(bench(ev.Disconnected(), ev.Connected()), ev.PublishStatus)
+    assert only(bench(ev.Tick(1.0), ev.Connected()), fx.PublishStatus)
+    assert not only(bench.at(30.9), fx.PublishStatus)
+    assert only(bench.at(31.0), fx.PublishStatus)
+    assert only(bench(ev.Disconnected(), ev.Connected()), fx.PublishStatus)
 
 
 def test_must_10_a_device_beats_seldom_while_there_is_no_coordinator_and_speaks_up_when_one_comes() -> None:
@@ -616,13 +618,13 @@ def test_must_10_a_device_beats_seldom_while_there_is_no_coordinator_and_speaks_
     bench = Bench(participation.begin(replace(IDENTITY, idle_heartbeat_s=300.0)))
     bench(ev.Tick(1.0), ev.Connected(), ev.Tick(2.0))
     assert bench.shown().heartbeat_s == 300.0
-    assert not only(bench.at(300.9), ev.PublishStatus)
-    assert only(bench.at(301.0), ev.PublishStatus)
-    (said,) = only(bench(ev.Tick(310.0), ev.CoordinatorSeen(coordinator())), ev.PublishStatus)
+    assert not only(bench.at(300.9), fx.PublishStatus)
+    assert only(bench.at(301.0), fx.PublishStatus)
+    (said,) = only(bench(ev.Tick(310.0), ev.CoordinatorSeen(coordinator())), fx.PublishStatus)
     assert said.status.heartbeat_s == 30.0
-    assert only(bench(ev.Tick(340.0), ev.RunSeen(run())), ev.PublishStatus)
+    assert only(bench(ev.Tick(340.0), ev.RunSeen(run())), fx.PublishStatus)
     gone = coordinator(state=CoordinatorState.FINISHED)
-    (said,) = only(bench(ev.Tick(350.0), ev.CoordinatorSeen(gone), ev.Tick(351.0)), ev.PublishStatus)
+    (said,) = only(bench(ev.Tick(350.0), ev.CoordinatorSeen(gone), ev.Tick(351.0)), fx.PublishStatus)
     assert said.status.heartbeat_s == 300.0
 
 
@@ -630,8 +632,8 @@ def test_must_10_a_new_coordinator_hears_of_a_device_whatever_its_heartbeat() ->
     """Seen to fail without ``shown=None`` in ``_introduce``."""
     bench = Bench(participation.begin(replace(IDENTITY, heartbeat_s=600.0)))
     bench(ev.Tick(1.0), ev.Connected(), ev.CoordinatorSeen(coordinator()))
-    assert only(bench(ev.Tick(50.0), ev.CoordinatorSeen(coordinator(session=2))), ev.PublishStatus)
-    assert not only(bench(ev.Tick(60.0), ev.CoordinatorSeen(coordinator(session=2))), ev.PublishStatus)
+    assert only(bench(ev.Tick(50.0), ev.CoordinatorSeen(coordinator(session=2))), fx.PublishStatus)
+    assert not only(bench(ev.Tick(60.0), ev.CoordinatorSeen(coordinator(session=2))), fx.PublishStatus)
 
 
 def test_a_training_that_outlasts_its_coordinator_is_told_of_as_often_as_ever() -> None:
@@ -644,13 +646,13 @@ def test_a_training_that_outlasts_its_coordinator_is_told_of_as_often_as_ever() 
 
 def test_a_burst_of_activity_is_told_every_three_seconds_but_new_examples_at_once() -> None:
     bench = Bench().settle()
-    assert only(bench.effects, ev.PublishStatus)[-1].status.examples == 100
+    assert only(bench.effects, fx.PublishStatus)[-1].status.examples == 100
     bench.at(10.0)
     bench.effects.clear()
     bench.train()
-    assert not only(bench.effects, ev.PublishStatus)
+    assert not only(bench.effects, fx.PublishStatus)
     assert participation.wake_at(bench.state) == 13.0
-    assert [effect.status.state for effect in only(bench.at(13.0), ev.PublishStatus)] == [DeviceState.TRAINING]
+    assert [effect.status.state for effect in only(bench.at(13.0), fx.PublishStatus)] == [DeviceState.TRAINING]
 
 
 # -- all of it at random -----------------------------------------------------------------------------------------------
@@ -679,18 +681,18 @@ class Participation(RuleBasedStateMachine):
 
     def check(self, effect: Effect) -> None:
         match effect:
-            case ev.StartTraining(key=key) | ev.StartEvaluation(key=key):
+            case fx.StartTraining(key=key) | fx.StartEvaluation(key=key):
                 assert not self.running, "two jobs at once"
                 assert key not in self.finished, "trained twice"
                 self.running.add(key)
-            case ev.CancelJob(key):
+            case fx.CancelJob(key):
                 self.running.discard(key)
-            case ev.FetchModel(offered):
+            case fx.FetchModel(offered):
                 assert offered.version > self.model, "an older model"
-            case ev.SendParts(sent, indices):
+            case fx.SendParts(sent, indices):
                 assert self.disk[sent.ticket] == sent, "sent what is not on disk"
                 assert indices is None or all(index < sent.ref.parts for index in indices)
-            case ev.Forget(ticket):
+            case fx.Forget(ticket):
                 del self.disk[ticket]
                 self.settled.append(ticket)
             case _:
@@ -737,7 +739,7 @@ class Participation(RuleBasedStateMachine):
         effects = self.bench(ev.JobDone(result))
         for effect in effects:
             self.check(effect)
-        for store in only(effects, ev.StoreUpdate):
+        for store in only(effects, fx.StoreUpdate):
             ticket = store.ticket
             if full:
                 self.feed(ev.StoreFailed(ticket, "full"))

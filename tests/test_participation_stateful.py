@@ -17,9 +17,11 @@ from hypothesis.stateful import (
     run_state_machine_as_test,
 )
 
+from edge import effects as fx
 from edge import events as ev
 from edge import participation
-from edge.events import Effect, Event, Parcel, Ticket
+from edge.effects import Effect
+from edge.events import Event, Parcel, Ticket
 from edge.jobs import Failure
 from schemas import codec, parts
 from schemas.messages import Command, CoordinatorState, Outcome, Phase, RoundAnnouncement, Task
@@ -186,21 +188,21 @@ class AnyDeviceWithCrashes(RuleBasedStateMachine):
             raise Crash
         now = self.bench.state.now
         match effect:
-            case ev.StartTraining(key=key) | ev.StartEvaluation(key=key):
+            case fx.StartTraining(key=key) | fx.StartEvaluation(key=key):
                 self._start(key, now)
-            case ev.CancelJob(key):
+            case fx.CancelJob(key):
                 self.running.pop(key, None)
-            case ev.SendJoin(ticket, accepts=True):
+            case fx.SendJoin(ticket, accepts=True):
                 assert now <= self.until[ticket] + EPSILON_S, "invariant 7: an expired announcement is answered"
-            case ev.FetchModel(offered):
+            case fx.FetchModel(offered):
                 assert offered.version > self.newest, "invariant 7: an older model is fetched"
                 self.newest = offered.version
-            case ev.StoreUpdate():
+            case fx.StoreUpdate():
                 return [self._store(effect)]
-            case ev.SendParts(parcel):
+            case fx.SendParts(parcel):
                 assert self.updates[parcel.ticket] == (parcel, ""), "invariant 8: sent, and not on disk"
                 assert self.ever[parcel.ticket] == parcel.ref.digest, "invariants 1 and 8: other bytes than before"
-            case ev.Forget(ticket, outcome):
+            case fx.Forget(ticket, outcome):
                 known = self.gone | {other for other in self.updates if self._is_superseded(other)}
                 assert ticket in known or outcome == "dropped", "invariant 2: forgotten without a receipt"
                 self.updates[ticket] = (self.updates[ticket][0], outcome)
@@ -217,7 +219,7 @@ class AnyDeviceWithCrashes(RuleBasedStateMachine):
         self.running[key] = ticket
         self.trainings[ticket] = self.trainings.get(ticket, 0) + 1
 
-    def _store(self, effect: ev.StoreUpdate) -> Event:
+    def _store(self, effect: fx.StoreUpdate) -> Event:
         ticket = effect.ticket
         if self.full:
             return ev.StoreFailed(ticket, "full")

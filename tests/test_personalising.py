@@ -6,6 +6,7 @@ from dataclasses import replace
 
 import pytest
 
+from edge import effects as fx
 from edge import events as ev
 from edge import participation
 from edge.attempt import CRASHES, RETRY_S
@@ -28,17 +29,17 @@ def made(version: int = 0) -> ev.JobDone:
     return ev.JobDone(personalised(KEY.format(version)))
 
 
-def fits(effects: list[ev.Effect]) -> list[str]:
-    return [effect.model for effect in only(effects, ev.StartPersonalising)]
+def fits(effects: list[fx.Effect]) -> list[str]:
+    return [effect.model for effect in only(effects, fx.StartPersonalising)]
 
 
 def test_each_global_model_is_fitted_once_and_what_comes_of_it_is_kept_with_its_origin() -> None:
     """Seen to fail without ``personal_of``, and with the run's next model not looked at."""
     bench = owner().settle()
-    (start,) = only(bench.effects, ev.StartPersonalising)
+    (start,) = only(bench.effects, fx.StartPersonalising)
     assert (start.key, start.model, start.how) == (KEY.format(0), digest(f"{RUN}/0"), DITTO)
     effects = bench(made())
-    (kept,) = only(effects, ev.KeepPersonal)
+    (kept,) = only(effects, fx.KeepPersonal)
     assert kept.model == b"own"
     assert (kept.origin.run, kept.origin.version, kept.origin.model) == (RUN, 0, digest(f"{RUN}/0"))
     assert kept.origin.verdict.personal
@@ -61,13 +62,13 @@ def test_a_round_goes_before_it_and_it_begins_anew_afterwards() -> None:
     """Seen to fail without ``give_way``, and where it is begun while a round is worked on."""
     bench = owner().settle()
     effects = bench(ev.RoundSeen(announcement(1)))
-    assert only(effects, ev.CancelJob) == [ev.CancelJob(KEY.format(0))]
-    (training,) = only(effects, ev.StartTraining)
-    places = [effects.index(ev.CancelJob(KEY.format(0))), effects.index(training)]
+    assert only(effects, fx.CancelJob) == [fx.CancelJob(KEY.format(0))]
+    (training,) = only(effects, fx.StartTraining)
+    places = [effects.index(fx.CancelJob(KEY.format(0))), effects.index(training)]
     assert places == sorted(places)
-    assert not only(bench(made()), ev.KeepPersonal)
+    assert not only(bench(made()), fx.KeepPersonal)
     assert not fits(bench.at(10.0))
-    (store,) = only(bench(ev.JobDone(trained(training.key))), ev.StoreUpdate)
+    (store,) = only(bench(ev.JobDone(trained(training.key))), fx.StoreUpdate)
     assert fits(bench(ev.UpdateStored(parcel(store.ticket)))) == [digest(f"{RUN}/0")]
 
 
@@ -79,8 +80,8 @@ def test_nothing_of_it_is_published_and_an_update_is_what_it_is_without() -> Non
         ticket, _ = bench.train()
         bench(ev.UpdateStored(parcel(ticket)))
     with_one(made())
-    assert only(with_one.effects, ev.KeepPersonal)
-    for kind in (ev.SendJoin, ev.StoreUpdate, ev.SendParts, ev.PublishStatus, ev.StartTraining):
+    assert only(with_one.effects, fx.KeepPersonal)
+    for kind in (fx.SendJoin, fx.StoreUpdate, fx.SendParts, fx.PublishStatus, fx.StartTraining):
         assert only(with_one.effects, kind) == only(without.effects, kind)
 
 
@@ -102,9 +103,9 @@ def test_a_trainer_that_dies_over_it_is_tried_again_and_not_for_ever() -> None:
 def test_too_few_examples_are_told_once_and_no_round_suffers() -> None:
     bench = owner().settle()
     effects = bench(ev.JobFailed(Failure(key=KEY.format(0), kind="data", message="9 are too few")))
-    assert any("9 are too few" in say.text for say in only(effects, ev.Say))
+    assert any("9 are too few" in say.text for say in only(effects, fx.Say))
     assert not fits(bench.at(1e5))
-    assert only(bench(ev.RoundSeen(announcement(1))), ev.StartTraining)
+    assert only(bench(ev.RoundSeen(announcement(1))), fx.StartTraining)
 
 
 def test_recordings_that_have_changed_are_fitted_to_again() -> None:
@@ -113,15 +114,15 @@ def test_recordings_that_have_changed_are_fitted_to_again() -> None:
     assert bench.state.fitting is None
     effects = bench(ev.JobDone(described(f"{DEVICE}/data/watch", 120, 0)))
     assert fits(effects) == [digest(f"{RUN}/0")]
-    (kept,) = only(bench(made()), ev.KeepPersonal)
+    (kept,) = only(bench(made()), fx.KeepPersonal)
     assert kept.origin.data == "more files"
 
 
 def test_steps_that_turn_out_wrong_are_dropped_and_the_model_is_fetched_anew() -> None:
     bench = owner().settle()
     effects = bench(ev.JobFailed(Failure(key=KEY.format(0), kind="model", message="steps lead elsewhere")))
-    assert only(effects, ev.DropModel)
-    assert only(effects, ev.FetchModel)
+    assert only(effects, fx.DropModel)
+    assert only(effects, fx.FetchModel)
 
 
 @pytest.mark.parametrize("how", ["lost", "failed"])
@@ -133,7 +134,7 @@ def test_a_disk_that_damages_every_model_has_it_fetched_anew_for_a_while_and_not
     fetched = 0
     for number in range(1, 3 * CRASHES):
         if bench.state.fitting is not None:
-            fetched += len(only(bench(lost if how == "lost" else failed), ev.FetchModel))
+            fetched += len(only(bench(lost if how == "lost" else failed), fx.FetchModel))
         bench(ev.ModelReady(pointer(0)))
         bench.at(number * 2 * RETRY_S)
     assert fetched == CRASHES
@@ -145,8 +146,8 @@ def test_it_ends_where_the_device_stops_or_its_model_is_damaged(event: ev.Event)
     bench = owner().settle()
     effects = bench(event)
     stops = isinstance(event, ev.StopRequested)
-    assert only(effects, ev.CancelJob) == ([ev.CancelJob(KEY.format(0))] if stops else [])
-    assert not only(bench(made()), ev.KeepPersonal)
+    assert only(effects, fx.CancelJob) == ([fx.CancelJob(KEY.format(0))] if stops else [])
+    assert not only(bench(made()), fx.KeepPersonal)
 
 
 def test_a_paused_device_makes_none_until_it_is_resumed() -> None:

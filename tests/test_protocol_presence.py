@@ -12,8 +12,9 @@ from pathlib import Path
 import pytest
 
 from coordinator import observers as seen
-from edge.agent import Agent, Device
+from edge.agent import Agent
 from edge.dataspec import DataSpec
+from edge.device import Device
 from edge.reactor import Reactor
 from edge.store import claim
 from schemas import codec

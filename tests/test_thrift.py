@@ -7,11 +7,13 @@ from pathlib import Path
 
 import pytest
 
+from edge import effects as fx
 from edge import events as ev
 from edge import participation
-from edge.agent import Agent, Device
+from edge.agent import Agent
 from edge.budget import HOUR_S, Budget
 from edge.dataspec import DataSpec
+from edge.device import Device
 from edge.events import Ticket
 from edge.store import Store
 from schemas.link.memory import Faults
@@ -33,13 +35,13 @@ def bench(limit: int = LIMIT, moved: int = 0, codec: str = "int8", speed: float 
 
 
 def test_a_device_takes_part_while_its_budget_has_the_room() -> None:
-    assert only(bench()(ev.RoundSeen(announcement(1))), ev.SendJoin)[0].accepts
+    assert only(bench()(ev.RoundSeen(announcement(1))), fx.SendJoin)[0].accepts
 
 
 def test_a_round_that_the_budget_has_no_room_for_is_declined_with_when_it_has() -> None:
     """Seen to fail without ``why_not`` in ``attempt._attitude``."""
     device = bench(moved=LIMIT - 500)
-    (join,) = only(device(ev.RoundSeen(announcement(1))), ev.SendJoin)
+    (join,) = only(device(ev.RoundSeen(announcement(1))), fx.SendJoin)
     assert (join.accepts, join.reason) == (
         False,
         "500 B of its 100 kB a day are left and it takes about 1.24 kB: again in 25.0 h",
@@ -48,7 +50,7 @@ def test_a_round_that_the_budget_has_no_room_for_is_declined_with_when_it_has() 
     assert device.shown().budget_left == 0.0
     device.at(25 * HOUR_S + 2)
     device(ev.CoordinatorSeen(coordinator()))
-    (join,) = only(device(ev.RoundSeen(announcement(2, version=0))), ev.SendJoin)
+    (join,) = only(device(ev.RoundSeen(announcement(2, version=0))), fx.SendJoin)
     assert join.accepts
     assert device.shown().budget_left == 1.0
 
@@ -64,12 +66,12 @@ def test_an_evaluation_that_the_budget_has_no_room_for_is_declined_so_that_nobod
     """Seen to fail without ``why_not`` for evaluations in ``attempt._attitude``."""
     device = evaluator(LIMIT - 2500)
     device(ev.ModelSeen(pointer(1)))
-    (join,) = only(device(ev.RoundSeen(announcement(1, task="evaluate"))), ev.SendJoin)
+    (join,) = only(device(ev.RoundSeen(announcement(1, task="evaluate"))), fx.SendJoin)
     assert not join.accepts
     assert "of its 100 kB a day are left" in join.reason
     rich = evaluator(LIMIT - 4500)
     rich(ev.ModelSeen(pointer(1)))
-    assert only(rich(ev.RoundSeen(announcement(1, task="evaluate"))), ev.SendJoin)[0].accepts
+    assert only(rich(ev.RoundSeen(announcement(1, task="evaluate"))), fx.SendJoin)[0].accepts
 
 
 @pytest.mark.parametrize("task", ["train", "evaluate"])
@@ -77,10 +79,10 @@ def test_a_model_heard_of_after_the_join_that_has_to_wait_takes_the_join_back(ta
     """Retained messages come in any order. Seen to fail without ``why_no_model`` in ``attempt.begin``."""
     device = evaluator(LIMIT - 2500)
     message = announcement(2 if task == "train" else 1, task=task)
-    assert only(device(ev.RoundSeen(message)), ev.SendJoin)[0].accepts
+    assert only(device(ev.RoundSeen(message)), fx.SendJoin)[0].accepts
     effects = device(ev.ModelSeen(pointer(1)))
-    assert not only(effects, ev.FetchModel)
-    assert [join.accepts for join in only(effects, ev.SendJoin)] == [False]
+    assert not only(effects, fx.FetchModel)
+    assert [join.accepts for join in only(effects, fx.SendJoin)] == [False]
 
 
 def test_an_update_of_another_size_than_was_thought_teaches_what_the_next_one_takes() -> None:
@@ -89,7 +91,7 @@ def test_an_update_of_another_size_than_was_thought_teaches_what_the_next_one_ta
     ticket, _ = device.train()
     device(ev.UpdateStored(parcel(ticket, 12_000)), ev.Moved(12_000), ev.ReceiptSeen(receipt(announcement(1))))
     device(ev.Moved(10_000))
-    (join,) = only(device(ev.RoundSeen(announcement(2, version=0))), ev.SendJoin)
+    (join,) = only(device(ev.RoundSeen(announcement(2, version=0))), fx.SendJoin)
     assert (join.accepts, "it takes about 13.2 kB" in join.reason) == (False, True)
 
 
@@ -97,23 +99,23 @@ def test_a_model_that_the_budget_has_no_room_for_is_fetched_once_it_has() -> Non
     """Seen to fail without ``hold_model``."""
     device = bench(moved=LIMIT - 2000)
     effects = device(ev.ModelSeen(pointer(1)))
-    assert not only(effects, ev.FetchModel)
-    assert any("the model waits: 2 kB of its 100 kB" in said.text for said in only(device.effects, ev.Say))
-    assert not only(device.at(24 * HOUR_S), ev.FetchModel)
+    assert not only(effects, fx.FetchModel)
+    assert any("the model waits: 2 kB of its 100 kB" in said.text for said in only(device.effects, fx.Say))
+    assert not only(device.at(24 * HOUR_S), fx.FetchModel)
     device.at(24.9 * HOUR_S)
     woken = participation.wake_at(device.state)
     assert woken is not None
-    assert only(device.at(max(woken, 25 * HOUR_S + 1)), ev.FetchModel)
+    assert only(device.at(max(woken, 25 * HOUR_S + 1)), fx.FetchModel)
 
 
 def test_a_model_on_its_way_is_given_up_where_the_next_one_has_to_wait() -> None:
     """Its bytes would serve nobody. Seen to fail where ``fetch`` asked the budget before it stopped."""
     device = bench()
-    assert only(device(ev.ModelSeen(pointer(1))), ev.FetchModel)
+    assert only(device(ev.ModelSeen(pointer(1))), fx.FetchModel)
     device(ev.Moved(LIMIT - 2000))
     effects = device(ev.ModelSeen(pointer(2)))
-    assert only(effects, ev.StopFetching) == [ev.StopFetching("model")]
-    assert not only(effects, ev.FetchModel)
+    assert only(effects, fx.StopFetching) == [fx.StopFetching("model")]
+    assert not only(effects, fx.FetchModel)
 
 
 def test_an_update_on_disk_waits_for_the_budget_and_then_goes() -> None:
@@ -121,9 +123,9 @@ def test_an_update_on_disk_waits_for_the_budget_and_then_goes() -> None:
     device = bench()
     ticket, _ = device.train()
     device(ev.Moved(LIMIT - 100))
-    assert not only(device(ev.UpdateStored(parcel(ticket))), ev.SendParts)
+    assert not only(device(ev.UpdateStored(parcel(ticket))), fx.SendParts)
     device.at(25 * HOUR_S + 2)
-    assert only(device(ev.CoordinatorSeen(coordinator()), ev.Moved(1)), ev.SendParts)
+    assert only(device(ev.CoordinatorSeen(coordinator()), ev.Moved(1)), fx.SendParts)
 
 
 def test_updates_that_are_due_together_are_not_sent_by_the_same_room() -> None:
@@ -132,21 +134,21 @@ def test_updates_that_are_due_together_are_not_sent_by_the_same_room() -> None:
     device = Bench(participation.begin(IDENTITY, budget=Budget(LIMIT).moved(0.0, 30_000), parcels=parcels))
     device.state = replace(device.state, outbox=tuple(replace(one, sent=False) for one in device.state.outbox))
     device.settle()
-    assert [sent.parcel for sent in only(device.effects, ev.SendParts)] == list(parcels[:2])
+    assert [sent.parcel for sent in only(device.effects, fx.SendParts)] == list(parcels[:2])
 
 
 def test_a_model_on_its_way_is_spoken_for() -> None:
     """By what of it has not come. Seen to fail without ``_free``, and without ``arriving`` counting what came."""
     device = bench()
     ticket, _ = device.train()
-    assert only(device(ev.ModelSeen(pointer(1, size=90_000))), ev.FetchModel)
-    assert not only(device(ev.UpdateStored(parcel(ticket, 20_000))), ev.SendParts)
+    assert only(device(ev.ModelSeen(pointer(1, size=90_000))), fx.FetchModel)
+    assert not only(device(ev.UpdateStored(parcel(ticket, 20_000))), fx.SendParts)
     device(ev.PartArriving(80_000))  # its bytes go into the budget as ``Moved``, which is left out here
     device.at(26 * HOUR_S)
-    assert only(device(ev.CoordinatorSeen(coordinator())), ev.SendParts)
+    assert only(device(ev.CoordinatorSeen(coordinator())), fx.SendParts)
     poor = bench(moved=10_000)
     poor(ev.ModelSeen(pointer(1, size=89_000)))
-    assert not only(poor(ev.RoundSeen(announcement(2))), ev.SendJoin)[0].accepts
+    assert not only(poor(ev.RoundSeen(announcement(2))), fx.SendJoin)[0].accepts
 
 
 def test_what_is_left_of_the_budget_is_not_spent_on_telling_it() -> None:
@@ -155,7 +157,7 @@ def test_what_is_left_of_the_budget_is_not_spent_on_telling_it() -> None:
     published = 0
     for second in range(2, 62):
         effects = device.at(float(second))
-        published += len(only(effects, ev.PublishStatus))
+        published += len(only(effects, fx.PublishStatus))
         device(ev.Moved(600))
     assert published <= 3
 
@@ -163,34 +165,34 @@ def test_what_is_left_of_the_budget_is_not_spent_on_telling_it() -> None:
 def test_parts_that_are_missing_wait_too() -> None:
     device = bench()
     ticket, _ = device.train()
-    assert only(device(ev.UpdateStored(parcel(ticket))), ev.SendParts)
+    assert only(device(ev.UpdateStored(parcel(ticket))), fx.SendParts)
     device(ev.Moved(LIMIT - 100))
     missing = receipt(announcement(1), Outcome.INCOMPLETE, missing=(1,))
-    assert not only(device(ev.ReceiptSeen(missing)), ev.SendParts)
+    assert not only(device(ev.ReceiptSeen(missing)), fx.SendParts)
 
 
 def test_what_was_moved_is_kept_by_the_hundredth_the_hour_and_at_the_end() -> None:
     device = bench()
-    assert not only(device(ev.Moved(LIMIT // 100 - 1)), ev.KeepBudget)
-    (keep,) = only(device(ev.Moved(1)), ev.KeepBudget)
+    assert not only(device(ev.Moved(LIMIT // 100 - 1)), fx.KeepBudget)
+    (keep,) = only(device(ev.Moved(1)), fx.KeepBudget)
     assert (keep.budget.left(1.0), keep.running_s) == (LIMIT - LIMIT // 100, 0.0)
-    assert not only(device(ev.Moved(5)), ev.KeepBudget)
-    assert only(device.at(HOUR_S + 1.5), ev.KeepBudget)
+    assert not only(device(ev.Moved(5)), fx.KeepBudget)
+    assert only(device.at(HOUR_S + 1.5), fx.KeepBudget)
     device(ev.Moved(5))
-    assert only(device(ev.StopRequested()), ev.KeepBudget)
+    assert only(device(ev.StopRequested()), fx.KeepBudget)
 
 
 def test_without_a_budget_nothing_is_counted() -> None:
     device = Bench().settle()
-    assert not only(device(ev.Moved(10**9)), ev.KeepBudget)
+    assert not only(device(ev.Moved(10**9)), fx.KeepBudget)
     assert device.shown().budget_left is None
 
 
 # -- auto --------------------------------------------------------------------------------------------------------------
 
 
-def started(device: Bench, number: int = 1) -> ev.StartTraining:
-    (start,) = only(device(ev.RoundSeen(announcement(number, version=0))), ev.StartTraining)
+def started(device: Bench, number: int = 1) -> fx.StartTraining:
+    (start,) = only(device(ev.RoundSeen(announcement(number, version=0))), fx.StartTraining)
     return start
 
 
@@ -198,11 +200,11 @@ def test_a_run_that_leaves_the_codec_to_devices_has_each_choose_say_and_show_it(
     device = bench(10**9, codec="auto")
     assert started(device).codec == "int8"
     assert device.shown().codec == "int8"
-    assert "codec int8" in [said.text for said in only(device.effects, ev.Say)]
+    assert "codec int8" in [said.text for said in only(device.effects, fx.Say)]
     poor = bench(10_000, codec="auto")
     assert started(poor).codec == "int4"
     assert "codec int4, since int8 would take 1 kB of the 10 kB left" in [
-        said.text for said in only(poor.effects, ev.Say)
+        said.text for said in only(poor.effects, fx.Say)
     ]
 
 
@@ -215,16 +217,16 @@ def test_a_run_that_names_the_codec_is_followed() -> None:
 def test_a_slow_link_makes_smaller_updates_and_is_trusted_a_tenth_more_each_time() -> None:
     """Else one bad afternoon would last for ever. Seen to fail without ``_GROWTH``."""
     device = bench(10**9, codec="auto", speed=50.0)
-    (start, keep) = started(device), only(device.effects, ev.KeepSpeed)
+    (start, keep) = started(device), only(device.effects, fx.KeepSpeed)
     assert start.codec == "topk"  # a tenth of 60 s at 50 bytes a second
     assert [round(one.speed, 3) for one in keep] == [55.0]
 
 
 def test_an_upload_of_some_size_teaches_the_speed_and_the_newest_counts_half() -> None:
     device = bench(10**9, codec="auto")
-    assert only(device(ev.Uploaded(100_000, 10.0)), ev.KeepSpeed) == [ev.KeepSpeed(10_000.0)]
-    assert only(device(ev.Uploaded(100_000, 5.0)), ev.KeepSpeed) == [ev.KeepSpeed(15_000.0)]
-    assert not only(device(ev.Uploaded(500, 5.0)), ev.KeepSpeed)
+    assert only(device(ev.Uploaded(100_000, 10.0)), fx.KeepSpeed) == [fx.KeepSpeed(10_000.0)]
+    assert only(device(ev.Uploaded(100_000, 5.0)), fx.KeepSpeed) == [fx.KeepSpeed(15_000.0)]
+    assert not only(device(ev.Uploaded(500, 5.0)), fx.KeepSpeed)
 
 
 # -- on the disk and on the wire ---------------------------------------------------------------------------------------

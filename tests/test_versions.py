@@ -6,6 +6,7 @@ from typing import TypeVar
 
 import pytest
 
+from edge import effects as fx
 from edge import events as ev
 from edge import participation, versions
 from edge.jobs import Failure, Merged
@@ -18,7 +19,7 @@ from tests.test_participation import IDENTITY, Bench
 
 OTHER_PLAN = parts.describe(b"another plan", 1024)
 KEY = f"{DEVICE}/model/{RUN}/{{}}"
-E = TypeVar("E", bound=ev.Effect)
+E = TypeVar("E", bound=fx.Effect)
 
 
 def stepped(version: int, *, size: int = 100, run: str = RUN, previous: str | None = None) -> ModelPointer:
@@ -42,19 +43,19 @@ def holding(version: int = 0, steps: tuple[int, ...] = (), *, working: bool = Fa
     return bench
 
 
-def only(effects: list[ev.Effect], kind: type[E]) -> E:
+def only(effects: list[fx.Effect], kind: type[E]) -> E:
     (found,) = [effect for effect in effects if isinstance(effect, kind)]
     return found
 
 
-def fetches(effects: list[ev.Effect]) -> list[ev.Effect]:
-    return [one for one in effects if isinstance(one, ev.FetchModel | ev.FetchStep | ev.StopFetching)]
+def fetches(effects: list[fx.Effect]) -> list[fx.Effect]:
+    return [one for one in effects if isinstance(one, fx.FetchModel | fx.FetchStep | fx.StopFetching)]
 
 
 def test_must_35_a_device_that_holds_the_version_before_fetches_the_step_and_then_holds_the_next() -> None:
     bench = holding(3)
     for version in (4, 5):
-        assert fetches(bench(ev.ModelSeen(stepped(version)))) == [ev.FetchStep(stepped(version))]
+        assert fetches(bench(ev.ModelSeen(stepped(version)))) == [fx.FetchStep(stepped(version))]
         bench(ev.StepReady(stepped(version)))
         assert bench.state.model == stepped(version)
         assert not bench.state.wants_model
@@ -75,20 +76,20 @@ def test_must_35_any_other_device_fetches_the_model_whole(offered: ModelPointer)
     """Seen to fail without each of the comparisons in ``_follows``."""
     bench = holding(3)
     bench(ev.RunSeen(run(offered.run)))
-    assert fetches(bench(ev.ModelSeen(offered))) == [ev.FetchModel(offered)]
+    assert fetches(bench(ev.ModelSeen(offered))) == [fx.FetchModel(offered)]
 
 
 def test_a_device_without_a_model_fetches_it_whole() -> None:
     bench = Bench(participation.begin(IDENTITY))
     bench(ev.RunSeen(run()))
-    assert fetches(bench(ev.ModelSeen(stepped(4)))) == [ev.FetchModel(stepped(4))]
+    assert fetches(bench(ev.ModelSeen(stepped(4)))) == [fx.FetchModel(stepped(4))]
 
 
 @pytest.mark.parametrize("steps", [(10,) * MOST, (2950,)])
 def test_invariant_11_steps_on_disk_are_bounded_in_number_and_size(steps: tuple[int, ...]) -> None:
     """Where they can't be merged, the model is fetched whole and takes their place."""
     bench = holding(40, steps)
-    assert fetches(bench(ev.ModelSeen(stepped(41)))) == [ev.FetchModel(stepped(41))]
+    assert fetches(bench(ev.ModelSeen(stepped(41)))) == [fx.FetchModel(stepped(41))]
     bench(ev.ModelReady(stepped(41)))
     assert (bench.state.model, bench.state.steps) == (stepped(41), ())
 
@@ -97,9 +98,9 @@ def test_must_35_a_damaged_step_is_fetched_as_the_whole_model_at_once_and_for_th
     bench = holding(3)
     bench(ev.ModelSeen(stepped(4)))
     failed = ev.FetchFailed("step", digest("step 4"), "damaged", rejected=Reject.WRONG_DIGEST)
-    assert fetches(bench(failed)) == [ev.FetchModel(stepped(4))]
+    assert fetches(bench(failed)) == [fx.FetchModel(stepped(4))]
     bench(ev.ModelReady(stepped(4)))
-    assert fetches(bench(ev.ModelSeen(stepped(5)))) == [ev.FetchStep(stepped(5))]
+    assert fetches(bench(ev.ModelSeen(stepped(5)))) == [fx.FetchStep(stepped(5))]
 
 
 def test_must_35_a_step_of_which_nothing_comes_is_fetched_as_the_whole_model_in_the_end() -> None:
@@ -115,7 +116,7 @@ def test_must_35_a_step_of_which_nothing_comes_is_fetched_as_the_whole_model_in_
     assert participation.wake_at(bench.state) is not None
     assert fetches(bench.at(500.0 + versions.STEP_S - 1)) == []
     late = bench.at(500.0 + versions.STEP_S)
-    assert fetches(late) == [ev.StopFetching("step"), ev.FetchModel(stepped(4))]
+    assert fetches(late) == [fx.StopFetching("step"), fx.FetchModel(stepped(4))]
 
 
 def test_a_disk_that_does_not_take_a_step_is_trouble_and_the_step_is_tried_again() -> None:
@@ -123,14 +124,14 @@ def test_a_disk_that_does_not_take_a_step_is_trouble_and_the_step_is_tried_again
     bench(ev.ModelSeen(stepped(4)))
     assert fetches(bench(ev.FetchFailed("step", digest("step 4"), "full", lasting=True))) == []
     assert bench.state.trouble is not None
-    assert fetches(bench.at(bench.state.fetch_at)) == [ev.FetchStep(stepped(4))]
+    assert fetches(bench.at(bench.state.fetch_at)) == [fx.FetchStep(stepped(4))]
 
 
 def newcomer() -> Bench:
     """A device that has no model, and has begun to fetch version 4."""
     bench = Bench(participation.begin(IDENTITY))
     bench(ev.Tick(1.0), ev.Connected(), ev.RunSeen(run()))
-    assert fetches(bench(ev.ModelSeen(stepped(4)))) == [ev.FetchModel(stepped(4))]
+    assert fetches(bench(ev.ModelSeen(stepped(4)))) == [fx.FetchModel(stepped(4))]
     return bench
 
 
@@ -138,7 +139,7 @@ def test_a_model_on_its_way_is_finished_although_a_round_ends_and_the_step_leads
     """Else a device whose download takes longer than a round never has any. Seen to fail without ``comes_first``."""
     bench = newcomer()
     assert fetches(bench(ev.ModelSeen(stepped(5)))) == []
-    assert fetches(bench(ev.ModelReady(stepped(4)))) == [ev.FetchStep(stepped(5))]
+    assert fetches(bench(ev.ModelReady(stepped(4)))) == [fx.FetchStep(stepped(5))]
     bench(ev.StepReady(stepped(5)))
     assert bench.state.model == stepped(5)
 
@@ -157,13 +158,13 @@ def test_a_model_on_its_way_from_which_no_step_leads_on_is_given_up(offered: Mod
     """Version 4 leaves the broker with the pointer to 6. Seen to fail without each comparison in ``_follows``."""
     bench = newcomer()
     bench(ev.RunSeen(run(offered.run)))
-    assert fetches(bench(ev.ModelSeen(offered))) == [ev.StopFetching("model"), ev.FetchModel(offered)]
+    assert fetches(bench(ev.ModelSeen(offered))) == [fx.StopFetching("model"), fx.FetchModel(offered)]
 
 
 def test_a_model_on_its_way_is_given_up_at_the_version_after_the_next() -> None:
     bench = newcomer()
     bench(ev.ModelSeen(stepped(5)))
-    assert fetches(bench(ev.ModelSeen(stepped(6)))) == [ev.StopFetching("model"), ev.FetchModel(stepped(6))]
+    assert fetches(bench(ev.ModelSeen(stepped(6)))) == [fx.StopFetching("model"), fx.FetchModel(stepped(6))]
 
 
 def test_a_model_of_which_nothing_comes_gives_way_to_the_next_and_is_waited_for_where_it_is_the_newest() -> None:
@@ -175,14 +176,14 @@ def test_a_model_of_which_nothing_comes_gives_way_to_the_next_and_is_waited_for_
     assert versions.wake_at(bench.state) == (500.0 + versions.MODEL_S,)
     assert fetches(bench.at(499.0 + versions.MODEL_S)) == []
     late = bench.at(500.0 + versions.MODEL_S)
-    assert fetches(late) == [ev.StopFetching("model"), ev.FetchModel(stepped(5))]
+    assert fetches(late) == [fx.StopFetching("model"), fx.FetchModel(stepped(5))]
     assert fetches(bench.at(9000.0)) == []
 
 
 def test_a_newer_version_takes_the_place_of_a_step_on_its_way() -> None:
     bench = holding(3)
     bench(ev.ModelSeen(stepped(4)))
-    assert fetches(bench(ev.ModelSeen(stepped(5)))) == [ev.StopFetching("step"), ev.FetchModel(stepped(5))]
+    assert fetches(bench(ev.ModelSeen(stepped(5)))) == [fx.StopFetching("step"), fx.FetchModel(stepped(5))]
 
 
 # -- steps that lead elsewhere -----------------------------------------------------------------------------------------
@@ -193,12 +194,12 @@ def test_must_36_where_steps_lead_elsewhere_all_is_dropped_and_the_round_goes_on
     bench = holding(3, working=False)
     bench(ev.ModelSeen(stepped(4)))
     bench(ev.StepReady(stepped(4)))
-    start = only(bench(ev.RoundSeen(announcement(5))), ev.StartTraining)
+    start = only(bench(ev.RoundSeen(announcement(5))), fx.StartTraining)
     effects = bench(ev.JobFailed(Failure(key=start.key, kind="model", message="the steps lead elsewhere")))
-    assert only(effects, ev.DropModel)
-    assert fetches(effects) == [ev.FetchModel(stepped(4))]
+    assert only(effects, fx.DropModel)
+    assert fetches(effects) == [fx.FetchModel(stepped(4))]
     assert (bench.state.model, bench.state.steps) == (None, ())
-    again = only(bench(ev.ModelReady(stepped(4))), ev.StartTraining)
+    again = only(bench(ev.ModelReady(stepped(4))), fx.StartTraining)
     assert again == start
 
 
@@ -227,11 +228,11 @@ def full() -> Bench:
 def test_many_steps_are_merged_and_the_disk_takes_the_model_in_their_place() -> None:
     bench = full()
     bench(ev.ModelSeen(stepped(41)))
-    start = only(bench(ev.StepReady(stepped(41))), ev.StartMerging)
+    start = only(bench(ev.StepReady(stepped(41))), fx.StartMerging)
     assert (start.key, start.model) == (KEY.format(41), stepped(41).digest)
     bench(ev.ModelSeen(stepped(42)))
     bench(ev.StepReady(stepped(42)))
-    keep = only(bench(ev.JobDone(Merged(key=start.key, model=b"all of it"))), ev.KeepMerged)
+    keep = only(bench(ev.JobDone(Merged(key=start.key, model=b"all of it"))), fx.KeepMerged)
     assert (keep.pointer, keep.model) == (stepped(41), b"all of it")
     bench(ev.MergeKept(stepped(41)))
     assert (bench.state.model, bench.state.steps, bench.state.merging) == (stepped(42), (100,), None)
@@ -240,7 +241,7 @@ def test_many_steps_are_merged_and_the_disk_takes_the_model_in_their_place() -> 
 def test_large_steps_are_merged_once_they_are_half_a_model() -> None:
     bench = holding(3, (1400,))
     bench(ev.ModelSeen(stepped(4)))
-    assert only(bench(ev.StepReady(stepped(4))), ev.StartMerging)
+    assert only(bench(ev.StepReady(stepped(4))), fx.StartMerging)
 
 
 def test_a_training_goes_before_a_merge() -> None:
@@ -248,15 +249,15 @@ def test_a_training_goes_before_a_merge() -> None:
     bench(ev.ModelSeen(stepped(41)))
     bench(ev.RoundSeen(announcement(42)))
     effects = bench(ev.StepReady(stepped(41)))
-    assert only(effects, ev.StartTraining)
-    assert not [one for one in effects if isinstance(one, ev.StartMerging)]
+    assert only(effects, fx.StartTraining)
+    assert not [one for one in effects if isinstance(one, fx.StartMerging)]
 
 
 @pytest.mark.parametrize("how", ["crash", "disk"])
 def test_a_merge_that_fails_is_tried_again_later_and_costs_nothing_else(how: str) -> None:
     bench = full()
     bench(ev.ModelSeen(stepped(41)))
-    start = only(bench(ev.StepReady(stepped(41))), ev.StartMerging)
+    start = only(bench(ev.StepReady(stepped(41))), fx.StartMerging)
     if how == "crash":
         bench(ev.JobFailed(Failure(key=start.key, kind="crash", message="signal 9")))
     else:
@@ -265,14 +266,14 @@ def test_a_merge_that_fails_is_tried_again_later_and_costs_nothing_else(how: str
     assert (bench.state.model, len(bench.state.steps)) == (stepped(41), versions.MERGED)
     at = bench.state.merge_at
     assert (participation.wake_at(bench.state) or 0.0) <= at
-    assert only(bench.at(at), ev.StartMerging) == start
+    assert only(bench.at(at), fx.StartMerging) == start
 
 
 def test_a_model_that_came_whole_meanwhile_is_not_replaced_by_an_older_merged_one() -> None:
     """Seen to fail with ``merging`` left as it is in ``ready``."""
     bench = full()
     bench(ev.ModelSeen(stepped(41)))
-    start = only(bench(ev.StepReady(stepped(41))), ev.StartMerging)
+    start = only(bench(ev.StepReady(stepped(41))), fx.StartMerging)
     bench(ev.ModelSeen(pointer(43)))
     bench(ev.ModelReady(pointer(43)))
     assert bench(ev.JobDone(Merged(key=start.key, model=b"old"))) == []
@@ -283,14 +284,14 @@ def test_another_runs_model_of_the_same_number_is_not_replaced_by_what_was_being
     """Seen to fail with the number alone for a key: the device then trained on the other run's model."""
     bench = full()
     bench(ev.ModelSeen(stepped(41)))
-    start = only(bench(ev.StepReady(stepped(41))), ev.StartMerging)
+    start = only(bench(ev.StepReady(stepped(41))), fx.StartMerging)
     bench(ev.RunSeen(run("run-other")))
     other = stepped(41, run="run-other", size=1400)
     bench(ev.ModelSeen(other))
-    assert only(bench(ev.ModelReady(other)), ev.CancelJob) == ev.CancelJob(start.key)
+    assert only(bench(ev.ModelReady(other)), fx.CancelJob) == fx.CancelJob(start.key)
     after = stepped(42, run="run-other", size=1600)
     bench(ev.ModelSeen(after))
-    again = only(bench(ev.StepReady(after)), ev.StartMerging)
+    again = only(bench(ev.StepReady(after)), fx.StartMerging)
     assert again.key != start.key
     assert bench(ev.JobDone(Merged(key=start.key, model=b"the other's"))) == []
     assert bench.state.merging == after
@@ -299,10 +300,10 @@ def test_another_runs_model_of_the_same_number_is_not_replaced_by_what_was_being
 def test_steps_that_turn_out_wrong_when_merged_are_dropped() -> None:
     bench = full()
     bench(ev.ModelSeen(stepped(41)))
-    start = only(bench(ev.StepReady(stepped(41))), ev.StartMerging)
+    start = only(bench(ev.StepReady(stepped(41))), fx.StartMerging)
     effects = bench(ev.JobFailed(Failure(key=start.key, kind="model", message="they lead elsewhere")))
-    assert only(effects, ev.DropModel)
-    assert fetches(effects) == [ev.FetchModel(stepped(41))]
+    assert only(effects, fx.DropModel)
+    assert fetches(effects) == [fx.FetchModel(stepped(41))]
 
 
 @pytest.mark.parametrize(("kind", "most"), [("plan", 1), ("crash", 3), ("training", 3)])
@@ -310,11 +311,11 @@ def test_steps_that_can_not_be_merged_by_a_plan_are_not_tried_for_ever(kind: str
     """Seen to fail, with a child every 20 s, without ``unmerged``."""
     bench = full()
     bench(ev.ModelSeen(stepped(41)))
-    starts = [one for one in bench(ev.StepReady(stepped(41))) if isinstance(one, ev.StartMerging)]
+    starts = [one for one in bench(ev.StepReady(stepped(41))) if isinstance(one, fx.StartMerging)]
     for tick in range(1, 50):
         failure = Failure.model_validate({"key": KEY.format(41), "kind": kind, "message": "it can't be"})
         bench(ev.JobFailed(failure))
-        starts += [one for one in bench.at(60.0 * tick) if isinstance(one, ev.StartMerging)]
+        starts += [one for one in bench.at(60.0 * tick) if isinstance(one, fx.StartMerging)]
     assert len(starts) == most
     assert bench.state.model == stepped(41)
     bench(ev.RunSeen(run(plan=OTHER_PLAN)), ev.PlanReady(OTHER_PLAN.digest, "watch"))

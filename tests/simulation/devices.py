@@ -16,8 +16,9 @@ from typing import TYPE_CHECKING, Final
 import numpy as np
 
 from edge import feedback
-from edge.agent import Agent, Device, Happening
+from edge.agent import Agent, Happening
 from edge.dataspec import DataSpec
+from edge.device import Device
 from edge.jobs import (
     Describe,
     Described,
