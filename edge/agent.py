@@ -251,8 +251,8 @@ class Agent:
 
     def _perform(self, effect: Effect) -> tuple[Event, ...]:  # noqa: C901, PLR0911, PLR0912 - one line an effect
         match effect:
-            case fx.FetchPlan(ref):
-                return self._fetcher.plan(ref)
+            case fx.FetchPlan(ref, run):
+                return self._fetcher.plan(ref, run)
             case fx.FetchModel(pointer):
                 return self._fetcher.model(pointer)
             case fx.FetchStep(pointer):

@@ -21,9 +21,10 @@ from schemas.messages import (
 
 @dataclass(frozen=True, slots=True)
 class FetchPlan:
-    """Get the plan, from disk or from the broker; answer ``PlanReady`` or ``FetchFailed``."""
+    """Get the plan of ``run``, from disk or from the broker; answer ``PlanReady`` or ``FetchFailed``."""
 
     ref: BlobRef
+    run: str
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from typing import Final
 
 from pydantic import ValidationError
@@ -40,11 +41,16 @@ class Fetcher:
         self._topics = topics
         self._store = store
         self._downloads: dict[BlobKind, tuple[Wanted, Download]] = {}
+        self._run = ""  # whose plan is wanted
 
-    def plan(self, ref: BlobRef) -> tuple[Event, ...]:
-        """Get a plan, from disk where it is there."""
-        held = self._store.plan(ref.digest)
-        return self._begin("plan", ref) if held is None else (_plan_ready(ref, held),)
+    def plan(self, ref: BlobRef, run: str) -> tuple[Event, ...]:
+        """Get the plan of ``run``, from disk where it is there."""
+        self._run, held = run, self._store.plan(ref.digest)
+        if held is None:
+            return self._begin("plan", ref)
+        with suppress(StateError):  # the plan is here all the same; only who looks in from beside us doesn't take it
+            self._store.keep_plan(ref.digest, held, run)
+        return (_plan_ready(ref, held),)
 
     def model(self, pointer: ModelPointer) -> tuple[Event, ...]:
         """Get a model, which takes the place of the one on disk."""
@@ -94,7 +100,7 @@ class Fetcher:
     def _keep(self, kind: BlobKind, wanted: Wanted, blob: bytes) -> Event:
         try:
             if not isinstance(wanted, ModelPointer):
-                self._store.keep_plan(wanted.digest, blob)
+                self._store.keep_plan(wanted.digest, blob, self._run)
                 return _plan_ready(wanted, blob)
             if kind == "step":
                 self._store.keep_step(wanted, blob)

@@ -262,7 +262,9 @@ def _run_seen(state: State, run: RunSettings) -> Step:
         return replace(state, run=run), ()
     rounds = "1 round" if run.rounds == 1 else f"{run.rounds} rounds"
     say = fx.Say(f"run {run.run}: plan {run.plan.name}, {rounds}, codec {run.codec}")
-    return replace(state, run=run, fetch_at=state.now), (say,)
+    # A plan that is here is this run's now, too: on disk it says whose it is.
+    stop = () if state.fetching_plan is None else (fx.StopFetching("plan"),)
+    return replace(state, run=run, plan=None, fetching_plan=None, fetch_at=state.now), (say, *stop)
 
 
 def _round_seen(state: State, message: RoundAnnouncement) -> Step:
@@ -369,7 +371,7 @@ def _fetch_plan(state: State) -> Step:
         return state, ()
     ref = state.run.plan.blob
     stop = () if state.fetching_plan is None else (fx.StopFetching("plan"),)
-    return replace(state, fetching_plan=ref), (*stop, fx.FetchPlan(ref))
+    return replace(state, fetching_plan=ref), (*stop, fx.FetchPlan(ref, state.run.run))
 
 
 def _answer(state: State) -> Step:

@@ -26,7 +26,7 @@ from edge.pace import REMEMBERED, Pace
 from edge.participation_state import Kept
 from edge.personal_settings import Origin
 from schemas.errors import StateError
-from schemas.messages import Count, Digest, Message, ModelPointer, Seconds
+from schemas.messages import Count, Digest, Message, ModelPointer, Name, Seconds
 
 M = TypeVar("M", bound=Message)
 PERSONAL: Final = "personal"  # the file of the model that is the owner's own
@@ -50,6 +50,7 @@ class Held:
 
 class _PlanHeader(Message):
     digest: Digest
+    run: Name  # whose plan it is: with the model of another run it says nothing
 
 
 class _CheckpointHeader(Message):
@@ -137,9 +138,11 @@ class Store:
         found = _read(self._plan, _PlanHeader, self._report)
         return found[1] if found is not None and found[0].digest == digest else None
 
-    def keep_plan(self, digest: str, blob: bytes) -> None:
-        """Keep a plan, whose SHA-256 this is, instead of the one there is. Raises ``StateError``."""
-        files.write(self._plan, {"digest": digest}, blob, durable=False, digest=digest)
+    def keep_plan(self, digest: str, blob: bytes, run: str) -> None:
+        """Keep the plan of ``run``, whose SHA-256 this is, instead of the one there is. Raises ``StateError``."""
+        header = _PlanHeader(digest=digest, run=run)
+        if _glance(self._plan, _PlanHeader) != (header, blob):
+            files.write(self._plan, header.model_dump(mode="json"), blob, durable=False, digest=digest)
 
     def model(self) -> Held | None:
         """The newest model there is."""
@@ -251,11 +254,11 @@ class Store:
 def look(directory: Path) -> tuple[Held, bytes] | None:
     """The newest model in a device's ``directory`` and its plan's bytes, for a process beside the one that claimed it.
 
-    Nothing is changed there. None where there is none, or while one takes the place of another.
+    Nothing is changed there. None where there is none, or while one run's take the place of another's.
     """
     held = _held(directory, lambda path: _glance(path, ModelPointer))
     plan = _glance(directory / _PLAN, _PlanHeader)
-    return None if held is None or plan is None else (held, plan[1])
+    return None if held is None or plan is None or held.pointer.run != plan[0].run else (held, plan[1])
 
 
 def _held(directory: Path, read: Callable[[Path], tuple[ModelPointer, bytes] | None]) -> Held | None:

@@ -116,7 +116,7 @@ def test_a_newest_model_that_is_not_used_is_told_once_while_findings_go_on(tmp_p
     recorder, plan = Recorder(tmp_path / "rec"), find("watch").plan.to_bytes()
 
     def other() -> None:
-        Store(tmp_path / "state", print).keep_plan(parts.describe(plan, 100_000).digest, plan)
+        Store(tmp_path / "state", print).keep_plan(parts.describe(plan, 100_000).digest, plan, "run-1")
 
     script = {1: other, 2: lambda: recorder.write(200, "start"), 5: lambda: recorder.restart(200, 200)}
     told = follow(tmp_path, script, 10)

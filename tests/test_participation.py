@@ -91,13 +91,15 @@ def parcel(ticket: Ticket, size: int = 3000) -> Parcel:
 def test_a_device_that_meets_a_run_fetches_the_plan_and_the_model_and_looks_at_its_data() -> None:
     bench = Bench()
     effects = bench(ev.Connected(), ev.CoordinatorSeen(coordinator()), ev.ModelSeen(pointer(4)), ev.RunSeen(run()))
-    assert only(effects, fx.FetchPlan) == [fx.FetchPlan(PLAN_REF)]
+    assert only(effects, fx.FetchPlan) == [fx.FetchPlan(PLAN_REF, RUN)]
     assert only(effects, fx.FetchModel) == [fx.FetchModel(pointer(4))]
     assert bench.shown().state is DeviceState.STARTING
     assert only(bench(ev.PlanReady(PLAN_REF.digest, "watch")), fx.StartDescribing)
     bench(ev.JobDone(described(f"{DEVICE}/data/watch", 70, 9)), ev.ModelReady(pointer(4)))
     shown = bench.shown()
     assert (shown.state, shown.examples, shown.held_out, shown.model_version) == (DeviceState.IDLE, 70, 9, 4)
+    # The next run's plan may be the same, and yet the disk has to say whose it is. Seen to fail with the plan kept.
+    assert only(bench(ev.RunSeen(run("run-two"))), fx.FetchPlan) == [fx.FetchPlan(PLAN_REF, "run-two")]
 
 
 @pytest.mark.parametrize(("rounds", "words"), [(1, "1 round"), (2, "2 rounds")])

@@ -16,7 +16,7 @@ from tests.edge_scripts import PLAN, PLAN_REF, model_blob, pointer
 def test_the_model_and_the_plan_are_there_after_a_restart(tmp_path: Path) -> None:
     store = Store(tmp_path, print)
     store.keep_model(pointer(2), model_blob(2))
-    store.keep_plan(PLAN_REF.digest, PLAN)
+    store.keep_plan(PLAN_REF.digest, PLAN, "run-1")
     again = Store(tmp_path, print)
     assert again.model() == Held(pointer(2), Lineage(model_blob(2)))
     assert again.plan(PLAN_REF.digest) == PLAN
@@ -28,7 +28,7 @@ def test_a_damaged_file_is_set_aside_and_not_used(tmp_path: Path, name: str) -> 
     reports: list[str] = []
     store = Store(tmp_path, reports.append)
     store.keep_model(pointer(2), model_blob(2))
-    store.keep_plan(PLAN_REF.digest, PLAN)
+    store.keep_plan(PLAN_REF.digest, PLAN, "run-1")
     path = tmp_path / name
     path.write_bytes(path.read_bytes()[:-1])
     assert (store.model() if name == "model" else store.plan(PLAN_REF.digest)) is None
@@ -89,7 +89,7 @@ def test_only_the_session_number_waits_for_the_disk(tmp_path: Path, monkeypatch:
     monkeypatch.setattr("os.fsync", lambda _: pytest.fail("waited for the disk"))
     store = Store(tmp_path, print)
     store.keep_model(pointer(2), model_blob(2))
-    store.keep_plan(PLAN_REF.digest, PLAN)
+    store.keep_plan(PLAN_REF.digest, PLAN, "run-1")
     store.keep_checkpoint(Kept("job", 0.5), "a" * 64, "b" * 64, b"so far")
     store.keep_pace(Pace())
     store.keep_running_s(1.0)

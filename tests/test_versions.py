@@ -286,6 +286,7 @@ def test_another_runs_model_of_the_same_number_is_not_replaced_by_what_was_being
     bench(ev.ModelSeen(stepped(41)))
     start = only(bench(ev.StepReady(stepped(41))), fx.StartMerging)
     bench(ev.RunSeen(run("run-other")))
+    bench(ev.PlanReady(PLAN_REF.digest, "watch"))
     other = stepped(41, run="run-other", size=1400)
     bench(ev.ModelSeen(other))
     assert only(bench(ev.ModelReady(other)), fx.CancelJob) == fx.CancelJob(start.key)
