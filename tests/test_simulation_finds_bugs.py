@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 
-from coordinator import admission, inbox, leadership, models, reactor, round_state
+from coordinator import admission, inbox, leadership, models, reactor, round_state, run_store
 from coordinator import events as ce
 from coordinator import round as core
 from coordinator.aggregation import mean
@@ -412,5 +412,23 @@ def test_an_evaluation_that_a_crash_skips_is_found(monkeypatch: pytest.MonkeyPat
         outcome = simulate(replace(drawn, settings=settings, mishaps=mishaps, members=members))
         if outcome.violation:
             assert "should have been evaluated" in outcome.violation
+            return
+    raise AssertionError("nothing was found")
+
+
+def test_a_restart_that_takes_who_is_not_back_yet_for_one_who_declined_is_found(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Coordinator and devices seldom die in the same moment, and all are seldom needed, so that both are so here."""
+    monkeypatch.setattr(run_store, "Reopened", lambda cohort, elapsed_s, _: ce.Reopened(cohort, elapsed_s))
+    for seed in (9, *range(1, MANY)):
+        drawn = draw(seed, ROUNDS)
+        honest = tuple(member for member in drawn.members if member.kind == "honest")
+        needed = {"quorum": len(honest), "goal": None, "max_staleness": None, "deadline_s": 60.0}
+        mishaps = {"coordinator crash": 0.04, "device power cut": 0.08}
+        settings = drawn.settings.model_copy(update=needed)
+        outcome = simulate(replace(drawn, settings=settings, mishaps=mishaps, members=honest))
+        if outcome.violation:
+            assert "given up, though" in outcome.violation
             return
     raise AssertionError("nothing was found")

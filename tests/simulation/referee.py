@@ -107,6 +107,8 @@ class Referee:
                 self._world.note("coordinator goes on")
             case seen.MessageRejected(topic=topic):
                 self._of(life.node.name).desk.garbage[topic] -= 1
+            case seen.RoundClosed(summary) if "declined" in summary.reason:
+                self._of(life.node.name).given_up(len(summary.declined))
             case _:
                 pass
 
@@ -187,9 +189,10 @@ class Referee:
 
     def coordinator_said(self, life: CoordinatorLife, topic: str, payload: bytes) -> None:
         """It publishes something."""
-        ledger = self._of(life.node.name).ledger
+        known = self._of(life.node.name)
+        ledger = known.ledger
         if topic == _ROUND:
-            self._announced(ledger, _json(payload))
+            self._announced(known, _json(payload))
         elif topic == _MODEL:
             pointer = _json(payload)
             ledger.published(pointer["version"], pointer["digest"], pointer["previous"])
@@ -199,10 +202,11 @@ class Referee:
             if receipt["outcome"] in {"accepted", "duplicate"}:
                 ledger.receipted(receipt["nonce"], receipt["device"], receipt["outcome"])
 
-    def _announced(self, ledger: Ledger, announcement: dict[str, Any]) -> None:
+    def _announced(self, known: _Coordinator, announcement: dict[str, Any]) -> None:
         self._world.note(f"announces {announcement['round']} {announcement['task']} {announcement['phase']}")
         if announcement["phase"] == "collecting":
-            ledger.announced(announcement["nonce"], announcement["remaining_s"])
+            known.announced(announcement)
+            known.ledger.announced(announcement["nonce"], announcement["remaining_s"])
 
     def disk_refused(self, life: CoordinatorLife, error: StateError) -> None:
         """The coordinator ended because its disk won't."""
@@ -301,6 +305,21 @@ class _Coordinator:
     def __init__(self, ledger: Ledger) -> None:
         self.ledger = ledger
         self.desk = _Desk()
+        self._nonce = ""  # of the attempt announced last
+        self._selected = 0
+        self._quorum = 0
+
+    def announced(self, announcement: dict[str, Any]) -> None:
+        """An attempt is open; that a restart forgets who was selected makes them no fewer."""
+        known = self._selected if announcement["nonce"] == self._nonce else 0
+        self._nonce, self._quorum = announcement["nonce"], announcement["quorum"]
+        self._selected = max(known, announcement["selected"])
+
+    def given_up(self, declined: int) -> None:
+        """An attempt is abandoned before its deadline because of so many: the others, all of them, would be too few."""
+        if self._selected - declined >= self._quorum:
+            text = f"given up, though {declined} of {self._selected} declined and {self._quorum} updates are enough"
+            raise Violation(4, text)
 
 
 class _Desk:
