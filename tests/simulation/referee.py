@@ -21,6 +21,7 @@ from schemas.messages import DeviceState
 from schemas.topics import Address, Kind
 from tests.simulation.coordinators import NAME
 from tests.simulation.disk import Journal
+from tests.simulation.known_device import EPSILON_S, KnownDevice
 from tests.simulation.ledger import Ledger, Violation
 from tests.simulation.scenario import TOPICS
 
@@ -28,19 +29,15 @@ if TYPE_CHECKING:
     from coordinator.reactor import Reactor
     from coordinator.service import RunResult
     from tests.simulation.coordinators import Life as CoordinatorLife
-    from tests.simulation.devices import DeviceNode
     from tests.simulation.devices import Life as DeviceLife
     from tests.simulation.world import World
 
 __all__ = ["Referee", "Violation"]
 
-OUTBOX: Final = 8  # invariant 11: updates a device keeps
-SETTLED: Final = 16
 QUEUE: Final = 100  # publications that wait at the coordinator
 TREE: Final = 60  # what it keeps on the broker, blobs counted once
 PUT_ASIDE: Final = 1024  # messages, while its disk is full
 SPINS: Final = 1000  # turns at one instant
-EPSILON_S: Final = 1e-6
 _STATUS: Final = TOPICS.topic(Address(Kind.COORDINATOR))
 _MODEL: Final = TOPICS.topic(Address(Kind.MODEL))
 _ROUND: Final = TOPICS.topic(Address(Kind.ROUND))
@@ -53,7 +50,7 @@ class Referee:
         self._world = world
         self.garbage: set[bytes] = set()  # payloads nobody must take for anything
         self._coordinators: dict[str, _Coordinator] = {}
-        self._devices: dict[str, _Known] = {}
+        self._devices: dict[str, KnownDevice] = {}
         self._limit_s: float | None = None
         self._looked: dict[str, tuple[float, int]] = {}
 
@@ -239,7 +236,7 @@ class Referee:
 
     def device_started(self, life: DeviceLife, agent: Agent) -> None:
         """A device's agent has read its disk."""
-        known = self._devices.setdefault(life.node.name, _Known())
+        known = self._devices.setdefault(life.node.name, KnownDevice())
         known.begin(agent)
         self._world.note(f"{life.node.name} starts")
 
@@ -331,85 +328,6 @@ class _Desk:
         self.garbage: Counter[str] = Counter()  # by topic
         self.sessions: dict[str, int] = {}  # of each device's newest status but wills
         self.acked: dict[tuple[str, str], set[int]] = {}  # parts by device and digest, of what it was given last
-
-
-class _Known:
-    """What is known of one device."""
-
-    def __init__(self) -> None:
-        self.version = -1
-        self.run = ""
-        self.session = 0  # of the coordinator, in this life
-        self.digests: dict[tuple[str, str, str], str] = {}  # of all updates it ever kept, by round, task and nonce
-        self.until: dict[str, float] = {}  # till when a nonce may be answered, by what this life was told
-        self.joined: set[str] = set()  # nonces that were answered or worked on in time, in this life
-        self.garbage = 0
-        self.paused = False
-        self.evicting: set[str] = set()  # digests of updates without a receipt, as it hears that it is evicted
-        self.evicted: set[str] = set()  # and once it has done what follows from that
-
-    def begin(self, agent: Agent) -> None:
-        """A life of its process begins."""
-        self.until.clear()
-        self.joined.clear()
-        self.garbage = self.session = 0
-        self.paused = False
-        self.evicting = set()
-        self._see(agent)
-
-    def told(self, command: str, life: DeviceLife) -> None:
-        """The operator's word reaches it."""
-        if command in {"pause", "evict"}:
-            self.paused = True
-        elif command == "resume":
-            self.paused = False
-        if command == "evict" and not life.disk.full and life.agent is not None:  # there is room to note it
-            self.evicting = {pending.parcel.ref.digest for pending in life.agent._state.outbox}
-
-    def is_free(self, what: str) -> None:
-        """Whether it may take something up."""
-        if self.paused:
-            raise Violation(33, f"its operator has paused it, and {what}")
-
-    def look(self, node: DeviceNode) -> None:
-        """See what it holds."""
-        assert node.life is not None
-        agent = node.life.agent
-        assert agent is not None
-        self._see(agent)
-        if agent.rejected.total() < self.garbage:
-            raise Violation(13, f"{node.name} was given garbage {self.garbage} times and counted {agent.rejected}")
-
-    def answers(self, nonce: str, world: World) -> None:
-        """It joins an attempt. Where rounds overlap it says so again, after a reconnect, for as long as it trains."""
-        if world.scenario.settings.max_staleness is None or nonce not in self.joined:
-            self.in_time(nonce, world.now, "is answered")
-        self.joined.add(nonce)
-
-    def in_time(self, nonce: str, now: float, what: str) -> None:
-        """Whether an announcement may still be answered."""
-        if nonce not in self.until or now > self.until[nonce] + EPSILON_S:
-            raise Violation(7, f"an announcement that has expired or was never made {what}: {nonce}")
-
-    def _see(self, agent: Agent) -> None:
-        state = agent._state
-        if state.coordinator is not None:
-            if state.coordinator.session < self.session:
-                raise Violation(0, f"{agent.name} believes the stale session {state.coordinator.session}")
-            self.session = state.coordinator.session
-        if state.model is not None:
-            if state.model.run != self.run:
-                self.version, self.run = -1, state.model.run
-            if state.model.version < self.version:
-                raise Violation(7, f"{agent.name} goes back from model {self.version} to {state.model.version}")
-            self.version = state.model.version
-        if len(state.outbox) > OUTBOX or len(state.settled) > SETTLED:
-            raise Violation(11, f"{agent.name} keeps {len(state.outbox)} updates and {len(state.settled)} tickets")
-        for pending in state.outbox:
-            ticket, digest = pending.parcel.ticket, pending.parcel.ref.digest
-            key = (str(ticket.round), str(ticket.task), ticket.nonce)
-            if self.digests.setdefault(key, digest) != digest:
-                raise Violation(8, f"{agent.name} has two updates for one round: {key}")
 
 
 @lru_cache(256)
