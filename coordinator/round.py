@@ -229,7 +229,7 @@ def _collect(
         marked_at=state.now,
     )
     opened = seen.RoundOpened(
-        state.round, state.task, state.attempt, len(selected), stage.goal, stage.quorum, rules.deadline_s
+        state.round, state.task, state.attempt, stage.asked, stage.goal, stage.quorum, rules.deadline_s
     )
     state = replace(state, stage=stage)
     announcement = announce(state, Phase.COLLECTING)

@@ -30,6 +30,7 @@ from schemas.messages import (
     Message,
     Metrics,
     ModelPointer,
+    Phase,
     RoundAnnouncement,
     RoundSummary,
     RunSettings,
@@ -109,6 +110,7 @@ class Snapshot:
             where = f"run {c.run}, round {number} of {c.rounds} {phase}".rstrip()
             yield f"coordinator {c.state}: {where}{f'. {c.detail}' if c.detail else ''}"
             yield from _silence(c, now)
+        yield from self._open_round()
         if self.model is not None:
             m = self.model
             score = "" if m.metrics is None else f", {_score(m.metrics)} on held-out examples"
@@ -117,6 +119,17 @@ class Snapshot:
         if self.unreadable:
             messages = count(self.unreadable, "retained message")
             yield f"{messages} can't be read: another version's, or somebody else's"
+
+    def _open_round(self) -> Iterator[str]:
+        """How far the attempt is that is open, and what it takes for it to close."""
+        r, c = self.round, self.coordinator
+        if r is None or c is None or r.run != c.run or r.phase is not Phase.COLLECTING:
+            return
+        what = f"round {r.round}, {'training' if r.task == 'train' else 'evaluation'}"
+        again = f", attempt {r.attempt + 1}" if r.attempt else ""
+        asked = f", {r.joined} of {count(r.selected, 'device')} joined" if r.selected else ""
+        yield f"{what}{again}: {r.received} of {count(r.goal, 'update')} received{asked}"
+        yield f"it opened at {r.opened} and closes within {r.deadline_s:g} s; it needs {count(r.quorum, 'update')}"
 
     @property
     def empty(self) -> bool:

@@ -113,6 +113,22 @@ def test_a_coordinator_that_ended_or_tells_no_time_is_not_called_silent(changes:
     assert len(list(Snapshot(coordinator=plain).lines(NOON))) == 1
 
 
+def test_the_open_round_is_told_and_what_it_takes_for_it_to_close() -> None:
+    serving = COORDINATOR.model_copy(update={"state": CoordinatorState.RUNNING})
+    progress = {"selected": 3, "joined": 2, "received": 1, "attempt": 1}
+    snapshot = Snapshot(coordinator=serving, round=ANNOUNCED.model_copy(update=progress))
+    assert list(snapshot.lines(NOON))[1:] == [
+        "round 4, training, attempt 2: 1 of 3 updates received, 2 of 3 devices joined",
+        "it opened at 2026-11-24T13:30:19+00:00 and closes within 600 s; it needs 1 update",
+    ]
+
+
+@pytest.mark.parametrize("changes", [{"phase": Phase.COMMITTED}, {"run": "run-before"}])
+def test_a_round_that_is_closed_or_another_runs_is_not_told_as_open(changes: dict[str, object]) -> None:
+    snapshot = Snapshot(coordinator=COORDINATOR, round=ANNOUNCED.model_copy(update=changes))
+    assert len(list(snapshot.lines(NOON))) == 1
+
+
 def test_another_federation_is_not_there() -> None:
     broker = broker_with(coordinator=COORDINATOR)
     with pytest.raises(FederationError, match="nothing of a federation 'away': check --federation"):
