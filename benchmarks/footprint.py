@@ -1,6 +1,6 @@
 """What a device costs its machine and its line when it waits and when it trains, beside Flower's SuperNode.
 
-    python benchmarks/footprint.py                                # ten minutes of waiting, then some rounds of training
+    python benchmarks/footprint.py                                # twenty minutes of waiting, then rounds of training
     python benchmarks/footprint.py --peer ~/.cache/fedbeat-flwr   # Flower from PyPI in a virtual environment there
 
 Three wait at the same time, each behind a relay that counts: ``edge run`` with its defaults at keepalive 60 on a
@@ -43,8 +43,8 @@ from schemas.messages import DeviceState, DeviceStatus
 from schemas.topics import Kind, Topics
 
 KEEPALIVE_S: Final = 60
-HEARTBEAT_S: Final = 300  # of an idle device; a window holds a whole number of them
-SETTLE_S: Final = 30.0  # after all are ready, what still comes belongs to the start
+HEARTBEAT_S: Final = 600  # of an idle device and coordinator; a window holds a whole number of them
+SETTLE_S: Final = 90.0  # after all are ready, what still comes belongs to the start: some short heartbeats too
 LIMIT_S: Final = 120.0
 PERSON: Final = "person-01"
 ROUNDS: Final = 3
@@ -233,7 +233,7 @@ def train(folder: Path, data: Path, flower: Flower | None) -> dict[str, dict[str
 def main() -> None:
     """Measure and print."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--seconds", type=float, default=2 * HEARTBEAT_S, help="of waiting (600: two heartbeats)")
+    parser.add_argument("--seconds", type=float, default=2 * HEARTBEAT_S, help="of waiting (1200: two heartbeats)")
     parser.add_argument("--times", type=int, default=3, help="starts")
     parser.add_argument("--peer", type=Path, help="folder for Flower's virtual environment; left out unless given")
     parser.add_argument("--only", choices=("start", "wait", "train"), help="one of the three measurements")

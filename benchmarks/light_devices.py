@@ -152,7 +152,7 @@ class LightDevice:
     def show(self) -> None:
         """Tell the status where that is due."""
         now, at = self._status(), time.monotonic()
-        due = self.shown_at + (0.0 if self.shown is None else presence.interval(now, self.shown, now.heartbeat_s))
+        due = self.shown_at + (0.0 if self.shown is None else presence.interval(now, self.shown))
         if at >= due:
             self.shown, self.shown_at = now, at
             self._publish(Kind.DEVICE, codec.encode(now))
@@ -161,7 +161,7 @@ class LightDevice:
     def show_at(self) -> float:
         """When ``show`` is to be called, if nothing else happens before."""
         now = self._status()
-        return self.shown_at + (0.0 if self.shown is None else presence.interval(now, self.shown, now.heartbeat_s))
+        return self.shown_at + (0.0 if self.shown is None else presence.interval(now, self.shown))
 
     def _status(self) -> DeviceStatus:
         about = self.state, self.version, self.last_round

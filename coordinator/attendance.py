@@ -22,6 +22,7 @@ class Attendance:
         self.met: dict[str, DeviceStatus] = {}  # for the next commit
         self._view = View()
         self._told: Mapping[str, str] = {}  # complaints that were let be seen
+        self._slow = False
 
     def hear(self, status: DeviceStatus, now: float, *, topic: str, retained: bool) -> Rejected | None:
         """Take a status; one for which there is no room is rejected."""
@@ -34,6 +35,12 @@ class Attendance:
             if len(self.met) > self.fleet.limit:
                 del self.met[next(iter(self.met))]
         return None
+
+    def paced(self, now: float, *, slow: bool) -> None:
+        """Our own status comes seldom (``slow``) or often. Where it begins to come often, devices say how they are."""
+        if self._slow and not slow:
+            self.fleet.rouse(now)
+        self._slow = slow
 
     def forget(self, device: str) -> None:
         """Its status was cleared."""

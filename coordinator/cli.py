@@ -97,6 +97,7 @@ def split_weights(_: click.Context, __: click.Parameter, value: str | None) -> o
 @click.option("--keep-models", type=int, metavar="N", help="newest versions kept on disk for export (default: 20)")
 @click.option("--room", type=int, metavar="MB", help="unfinished updates kept on disk at once (default: 1024)")
 @click.option("--heartbeat", type=float, metavar="S", help="seconds between status messages (default: 30)")
+@click.option("--idle-heartbeat", type=float, metavar="S", help="and while it waits for devices (default: 600)")
 @click.option("--fresh", is_flag=True, help="set an earlier run in the state directory aside and start over")
 @click.option("--virtual", type=int, metavar="M", help="start M virtual devices, and a broker unless --broker is given")
 @click.option(

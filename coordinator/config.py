@@ -47,6 +47,9 @@ class CoordinatorSettings(LinkSettings):
     keep_models: Annotated[int, Field(ge=2, le=1_000_000)] = Field(20, description="newest versions kept on disk")
     room: Annotated[int, Field(ge=1, le=1_000_000)] = Field(1024, description="MB of unfinished updates kept on disk")
     heartbeat: Annotated[float, Field(ge=0.1, le=3600)] = Field(30.0, description="seconds between status messages")
+    idle_heartbeat: Annotated[float, Field(ge=0.1, le=3600)] = Field(
+        600.0, description="and while it waits for devices, where that is longer"
+    )
     virtual: Annotated[int, Field(ge=0, le=10_000)] = Field(0, description="virtual devices to start beside it")
     data: str = Field(
         "", description="recordings of the virtual devices: a path, or a word such as 'watch' or 'synthetic-ecg'"

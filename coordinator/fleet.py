@@ -4,6 +4,8 @@
   ``PATIENCE`` of its own heartbeats: a half-open connection fires no will for minutes.
 * A retained status proves less than a fresh one, since a broker that lost its power fires no will: of a device that
   isn't known it counts for ``UNPROVEN_S`` as a heartbeat at most, and of a known one its own last word does.
+* Devices beat as seldom as a coordinator that has nothing at stake, and answer when it beats faster. From then on the
+  promises they gave before count for ``UNPROVEN_S`` at most, so that one that hung meanwhile is missed soon.
 * A will that carries another session than the device's newest status is stale, and ignored.
 * At most ``MAX_DEVICES`` are known. A newcomer then takes the place of one that is not ready: of the one that has said
   so longest ago, else of one that has missed its heartbeats. Where all are ready it is turned away, so that a flood of
@@ -15,14 +17,14 @@ from __future__ import annotations
 import math
 from collections import deque
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Final
 
 from schemas.messages import MAX_DEVICES, DeviceState, DeviceStatus
 
 PATIENCE: Final = 2.5  # heartbeats a device may miss
 LOOK_S: Final = 1.0  # between two looks for devices that have missed their heartbeats, when there is no room
-UNPROVEN_S: Final = 30.0  # devices that are there say so at once when they hear a new coordinator
+UNPROVEN_S: Final = 30.0  # devices that are there say so at once when they hear a new coordinator, or one hurry
 AWAY: Final = frozenset({DeviceState.OFFLINE, DeviceState.STOPPED, DeviceState.PAUSED, DeviceState.TROUBLE})
 
 
@@ -100,6 +102,12 @@ class Fleet:
         if status.state in AWAY:
             self._away[name] = None
         return self
+
+    def rouse(self, now: float) -> None:
+        """All who are there were asked for a sign of life."""
+        for name, member in self.members.items():
+            if member.heartbeat_s > UNPROVEN_S and member.ready(now):
+                self.members[name] = replace(member, heartbeat_s=UNPROVEN_S, heard_at=now)
 
     def forget(self, device: str) -> None:
         """Its retained status was cleared."""

@@ -11,7 +11,8 @@ anything, and goes on listening to it.
                to begin again as a newcomer where that one doesn't serve
 
 * A *newcomer* has published nothing yet and leaves no last will, so that it harms nobody when it gives up. It waits
-  for a sign of life of a coordinator that serves for ``PATIENCE`` of that one's heartbeats, at most ``LONGEST_S``.
+  for a sign of life of a coordinator that serves for ``PATIENCE`` of that one's heartbeats, at most ``LONGEST_S``. It
+  asks for one, since who has nothing at stake seldom gives one unasked.
 * Where the broker knows both by one user name, a newcomer's connection ends the other one's. That one comes back at
   once, ends the newcomer's, and says its status anew: the newcomer finds another one than before, which is a sign of
   life too. So a coordinator that is offline is doubted for ``RETURN_S``.
@@ -20,6 +21,8 @@ anything, and goes on listening to it.
   has ended, or whose will comes late, has left devices to nobody: so one in office takes a session above that.
 * A last will, or whatever else shows in the place of the leader's status, is answered with that status; one of a lower
   rank that serves, with the whole tree, and once more a heartbeat later: for an instant both led, and both wrote.
+* The status comes every ``heartbeat_s``, or every ``idle_heartbeat_s`` where nothing is at stake as it becomes due. As
+  soon as something is, one is due that promises the next ones sooner.
 """
 
 from __future__ import annotations
@@ -31,7 +34,7 @@ from typing import Final
 from schemas.messages import CoordinatorState, CoordinatorStatus
 
 PATIENCE: Final = 2.5  # heartbeats without a sign of life
-LONGEST_S: Final = 300.0
+LONGEST_S: Final = 75.0  # in which one that is asked answers
 RETURN_S: Final = 2.0  # in which a coordinator that lost its connection to us has taken it back
 LOOKS: Final = 2  # subscriptions to the status: as the second is answered, what was retained for the first is here
 SERVING: Final = frozenset({CoordinatorState.STARTING, CoordinatorState.RUNNING, CoordinatorState.PAUSED})
@@ -41,9 +44,10 @@ SERVING: Final = frozenset({CoordinatorState.STARTING, CoordinatorState.RUNNING,
 
 @dataclass(frozen=True, slots=True)
 class Tick:
-    """It is now ``now``, in monotonic seconds that never stand still."""
+    """It is now ``now``, in monotonic seconds that never stand still. ``idle``: nothing is at stake."""
 
     now: float
+    idle: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,7 +85,7 @@ class Look:
 
 @dataclass(frozen=True, slots=True)
 class Doubt:
-    """Nothing to do but to say it: ``rival`` may be at work, and is given ``wait_s`` to show it."""
+    """Ask for a status: ``rival`` may be at work, and is given ``wait_s`` to show it."""
 
     rival: CoordinatorStatus
     wait_s: float
@@ -100,7 +104,7 @@ class Lead:
 
 @dataclass(frozen=True, slots=True)
 class Say:
-    """Publish the status: it is time, or something else stands in its place."""
+    """Publish the status: it is time, somebody asks for it, or something else stands in its place."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -152,6 +156,7 @@ class Leading:
 
     due_at: float  # the next heartbeat
     repeats: bool = False  # the tree, with that
+    slow: bool = False  # whether the last status promised no other one for ``idle_heartbeat_s``
 
 
 @dataclass(frozen=True, slots=True)
@@ -170,6 +175,7 @@ class State:
     session: int
     heartbeat_s: float
     now: float
+    idle_heartbeat_s: float = 0.0  # instead of a shorter ``heartbeat_s`` where nothing is at stake
     stage: Stage = field(default_factory=Away)
     newest: CoordinatorStatus | None = None  # on the topic, as far as we have seen
     highest: int = 0  # of all sessions seen
@@ -184,6 +190,16 @@ class State:
         """Whether it may publish."""
         return isinstance(self.stage, Leading)
 
+    @property
+    def slow(self) -> bool:
+        """Whether it has promised its status for as seldom as it comes where nothing is at stake."""
+        return isinstance(self.stage, Leading) and self.stage.slow
+
+    @property
+    def promised_s(self) -> float:
+        """How often its status is to come, as that says."""
+        return self.idle_heartbeat_s if self.slow else self.heartbeat_s
+
 
 Step = tuple[State, tuple[Effect, ...]]
 
@@ -193,8 +209,8 @@ def step(state: State, event: Event) -> Step:
     if isinstance(state.stage, GaveUp):
         return state, ()
     match event:
-        case Tick(now):
-            return _advance(replace(state, now=max(now, state.now)))
+        case Tick(now, idle):
+            return _advance(replace(state, now=max(now, state.now)), idle)
         case Connected():
             return replace(state, stage=Looking()), (Look(),)
         case Disconnected():
@@ -216,12 +232,12 @@ def wake_at(state: State) -> float:
             return math.inf
 
 
-def _advance(state: State) -> Step:
+def _advance(state: State, idle: bool) -> Step:  # noqa: FBT001 - a tick's
     match state.stage:
         case Doubting(rival, until) if state.now >= until:
             return _lead(state, rival)
-        case Leading(due_at, repeats) if state.now >= due_at:
-            return _say(state, *[Repeat()] * repeats)
+        case Leading(due_at, repeats, slow) if state.now >= due_at or (slow and not idle):
+            return _leading(state, slow=idle), (Say(), *[Repeat()] * repeats)
         case _:
             return state, ()
 
@@ -265,9 +281,9 @@ def _sees(state: State, status: CoordinatorStatus | None) -> Step:
             return state, ()  # come back to us
         case Leading(repeats=True):  # however often another one shows, the tree goes out twice a heartbeat at most
             return state, (Say(),)
-        case Leading():  # that one may write once more after what is repeated now
-            leading = Leading(state.now + state.heartbeat_s, repeats=contested)
-            return replace(state, stage=leading), (Say(), *[Repeat()] * contested)
+        case Leading(slow=slow):  # that one may write once more after what is repeated now
+            leading = _leading(state, repeats=contested, slow=slow and not contested)
+            return leading, (Say(), *[Repeat()] * contested)
         case _:
             return state, ()
 
@@ -287,12 +303,14 @@ def _doubt(state: State, rival: CoordinatorStatus) -> Step:
 
 
 def _lead(state: State, after: CoordinatorStatus | None = None, *, repeats: bool = False) -> Step:
-    leading = replace(state, stage=Leading(state.now + state.heartbeat_s, repeats))
-    return leading, (Lead(state.highest, after),)
+    return _leading(state, repeats=repeats), (Lead(state.highest, after),)
 
 
-def _say(state: State, *more: Effect) -> Step:
-    return replace(state, stage=Leading(state.now + state.heartbeat_s)), (Say(), *more)
+def _leading(state: State, *, repeats: bool = False, slow: bool = False) -> State:
+    """In office, the status having just been said."""
+    slow = slow and state.idle_heartbeat_s > state.heartbeat_s
+    wait_s = state.idle_heartbeat_s if slow else state.heartbeat_s
+    return replace(state, stage=Leading(state.now + wait_s, repeats, slow))
 
 
 def _give_up(state: State, error: str, rival: CoordinatorStatus, *, again: bool = False) -> Step:

@@ -25,21 +25,30 @@ CONNECT_S: Final = 10.0  # for the first connection; later ones are waited for a
 LOOK_S: Final = 1.0  # how often the watchdog is told that we are alive
 A_TURN: Final = 256  # events that are taken before time is looked at
 SHORTEST_S: Final = 0.001  # that is waited for an event
+QUESTION: Final = b""  # in a status's place, not retained: who serves answers with its own, and nobody else minds
 GRACE_S: Final = 0.5  # for a broker that sends what it retains a little after its answers
 
 
 class Office:
-    """A coordinator's while its run goes on. ``now`` is in monotonic seconds that never stand still."""
+    """A coordinator's while its run goes on. ``now`` is in monotonic seconds that never stand still.
+
+    Its status comes every ``idle_heartbeat_s`` where nothing is at stake, if that is longer than what it first says.
+    """
 
     def __init__(
-        self, publisher: Publisher, performer: Performer, observe: seen.Observer, now: Callable[[], float]
+        self,
+        publisher: Publisher,
+        performer: Performer,
+        observe: seen.Observer,
+        now: Callable[[], float],
+        idle_heartbeat_s: float,
     ) -> None:
         status = performer.status
         self._publisher = publisher
         self._performer = performer
         self._observe = observe
         self._now = now
-        self._state = lead.State(status.instance, status.session, status.heartbeat_s, now())
+        self._state = lead.State(status.instance, status.session, status.heartbeat_s, now(), idle_heartbeat_s)
         self._token: int | None = None  # of the newest look
         self._connection = 0
 
@@ -52,6 +61,11 @@ class Office:
     def idle_s(self) -> float:
         """For how long nothing is due by itself; infinite where nothing is."""
         return max(lead.wake_at(self._state) - self._now(), 0.0)
+
+    @property
+    def slow(self) -> bool:
+        """Whether our last status promised no other one for as long as may be where nothing is at stake."""
+        return self._state.slow
 
     def connected(self, connection: int) -> None:
         """Look who is there, and take office where nobody is."""
@@ -69,18 +83,18 @@ class Office:
             self._follow(lead.Looked())
         self._publisher.sent(token)
 
-    def beat(self) -> None:
-        """Say what is due by now."""
-        self._follow(lead.Tick(self._now()))
+    def beat(self, *, idle: bool) -> None:
+        """Say what is due by now; ``idle``: nothing is at stake."""
+        self._follow(lead.Tick(self._now(), idle))
 
     def heard(self, message: Inbound) -> Rejected | None:
         """Take what somebody published in our place: nothing, or rubbish to be counted.
 
-        Raises ``Superseded`` where that was a newer coordinator.
+        An empty message asks for our status. Raises ``Superseded`` where that was a newer coordinator.
         """
         message.ack()
         try:
-            status = _read(message)
+            status = _read(message) if message.payload else None
         except WireError as error:
             self._follow(lead.Seen(None, message.retained))
             return Rejected(error.reason, error.detail, message.topic)
@@ -95,11 +109,11 @@ class Office:
                     self._token = self._publisher.look()
                 case lead.Lead():
                     self._publisher.release(self._connection)
-                    self._performer.say_status()
+                    self._performer.beat(self._state.promised_s)
                     self._publisher.connected()
                     self._observe(seen.Connected())
                 case lead.Say():
-                    self._performer.say_status()
+                    self._performer.beat(self._state.promised_s)
                 case lead.Repeat():
                     self._publisher.repeat()
                 case lead.GiveUp(error, session, again):
@@ -127,7 +141,7 @@ def first_look(
     *,
     sweeps: bool,
 ) -> FirstLook | None:
-    """See whether another coordinator serves the federation, over a link of its own that publishes nothing.
+    """See whether another coordinator serves the federation, over a link of its own that publishes but a question.
 
     With ``sweeps``, see what an earlier run left too. Returns None where ``Stop`` came first; that is left in
     ``events``. Raises ``Superseded`` where another one serves, ``LinkError`` where the broker can't be used.
@@ -152,7 +166,7 @@ def first_look(
 
 
 class _Newcomer:
-    """One coordinator before its first publication."""
+    """One coordinator before its first status."""
 
     def __init__(
         self,
@@ -246,6 +260,7 @@ class _Newcomer:
                 case lead.Look():
                     self._token = self._link.subscribe(self._topic, qos=0)
                 case lead.Doubt(rival, wait_s):
+                    self._link.publish(self._topic, QUESTION, qos=1, retain=False)
                     self._observe(seen.RivalDoubted(rival.run, rival.session, wait_s))
                 case lead.Lead(above, after):
                     if after is not None:

@@ -145,8 +145,13 @@ class Performer:
         """Clear what an earlier run left on the broker, but for what this one has put in its place."""
         self._publisher.remove(*(address for address in leftovers if not self._publisher.holds(address)))
 
-    def say_status(self) -> None:
-        """Publish the coordinator's status, past everything else."""
+    def beat(self, heartbeat_s: float) -> None:
+        """Publish the coordinator's status, which comes every ``heartbeat_s`` from now on."""
+        self.status = self.status.model_copy(update={"heartbeat_s": heartbeat_s})
+        self._say_status()
+
+    def _say_status(self) -> None:
+        """Publish it past everything else."""
         self._publisher.say(Address(Kind.COORDINATOR), codec.encode(spoken(self.status, self._wall)))
 
     def perform(self, batch: Batch) -> Event | None:
@@ -346,7 +351,7 @@ class Performer:
         status = self.status.model_copy(update=changes)
         if status != self.status:
             self.status = status
-            self.say_status()
+            self._say_status()
 
     def _announcement(self, effect: Announce) -> RoundAnnouncement:
         ticket, ago = effect.ticket, timedelta(seconds=self._now() - effect.opened_at)

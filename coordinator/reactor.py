@@ -44,7 +44,7 @@ from coordinator.office import CONNECT_S, Office
 from coordinator.pause import Pause
 from coordinator.performer import Batch, Performer
 from coordinator.publisher import Publisher
-from coordinator.round import begin, step, wake_at
+from coordinator.round import begin, is_idle, step, wake_at
 from coordinator.round_state import State
 from schemas.errors import BrokerUnreachable, DiskFull, FedbeatError, LinkError, PayloadTooLarge
 from schemas.link.link import Connected, Disconnected, Inbound, Refused, Sent
@@ -66,6 +66,8 @@ __all__ = ["Events", "Reactor", "Stop"]
 class Reactor:
     """Runs one run until its ``Finish``. ``part_size`` is what devices and we cut blobs into.
 
+    Its status comes every ``idle_heartbeat_s`` seconds where nothing is at stake.
+
     ``run`` is all of it. A caller with a loop of its own calls ``start``, then ``turn`` until ``finish`` is there.
     """
 
@@ -79,6 +81,8 @@ class Reactor:
         observe: seen.Observer,
         alive: Callable[[], None],
         part_size: int,
+        *,
+        idle_heartbeat_s: float = 0.0,
     ) -> None:
         self._events = events
         self._clock = clock
@@ -98,7 +102,7 @@ class Reactor:
         self._polled: object = None
         self._held = 0  # bytes of whole updates
         self._room_freed = False
-        self._office = Office(publisher, performer, observe, clock.real)
+        self._office = Office(publisher, performer, observe, clock.real, idle_heartbeat_s)
         self._unreachable: LinkError | None = None
         self._ever_connected = False
         self._failure: FedbeatError | None = None
@@ -140,7 +144,8 @@ class Reactor:
                 self._rest(self._pause)
         except DiskFull as error:
             self._hold_on(error)
-        self._office.beat()
+        self._office.beat(idle=is_idle(self._state))
+        self._attendance.paced(self._clock.now(), slow=self._office.slow)
         self._insist_on_a_broker()
 
     def drain(self, patience_s: float, *, insists: bool) -> None:
@@ -160,7 +165,7 @@ class Reactor:
                         "start again to publish it"
                     )
                 return
-            self._office.beat()
+            self._office.beat(idle=True)
             self._insist_on_a_broker()
             for event in self._queued(min(left, LOOK_S)):  # answers wait behind what devices still send
                 if isinstance(event, Stop):

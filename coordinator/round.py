@@ -147,6 +147,17 @@ def wake_at(state: State) -> float | None:
             return None
 
 
+def is_idle(state: State) -> bool:
+    """Whether nothing is at stake: no attempt is open, and none can be before a device comes or a pause is over."""
+    match state.stage:
+        case Selecting():
+            return len(state.eligible) < state.quorum and not _is_useless(state)
+        case Collecting() | Aggregating():
+            return False
+        case _:
+            return True
+
+
 # -- selecting ---------------------------------------------------------------------------------------------------------
 
 

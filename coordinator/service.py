@@ -73,13 +73,15 @@ class CoordinatorService:
         alive: Callable[[], None] = lambda: None,
         keep_models: int = KEPT_MODELS,
         heartbeat_s: float = HEARTBEAT_S,
+        idle_heartbeat_s: float = 0.0,
         room: int = ROOM,
         look: Callable[[Sink], Link] | None = None,
     ) -> None:
         """``model`` is version 0 of a new run; ``alive`` is called about every second, for a watchdog.
 
         The newest ``keep_models`` versions stay on disk, and ``room`` bytes of unfinished updates. The status is
-        published every ``heartbeat_s`` seconds. ``look`` makes the link, of the same client but without a will, over
+        published every ``heartbeat_s`` seconds, or every ``idle_heartbeat_s`` where that is longer and nothing is at
+        stake. ``look`` makes the link, of the same client but without a will, over
         which to see whether another coordinator is at work before we begin; None where none can be. The other one,
         too, is looked for again at each connect, which ``link_factory`` is to gate.
         """
@@ -98,6 +100,7 @@ class CoordinatorService:
         self._alive = alive
         self._keep_models = keep_models
         self._heartbeat_s = heartbeat_s
+        self._idle_heartbeat_s = idle_heartbeat_s
         self._room = room
         self._look = look
         self._events: Events = Events()
@@ -203,7 +206,15 @@ class CoordinatorService:
         performer = Performer(store, publisher, inbox, self._observe, status, now=clock.now, wall=self._wall)
         self._performer = performer
         reactor = Reactor(
-            self._events, clock, inbox, publisher, performer, self._observe, self._alive, store.settings.part_size
+            self._events,
+            clock,
+            inbox,
+            publisher,
+            performer,
+            self._observe,
+            self._alive,
+            store.settings.part_size,
+            idle_heartbeat_s=self._idle_heartbeat_s,
         )
         state, reopened = store.standing(clock.now())
         self._observe(

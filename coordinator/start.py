@@ -94,6 +94,7 @@ def start(settings: CoordinatorSettings, *, fresh: bool) -> int:
                 software=f"fedbeat {version('fedbeat')}",
                 keep_models=settings.keep_models,
                 heartbeat_s=settings.heartbeat,
+                idle_heartbeat_s=settings.idle_heartbeat,
                 room=settings.room * 2**20,
                 look=look if settings.broker or again else None,  # on a broker of our own nobody can be before us
                 alive=alive,

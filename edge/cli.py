@@ -78,7 +78,7 @@ def trainer_options(command: F) -> F:
 )
 @click.option("--state", type=PATH, help="directory of the outbox and the newest model")
 @click.option("--heartbeat", type=float, metavar="S", help="seconds between status messages (default: 30)")
-@click.option("--idle-heartbeat", type=float, metavar="S", help="and while there is no coordinator (default: 300)")
+@click.option("--idle-heartbeat", type=float, metavar="S", help="and while no coordinator has work (default: 600)")
 @click.option("--checkpoint", type=float, metavar="S", help="seconds between a training's checkpoints (default: 300)")
 @click.option("--outbox-days", type=float, metavar="D", help="days an update waits for its receipt (default: 7)")
 @click.option("--record", metavar="SOURCE", help="a signal to record meanwhile, as for `edge record`")

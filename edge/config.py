@@ -61,7 +61,7 @@ class EdgeSettings(LinkSettings):
     held_out: str = Field("0.2", description="'none', the newest fraction kept for evaluation, or 'people:NAME,...'")
     state: Path = Field(Path("state/edge"), description="directory of the outbox and the newest model")
     heartbeat: Seconds = Field(30.0, description="seconds between status messages")
-    idle_heartbeat: Seconds = Field(300.0, description="and while there is no coordinator, where that is longer")
+    idle_heartbeat: Seconds = Field(600.0, description="and while no coordinator has work, where that is longer")
     checkpoint: Annotated[float, Field(ge=0, le=86_400)] = Field(
         300.0, description="seconds between two checkpoints of a training; 0 for none"
     )

@@ -23,6 +23,6 @@ class Device:
     durable: bool = True  # an update survives a power cut
     checkpoint_s: float = 0.0  # between two checkpoints of a training; none where 0
     outbox_s: float = OUTBOX_S  # how long an update waits for its receipt, while the device runs
-    idle_heartbeat_s: float = 0.0  # instead of a shorter ``heartbeat_s`` while there is no coordinator
+    idle_heartbeat_s: float = 0.0  # instead of a shorter ``heartbeat_s`` while no coordinator has work
     budget: int | None = None  # bytes of payload it may move within a day of running
     personal: PersonalSettings | None = None  # how its owner's own model is made, if there is to be one

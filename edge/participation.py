@@ -27,7 +27,7 @@ then ``_RULES``, in their order, close the gap between what is and what should b
 * ``pause`` and ``evict`` last until ``resume`` or a restart; ``evict`` also drops what was not sent.
 * Where its owner gave it a budget, it declines what that hasn't the room for, and what is large waits (``thrift``).
 * What it does is told at once where the coordinator must know it, else at most every second, and as a heartbeat:
-  seldom while there is no coordinator, and as soon as one is heard again.
+  seldom while there is no coordinator or that itself beats seldom, and as soon as one is heard again or beats faster.
 """
 
 from __future__ import annotations
@@ -132,7 +132,7 @@ def wake_at(state: State) -> float | None:
     """When the next ``Tick`` matters, if nothing else happens; None where none does."""
     times: list[float] = []
     if state.connected and state.shown is not None:
-        times.append(state.shown_at + interval(status(state), state.shown, state.heartbeat_s))
+        times.append(state.shown_at + interval(status(state), state.shown))
     if state.work is not None and state.announced is not None and state.now < state.announced.until:
         times.append(state.announced.until)
     if state.wants_plan or state.wants_model:
@@ -252,6 +252,8 @@ def _coordinator_seen(state: State, seen: CoordinatorStatus) -> Step:
     known = state.coordinator
     if known is not None and seen.session < known.session:
         return state, ()
+    if known is not None and seen.heartbeat_s < known.heartbeat_s:  # it has something at stake again, and counts us
+        state = replace(state, shown=None)
     same = state.heard and state.served and known is not None and known.session == seen.session
     state = replace(state, coordinator=seen, heard=True, heard_at=state.now)
     return (state, ()) if same or not state.served else _introduce(state)
@@ -386,7 +388,7 @@ def _show(state: State) -> Step:
     if not state.connected:
         return state, ()
     now, shown = status(state), state.shown
-    if shown is not None and state.now < state.shown_at + interval(now, shown, state.heartbeat_s):
+    if shown is not None and state.now < state.shown_at + interval(now, shown):
         return state, ()
     return replace(state, shown=now, shown_at=state.now), (fx.PublishStatus(now),)
 

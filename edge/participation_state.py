@@ -39,7 +39,7 @@ class Identity:
     heartbeat_s: float = 30.0
     software: str = ""
     outbox_s: float = OUTBOX_S  # how long an update waits for its receipt
-    idle_heartbeat_s: float = 0.0  # instead of a shorter ``heartbeat_s`` while there is no coordinator
+    idle_heartbeat_s: float = 0.0  # instead of a shorter ``heartbeat_s`` while no coordinator has work
     personal: PersonalSettings | None = None  # how its owner's own model is made; None: there is none
 
 
@@ -235,11 +235,16 @@ class State:
 
     @property
     def heartbeat_s(self) -> float:
-        """How often we say how we are: seldom where there is nobody who would miss us, nor work to tell of."""
-        identity = self.identity
-        if self.served or (self.work is not None and self.work.stage in {"running", "storing"}):
-            return identity.heartbeat_s
-        return max(identity.heartbeat_s, identity.idle_heartbeat_s)
+        """How often we say how we are: seldom where there is nobody who would miss us, nor work to tell of.
+
+        A coordinator that says so seldom how it is has nothing at stake.
+        """
+        often_s, seldom_s = self.identity.heartbeat_s, max(self.identity.heartbeat_s, self.identity.idle_heartbeat_s)
+        if self.work is not None and self.work.stage in {"running", "storing"}:
+            return often_s
+        if self.coordinator is None or not self.served:
+            return seldom_s
+        return min(max(often_s, self.coordinator.heartbeat_s), seldom_s)
 
     @property
     def silence_at(self) -> float | None:

@@ -93,15 +93,17 @@ def trouble(state: State) -> str:
     return ""
 
 
-def interval(now: DeviceStatus, shown: DeviceStatus, heartbeat_s: float) -> float:
+def interval(now: DeviceStatus, shown: DeviceStatus) -> float:
     """Seconds after which ``now`` is to be told where ``shown`` was told last.
 
     At once where a coordinator decides by what has changed; what we are busy with, and how far, is only for people.
-    What is left of the budget comes with the next heartbeat: it would else be spent on telling it.
+    What is left of the budget comes with the next heartbeat: it would else be spent on telling it. So does it that
+    there will be fewer of them, which then comes from each device at its own time.
     """
     if _decisive(now) != _decisive(shown):
         return 0.0
-    now = now.model_copy(update={"budget_left": shown.budget_left})
+    heartbeat_s = min(now.heartbeat_s, shown.heartbeat_s)
+    now = now.model_copy(update={"budget_left": shown.budget_left, "heartbeat_s": heartbeat_s})
     if now == shown:
         return heartbeat_s
     progress_alone = now.model_copy(update={"progress": shown.progress}) == shown

@@ -101,11 +101,14 @@ M = TypeVar("M", bound=Message)
 
 
 def encode(message: Message) -> bytes:
-    """The JSON of any message but ``Part`` and ``Update``. ``WireError`` where it is longer than a decoder takes."""
+    """The JSON of any message but ``Part`` and ``Update``. ``WireError`` where it is longer than a decoder takes.
+
+    What a device can't tell isn't in its status, which it repeats day and night.
+    """
     limit = _LIMITS.get(type(message))
     if limit is None:
         raise TypeError(f"{type(message).__name__} doesn't travel as JSON")
-    payload = message.model_dump_json().encode()
+    payload = message.model_dump_json(exclude_none=isinstance(message, DeviceStatus)).encode()
     _check_size(payload, limit, type(message).__name__)
     return payload
 

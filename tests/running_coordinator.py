@@ -85,6 +85,7 @@ class RunningCoordinator:
         *,
         make_link: Callable[[Sink, Will], Link] | None = None,
         wall: Wall = utc,
+        idle_heartbeat_s: float = 0.0,
         **settings: object,
     ) -> None:
         """``make_link`` connects it elsewhere than to ``broker``."""
@@ -97,6 +98,7 @@ class RunningCoordinator:
         self.sieve: Callable[[Event], Event | None] = lambda event: event  # what of its link's events it gets
         self._now = 1000.0
         self._wall = wall
+        self._idle_heartbeat_s = idle_heartbeat_s
         self._make_link = make_link or self._tap
         self._stirred = threading.Event()
         self._ended: list[RunResult | BaseException] = []
@@ -118,6 +120,7 @@ class RunningCoordinator:
             observer=self._observe,
             clock=lambda: self._now,
             wall=self._wall,
+            idle_heartbeat_s=self._idle_heartbeat_s,
         )
         self._thread = threading.Thread(target=self._run)
         self._thread.start()

@@ -292,6 +292,14 @@ def test_a_json_message_comes_back_as_it_left(kind: Kind) -> None:
     assert codec.decode(kind, codec.encode(JSON_SAMPLES[kind])) == JSON_SAMPLES[kind]
 
 
+def test_a_device_s_status_has_nothing_in_it_that_the_device_cant_tell() -> None:
+    """It goes out day and night. Seen to fail with ``exclude_none`` left out of ``encode``."""
+    status = DeviceStatus(device="dev-1", session=1, state=DeviceState.IDLE, health=Health(load=0.5))
+    payload = codec.encode(status)
+    assert b"null" not in payload
+    assert codec.decode(Kind.DEVICE, payload) == status
+
+
 @given(updates())
 def test_an_update_comes_back_as_it_left(update: Update) -> None:
     assert codec.decode_update(codec.encode_update(update)) == update

@@ -81,6 +81,21 @@ def test_must_12_what_the_broker_repeats_of_a_known_device_promises_no_more_than
         assert repeated.view(PATIENCE * own + 0.001).ready == frozenset()
 
 
+def test_must_12_a_device_that_does_not_answer_a_coordinator_that_beats_faster_is_missed_after_short_heartbeats() -> (
+    None
+):
+    """Whatever it had promised before; one that was silent already stays so. Seen to fail without ``rouse``, with
+    ``heard_at`` left as it was, and with all members roused.
+    """
+    fleet = after(status("hangs", heartbeat_s=300.0), status("lives", heartbeat_s=300.0), status("gone"))
+    fleet.rouse(700.0)
+    assert fleet.hear(status("lives", heartbeat_s=30.0), 700.5)
+    assert fleet.view(700.0 + PATIENCE * UNPROVEN_S).ready == {"hangs", "lives"}
+    assert fleet.view(700.0 + PATIENCE * UNPROVEN_S + 0.1).ready == {"lives"}
+    assert fleet.hear(status("hangs", heartbeat_s=300.0), 800.0)
+    assert fleet.view(1500.0).ready == {"hangs"}
+
+
 def test_a_status_repeated_by_the_broker_is_no_sign_of_life() -> None:
     fleet = after(status())
     assert fleet.hear(status(), 30.0, retained=True)

@@ -38,8 +38,8 @@ def live(one: CoordinatorStatus | None) -> lead.Seen:
 class Bench:
     """A machine, and all it ever wanted."""
 
-    def __init__(self, session: int = 0) -> None:
-        self.state = lead.State(OURS, session, 30.0, 0.0)
+    def __init__(self, session: int = 0, idle_heartbeat_s: float = 0.0) -> None:
+        self.state = lead.State(OURS, session, 30.0, 0.0, idle_heartbeat_s)
         self.effects: list[lead.Effect] = []
 
     def __call__(self, *events: lead.Event) -> list[lead.Effect]:
@@ -156,8 +156,8 @@ def test_rubbish_on_the_topic_is_no_rival() -> None:
 # -- in office ---------------------------------------------------------------------------------------------------------
 
 
-def office(session: int = 7) -> Bench:
-    bench = Bench(session)
+def office(session: int = 7, idle_heartbeat_s: float = 0.0) -> Bench:
+    bench = Bench(session, idle_heartbeat_s)
     assert bench.looks() == [lead.Lead(0)]
     return bench
 
@@ -231,11 +231,61 @@ def test_its_own_status_that_comes_back_is_no_news(state: CoordinatorState) -> N
 
 
 def test_it_says_its_status_every_heartbeat() -> None:
-    """Seen to fail with twice the heartbeat in ``_say``."""
+    """Seen to fail with twice the heartbeat in ``_leading``."""
     bench, said = office(), []
     for second in range(1, 100):
         said += [second] * len(bench(lead.Tick(float(second))))
     assert said == [30, 60, 90]
+
+
+@pytest.mark.parametrize("idle_heartbeat_s", [0.0, 30.0])
+def test_where_it_need_not_be_seldom_its_pace_is_the_same_whatever_is_at_stake(idle_heartbeat_s: float) -> None:
+    """Seen to fail without the comparison in ``_leading``."""
+    bench = office(idle_heartbeat_s=idle_heartbeat_s)
+    assert bench(lead.Tick(30.0, idle=True)) == [lead.Say()]
+    assert bench(lead.Tick(31.0)) == []
+
+
+def test_must_31_its_status_comes_seldom_while_nothing_is_at_stake_and_at_once_as_something_is() -> None:
+    """Each promises the time to the next. Seen to fail with the longer promise as soon as it is idle, and with the
+    shorter one when the longer is over.
+    """
+    bench = office(idle_heartbeat_s=300.0)
+    assert bench.state.promised_s == 30.0
+    assert bench(lead.Tick(1.0, idle=True), lead.Tick(29.9, idle=True), lead.Tick(29.95)) == []
+    assert bench.state.promised_s == 30.0
+    assert bench(lead.Tick(30.0, idle=True)) == [lead.Say()]
+    assert (bench.state.promised_s, lead.wake_at(bench.state)) == (300.0, 330.0)
+    assert bench(lead.Tick(329.9, idle=True)) == []
+    assert bench(lead.Tick(330.0, idle=True)) == [lead.Say()]
+    assert bench(lead.Tick(400.0)) == [lead.Say()]
+    assert (bench.state.promised_s, lead.wake_at(bench.state)) == (30.0, 430.0)
+    assert bench(lead.Tick(401.0, idle=True), lead.Tick(402.0)) == []
+
+
+def test_must_31_over_a_new_connection_its_first_status_promises_the_next_one_soon() -> None:
+    """Who was away meanwhile is to answer. Seen to fail with the pace kept in ``_lead``."""
+    bench = office(idle_heartbeat_s=300.0)
+    bench(lead.Tick(30.0, idle=True), lead.Disconnected(), lead.Tick(40.0, idle=True))
+    assert not bench.state.slow
+    assert bench.looks() == [lead.Lead(0)]
+    assert (bench.state.promised_s, lead.wake_at(bench.state)) == (30.0, 70.0)
+
+
+def test_a_question_is_answered_and_leaves_its_pace_alone() -> None:
+    """Seen to fail without ``slow`` in ``_sees``: a question had every device answer."""
+    bench = office(idle_heartbeat_s=300.0)
+    bench(lead.Tick(30.0, idle=True))
+    assert bench(lead.Tick(50.0, idle=True), live(None)) == [lead.Say()]
+    assert (bench.state.promised_s, lead.wake_at(bench.state)) == (300.0, 350.0)
+
+
+def test_where_a_lower_one_led_too_the_tree_is_repeated_soon_though_nothing_is_at_stake() -> None:
+    """Seen to fail with ``slow=slow`` in ``_sees``."""
+    bench = office(idle_heartbeat_s=300.0)
+    bench(lead.Tick(30.0, idle=True))
+    assert bench(live(status(session=6))) == [lead.Say(), lead.Repeat()]
+    assert bench(lead.Tick(60.0, idle=True)) == [lead.Say(), lead.Repeat()]
 
 
 EVENTS = st.one_of(

@@ -33,6 +33,7 @@ class Slow:
     now: float = 0.0
     answers: list[Event] = field(default_factory=list)  # beside what it retains
     tokens: int = 0
+    published: list[tuple[str, bytes, bool]] = field(default_factory=list)
 
     def clock(self) -> float:
         self.now += 1.0
@@ -50,6 +51,11 @@ class Slow:
             self.events.put(event)
         return self.tokens
 
+    def publish(self, topic: str, payload: bytes, *, qos: int = 1, retain: bool = False) -> int:
+        del qos
+        self.published.append((topic, payload, retain))
+        return 0
+
     def close(self, farewell: Will | None = None, timeout_s: float = 5.0) -> None:
         """Nothing is left to do."""
 
@@ -62,7 +68,7 @@ def test_must_29_silence_is_judged_by_what_has_come_and_not_by_what_has_been_loo
     events: Events = link.events  # type: ignore[assignment]  # of events, to which a Stop may be added
     with pytest.raises(Superseded, match="serves this federation"):
         first_look(
-            lambda _sink: link,  # type: ignore[arg-type, return-value]  # publishes nothing, as a look doesn't
+            lambda _sink: link,  # type: ignore[arg-type, return-value]  # has no more than a look needs
             TOPICS,
             "a" * 16,
             events,
@@ -71,3 +77,22 @@ def test_must_29_silence_is_judged_by_what_has_come_and_not_by_what_has_been_loo
             now=link.clock,
             sweeps=False,
         )
+
+
+def test_must_29_a_newcomer_asks_for_a_sign_of_life_and_leaves_the_retained_status_alone() -> None:
+    """Seen to fail without a question, and with a retained one, which would clear the other's status."""
+    link = Slow(queue.SimpleQueue())
+    link.events.put(said(CoordinatorState.RUNNING, retained=True))
+    events: Events = link.events  # type: ignore[assignment]  # of events, to which a Stop may be added
+    found = first_look(
+        lambda _sink: link,  # type: ignore[arg-type, return-value]  # has no more than a look needs
+        TOPICS,
+        "a" * 16,
+        events,
+        observe=lambda _event: None,
+        alive=lambda: None,
+        now=link.clock,
+        sweeps=False,
+    )
+    assert found is not None
+    assert (found.above, link.published) == (7, [(TOPIC, b"", False)])

@@ -626,8 +626,37 @@ def test_must_10_a_device_beats_seldom_while_there_is_no_coordinator_and_speaks_
     assert said.status.heartbeat_s == 30.0
     assert only(bench(ev.Tick(340.0), ev.RunSeen(run())), fx.PublishStatus)
     gone = coordinator(state=CoordinatorState.FINISHED)
-    (said,) = only(bench(ev.Tick(350.0), ev.CoordinatorSeen(gone), ev.Tick(351.0)), fx.PublishStatus)
+    assert not only(bench(ev.Tick(350.0), ev.CoordinatorSeen(gone), ev.Tick(369.9)), fx.PublishStatus)
+    (said,) = only(bench.at(370.0), fx.PublishStatus)
     assert said.status.heartbeat_s == 300.0
+
+
+def test_must_10_a_device_beats_as_seldom_as_its_coordinator_and_answers_where_that_beats_faster() -> None:
+    """A promise of fewer comes with the last of the old pace.
+
+    Seen to fail without ``coordinator.heartbeat_s`` in ``State.heartbeat_s``, without ``shown=None`` in
+    ``_coordinator_seen``, and with fewer taken for news in ``interval``.
+    """
+    bench = Bench(participation.begin(replace(IDENTITY, idle_heartbeat_s=300.0))).settle()
+    assert bench.shown().heartbeat_s == 30.0
+    bench.at(20.0)
+    at = bench.state.shown_at
+    assert not only(bench(ev.CoordinatorSeen(coordinator(heartbeat_s=900.0)), ev.Tick(at + 29.9)), fx.PublishStatus)
+    (said,) = only(bench.at(at + 30.0), fx.PublishStatus)
+    assert said.status.heartbeat_s == 300.0
+    assert not only(bench.at(at + 329.9), fx.PublishStatus)
+    assert only(bench.at(at + 330.0), fx.PublishStatus)
+    (said,) = only(bench(ev.CoordinatorSeen(coordinator())), fx.PublishStatus)
+    assert said.status.heartbeat_s == 30.0
+    assert only(bench.at(at + 360.0), fx.PublishStatus)
+
+
+def test_must_10_a_device_answers_a_coordinator_that_beats_faster_whatever_its_own_heartbeat() -> None:
+    """That counts those who don't as gone. Seen to fail with an answer for another promise alone."""
+    bench = Bench(participation.begin(replace(IDENTITY, heartbeat_s=600.0)))
+    bench(ev.Tick(1.0), ev.Connected(), ev.CoordinatorSeen(coordinator(heartbeat_s=300.0)))
+    assert only(bench(ev.CoordinatorSeen(coordinator())), fx.PublishStatus)
+    assert not only(bench(ev.Tick(60.0), ev.CoordinatorSeen(coordinator())), fx.PublishStatus)
 
 
 def test_must_10_a_new_coordinator_hears_of_a_device_whatever_its_heartbeat() -> None:

@@ -121,7 +121,7 @@ def come_back(running: RunningCoordinator) -> None:
 
 
 def test_must_10_a_coordinator_leaves_a_will_of_its_session_and_says_that_it_is_back(tmp_path: Path) -> None:
-    """Seen to fail with a will of session 0, and without ``say_status`` at a connect."""
+    """Seen to fail with a will of session 0, and without ``beat`` at a connect."""
 
     sessions: list[int] = []
     for _ in range(2):

@@ -230,12 +230,12 @@ def test_the_broker_s_answers_are_heard_behind_what_devices_still_send(
     draining, ready = threading.Event(), threading.Event()
     beat = Office.beat
 
-    def slowly(office: Office) -> None:
+    def slowly(office: Office, *, idle: bool) -> None:
         if sys._getframe(1).f_code.co_name == "drain":
             draining.set()
             assert ready.wait(LIMIT_S)
             running._now += 20.0
-        beat(office)
+        beat(office, idle=idle)
 
     monkeypatch.setattr(Office, "beat", slowly)
     with running:

@@ -34,7 +34,7 @@ from coordinator.events import (
     Version,
 )
 from coordinator.reports import come_back
-from coordinator.round import NEWS_S, PATIENCE_S, RETURN_S, SETTLE_S, begin, step, wake_at
+from coordinator.round import NEWS_S, PATIENCE_S, RETURN_S, SETTLE_S, begin, is_idle, step, wake_at
 from coordinator.round_state import ATTEMPTS, Aggregating, Collecting, Over, Resting, Selecting, State
 from schemas import cohort
 from schemas.errors import Reject
@@ -52,6 +52,23 @@ def test_a_round_opens_once_the_quorum_is_there_and_nobody_new_comes() -> None:
     assert isinstance(run.state.stage, Selecting)
     run.do(Tick(SETTLE_S * 3))
     assert run.open.selected == set(names(2))
+
+
+def test_nothing_is_at_stake_while_devices_are_missing_between_attempts_and_at_the_end() -> None:
+    """Seen to fail with each of the stages left out of ``is_idle``."""
+    run = Run(rules(rounds=1, quorum=2))
+    assert is_idle(run.state)
+    run.do(FleetChanged(view(names(1))), Tick(1.0))
+    assert is_idle(run.state)
+    run.do(FleetChanged(view(names(2))))
+    assert not is_idle(run.state)
+    run.do(Tick(3.0))
+    assert not is_idle(run.state)
+    run.do(Tick(3.0 + run.state.rules.deadline_s))
+    assert isinstance(run.state.stage, Resting)
+    assert is_idle(run.state)
+    run.do(StopRequested())
+    assert is_idle(run.state)
 
 
 def test_a_round_opens_at_once_when_the_goal_is_there() -> None:

@@ -35,6 +35,7 @@ if TYPE_CHECKING:
 NAME: Final = "coordinator"
 SECOND: Final = "coordinator-2"  # of another state directory, and with a run of its own
 KEPT_MODELS: Final = 4
+IDLE_HEARTBEAT_S: Final = 300.0
 
 
 class CoordinatorNode:
@@ -100,6 +101,7 @@ class Life:
         self.doomed: bool | None = None  # to be killed where it waits; whether by a power cut
         self.reactor: Reactor | None = None
         self.said_at = self.looks_since = self.began_at  # when it last said its status; since when its first look lasts
+        self.promised_s = 0.0  # for how long it may then be silent
         self.leads_since = math.inf
         self.last_seen: dict[str, Any] | None = None  # status of a coordinator, as it was given it
         self.silenced = 0  # the MUST by which it may not publish any more
@@ -115,6 +117,7 @@ class Life:
             clock=self.clock.monotonic,
             wall=node.wall,
             keep_models=KEPT_MODELS,
+            idle_heartbeat_s=IDLE_HEARTBEAT_S,
             look=self._look if self.world.scenario.second else None,
         )
         self.service._events = cast("Events", self)
@@ -304,7 +307,7 @@ class LifeBeside(Life):
         return True
 
 
-def watched(events: Life, *parts: Any) -> Reactor:
+def watched(events: Life, *parts: Any, **named: Any) -> Reactor:
     """A service's reactor, which the referee looks into; in place of its class."""
-    events.reactor = Reactor(cast("Events", events), *parts)
+    events.reactor = Reactor(cast("Events", events), *parts, **named)
     return events.reactor

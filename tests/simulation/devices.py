@@ -51,6 +51,7 @@ if TYPE_CHECKING:
     from tests.simulation.world import World
 
 HEARTBEAT_S: Final = 30.0
+IDLE_HEARTBEAT_S: Final = 300.0
 RETRY_S: Final = 5.0  # after a start that a full disk prevented
 TRAINER_CRASHES: Final = 0.03
 PERSONAL: Final = PersonalSettings(method="ditto")  # of every device with an odd number of examples
@@ -127,7 +128,9 @@ class Life:
         node.life = self
         session = self._claimed.enter_context(claim(self.disk.root, node.wall))
         data, personal = DataSpec(path="nowhere"), PERSONAL if node.member.examples % 2 else None
-        device = Device(node.name, session, data, self.disk.root, HEARTBEAT_S, personal=personal)
+        device = Device(
+            node.name, session, data, self.disk.root, HEARTBEAT_S, idle_heartbeat_s=IDLE_HEARTBEAT_S, personal=personal
+        )
         self.agent = Agent(device, TOPICS, self._connect, SimTrainer(self), self._post)
         self.world.referee.device_started(self, self.agent)
         self.agent.start()

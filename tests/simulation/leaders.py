@@ -11,6 +11,7 @@ import math
 from typing import TYPE_CHECKING, Any, Final
 
 from coordinator.leadership import PATIENCE
+from coordinator.round_state import Aggregating, Collecting
 from coordinator.service import HEARTBEAT_S
 from schemas.link.link import Inbound
 from schemas.link.outbound import Publication
@@ -41,8 +42,8 @@ class Leaders:
 
     def hears(self, life: Life, message: Inbound) -> None:
         """A coordinator takes from its queue what somebody published as the coordinator's status."""
-        if message.payload in self._world.referee.garbage:
-            return
+        if not message.payload or message.payload in self._world.referee.garbage:
+            return  # a question, or nothing
         status = json.loads(message.payload)
         before, life.last_seen = life.last_seen, status
         if life.reactor is not None:
@@ -59,16 +60,20 @@ class Leaders:
         """A coordinator publishes something."""
         if life.silenced:
             raise Violation(life.silenced, f"{life.node.name} knows of another coordinator, and publishes {topic}")
-        if topic == STATUS:
-            life.said_at = self._world.now
-            self._lives[json.loads(payload)["instance"]] = life
+        if topic == STATUS and payload:
+            status = json.loads(payload)
+            life.said_at, life.promised_s = self._world.now, status["heartbeat_s"]
+            self._lives[status["instance"]] = life
 
     def waits(self, life: Life) -> None:
         """A coordinator's turn is over."""
         assert life.reactor is not None
         silent_s = self._world.now - life.said_at
-        if life.reactor._office.held and silent_s > HEARTBEAT_S + 2 * self._world.scenario.busy_s + SLACK_S:
-            raise Violation(31, f"{life.node.name} serves, and has not said so for {silent_s:.0f} s")
+        if life.reactor._office.held:
+            if silent_s > life.promised_s + 2 * self._world.scenario.busy_s + SLACK_S:
+                raise Violation(31, f"{life.node.name} serves, and has not said so for {silent_s:.0f} s")
+            if life.promised_s > HEARTBEAT_S and isinstance(life.reactor._state.stage, Collecting | Aggregating):
+                raise Violation(31, f"{life.node.name} has an attempt open, and beats every {life.promised_s:.0f} s")
         if not life.reactor._office.held:
             life.leads_since = math.inf
         elif life.leads_since == math.inf:
