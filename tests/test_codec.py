@@ -117,6 +117,7 @@ JSON_SAMPLES: dict[Kind, Message] = {
         cohort=0.5,
         goal=4,
         quorum=2,
+        selected=4,
         joined=3,
         received=1,
     ),
