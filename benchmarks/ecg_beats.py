@@ -25,7 +25,8 @@ from typing import Any
 
 import numpy as np
 from broker import machine
-from ecg_patients import Confusion, central, chosen, confusion, figures, interval, patients, ruled, score
+from ecg_patients import FILE, chosen, confusion, figures, interval, patients, ruled, score
+from people import Confusion, central
 
 from coordinator.models import ModelStore
 from edge.sources.wfdb_records import DS1, DS2
@@ -41,13 +42,14 @@ def measure(
     *more: str,
     models: dict[int, Parameters] | None = None,
     plan: str = "ecg-beats",
+    devices: int = 22,
 ) -> dict[str, Any]:
     """One run's last metrics, and the bytes of a device and round; ``more`` are options of the command.
 
     The last model is added to ``models`` by its seed.
     """
     with tempfile.TemporaryDirectory() as state:
-        options = {"--plan": plan, "--virtual": 22, "--data": data, "--rounds": rounds, "--seed": seed}
+        options = {"--plan": plan, "--virtual": devices, "--data": data, "--rounds": rounds, "--seed": seed}
         flat = [str(text) for pair in {**options, "--state": state}.items() for text in pair]
         command = [sys.executable, "-m", "coordinator.cli", "start", "--json", *flat, *more]
         began = time.monotonic()
@@ -59,7 +61,7 @@ def measure(
     events = [json.loads(line) for line in lines]
     evaluated = [event for event in events if event["event"] == "model_evaluated"]
     closed = [event["summary"] for event in events if event["event"] == "round_closed"]
-    uplink = sum(summary["uplink_bytes"] for summary in closed) / rounds / 22
+    uplink = sum(summary["uplink_bytes"] for summary in closed) / rounds / devices
     return {
         "seed": seed,
         "seconds": round(time.monotonic() - began),
@@ -109,10 +111,10 @@ def beside(data: Path, models: dict[int, Parameters]) -> None:
         line(f"federated, seed {seed}", federated)
         for record in ("202", "232"):
             line(f"federated, seed {seed}, without {record}", federated, record)
-        line(f"central, seed {seed}", tables(central(devices, 8, seed)))
+        line(f"central, seed {seed}", tables(central(FILE, devices, 8, seed)))
     rule = chosen(devices)
     line("rule", {name: ruled(rule, beats) for name, beats in tested.items()})
-    alone = [figures(score(np.sum(list(tables(central([own], 25, 0)).values()), axis=0))) for own in devices]
+    alone = [figures(score(np.sum(list(tables(central(FILE, [own], 25, 0)).values()), axis=0))) for own in devices]
     print(f"| a patient's own, median of 22 | {' | '.join(f'{value:.3f}' for value in np.median(alone, axis=0))} |")
 
 

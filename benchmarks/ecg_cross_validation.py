@@ -22,17 +22,15 @@ from broker import machine
 from ecg_patients import (
     FILE,
     SHOWN,
-    Confusion,
-    central,
     chosen,
     confusion,
     crowded,
-    federated,
     figures,
     patients,
     ruled,
     score,
 )
+from people import Confusion, central, federated
 
 from coordinator.plan_file import PlanFile
 from edge.dataset import Dataset
@@ -99,7 +97,7 @@ def main() -> None:
                 return lambda beats: ruled(rule, beats)
             epochs = way == "central"
             model = (
-                central(devices, given.epochs, seed, file) if epochs else federated(devices, given.rounds, seed, file)
+                central(file, devices, given.epochs, seed) if epochs else federated(file, devices, given.rounds, seed)
             )
             return lambda beats: confusion(model, beats)
 

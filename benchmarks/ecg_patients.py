@@ -1,8 +1,6 @@
-"""What the benchmarks of ``ecg-beats`` share: patients, ways to train on some of them in this process, and scores.
+"""What the benchmarks of ``ecg-beats`` share: patients, scores, and a way to tell beats without training.
 
-All of them train the bundled plan by ``edge.training``, on one thread: federated as a run of the coordinator has it,
-but with updates that aren't compressed; centrally on all patients' beats at once; or not at all, by a rule of three
-thresholds that reads the same features.
+That is a rule of three thresholds that reads the same features. ``people.py`` has the ways to train.
 """
 
 from __future__ import annotations
@@ -12,31 +10,25 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
-import torch
+import people
 import wfdb
 from numpy.typing import NDArray
+from people import Confusion
 
-from coordinator.aggregation import mean
-from coordinator.plan_file import PlanFile, find
-from coordinator.scores import metrics
+from coordinator.plan_file import find
 from edge import ecg
 from edge.beat_features import BEFORE, QRS, features
-from edge.dataset import Dataset, concatenate
+from edge.dataset import Dataset
 from edge.dominant_beat import follow
-from edge.evaluation import evaluate
-from edge.plan_fit import fit
-from edge.sources import load
 from edge.sources.wfdb_records import LEAD
-from edge.training import train
 from edge.weak_labels import CLASSES as SAID
 from edge.weak_labels import Rule
-from schemas.messages import Counts, Metrics, TrainSettings
+from schemas.messages import Metrics
 from schemas.parameters import Parameters
 
 FILE = find("ecg-beats")
 PLAN = FILE.plan
 SHOWN = ("N", "S", "V")
-Confusion = NDArray[np.int64]  # (5, 5): rows are what is true, columns what was said
 
 # Thresholds of the rule that are tried: ``edge.weak_labels`` says what they are of.
 STRANGE = (1.0, 1.5, 2.0, 2.5)
@@ -46,9 +38,7 @@ CHANGING = (0.3, 0.5, 0.8, 9.0)
 
 def patients(data: Path) -> dict[str, Dataset]:
     """Each record's beats by its name."""
-    torch.set_num_threads(1)
-    whole = fit(load(str(data), PLAN.data), PLAN)
-    return {str(name): whole.take(np.flatnonzero(whole.owners == name)) for name in np.unique(whole.owners)}
+    return people.by_person(str(data), PLAN)
 
 
 def crowded(data: Path, name: str) -> Dataset:
@@ -71,29 +61,9 @@ def crowded(data: Path, name: str) -> Dataset:
     return Dataset(inputs, labels[kept], np.full(int(kept.sum()), name), PLAN.classes)
 
 
-def federated(devices: Sequence[Dataset], rounds: int, seed: int, file: PlanFile = FILE) -> Parameters:
-    """The model after so many rounds in which every device takes part."""
-    model = file.initial(seed)
-    for number in range(rounds):
-        total = mean.init(model.manifest, file.plan.strategy, 1)
-        for index, dataset in enumerate(devices):
-            rng = np.random.default_rng((seed, number, index))
-            done = train(model, dataset, file.plan, file.plan.train, rng)
-            mean.fold(total, done.delta, done.examples)
-        model = model.add(mean.finish(total).scale(file.plan.strategy.learning_rate))
-    return model
-
-
-def central(devices: Sequence[Dataset], epochs: int, seed: int, file: PlanFile = FILE) -> Parameters:
-    """The same model trained on all beats in one place, by the same optimiser, for as many epochs."""
-    settings = TrainSettings.model_validate(file.plan.train.model_dump() | {"epochs": epochs})
-    model = file.initial(seed)
-    return model.add(train(model, concatenate(devices), file.plan, settings, np.random.default_rng(seed)).delta)
-
-
 def confusion(model: Parameters, dataset: Dataset) -> Confusion:
     """What a model says of a patient's beats."""
-    return np.array(evaluate(model, dataset, PLAN).confusion, np.int64)
+    return people.confusion(model, dataset, PLAN)
 
 
 def ruled(rule: Rule, dataset: Dataset) -> Confusion:
@@ -112,9 +82,7 @@ def chosen(devices: Sequence[Dataset]) -> Rule:
 
 def score(table: Confusion | int) -> Metrics:
     """The coordinator's own metrics of a confusion matrix."""
-    cells = np.asarray(table)
-    counts = Counts(examples=int(cells.sum()), loss_sum=0.0, confusion=tuple(map(tuple, cells.tolist())))
-    return metrics(counts, PLAN.classes, PLAN.report)
+    return people.score(table, PLAN)
 
 
 def figures(result: Metrics) -> tuple[float, ...]:

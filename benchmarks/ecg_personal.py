@@ -27,8 +27,9 @@ import wfdb
 from broker import machine
 from ecg_beats import measure
 from ecg_cross_validation import FOLDS
-from ecg_patients import FILE, PLAN, Confusion, confusion, federated
+from ecg_patients import FILE, PLAN, confusion
 from numpy.typing import NDArray
+from people import Confusion, federated
 
 from edge import ec57, ecg
 from edge.assessment import predict
@@ -134,7 +135,7 @@ def choose(people: Mapping[str, Person], seeds: Sequence[int], rounds: int) -> N
     """Every setting on DS1, each patient's global model being of the other folds."""
     shared: dict[tuple[int, str], Parameters] = {}
     for seed, fold in itertools.product(seeds, FOLDS):
-        model = federated([people[name].beats for name in DS1 if name not in fold], rounds, seed)
+        model = federated(FILE, [people[name].beats for name in DS1 if name not in fold], rounds, seed)
         shared |= {(seed, name): model for name in fold}
     tables = [[confusion(shared[seed, name], people[name].tested) for name in DS1] for seed in seeds]
     print("| method | macro-F1: first minute | minute asked for | 5 min | N | S | V | F | first minute and 5 min |")

@@ -23,8 +23,9 @@ import numpy as np
 import wfdb
 from broker import machine
 from ecg_beats import measure
-from ecg_patients import Confusion, confusion, figures, interval, patients, ruled, score
+from ecg_patients import confusion, figures, interval, patients, ruled, score
 from numpy.typing import NDArray
+from people import Confusion
 from sklearn.metrics import average_precision_score, roc_auc_score
 
 from coordinator.plan_file import find

@@ -1,0 +1,72 @@
+"""What benchmarks of people held out share, whatever the plan: training on some of them in this process, and scores.
+
+All of them train by ``edge.training``, on one thread: federated as a run of the coordinator has it, but with updates
+that aren't compressed; or centrally on everybody's examples at once.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from coordinator.aggregation import mean
+from coordinator.plan_file import PlanFile
+from coordinator.scores import metrics
+from edge.dataset import Dataset, concatenate
+from edge.evaluation import evaluate
+from edge.plan_fit import fit
+from edge.sources import load
+from edge.training import train
+from schemas.messages import Counts, Metrics, TrainSettings
+from schemas.parameters import Parameters
+from schemas.plan import Plan
+
+Confusion = NDArray[np.int64]  # (classes, classes): rows are what is true, columns what was said
+
+
+def by_person(data: str, plan: Plan) -> dict[str, Dataset]:
+    """Each person's examples by name."""
+    torch.set_num_threads(1)
+    whole = fit(load(data, plan.data), plan)
+    return {str(name): whole.take(np.flatnonzero(whole.owners == name)) for name in np.unique(whole.owners)}
+
+
+def versions(file: PlanFile, devices: Sequence[Dataset], rounds: int, seed: int) -> Iterator[Parameters]:
+    """The model after each of so many rounds in which every device takes part; weighed as the plan says."""
+    model = file.initial(seed)
+    for number in range(rounds):
+        total = mean.init(model.manifest, file.plan.strategy, mean.MAX_WEIGHT)
+        for index, dataset in enumerate(devices):
+            rng = np.random.default_rng((seed, number, index))
+            done = train(model, dataset, file.plan, file.plan.train, rng)
+            mean.fold(total, done.delta, done.examples)
+        model = model.add(mean.finish(total).scale(file.plan.strategy.learning_rate))
+        yield model
+
+
+def federated(file: PlanFile, devices: Sequence[Dataset], rounds: int, seed: int) -> Parameters:
+    """The last of the ``versions``, of one at least."""
+    *_, model = versions(file, devices, rounds, seed)
+    return model
+
+
+def central(file: PlanFile, devices: Sequence[Dataset], epochs: int, seed: int) -> Parameters:
+    """The same model trained on all examples in one place, by the same optimiser, for so many epochs."""
+    settings = TrainSettings.model_validate(file.plan.train.model_dump() | {"epochs": epochs})
+    model = file.initial(seed)
+    return model.add(train(model, concatenate(devices), file.plan, settings, np.random.default_rng(seed)).delta)
+
+
+def confusion(model: Parameters, dataset: Dataset, plan: Plan) -> Confusion:
+    """What a model says of examples."""
+    return np.array(evaluate(model, dataset, plan).confusion, np.int64)
+
+
+def score(table: Confusion | int, plan: Plan) -> Metrics:
+    """The coordinator's own metrics of a confusion matrix."""
+    cells = np.asarray(table)
+    counts = Counts(examples=int(cells.sum()), loss_sum=0.0, confusion=tuple(map(tuple, cells.tolist())))
+    return metrics(counts, plan.classes, plan.report)
