@@ -38,7 +38,11 @@ def instance_of(state: Path) -> str:
 def _make(path: Path) -> str:
     name = os.urandom(8).hex()
     with path.open("x", encoding="ascii") as file:
-        file.write(f"{name}\n")
-        file.flush()
-        os.fsync(file.fileno())
+        try:
+            file.write(f"{name}\n")
+            file.flush()
+            os.fsync(file.fileno())
+        except OSError:
+            path.unlink(missing_ok=True)  # else the next start would take a name that no disk has
+            raise
     return name
