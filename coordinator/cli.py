@@ -104,7 +104,9 @@ def split_weights(_: click.Context, __: click.Parameter, value: str | None) -> o
     "--data", metavar="PATH", help="the virtual devices' recordings: a path or a word such as watch or synthetic-ecg"
 )
 @click.option("--partition", metavar="RULE", help="auto, owner, even, dirichlet:ALPHA or shards:K (default: auto)")
-@click.option("--held-out", metavar="RULE", help="auto, none, or the fraction of examples kept for evaluation")
+@click.option(
+    "--held-out", metavar="RULE", help="auto, none, the fraction kept for evaluation, or people:NAME,.. (default: auto)"
+)
 @click.option("--trainers", type=int, metavar="N", help="trainer processes the virtual devices share")
 @click.option("--together", type=int, metavar="N", help="virtual devices a trainer trains at once; 1 for one by one")
 @click.option("--accelerator", metavar="NAME", help="what virtual devices train on: cpu or cuda (default: cpu)")

@@ -55,7 +55,7 @@ class CoordinatorSettings(LinkSettings):
         "", description="recordings of the virtual devices: a path, or a word such as 'watch' or 'synthetic-ecg'"
     )
     partition: str = Field("auto", description="auto, owner, even, dirichlet:ALPHA or shards:K")
-    held_out: str = Field("auto", description="'auto', 'none', or the fraction of examples kept for evaluation")
+    held_out: str = Field("auto", description="auto, none, the fraction kept for evaluation, or people:NAME,..")
     trainers: Annotated[int, Field(ge=1, le=64)] | None = Field(None, description="trainer processes they share")
     together: Annotated[int, Field(ge=1, le=1024)] | None = Field(
         None, description="virtual devices a trainer trains at once; 1 for one by one"
