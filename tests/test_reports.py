@@ -1,0 +1,87 @@
+"""How a round that has ended, and a run that can't go on, are told."""
+
+from __future__ import annotations
+
+import dataclasses
+from fractions import Fraction
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from immutables import Map
+
+from coordinator.events import Header
+from coordinator.fleet import View
+from coordinator.reports import NAMED, failed_often, nobody_came, summarise, with_evaluation
+from coordinator.round_state import Collecting, Rules, Selecting, State
+from tests.round_examples import METRICS, START, names
+
+STATE = State(Rules("run", rounds=3, deadline_s=60.0), START, 2, Selecting(0.0), 90.0)
+Said = st.dictionaries(st.integers(0, 40).map(lambda number: f"dev-{number:02d}"), st.sampled_from(["full", "hot"]))
+
+
+def collected(answers: list[tuple[float | None, int]]) -> Collecting:
+    """A stage with one device's update for each loss and number of examples."""
+    ticket = STATE.ticket
+    headers = {
+        name: Header(name, ticket.round, "train", ticket.nonce, START, examples, loss, "0" * 64, size=100)
+        for name, (loss, examples) in zip(names(len(answers)), answers, strict=True)
+    }
+    return Collecting(ticket, 30.0, 1.0, None, 1, frozenset(headers), len(headers), received=Map(headers))
+
+
+@given(st.lists(st.tuples(st.none() | st.floats(0, 1e6), st.integers(1, 10**6)), min_size=1, max_size=8))
+@settings(deadline=None, max_examples=50)
+def test_a_rounds_loss_is_the_mean_over_the_examples_of_those_who_gave_one(
+    answers: list[tuple[float | None, int]],
+) -> None:
+    """Seen to fail with the mean over devices, and with the examples of devices that gave none in the total."""
+    summary = summarise(STATE, collected(answers))
+    told = [(Fraction(loss), examples) for loss, examples in answers if loss is not None]
+    total = sum(examples for _, examples in told)
+    mean = sum(loss * examples for loss, examples in told) / total if told else None
+    assert summary.train_loss == (None if mean is None else pytest.approx(float(mean), rel=1e-12, abs=1e-300))
+    assert summary.examples == sum(examples for _, examples in answers)
+    assert (summary.seconds, summary.uplink_bytes) == (60.0, 100 * len(answers))
+
+
+def test_a_committed_training_makes_the_next_version_and_a_failed_one_counts_nobody() -> None:
+    stage = collected([(0.5, 10), (0.7, 30)])
+    made, failed = summarise(STATE, stage), summarise(STATE, stage, "too few came")
+    assert (made.outcome, made.model_version, made.devices) == ("committed", 1, ("dev-0", "dev-1"))
+    assert (failed.outcome, failed.model_version, failed.devices, failed.examples) == ("abandoned", 0, (), 0)
+    assert summarise(dataclasses.replace(STATE, task="evaluate"), stage).model_version == 0
+
+
+Counts = st.dictionaries(st.sampled_from(["malformed", "late", "not finite"]), st.integers(1, 9))
+
+
+@given(Counts, Counts)
+@settings(deadline=None, max_examples=50)
+def test_what_was_rejected_in_either_half_of_a_round_is_told_of_the_round(
+    training: dict[str, int], evaluation: dict[str, int]
+) -> None:
+    """Seen to fail where one half's counts replace the other's."""
+    first, second = (
+        summarise(dataclasses.replace(STATE, rejected=rejected), collected([(0.5, 10)]))
+        for rejected in (training, evaluation)
+    )
+    told = with_evaluation(first, second, METRICS)
+    assert told.rejected == {
+        reason: training.get(reason, 0) + evaluation.get(reason, 0) for reason in training.keys() | evaluation.keys()
+    }
+    assert told.model_copy(update={"rejected": training, "metrics": None, "uplink_bytes": 100}) == first
+
+
+@given(Said, Said)
+@settings(deadline=None, max_examples=50)
+def test_a_run_that_fails_quotes_ten_devices_and_counts_the_others(
+    complaints: dict[str, str], said: dict[str, str]
+) -> None:
+    """A device's answer to this round says more than its status. Seen to fail with all devices in the sentence."""
+    state = dataclasses.replace(STATE, view=View(complaints=complaints), said=said)
+    devices = sorted(complaints.keys() | said.keys())
+    quoted = "; ".join(f"{name}: {said.get(name) or complaints[name]}" for name in devices[:NAMED])
+    for sentence in (nobody_came(state), failed_often(state, "too few came")):
+        more = sentence.partition(". Devices said: ")[2]
+        assert more == quoted + (f"; and {len(devices) - NAMED} more" if len(devices) > NAMED else "")
