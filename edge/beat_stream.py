@@ -8,13 +8,14 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
-from typing import Final
+from typing import Final, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
 from edge.beat_features import BEFORE, QRS, RHYTHM, SHAPE, features
 from edge.dataset import FloatArray
+from edge.detectors import Peaks
 from edge.dominant_beat import BLOCK, FIRST, REACH, Followed, Follower, cut, joined
 from edge.ecg import AHEAD, RATE, WINDOW, intervals, resampled, usual_height
 from edge.signals.filters import ecg_band
@@ -53,13 +54,36 @@ NOTHING: Final = Described(
 )
 
 
+class Detects(Protocol):
+    """Fed with a lead at 180 Hz, tells where its R peaks are, counted in samples of it, once they are certain."""
+
+    def feed(self, samples: NDArray[np.float64]) -> NDArray[np.int64] | NDArray[np.float64]:
+        """Those (k,) that are certain now, in order."""
+
+
+class KnownPeaks:
+    """Tells R peaks that somebody else has found, each once the lead has come so far."""
+
+    def __init__(self, peaks: NDArray[np.int64], rate: float) -> None:
+        """``peaks`` (k,): their samples at ``rate`` Hz, in order."""
+        self._peaks = peaks * (RATE / rate)
+        self._fed = 0
+
+    def feed(self, samples: NDArray[np.float64]) -> NDArray[np.float64]:
+        """As ``Detects`` has it."""
+        self._fed += len(samples)
+        told, self._peaks = np.split(self._peaks, [np.searchsorted(self._peaks, self._fed)])
+        return np.asarray(told)
+
+
 class BeatStream:
     """Fed with a lead's samples in mV at ``rate`` Hz without gaps, tells its beats; after a gap, begin a new one."""
 
-    def __init__(self, rate: float) -> None:
-        """Raises ``DataError`` for a rate that can't be, or is too coarse for beats."""
+    def __init__(self, rate: float, detector: Detects | None = None) -> None:
+        """Raises ``DataError`` for a rate that can't be or is too coarse. ``detector`` is ``RPeaks`` unless told."""
         self._rate = rate
-        self._resampler, self._band, self._detector = resampled(rate), ecg_band(RATE), RPeaks(RATE)
+        self._resampler, self._band = resampled(rate), ecg_band(RATE)
+        self._detector: Detects = RPeaks(RATE) if detector is None else detector
         self._fed = 0
         self._last = 0.0
         self._lead: FloatArray = np.empty(0, np.float32)  # conditioned, from sample `_first` at 180 Hz on
@@ -169,23 +193,34 @@ class BeatStream:
             self._told -= BLOCK
 
 
-def beats_of(signal: NDArray[np.float64], rate: float) -> Described:
+def stream_of(signal: NDArray[np.float64], rate: float, find: Peaks | None = None) -> BeatStream:
+    """A stream that is to be fed with this lead (samples,), and tells its beats where ``find`` finds their peaks.
+
+    Raises ``DataError`` as ``BeatStream`` does.
+    """
+    if find is None:
+        return BeatStream(rate)
+    resampled(rate)  # which raises before another is asked to find beats at no rate
+    return BeatStream(rate, KnownPeaks(find(signal, rate), rate))
+
+
+def beats_of(signal: NDArray[np.float64], rate: float, find: Peaks | None = None) -> Described:
     """The beats of a whole lead (samples,) in mV, as a device would tell them while it came.
 
-    A gap (NaN) ends a stretch, and the next is followed anew; a flat stretch has no beats. Raises ``DataError`` for a
-    rate that can't be.
+    Their R peaks are those of ``find``, or else of the device's own detector. A gap (NaN) ends a stretch, and the next
+    is followed anew; a flat stretch has no beats. Raises ``DataError`` for a rate that can't be.
     """
-    parts = [replace(part, peaks=part.peaks + start) for start, part in _of_stretches(signal, rate)]
+    parts = [replace(part, peaks=part.peaks + start) for start, part in _of_stretches(signal, rate, find)]
     names = Described.__slots__
     return Described(*(np.concatenate([getattr(part, name) for part in (NOTHING, *parts)]) for name in names))
 
 
-def _of_stretches(signal: NDArray[np.float64], rate: float) -> Iterator[tuple[int, Described]]:
+def _of_stretches(signal: NDArray[np.float64], rate: float, find: Peaks | None) -> Iterator[tuple[int, Described]]:
     """The beats of each gapless stretch, piece by piece, and where it begins."""
     there = np.isfinite(signal)
     edges = np.flatnonzero(np.diff(np.concatenate([[False], there, [False]])))
     for start, stop in zip(edges[::2].tolist(), edges[1::2].tolist(), strict=True):
-        stream, chunk = BeatStream(rate), int(CHUNK_S * rate)
+        stream, chunk = stream_of(signal[start:stop], rate, find), int(CHUNK_S * rate)
         try:
             for at in range(start, stop, chunk):
                 yield start, stream.feed(signal[at : min(at + chunk, stop)])

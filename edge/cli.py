@@ -69,6 +69,13 @@ def trainer_options(command: F) -> F:
     return command
 
 
+def detector_option(command: F) -> F:
+    """Add the choice of what finds the beats of a recording."""
+    told = "what finds a recording's beats: the device's own detector, or SleepECG's (fedbeat[sleepecg])"
+    choice = click.Choice(["own", "sleepecg"])
+    return click.option("--detector", type=choice, default="own", show_default=True, help=told)(command)
+
+
 @cli.command("run")
 @broker_options
 @click.option("--device", metavar="NAME", help="this device's name (default: the host's)")
@@ -164,6 +171,7 @@ def record_signal(config: Path | None, *, show_config: bool, patient: bool, as_j
     show_default=True,
     help="what runs the model; auto is ONNX Runtime where that is installed",
 )
+@detector_option
 @click.option("--json", "as_json", is_flag=True, help="as one JSON object a record; live, an event")
 def predict_beats(
     plan_name: str, model: Path | None, state: Path | None, data: str | None, live: str | None, **options: Any
@@ -179,9 +187,8 @@ def predict_beats(
     if data is not None:
         from edge import findings  # noqa: PLC0415 - likewise
 
-        found = findings.examine(
-            plan_name, model, data, annotate=options["annotate"], state=state, runtime=options["runtime"]
-        )
+        chosen = {name: options[name] for name in ("annotate", "runtime", "detector")}
+        found = findings.examine(plan_name, model, data, state=state, **chosen)
         for line in findings.json_lines(found) if options["as_json"] else findings.lines(found):
             click.echo(line)
     elif live is not None:
@@ -199,6 +206,8 @@ def _thresholds(options: dict[str, Any]) -> Mapping[str, float]:
 
     if options["annotate"]:
         raise SettingsError("what is live isn't kept, so nothing can be annotated: leave --annotate out, or record it")
+    if options["detector"] != "own":
+        raise SettingsError("SleepECG needs a whole recording to find beats in: leave --detector out, or record it")
     return parse(options["alerts"])
 
 
@@ -356,7 +365,8 @@ def import_labels(files: tuple[Path, ...], directory: Path, *, replace: bool) ->
 @click.option("--model", type=PATH, metavar="FILE", help="suggest what this model says (default: RECORD.fb, if there)")
 @click.option("--plan", "plan_name", default="ecg-beats", show_default=True, metavar="PLAN", help="that model's plan")
 @click.option("--again", is_flag=True, help="from the first beat on, labelled or not")
-def label_beats(record: Path, model: Path | None, plan_name: str, *, again: bool) -> None:
+@detector_option
+def label_beats(record: Path, model: Path | None, plan_name: str, **options: Any) -> None:
     """Show RECORD's beats one by one in this terminal, and take a key for each: n, s, v, f or q is its class.
 
     Each label is on disk before the next beat is shown. RECORD is a WFDB record's path without an ending.
@@ -365,7 +375,7 @@ def label_beats(record: Path, model: Path | None, plan_name: str, *, again: bool
     from edge.label_view import label as begin  # noqa: PLC0415 - likewise
 
     classifier = None if model is None else BeatClassifier.of(plan_name, model, "auto")
-    click.echo(begin(record, classifier, again=again))
+    click.echo(begin(record, classifier, **options))
 
 
 @cli.command("check-plan")

@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 
 from edge.beat_stream import Described, beats_of
 from edge.classifier import BeatClassifier, Runtime, chosen
+from edge.detectors import Detector, peaks_by
 from edge.masked_beats import UNUSUAL
 from edge.model_choice import choose
 from edge.sources import wfdb_records
@@ -70,12 +71,13 @@ def examine(
     annotate: bool,
     state: Path | None = None,
     runtime: Runtime = "auto",
+    detector: Detector = "own",
 ) -> list[Findings]:
     """What ``model``, or the one a device of this state directory uses, finds in each record at ``path``.
 
     Raises any ``FedbeatError``.
     """
-    file = find(plan_name)
+    file, peaks_of = find(plan_name), peaks_by(detector)
     if annotate and file.plan.data == MASKED:
         raise PlanError(f"plan {file.plan.name!r} gives beats a score and no class to annotate: leave --annotate out")
     if file.plan.data == MASKED:
@@ -91,7 +93,7 @@ def examine(
     found = []
     for record in records:
         signal, rate = wfdb_records.read_lead(record)
-        beats = beats_of(signal, rate)
+        beats = beats_of(signal, rate, peaks_of)
         if file.plan.data == MASKED:
             one = _findings(record, signal, rate, beats.peaks, {file.plan.classes[0]: len(beats.peaks)}, name)
             found.append(replace(one, unusual=_unusual(beats, rate, parameters, file.plan)))

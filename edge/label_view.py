@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Final
 
 from edge.classifier import BeatClassifier
+from edge.detectors import Detector, Peaks, peaks_by
 from edge.label_files import LabelFiles, alone
 from edge.labelled_record import LabelledRecord, Pictures
 from edge.labelling import KEYS, Labelling, press
@@ -29,19 +30,22 @@ _AT_ONCE: Final = 64  # bytes of keys
 _OTHER_KEYS: Final = re.compile(rb"\x1b(?:\[[0-?]*[ -/]*[@-~]|O.|.)?")  # arrows and function keys
 
 
-def label(path: Path, classifier: BeatClassifier | None, *, again: bool) -> str:
+def label(path: Path, classifier: BeatClassifier | None, *, again: bool, detector: Detector = "own") -> str:
     """Have a person label a record's beats in this terminal; what became of it. Raises any ``FedbeatError``."""
     if not (sys.stdin.isatty() and sys.stdout.isatty()):
         raise SettingsError("labelling needs a terminal for keys and pictures: run it in one, not in a pipe")
+    find = peaks_by(detector)
     path = path.with_suffix("") if path.suffix == ".hea" else path
     files = LabelFiles(path)
     with alone(path):
-        return _label(files, LabelledRecord(path), classifier, again=again)
+        return _label(files, LabelledRecord(path), classifier, find, again=again)
 
 
-def _label(files: LabelFiles, record: LabelledRecord, classifier: BeatClassifier | None, *, again: bool) -> str:
+def _label(
+    files: LabelFiles, record: LabelledRecord, classifier: BeatClassifier | None, find: Peaks | None, *, again: bool
+) -> str:
     name = files.record.name
-    beats = files.begin() or files.begin(record.peaks())
+    beats = files.begin() or files.begin(record.peaks(find))
     if not beats:
         raise DataError(f"no beat was found in {name}: there is nothing to label")
     peaks = [one.sample for one in beats]

@@ -11,8 +11,9 @@ from numpy.typing import NDArray
 
 from edge.beat_features import BEFORE, QRS
 from edge.beat_picture import Picture
-from edge.beat_stream import BeatStream, Described
+from edge.beat_stream import Described, stream_of
 from edge.classifier import BeatClassifier
+from edge.detectors import Peaks
 from edge.dominant_beat import BLOCK, follow
 from edge.ecg import AAMI_OF_SYMBOL, RATE, WINDOW, condition, intervals, relate_beats
 from edge.findings import ANNOTATOR
@@ -33,9 +34,12 @@ class LabelledRecord:
         if not np.isfinite(self._signal).all():
             raise DataError(f"{path.name} has gaps in its signal: cut it into gapless records")
 
-    def peaks(self) -> list[int]:
-        """The beats that the detector finds. Raises ``DataError`` where the lead is flat."""
-        stream = BeatStream(self.rate)
+    def peaks(self, find: Peaks | None = None) -> list[int]:
+        """The beats that ``find`` finds, or else the device's own detector.
+
+        Raises ``DataError`` where the lead is flat.
+        """
+        stream = stream_of(self._signal, self.rate, find)
         return [*stream.feed(self._signal).peaks.tolist(), *stream.finish().peaks.tolist()]
 
     def pictures(self, peaks: Sequence[int]) -> Pictures:
