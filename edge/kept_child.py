@@ -46,6 +46,10 @@ class KeptChild(ABC):
 
     def __exit__(self, *_: object) -> None:
         """Let it finish, and end."""
+        self.close()
+
+    def close(self) -> None:
+        """Let it finish, ``_GOODBYE_S`` at most; its last has been ``heard`` once this returns."""
         self._stopping.set()
         self._close(self._child)
         self._thread.join(2 * _GOODBYE_S)

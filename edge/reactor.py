@@ -35,10 +35,18 @@ class Reactor:
         self._alarms: list[tuple[float, int, Agent]] = []  # some of them outdated; ``_due`` says which
         self._order = itertools.count()
         self._stopping = threading.Event()
+        self._endings: list[Callable[[], None]] = []
 
     def add(self, agent: Agent) -> None:
         """Run ``agent`` too; before ``run``."""
         self._agents.append(agent)
+
+    def at_end(self, end: Callable[[], None]) -> None:
+        """Have ``run`` call ``end`` once it is to stop, and handle what that posts before the agents leave.
+
+        ``end`` may take some seconds, in which nothing else is handled.
+        """
+        self._endings.append(end)
 
     def post(self, agent: Agent, happening: Happening) -> None:
         """Have ``agent`` handle this."""
@@ -61,10 +69,19 @@ class Reactor:
             self._turn_until_stopped()
         finally:
             self._notifier.stopping()
+            self._hear_the_last()
             for agent in self._agents:  # all of them before the first says goodbye, which may take seconds
                 agent.leave()
             for agent in self._agents:
                 agent.stop()
+
+    def _hear_the_last(self) -> None:
+        for end in self._endings:
+            end()
+        for _ in range(self._queue.qsize() if self._endings else 0):  # what came by then, and nothing that follows
+            item = self._queue.get()
+            if item is not None:
+                item[0].handle(item[1], self._clock())
 
     def _turn_until_stopped(self) -> None:
         beat_s = (self._notifier.watchdog_s or math.inf) / 3

@@ -88,7 +88,8 @@ def run_device(settings: EdgeSettings) -> None:
             if finding is not None:
                 from edge.finder_child import FinderChild  # noqa: PLC0415 - for devices that tell what they find
 
-                stack.enter_context(FinderChild(finding, name, SOFTWARE, partial(reactor.post, agent)))
+                finder = stack.enter_context(FinderChild(finding, name, SOFTWARE, partial(reactor.post, agent)))
+                reactor.at_end(finder.close)  # so that its last window is told while there is a connection
             with stopping_on_signals(reactor.stop):
                 reactor.run()
     finally:

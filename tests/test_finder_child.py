@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import signal
 from pathlib import Path
 
 import numpy as np
@@ -85,6 +86,39 @@ def test_must_37_findings_are_published_where_the_owner_wants_it_and_say_no_more
         assert re.findall(r"\d\d:\d\d:\d\d", said.payload.decode()) == [
             text[11:19] for text in (found.began, found.ended)
         ]
+
+
+def test_the_window_that_is_open_when_a_device_is_stopped_reaches_the_broker(
+    mosquitto: Mosquitto, tmp_path: Path
+) -> None:
+    """Seen to fail where the finder ends after the agent: its window was in the log, and nowhere else."""
+    hold(tmp_path / "state")
+    ear, topics = Ear(), Topics("home")
+    link = MqttLink(MqttSettings(BrokerAddress.parse(mosquitto.address), "listener"), ear)
+    link.subscribe(topics.filter(Kind.FINDINGS))
+    link.open()
+    ear.until_connected()
+    flags = ("--broker", mosquitto.address, "--device", "pi-one", "--state", "state")
+    more = {"FEDBEAT_RECORD_SYNC": "0.2", "FEDBEAT_FINDINGS_WINDOW": "3600"}
+    command = (*EDGE, "run", *flags, "--record", f"replay:{MITDB / '208'}?speed=100", "--findings")
+
+    def recorded() -> int:
+        return sum(path.stat().st_size for path in (tmp_path / "state" / "recordings").glob("*.dat"))
+
+    with Running(*command, cwd=tmp_path, env=more) as device:
+        device.wait_for("findings begin with")
+        before = recorded()
+        until(lambda: recorded() > before + 120 * 360 * 4, "two minutes of two leads")
+        device.send(signal.SIGTERM)
+        done = device.end()
+    assert done.code == 0
+    until(ear.payloads, "the open window")
+    link.close(None, 0.0)
+    (said,) = ear.payloads()
+    found = codec.decode(Kind.FINDINGS, said)
+    assert isinstance(found, Findings)
+    assert 60 < found.signal_s < 3600
+    assert set(found.beats) == {"V"}
 
 
 def test_must_37_nothing_is_found_unless_the_owner_says_so(tmp_path: Path) -> None:
