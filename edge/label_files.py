@@ -17,13 +17,12 @@ from pathlib import Path
 from typing import Final
 
 from edge import whole
-from edge.wfdb_annotations import CODES, UNLABELLED, WAITING, Annotation, decode, encode
+from edge.wfdb_annotations import CODES, LARGEST, UNLABELLED, WAITING, Annotation, decode, encode
 from edge.wfdb_header import Glance, glimpse
 from schemas.errors import DataError, SettingsError, StateError
 
 _BEFORE: Final = ".before"  # what ``--replace`` sets an annotation file aside as
 _RESOLUTION: Final = b"## time resolution: "
-_LARGEST: Final = 64 * 2**20  # bytes of an annotation file; a day of beats takes about one MiB
 
 
 @contextmanager
@@ -210,8 +209,8 @@ def annotations_in(file: Path) -> tuple[Annotation, ...]:
 
 def _content(file: Path) -> bytes:
     try:
-        if file.stat().st_size > _LARGEST:
-            raise DataError(f"{file} is larger than {_LARGEST // 2**20} MiB: it is no annotation file of beats")
+        if file.stat().st_size > LARGEST:
+            raise DataError(f"{file} is larger than {LARGEST // 2**20} MiB: it is no annotation file of beats")
         return file.read_bytes()
     except OSError as error:
         raise DataError(f"can't read {file}: {error.strerror}; see to its owner and its disk") from None

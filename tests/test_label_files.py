@@ -152,8 +152,8 @@ def test_labels_are_their_record_s_owner_s_whoever_makes_them(record: Path, owne
 def test_what_can_not_be_read_or_is_no_annotation_file_is_told(record: Path) -> None:
     """Seen to fail with a traceback of ``IsADirectoryError``, and where the whole file is read first."""
     file = brought(record, "N")
-    os.truncate(file, 64 * 2**20 + 1)
-    with pytest.raises(DataError, match="larger than 64 MiB"):
+    os.truncate(file, 16 * 2**20 + 1)
+    with pytest.raises(DataError, match="larger than 16 MiB"):
         take([file], record.parent, replace=False)
     record.with_suffix(".atr").mkdir()
     with pytest.raises(DataError, match="can't read"):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -9,9 +11,9 @@ import wfdb
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from edge.wfdb_annotations import CODES, UNLABELLED, Annotation, decode, encode
+from edge.wfdb_annotations import CODES, LARGEST, MOST, UNLABELLED, Annotation, decode, encode
 from schemas.errors import DataError
-from tests.running_commands import MITDB
+from tests.running_commands import MITDB, ROOT
 
 ANNOTATIONS = st.lists(
     st.builds(
@@ -58,3 +60,23 @@ def test_a_file_that_breaks_off_is_told() -> None:
     for length in range(len(whole) - 1):
         with pytest.raises(DataError, match=r"breaks off|no annotation file"):
             decode(whole[:length])
+
+
+def test_the_largest_file_of_hostile_annotations_is_refused_within_256_mib() -> None:
+    """Two bytes each: eight million of them. Seen to fail (``MemoryError``) where all are decoded first."""
+    code = (
+        "import resource\n"
+        "from edge.wfdb_annotations import LARGEST, decode\n"
+        "size = int(open('/proc/self/statm').read().split()[0]) * resource.getpagesize()\n"
+        "resource.setrlimit(resource.RLIMIT_AS, (size + 256 * 2**20, resource.RLIM_INFINITY))\n"
+        "decode(b'\\x01\\x04' * (LARGEST // 2))\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=False)
+    assert "DataError: it has more than 1000000 annotations: cut the record into days" in done.stderr
+
+
+def test_a_day_of_the_fastest_heart_that_nobody_has_labelled_is_taken() -> None:
+    """Five beats a second, or the longest record with a note at each beat."""
+    beats = tuple(Annotation(25 * number, CODES["?"], note=UNLABELLED.encode()) for number in range(1, 101))
+    assert MOST >= 5 * 86_400
+    assert len(encode(beats)) / len(beats) * MOST < LARGEST

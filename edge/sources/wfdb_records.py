@@ -16,11 +16,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edge.dataset import Dataset, concatenate
+from edge.label_files import annotations_in
 from edge.segment_files import number_of
 from edge.sources.ecg_beats import label_beats
 from edge.sources.ecg_unlabelled import MAKE, NOTES, Lead, none_of
 from edge.sources.source import Form, Reader, Reading, Source
-from edge.wfdb_annotations import UNLABELLED
+from edge.wfdb_annotations import CODES
 from schemas.errors import DataError
 
 NO_LABELS = "annotate its beats first, or have the coordinator choose a plan that needs no labels: ecg-masked, ecg-weak"
@@ -130,25 +131,18 @@ def _open(path: str, form: Form) -> Source:
 
 def _read_record(record: Path, rejected: Counter[str]) -> Dataset:
     """The labelled beats of one record; beats that can't be used are counted in ``rejected``. Raises ``DataError``."""
-    import wfdb  # noqa: PLC0415  - half a second of imports that only a device with WFDB records pays
-
-    from edge import ecg  # noqa: PLC0415  - likewise, for SciPy
-
     if not _annotated(record):
         raise DataError(f"has no annotations ({record.name}.atr): {NO_LABELS}")
     signal, rate = read_lead(record)
-    annotation = _parsed(wfdb.rdann, record, extension="atr")
+    beats = [one for one in annotations_in(record.with_name(f"{record.name}.atr")) if one.beat]
     if not np.isfinite(signal).all():
         raise DataError("has gaps in its signal: cut it into gapless records")
-    symbols = np.array(annotation.symbol)
-    beats = np.isin(symbols, list(ecg.AAMI_OF_SYMBOL))
-    labelled = np.array([note.rstrip("\0") != UNLABELLED for note in annotation.aux_note])
-    if not (beats & labelled).any():
+    names = np.array([one.symbol for one in beats])
+    if not names.any():
         raise DataError("has annotations but no labelled beat: annotate its beats first")
-    if (symbols == "/").any():
+    if any(one.code == CODES["/"] for one in beats):
         raise DataError("has paced beats, which AAMI EC57 leaves out")
-    peaks = annotation.sample[beats].astype(np.int64)
-    names = np.where(labelled, symbols, "")[beats]
+    peaks = np.array([one.sample for one in beats], np.int64)
     return label_beats(record.name, signal, rate, peaks, names, rejected)
 
 
