@@ -69,6 +69,14 @@ def trainer_options(command: F) -> F:
     return command
 
 
+def personal_options(command: F) -> F:
+    """Add how each device fits the global model to its owner."""
+    how = "its owner's own model: ditto, fine-tune, local-layers (default: off)"
+    layers = "with commas between: the layers that are the owner's own"
+    command = click.option("--local-layers", metavar="NAMES", help=layers)(command)
+    return click.option("--personal", metavar="METHOD", help=how)(command)
+
+
 def detector_option(command: F) -> F:
     """Add the choice of what finds the beats of a recording."""
     told = "what finds a recording's beats: the device's own detector, or SleepECG's (fedbeat[sleepecg])"
@@ -91,10 +99,7 @@ def detector_option(command: F) -> F:
 @click.option("--record", metavar="SOURCE", help="a signal to record meanwhile, as for `edge record`")
 @click.option("--findings/--no-findings", default=None, help="publish what the model finds meanwhile (default: no)")
 @click.option("--budget", metavar="BYTES/day", help="most it sends and receives, such as 50MB/day (default: none)")
-@click.option(
-    "--personal", metavar="METHOD", help="its owner's own model: ditto, fine-tune, local-layers (default: off)"
-)
-@click.option("--local-layers", metavar="NAMES", help="with commas between: the layers that are the owner's own")
+@personal_options
 @trainer_options
 def run_device(config: Path | None, *, show_config: bool, **flags: Any) -> None:
     """Be one device until stopped."""
@@ -268,6 +273,7 @@ def bench_device(
     "--together", type=int, metavar="N", help="devices a trainer trains at once (default: by the plan's size)"
 )
 @click.option("--budget", metavar="BYTES/day", help="most each sends and receives, such as 50MB/day (default: none)")
+@personal_options
 @click.option("--accelerator", metavar="NAME", help="what they train on: cpu or cuda (default: cpu)")
 @click.option("--prefix", metavar="NAME", help="what the devices' names begin with (default: virtual)")
 @click.option("--until-stdin-closes", is_flag=True, help="end when the parent process does")

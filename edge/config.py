@@ -53,7 +53,34 @@ def _threads() -> int:
     return fitting_threads(len(os.sched_getaffinity(0)))
 
 
-class EdgeSettings(LinkSettings):
+class DeviceSettings(LinkSettings):
+    """What a device of one's own and a virtual one have in common."""
+
+    personal: Method | Literal["off"] = Field(
+        "off", description="how it makes its owner a model of their own: off, ditto, fine-tune or local-layers"
+    )
+    local_layers: str = Field("", description="for local-layers: names of layers, or what they begin with, and commas")
+    personal_steps: Annotated[int, Field(ge=1, le=1_000_000)] = Field(STEPS, description="batches of that training")
+    personal_pull: Annotated[float, Field(gt=0, le=1e6)] = Field(
+        PULL, description="for ditto: how strongly it is pulled towards the global model"
+    )
+
+    def personalisation(self) -> PersonalSettings | None:
+        """How the owner's own model is made; None for none. Raises ``SettingsError``."""
+        layers = tuple(name.strip() for name in self.local_layers.split(",") if name.strip())
+        if self.personal == "off" and not layers:
+            return None
+        about = {"method": self.personal, "steps": self.personal_steps, "pull": self.personal_pull, "layers": layers}
+        try:
+            return PersonalSettings.model_validate(about)
+        except ValidationError:
+            raise SettingsError(
+                "--local-layers goes with --personal local-layers, and that with it: name layers such as layers.7, "
+                "with commas between, or choose ditto or fine-tune"
+            ) from None
+
+
+class EdgeSettings(DeviceSettings):
     """All of ``edge run``, from flags, environment and ``edge.toml``."""
 
     device: str = Field("", description="this device's name; the host's name unless given")
@@ -69,14 +96,6 @@ class EdgeSettings(LinkSettings):
         7.0, description="days of running for which an update waits for its receipt"
     )
     budget: str = Field("none", description="bytes it may send and receive within a day, such as 50MB/day; or none")
-    personal: Method | Literal["off"] = Field(
-        "off", description="how it makes its owner a model of their own: off, ditto, fine-tune or local-layers"
-    )
-    local_layers: str = Field("", description="for local-layers: names of layers, or what they begin with, and commas")
-    personal_steps: Annotated[int, Field(ge=1, le=1_000_000)] = Field(STEPS, description="batches of that training")
-    personal_pull: Annotated[float, Field(gt=0, le=1e6)] = Field(
-        PULL, description="for ditto: how strongly it is pulled towards the global model"
-    )
     trainer_idle: Seconds = Field(default_factory=_idle_s, description="seconds a trainer process without work is kept")
     trainer_threads: Annotated[int, Field(ge=1, le=64)] = Field(
         default_factory=_threads, description="threads of the trainer process"
@@ -98,22 +117,8 @@ class EdgeSettings(LinkSettings):
     )
     findings_alerts: str = Field("", description="thresholds of alerts that aren't the defaults: v_run=5,s_share=off")
 
-    def personalisation(self) -> PersonalSettings | None:
-        """How the owner's own model is made; None for none. Raises ``SettingsError``."""
-        layers = tuple(name.strip() for name in self.local_layers.split(",") if name.strip())
-        if self.personal == "off" and not layers:
-            return None
-        about = {"method": self.personal, "steps": self.personal_steps, "pull": self.personal_pull, "layers": layers}
-        try:
-            return PersonalSettings.model_validate(about)
-        except ValidationError:
-            raise SettingsError(
-                "--local-layers goes with --personal local-layers, and that with it: name layers such as layers.7, "
-                "with commas between, or choose ditto or fine-tune"
-            ) from None
 
-
-class FleetSettings(LinkSettings):
+class FleetSettings(DeviceSettings):
     """All of ``edge fleet``."""
 
     devices: Annotated[int, Field(ge=1, le=10_000)] = Field(8, description="virtual devices that train")

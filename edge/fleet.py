@@ -18,6 +18,7 @@ from edge.agent import Agent, MakeLink, Trainer
 from edge.dataspec import EVALUATOR, DataSpec, parse_people
 from edge.device import Device
 from edge.jobs import Describe, Failure, Job, Progressed, Result, Train
+from edge.personal_settings import PersonalSettings
 from edge.reactor import Reactor
 from edge.store import claim
 from schemas.errors import DataError, FedbeatError, PlanError, SettingsError
@@ -42,6 +43,7 @@ class Fleet:
     heartbeat_s: float = 30.0
     software: str = ""
     budget: int | None = None  # bytes of payload each may move within a day of running
+    personal: PersonalSettings | None = None  # how each device that trains fits the global model to its own share
 
     def members(self, session: int) -> tuple[Device, ...]:
         """Every device. Raises ``SettingsError``.
@@ -63,6 +65,7 @@ class Fleet:
                 self.software,
                 durable=False,
                 budget=self.budget,
+                personal=None if index == EVALUATOR else self.personal,
             )
             for name, index in names.items()
         )

@@ -22,9 +22,9 @@ def alike(
     """The places among ``others`` of what one of ``children`` does together with ``first``.
 
     That is its share of all alike, those that are ``running`` elsewhere included: the last child takes what is left
-    rather than half of it.
+    rather than half of it. A training beside layers of the device's own has a model of its own, and is done alone.
     """
-    if not isinstance(first, Train):
+    if not isinstance(first, Train) or first.local:
         return []
     keys = {first.key}
     places = []
@@ -47,7 +47,8 @@ def sharing(job: Job, newest: Train | None) -> Job:
 def request(jobs: Sequence[Job | Warm], stacking: Stacking | None) -> Iterator[bytes]:
     """The frames that ask for ``jobs``: one as it is, several together, with their plan and model sent once."""
     first = jobs[0]
-    if stacking is None or not isinstance(first, Train) or (len(jobs) == 1 and stacking.accelerator == "cpu"):
+    single = len(jobs) == 1 and (stacking is None or stacking.accelerator == "cpu")
+    if stacking is None or not isinstance(first, Train) or first.local or single:
         yield from first.frames()
         return
     together = Together(
@@ -64,4 +65,4 @@ def request(jobs: Sequence[Job | Warm], stacking: Stacking | None) -> Iterator[b
 
 
 def _subject(job: Train) -> tuple[object, ...]:
-    return job.settings, job.plan, job.model
+    return job.settings, job.plan, job.model, job.local

@@ -150,6 +150,7 @@ def run_fleet(settings: FleetSettings, *, until_stdin_closes: bool) -> None:
         heartbeat_s=settings.heartbeat,
         software=SOFTWARE,
         budget=parse(settings.budget),
+        personal=settings.personalisation(),
     )
     check_accelerator(settings.accelerator)
     one_a_core = min(MOST_TRAINERS, os.cpu_count() or 1, settings.devices)

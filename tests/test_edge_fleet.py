@@ -11,7 +11,22 @@ import pytest
 from coordinator.service import CoordinatorService, RunResult
 from edge.dataspec import DataSpec
 from edge.fleet import Fleet, SharedRecordings, VirtualFleet
-from edge.jobs import Describe, Described, Evaluate, Evaluated, Failure, Job, Merge, Merged, Result, Train, Trained
+from edge.jobs import (
+    Describe,
+    Described,
+    Evaluate,
+    Evaluated,
+    Failure,
+    Job,
+    Merge,
+    Merged,
+    Personalise,
+    Result,
+    Train,
+    Trained,
+)
+from edge.personal_settings import PersonalSettings
+from edge.store import Store
 from schemas import codec, compression
 from schemas.errors import (
     BrokerRefused,
@@ -32,7 +47,7 @@ from schemas.parameters import Parameters
 from schemas.parts import describe
 from schemas.plan import Plan
 from schemas.topics import Kind, Topics
-from tests.edge_scripts import InstantTrainer
+from tests.edge_scripts import InstantTrainer, personalised
 from tests.link_mosquitto import Mosquitto
 from tests.waiting import until
 
@@ -73,6 +88,8 @@ class Steps:
     def answer(self, job: Job) -> Result:
         if isinstance(job, Merge):
             return Merged(key=job.key, model=job.model)
+        if isinstance(job, Personalise):
+            return personalised(job.key)
         weight = job.data.index + 1
         if isinstance(job, Describe):
             held_out = 0 if weight else 7
@@ -196,6 +213,27 @@ def test_each_device_has_a_budget_of_its_own_and_keeps_to_it(tmp_path: Path) -> 
         until(lambda: all(words in status.detail for status in statuses(broker).values()), "why none takes part")
         service.stop()
         running.join()
+
+
+def test_each_device_makes_a_model_of_its_own_after_the_rounds_and_the_evaluator_none(tmp_path: Path) -> None:
+    """Seen to fail where the fleet doesn't hand its settings on, and where the evaluator has them too."""
+    broker, how = MemoryBroker(), PersonalSettings(method="fine-tune")
+    service = CoordinatorService(
+        lambda sink, will: MemoryLink(broker, "coordinator", sink, will),
+        TOPICS,
+        run_settings(1),
+        PLAN,
+        MODEL,
+        tmp_path / "coordinator",
+    )
+    fleet = Fleet(devices=3, data="none", state=tmp_path / "fleet", personal=how)
+    assert [member.personal for member in fleet.members(1)] == [how, how, how, None]
+    with VirtualFleet(fleet, TOPICS, memory_links(broker), Steps()):
+        result = service.run()
+        stores = [Store(member.state, print) for member in fleet.members(1)]
+        until(lambda: sum(store.personal() is not None for store in stores) == 3, "a model of each one's own")
+        found = [store.personal() for store in stores]
+    assert [own and (own[0].version, own[0].how) for own in found] == [(result.version, how)] * 3 + [None]
 
 
 @pytest.mark.parametrize(("devices", "indices"), [(3, [0, 1, 2, -1]), (1, [0])])

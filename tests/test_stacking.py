@@ -43,6 +43,14 @@ def test_what_differs_in_plan_model_or_settings_is_not_done_together(other: Trai
     assert alike(other, [training("c")], 1) == ([0] if other == FIRST else [])
 
 
+def test_a_training_beside_layers_of_its_own_is_done_alone_whatever_the_accelerator() -> None:
+    """What trains many at once knows one model for all. Seen to fail where it is stacked, and where cuda has it so."""
+    mine, other = (FIRST.model_copy(update={"key": key, "local": ("head",), "own": b"own"}) for key in ("a", "b"))
+    assert alike(mine, [other], 1) == []
+    assert alike(FIRST, [mine, training("c")], 1) == [1]
+    assert list(request([mine], Stacking(accelerator="cuda"))) == list(mine.frames())
+
+
 def test_each_child_takes_its_share_of_what_is_alike() -> None:
     others = [training(str(number)) for number in range(9)]
     assert alike(FIRST, others, 1) == list(range(9))
