@@ -21,6 +21,7 @@ from edge.live.source import EndOfSignal, LiveSource, SourceLost
 from edge.recordings import FULL, Recordings
 from edge.segment_files import Segment
 from edge.segments import (
+    LOOK_S,
     Begin,
     Closed,
     Effect,
@@ -37,7 +38,6 @@ from edge.segments import (
 )
 from schemas.errors import DiskFull
 
-_LOOK_S: Final = 0.25  # how long a source may keep us from looking at the time
 _AGAIN_S: Final = (1.0, 2.0, 5.0, 10.0, 30.0)  # waits before a lost source is opened again
 
 
@@ -127,7 +127,7 @@ class Recorder:
         self._step(Opened(source.signal))
         try:
             while not self._stopping:
-                came = source.take(_LOOK_S)
+                came = source.take(LOOK_S)
                 if came is None:
                     self._step(Passed(self._clock()))
                 else:
@@ -150,7 +150,7 @@ class Recorder:
         self._tell(Told("lost", f"{error}; trying again in {pause:.0f} s"))
         until = self._clock() + pause
         while not self._stopping and self._clock() < until:
-            time.sleep(_LOOK_S)
+            time.sleep(LOOK_S)
 
     def _step(self, event: Event) -> None:
         self._state, effects = step(self._state, event)

@@ -23,6 +23,7 @@ PENDING_S: Final = 120.0  # of samples that wait for the disk at most; only a re
 BRIDGED_S: Final = 0.02  # a quarter of a QRS complex; below that a straight line does no harm
 GAP_S: Final = 2.0  # by which a chunk comes later than it should where samples are missing, not merely late
 SCRAP_S: Final = 1.0  # what is shorter, between two gaps, is not worth two files
+LOOK_S: Final = 0.25  # between two events at most: where nothing comes, ``Passed`` does
 SILENT_S: Final = 10.0  # after which a segment is finished although nothing has come that could end it
 
 
@@ -106,8 +107,9 @@ class State:
     rules: Rules
     signal: Signal | None = None
     pending: tuple[array[int], ...] = ()
-    since: float | None = None  # when the oldest sample came that the disk may not have
+    since: float | None = None  # when the oldest sample was taken that the disk may not have
     heard_at: float = -math.inf  # when the newest chunk came
+    pace_s: float = LOOK_S  # from the chunk before it, and so to the next one
     taken_at: float | None = None  # when the newest sample was taken
     last: tuple[float, ...] = ()  # that sample, in mV
     written_at: float | None = None  # when the last sample of the newest ``Write`` was taken
@@ -134,7 +136,7 @@ def step(state: State, event: Event) -> Step:
         case Passed(now):
             if state.count and now - state.heard_at >= SILENT_S:
                 return _finish(state, "silence")
-            return _flush(state, now)
+            return _flush(state, now, LOOK_S)
         case Closed(why):
             return _finish(state, why)
         case Refused(why):
@@ -150,14 +152,16 @@ def _hear(state: State, chunk: Chunk, now: float) -> Step:
         samples = _bridge(state.last, samples, chunk.lost)
         state = replace(state, bridged=state.bridged + chunk.lost)
     steps = tuple(stored(lead, values) for lead, values in zip(signal.leads, samples, strict=True))
-    state = replace(state, heard_at=now, last=tuple(lead[-1] for lead in samples))
+    oldest = max(now - len(samples[0]) / signal.rate, state.heard_at)  # a replay takes less time than its samples
+    pace_s = min(LOOK_S, now - state.heard_at)
+    state = replace(state, heard_at=now, pace_s=pace_s, last=tuple(lead[-1] for lead in samples))
     added, most = len(steps[0]), max(1, round(state.rules.segment_s * signal.rate))
     start = 0
     while start < added:
         if not state.count:
             state = _note_gap(state, chunk.at - (added - start) / signal.rate)
         stop = min(added, start + most - state.count)
-        state = _take(state, tuple(lead[start:stop] for lead in steps), chunk.at - (added - stop) / signal.rate, now)
+        state = _take(state, tuple(lead[start:stop] for lead in steps), chunk.at - (added - stop) / signal.rate, oldest)
         start = stop
         if state.count == most:
             state, ended = _finish(state, "length", keeps_time=True)
@@ -167,17 +171,17 @@ def _hear(state: State, chunk: Chunk, now: float) -> Step:
     if timeline.slipped_s:
         state, ended = _finish(state, f"about {timeline.slipped_s:.1f} s lost unreported")
     else:
-        state, ended = _flush(state, now)
+        state, ended = _flush(state, now, state.pace_s)
     return state, (*effects, *ended)
 
 
-def _take(state: State, pieces: tuple[array[int], ...], taken_at: float, now: float) -> State:
-    """Let samples wait for the disk."""
+def _take(state: State, pieces: tuple[array[int], ...], taken_at: float, oldest: float) -> State:
+    """Let samples wait for the disk. ``oldest`` is when the first of them was taken, by our clock."""
     return replace(
         state,
         pending=tuple(map(_joined, state.pending, pieces)) if state.pending else pieces,
         count=state.count + len(pieces[0]),
-        since=now if state.since is None else state.since,
+        since=oldest if state.since is None else state.since,
         taken_at=taken_at,
     )
 
@@ -200,12 +204,12 @@ def _note_gap(state: State, begins_after: float) -> State:
     return replace(state, notes={**state.notes, "gap_s": f"{gap_s:.3f}"})
 
 
-def _flush(state: State, now: float) -> Step:
-    """Write what has waited long enough, or is too much."""
+def _flush(state: State, now: float, next_s: float) -> Step:
+    """Write what has waited long enough, would have by the next look in ``next_s`` or so, or is too much."""
     signal = state.signal
     if signal is None or state.since is None:
         return state, ()
-    due = now - state.since >= state.rules.sync_s
+    due = now + next_s - state.since >= state.rules.sync_s
     if not due and (not state.pending or len(state.pending[0]) < PENDING_S * signal.rate):
         return state, ()
     state, effects = _write(state, sync=due)
@@ -248,6 +252,7 @@ def _fresh(state: State, why: str) -> State:
         state.rules,
         state.signal,
         heard_at=state.heard_at,
+        pace_s=state.pace_s,
         taken_at=state.taken_at,
         written_at=state.written_at,
         safe_at=state.safe_at,
