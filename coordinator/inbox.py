@@ -7,6 +7,9 @@ checked (digest, sender, shape, range, no NaN) before it becomes an event: what 
 Room is bounded. An update's whole size is set aside when its first part comes; where there is no room, updates
 that have stalled give theirs up, and if none has, the newcomer is turned away and told later to send its parts again.
 So updates under way always finish, however many devices send at once.
+
+Of a large update the first part comes alone, and is answered with what else there is to send. No more than ``WINDOW``
+of large ones is under way at once: a broker that had to queue them for us would drop what is too much for it.
 """
 
 from __future__ import annotations
@@ -30,7 +33,7 @@ from coordinator.events import (
     Version,
 )
 from coordinator.round_state import State
-from schemas import codec, compression
+from schemas import codec, compression, parts
 from schemas.codec import Heading
 from schemas.compression import Compressed
 from schemas.errors import Reject, WireError
@@ -42,6 +45,7 @@ from schemas.topics import Address, Kind, Topics
 STALL_S: Final = 5.0  # without a new part, after which a device is told what is missing
 STALLS: Final = 3  # such reminders in vain, after which an update's parts are forgotten
 ROOM: Final = 256 * 2**20  # bytes that all unfinished updates together may take, in a spool on disk
+WINDOW: Final = 64 * 2**20  # bytes of large updates under way at once, where one alone isn't more
 BLOCK: Final = 4096  # bytes in which the spool deals them out, as file systems do
 ENTRY_COST: Final = 4096  # bytes of that, for what is remembered of one in memory
 PART_COST: Final = 128  # likewise, of each of its parts: a flood of empty promises must fill the room as well
@@ -72,7 +76,7 @@ class Delivery:
     content: Content | None
 
 
-Arrival = StatusReceived | StatusCleared | JoinReceived | Delivery | UpdateSeen | Rejected
+Arrival = StatusReceived | StatusCleared | JoinReceived | Delivery | UpdateSeen | UpdateStalled | Rejected
 
 
 @dataclass(slots=True, eq=False)
@@ -150,16 +154,17 @@ class Inbox:
                 self._drop(entry)
             elif state.now - entry.fed_at >= STALL_S * (entry.reminders + 1):
                 entry.reminders += 1
-                earlier = entry.header if entry.round != state.round else None
-                yield UpdateStalled(entry.device, entry.assembly.missing()[:MAX_MISSING], earlier)
-        free = self._room - self._buffered
+                yield self._lacks(entry, state)
+        free, under_way = self._room - self._buffered, self._under_way(state.now)
         while self._turned_away:
             device, ref = next(iter(self._turned_away.items()))
             free -= _cost(ref)
-            if free < 0:
+            if free < 0 or not _fits(under_way, ref):
                 return
+            under_way += _weight(ref)
             del self._turned_away[device]
-            yield UpdateStalled(device, tuple(range(min(ref.parts, MAX_MISSING))))
+            known = 1 if _weight(ref) else min(ref.parts, MAX_MISSING)  # of a large one the rest is asked for later
+            yield UpdateStalled(device, tuple(range(known)))
 
     @property
     def turned_away(self) -> bool:
@@ -212,6 +217,7 @@ class Inbox:
         self, address: Address, device: str, part: Part, topic: str, state: State, header: Header | None
     ) -> Arrival | None:
         assert address.number is not None
+        known = (device, part.blob.digest) in self._unfinished
         try:
             entry = self._entry(device, address.number, part.blob, state.now)
         except WireError as error:
@@ -223,10 +229,21 @@ class Inbox:
             self._unfinished.move_to_end((device, part.blob.digest))
         entry.header = header or entry.header
         if not entry.assembly.complete:
-            return None
+            comes_alone = not known and part.index == 0 and _weight(part.blob) > 0
+            return self._lacks(entry, state) if comes_alone else None
         arrival = self._complete(address, entry, topic, state)
         self._drop(entry)
         return arrival
+
+    def _lacks(self, entry: _Unfinished, state: State) -> UpdateStalled:
+        """What a device is to send of an update."""
+        earlier = entry.header if entry.round != state.round else None
+        return UpdateStalled(entry.device, entry.assembly.missing()[:MAX_MISSING], earlier)
+
+    def _under_way(self, now: float) -> int:
+        """Bytes of large updates that may be on their way to us."""
+        fed = (entry for entry in self._unfinished.values() if now - entry.fed_at < STALL_S)
+        return sum(_weight(entry.assembly.ref) for entry in fed)
 
     def _heading(self, address: Address, device: str, part: Part) -> Header | None:
         heading = codec.decode_heading(part.payload)
@@ -244,6 +261,9 @@ class Inbox:
         cost = _cost(ref)
         if cost > self._room:
             raise WireError(Reject.TOO_LARGE, f"{ref.parts} parts of {ref.size} bytes: send larger ones")
+        if not _fits(self._under_way(now) if _weight(ref) else 0, ref):
+            _note(self._turned_away, device, ref, TURNED_AWAY)
+            return None
         mine = self._by_device.get(device, ())
         if len(mine) >= PER_DEVICE:
             self._drop(mine[0])
@@ -319,6 +339,16 @@ class Inbox:
 def _cost(ref: BlobRef) -> int:
     """What an unfinished update takes of the room, in bytes."""
     return -(-ref.size // BLOCK) * BLOCK + ENTRY_COST + PART_COST * ref.parts
+
+
+def _weight(ref: BlobRef) -> int:
+    """What it takes of the window, in bytes; small ones nothing, since they come unasked."""
+    return ref.size if ref.size > parts.LARGE else 0
+
+
+def _fits(under_way: int, ref: BlobRef) -> bool:
+    """Whether it may come beside large ones of so many bytes."""
+    return not under_way or not _weight(ref) or under_way + _weight(ref) <= WINDOW
 
 
 def largest_update(manifest: Manifest, classes: int) -> int:

@@ -379,13 +379,14 @@ class Agent:
             return ()
         if blob is None:
             return (ev.UpdateLost(parcel.ticket),)
-        number = parcel.ticket.round
+        number, size = parcel.ticket.round, 0
         for index in range(parcel.ref.parts) if indices is None else indices:
             topic = self._topics.topic(Address(Kind.UPDATE_PART, number=number, device=self.name, part=index))
             payload = codec.encode_part(parts.cut(blob, parcel.ref, index))
+            size += len(payload)
             token = self._send(topic, payload, qos=RULES[Kind.UPDATE_PART].qos, bulk=True)
-        if indices is None:
-            self._meter.uploading(token, len(blob), self._now)
+        if 2 * size > len(blob):  # what is sent once more may wait behind what is under way, and tells no speed
+            self._meter.uploading(token, size, self._now)
         return ()
 
     def _try(self, write: Callable[P, None], *args: P.args, **kwargs: P.kwargs) -> None:

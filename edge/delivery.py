@@ -17,6 +17,7 @@ from edge.answered import remembered
 from edge.effects import Effect
 from edge.events import Parcel, Ticket
 from edge.participation_state import Pending, Rest, State, Step
+from schemas import parts
 from schemas.messages import Outcome, Phase, Receipt, Task
 
 RESEND_S: Final = 30.0
@@ -162,7 +163,7 @@ def send(state: State) -> Step:
             outbox.append(replace(pending, resend_at=state.now + hold_s))
             continue
         planned = thrift.moved(planned, _size(pending))
-        effects.append(fx.SendParts(pending.parcel, (0,) if pending.sent else None))
+        effects.append(fx.SendParts(pending.parcel, None if _goes_whole(pending) else (0,)))
         patience = min(2 * pending.patience_s, LONGEST_RESEND_S)
         outbox.append(replace(pending, sent=True, resend_at=state.now + pending.patience_s, patience_s=patience))
     return replace(state, outbox=tuple(outbox)), tuple(effects)
@@ -180,9 +181,14 @@ def _incomplete(state: State, pending: Pending, receipt: Receipt) -> Step:
 
 
 def _size(pending: Pending) -> int:
-    """Bytes that are sent of it next: all, or its first part again."""
+    """Bytes that are sent of it next."""
     ref = pending.parcel.ref
-    return -(-ref.size // ref.parts) if pending.sent else ref.size
+    return ref.size if _goes_whole(pending) else -(-ref.size // ref.parts)
+
+
+def _goes_whole(pending: Pending) -> bool:
+    """Whether all of it is sent next, and not its first part alone, which has the coordinator ask for what it lacks."""
+    return not pending.sent and pending.parcel.ref.size <= parts.LARGE
 
 
 def _rested(state: State, receipt: Receipt) -> State:

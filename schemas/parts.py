@@ -7,10 +7,12 @@ keeps the parts it is given, without copying, and joins them once.
 from __future__ import annotations
 
 import hashlib
-from typing import Protocol
+from typing import Final, Protocol
 
 from schemas.errors import Reject, WireError
 from schemas.messages import MAX_PARTS, BlobRef, Part
+
+LARGE: Final = 4 * 2**20  # bytes; of a larger update the first part goes alone, so that no broker has to queue it all
 
 
 class Bytes(Protocol):

@@ -178,6 +178,18 @@ def test_a_paused_coordinator_is_there_and_costs_nobody_any_work() -> None:
     assert bench.state.outbox
 
 
+def test_of_a_large_update_only_the_first_part_goes_unasked(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Fifty of them at once would have the broker drop what it can't queue. Seen to fail with all of it sent."""
+    monkeypatch.setattr("schemas.parts.LARGE", 10)
+    bench = Bench().settle()
+    (start,) = only(bench(ev.RoundSeen(announcement(1))), fx.StartTraining)
+    (store,) = only(bench(ev.JobDone(trained(start.key))), fx.StoreUpdate)
+    kept = parcel(store.ticket)
+    assert only(bench(ev.UpdateStored(kept)), fx.SendParts) == [fx.SendParts(kept, (0,))]
+    asked = receipt(announcement(1), Outcome.INCOMPLETE, missing=(1, 2))
+    assert only(bench(ev.ReceiptSeen(asked)), fx.SendParts) == [fx.SendParts(kept, (1, 2))]
+
+
 # -- an outbox that nobody empties -------------------------------------------------------------------------------------
 
 

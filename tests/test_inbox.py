@@ -330,6 +330,73 @@ def test_stalled_updates_make_room_for_newcomers() -> None:
     assert box.buffered <= full
 
 
+@pytest.fixture
+def large(monkeypatch: pytest.MonkeyPatch) -> int:
+    """The bytes of an update, which are many here; two fit through the window at once."""
+    size = len(codec.encode_update(update(collecting())))
+    monkeypatch.setattr("schemas.parts.LARGE", size // 2)
+    monkeypatch.setattr("coordinator.inbox.WINDOW", 2 * size + 64)
+    return size
+
+
+@pytest.mark.usefixtures("large")
+def test_of_a_large_update_the_first_part_is_answered_at_once_with_what_else_there_is_to_send() -> None:
+    state, box = collecting(), inbox()
+    first, *rest = parts(codec.encode_update(update(state)), 300)
+    assert put(box, state, [first]) == [UpdateStalled("dev-1", tuple(range(1, len(rest) + 1)))]
+    assert put(box, state, [first]) == []  # and only once: what comes twice, the broker may have repeated
+    assert put(box, state, rest[:2]) == []
+    assert list(box.poll(at(state, STALL_S - 0.1))) == []
+    (arrival,) = put(box, state, rest[2:])
+    assert isinstance(arrival, Delivery)
+
+
+@pytest.mark.usefixtures("large")
+def test_large_updates_come_as_many_at_once_as_no_broker_has_to_queue_and_the_others_in_their_turn() -> None:
+    """Seen to fail with a window that has no end, and where a turn is taken without being given back."""
+    state, box = collecting(devices=6), inbox()
+    pieces = {
+        name: parts(codec.encode_update(update(state, device=name)), 300) for name in (f"dev-{k}" for k in range(6))
+    }
+    asked = [name for name in pieces if put(box, state, pieces[name][:1], name)]
+    assert asked == ["dev-0", "dev-1"]
+    assert list(box.poll(state)) == []
+    done = []
+    while asked:
+        name = asked.pop(0)
+        (arrival,) = put(box, state, pieces[name][1:], name)
+        assert isinstance(arrival, Delivery)
+        done.append(name)
+        for turn in list(box.poll(state)):
+            assert isinstance(turn, UpdateStalled)
+            assert turn.missing == (0,)
+            assert len(put(box, state, pieces[turn.device][:1], turn.device)) == 1
+            asked.append(turn.device)
+        assert len(asked) <= 2
+    assert done == list(pieces)
+
+
+@pytest.mark.usefixtures("large")
+def test_large_updates_that_have_stalled_hold_nobody_up() -> None:
+    state, box = collecting(), inbox()
+    for name in ("dev-0", "dev-1", "dev-2"):
+        put(box, state, parts(codec.encode_update(update(state, device=name)), 300)[:1], name)
+    assert list(box.poll(at(state, STALL_S - 0.1))) == []
+    assert UpdateStalled("dev-2", (0,)) in list(box.poll(at(state, STALL_S)))
+
+
+@pytest.mark.usefixtures("large")
+def test_an_update_that_is_larger_than_the_window_comes_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("coordinator.inbox.WINDOW", 10)
+    state, box = collecting(), inbox()
+    first, second = (parts(codec.encode_update(update(state, device=name)), 300) for name in ("dev-0", "dev-1"))
+    assert len(put(box, state, first[:1], "dev-0")) == 1
+    assert put(box, state, second[:1], "dev-1") == []
+    put(box, state, first[1:], "dev-0")
+    (turn,) = box.poll(state)
+    assert turn == UpdateStalled("dev-1", (0,))
+
+
 def test_a_device_has_few_unfinished_updates_at_a_time() -> None:
     state, box = collecting(), inbox()
     sizes = []

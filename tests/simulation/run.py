@@ -8,6 +8,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
+from unittest.mock import patch
 
 from tests.simulation.scenario import Scenario, draw
 from tests.simulation.world import Outcome, World
@@ -42,7 +43,8 @@ class Tally:
 
 def simulate(scenario: Scenario) -> Outcome:
     """One scenario, from its first start to its end."""
-    with tempfile.TemporaryDirectory(dir=_MEMORY if _MEMORY.is_dir() else None) as base:
+    sizes = patch("schemas.parts.LARGE", scenario.large), patch("coordinator.inbox.WINDOW", scenario.window)
+    with sizes[0], sizes[1], tempfile.TemporaryDirectory(dir=_MEMORY if _MEMORY.is_dir() else None) as base:
         return World(scenario, Path(base)).run()
 
 

@@ -8,10 +8,11 @@ from typing import Final
 
 import numpy as np
 
+from coordinator.inbox import WINDOW
 from schemas.link.memory import Faults
 from schemas.messages import PlanRef, RunSettings, StrategySettings
 from schemas.parameters import Parameters
-from schemas.parts import describe
+from schemas.parts import LARGE, describe
 from schemas.plan import Plan
 from schemas.topics import Topics
 
@@ -97,6 +98,8 @@ class Scenario:
     calm_at: float
     busy_s: float  # the longest the coordinator takes for a turn
     second: float = 0.0  # how often a second coordinator is started, per virtual second
+    large: int = LARGE  # bytes above which an update comes when it is asked for
+    window: int = WINDOW  # bytes of such ones at once
 
     @property
     def plan(self) -> Plan:
@@ -157,6 +160,7 @@ def draw(seed: int, rounds: int = 24) -> Scenario:
         calm_at=rng.uniform(0.3, 1.0) * rounds * 12.0,
         busy_s=rng.choice((0.0, 0.0, 0.2, 2.0)),
         second=STARTED * wild * later.random() / 100 if later.random() < CONTESTED else 0.0,
+        **_pulled(random.Random(f"large/{seed}")),  # noqa: S311  - apart, likewise
     )
 
 
@@ -166,6 +170,11 @@ def _overlapping(settings: RunSettings, honest: int, rng: random.Random) -> RunS
         return settings
     goal = settings.goal or rng.randint(settings.quorum, honest)
     return settings.model_copy(update={"goal": goal, "max_staleness": rng.randint(1, 3)})
+
+
+def _pulled(rng: random.Random) -> dict[str, int]:
+    """In half of the federations updates of several parts are large ones, few of which may come at once."""
+    return {"large": 600, "window": rng.choice((1, 3000, 100_000))} if rng.random() < 1 / 2 else {}
 
 
 def _members(rng: random.Random, honest: int, deadline_s: float) -> tuple[Member, ...]:
