@@ -9,7 +9,7 @@ from __future__ import annotations
 import logging
 from collections import Counter, deque
 from collections.abc import Callable
-from typing import Final, ParamSpec, Protocol, assert_never
+from typing import Final, ParamSpec, assert_never
 
 from edge import effects as fx
 from edge import events as ev
@@ -22,7 +22,7 @@ from edge.footprint import footprint
 from edge.health import peaks
 from edge.inbound import event_of, happening
 from edge.job_maker import JobMaker
-from edge.jobs import Describe, Failure, Job, Progressed, Result
+from edge.jobs import Describe, Failure, Job, Progressed, Result, Trainer
 from edge.meter import Meter
 from edge.outbox import Outbox
 from edge.participation_state import Identity, Kept
@@ -52,22 +52,6 @@ UNSAID: Final = 12  # windows of findings that wait for a broker; older ones are
 
 Happening = wire.Event | ev.JobDone | ev.JobFailed | ev.JobProgressed | Findings
 MakeLink = Callable[[str, wire.Sink, wire.Will], wire.Link]  # client id, where events go, last will
-
-
-class Trainer(Protocol):
-    """What trains: ``TrainerPool``, or anything that answers as it does. Answers may come on any thread."""
-
-    def submit(self, job: Job, on_result: Callable[[Progressed | Result | Failure], None]) -> None:
-        """Do ``job`` some time; ``on_result`` hears how it went, once, and before that how far it is, if at all."""
-
-    def cancel(self, key: str) -> None:
-        """The answer to the job of this key is not wanted any more."""
-
-    def suspend(self, key: str) -> Progressed | None:
-        """Nor is it here; but where the job is, with a checkpoint, where there is one. May wait some seconds."""
-
-    def warm(self) -> None:
-        """Get ready, if idle: a job is expected."""
 
 
 class Agent:

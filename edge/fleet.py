@@ -14,10 +14,10 @@ from typing import Final, Self
 
 from pydantic import ValidationError
 
-from edge.agent import Agent, MakeLink, Trainer
+from edge.agent import Agent, MakeLink
 from edge.dataspec import EVALUATOR, DataSpec, parse_people
 from edge.device import Device
-from edge.jobs import Describe, Failure, Job, Progressed, Result, Train
+from edge.jobs import Describe, Failure, Job, Progressed, Result, Train, Trainer
 from edge.personal_settings import PersonalSettings
 from edge.reactor import Reactor
 from edge.store import claim

@@ -7,7 +7,7 @@ pickle, no numpy: the agent imports this. Both halves of the framing are here, s
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Annotated, Any, ClassVar, Literal, Self
+from typing import Annotated, Any, ClassVar, Literal, Protocol, Self
 
 from pydantic import Field, TypeAdapter, ValidationError
 
@@ -229,6 +229,23 @@ Job = Describe | Train | Evaluate | Personalise | Merge
 Result = Described | Trained | Evaluated | Personalised | Merged
 Request = Job | Together | Warm | Cancel
 Answer = Progressed | Result | Failure | Done
+
+
+class Trainer(Protocol):
+    """What trains: ``TrainerPool``, or anything that answers as it does. Answers may come on any thread."""
+
+    def submit(self, job: Job, on_result: Callable[[Progressed | Result | Failure], None]) -> None:
+        """Do ``job`` some time; ``on_result`` hears how it went, once, and before that how far it is, if at all."""
+
+    def cancel(self, key: str) -> None:
+        """The answer to the job of this key is not wanted any more."""
+
+    def suspend(self, key: str) -> Progressed | None:
+        """Nor is it here; but where the job is, with a checkpoint, where there is one. May wait some seconds."""
+
+    def warm(self) -> None:
+        """Get ready, if idle: a job is expected."""
+
 
 _REQUESTS: TypeAdapter[Request] = TypeAdapter(Annotated[Request, Field(discriminator="job")])
 _ANSWERS: TypeAdapter[Answer] = TypeAdapter(Annotated[Answer, Field(discriminator="job")])
