@@ -44,6 +44,8 @@ def join(state: State, join: Join) -> Step:  # noqa: PLR0911  - a case a line
             declined=without(stage.declined, device),
             awaited=stage.awaited.set(device, None),
         )
+        if device not in stage.selected and device not in stage.joined:
+            after = replace(after, asked=max(stage.asked, len(stage.selected.union(after.joined))))
         joined = seen.DeviceJoined(state.round, state.task, device, len(after.joined))
         return replace(state, stage=after), () if device in stage.joined else (joined,)
     reason = join.reason or "it does not say why"

@@ -195,20 +195,24 @@ class Open:
 class Reopened:
     """The attempt that was open before a restart: its cohort bound, and how long it had been open, as marked.
 
-    ``selected``: how many devices it was opened with.
+    ``asked``: how many devices it may wait for, likewise.
     """
 
     cohort: float
     elapsed_s: float = 0.0
-    selected: int = 0
+    asked: int = 0
 
 
 @dataclass(frozen=True, slots=True)
 class Mark:
-    """Journal for how long the attempt has been open, so that a restart goes on with the same deadline."""
+    """Journal for how long the attempt has been open, so that a restart goes on with the same deadline.
+
+    ``asked``: how many devices it may wait for.
+    """
 
     ticket: Ticket
     elapsed_s: float
+    asked: int
 
 
 @dataclass(frozen=True, slots=True)

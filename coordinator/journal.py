@@ -222,15 +222,15 @@ class Journal:
         """Whether any attempt of a run was ever opened."""
         return bool(self._database.execute("SELECT 1 FROM rounds WHERE run = ? LIMIT 1", (run,)))
 
-    def mark(self, nonce: str, elapsed_s: float) -> None:
-        """Note for how many seconds the open attempt has been open."""
-        self._database.execute("UPDATE rounds SET elapsed_s = ? WHERE nonce = ?", (elapsed_s, nonce))
+    def mark(self, nonce: str, elapsed_s: float, asked: int) -> None:
+        """Note for how many seconds the open attempt has been open, and how many devices it may wait for."""
+        self._database.execute("UPDATE rounds SET elapsed_s = ?, asked = ? WHERE nonce = ?", (elapsed_s, asked, nonce))
 
-    def elapsed(self, nonce: str) -> float:
-        """For how many seconds an attempt was open when that was noted last; 0 before."""
-        value = self._database.execute("SELECT elapsed_s FROM rounds WHERE nonce = ?", (nonce,))[0][0]
-        assert isinstance(value, float)
-        return value
+    def marked(self, nonce: str) -> tuple[float, int]:
+        """Both, as they were noted last; 0 before."""
+        seconds, asked = self._database.execute("SELECT elapsed_s, asked FROM rounds WHERE nonce = ?", (nonce,))[0]
+        assert isinstance(seconds, float)
+        return seconds, rows.integer(asked)
 
     def attempts(self, run: str, number: int, task: Task) -> int:
         """How often a round's task has been opened, which is the number of its next attempt."""

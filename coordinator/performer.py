@@ -183,8 +183,8 @@ class Performer:
                     match effect:
                         case Keep(header):
                             self._store.keep(header, self._contents[header.digest])
-                        case Mark(ticket, elapsed_s):
-                            self._store.mark(ticket, elapsed_s)
+                        case Mark(ticket, elapsed_s, asked):
+                            self._store.mark(ticket, elapsed_s, asked)
 
     def tidy(self, *, idle: bool) -> None:
         """Clean up after commits, now where nobody waits, else once there is enough to do. To be called every turn."""

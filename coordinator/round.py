@@ -91,7 +91,7 @@ def begin(state: State, reopened: Reopened | None = None) -> Step:
     """A run's first step, from where ``state`` (selecting) says that it stands, or within the attempt ``reopened``."""
     if reopened is not None:
         elapsed = max(0.0, min(reopened.elapsed_s, state.rules.deadline_s - RETURN_S))
-        return _collect(state, reopened.cohort, frozenset(), reopened.selected, state.now - elapsed, math.inf)
+        return _collect(state, reopened.cohort, frozenset(), reopened.asked, state.now - elapsed, math.inf)
     if state.round > state.rules.rounds:
         return replace(state, stage=Over()), (Finish(),)
     return _select(state)
@@ -238,6 +238,7 @@ def _collect(
         gathers_until=gathers_until,
         told_at=state.now,
         marked_at=state.now,
+        marked=asked,
     )
     opened = seen.RoundOpened(
         state.round, state.task, state.attempt, stage.asked, stage.goal, stage.quorum, rules.deadline_s
@@ -260,9 +261,9 @@ def _try_close(state: State, stage: Collecting) -> Step:
     if not gathering and _too_few(state, stage):
         return _abandon(state, f"so many devices declined that {stage.quorum} updates can't come")
     effects: tuple[Effect, ...] = ()
-    if state.now >= stage.marked_at + _mark_every(state):
-        stage = replace(stage, marked_at=state.now)
-        effects = (Mark(stage.ticket, state.now - stage.opened_at),)
+    if state.now >= stage.marked_at + _mark_every(state) or stage.asked > stage.marked:
+        stage = replace(stage, marked_at=state.now, marked=stage.asked)
+        effects = (Mark(stage.ticket, state.now - stage.opened_at, stage.asked),)
     if stage.news != stage.told and state.now >= stage.told_at + NEWS_S:
         stage = replace(stage, told=stage.news, told_at=state.now)
         effects = (*effects, announce(replace(state, stage=stage), Phase.COLLECTING))

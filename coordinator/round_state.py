@@ -81,7 +81,7 @@ class Collecting:
     """Waiting for updates. ``declined`` is by device, ``received`` by ``admission.key``; they never share one.
 
     ``awaited`` are those who were selected or joined, and have neither answered nor declined. After a restart nobody
-    knows any more who was selected: ``asked`` is how many.
+    knows any more who was selected: ``asked`` is how many, and how many there are with who has joined since.
     """
 
     ticket: Ticket
@@ -99,6 +99,7 @@ class Collecting:
     told: tuple[int, int] = (0, 0)  # joined and received, as announced
     told_at: float = 0.0
     marked_at: float = 0.0  # when the time it has been open was last put on disk
+    marked: int = 0  # and ``asked``, as it was then
 
     @property
     def news(self) -> tuple[int, int]:

@@ -134,7 +134,8 @@ class RunStore:
         return state, reopened
 
     def _reopened(self, announced: RoundAnnouncement) -> Reopened:
-        return Reopened(announced.cohort, self.journal.elapsed(announced.nonce), announced.selected)
+        elapsed_s, asked = self.journal.marked(announced.nonce)
+        return Reopened(announced.cohort, elapsed_s, max(announced.selected, asked))
 
     def _is_unmeasured(self, number: int) -> bool:
         """Whether the run ended between the commit of round ``number``, its newest, and that version's evaluation."""
@@ -184,9 +185,9 @@ class RunStore:
                 "what was committed is safe, and the same command goes on from there"
             )
 
-    def mark(self, ticket: Ticket, elapsed_s: float) -> None:
-        """Put on disk how long the attempt has been open; call it within ``journal.batch``."""
-        self.journal.mark(ticket.nonce, elapsed_s)
+    def mark(self, ticket: Ticket, elapsed_s: float, asked: int) -> None:
+        """Put on disk how long the attempt has been open, and for how many; call it within ``journal.batch``."""
+        self.journal.mark(ticket.nonce, elapsed_s, asked)
 
     def meet(self, status: DeviceStatus) -> None:
         """Note a device in the journal; call it within ``journal.batch``."""

@@ -35,7 +35,7 @@ def reasons(database: Database) -> list[object]:
 
 @pytest.mark.parametrize(
     ("pragma", "expected"),
-    [("journal_mode", "wal"), ("synchronous", 2), ("foreign_keys", 1), ("page_size", PAGE_SIZE), ("user_version", 3)],
+    [("journal_mode", "wal"), ("synchronous", 2), ("foreign_keys", 1), ("page_size", PAGE_SIZE), ("user_version", 4)],
 )
 def test_what_durability_rests_on_is_set_at_the_first_and_every_later_opening(
     path: Path, pragma: str, expected: object

@@ -171,7 +171,7 @@ def test_a_journal_that_an_earlier_version_wrote_goes_on_with_its_open_round(pat
     with Journal(path) as journal:
         resume = journal.open_run()
         assert resume is not None
-        assert (resume.devices, kept(journal), journal.elapsed(asked.nonce)) == (("dev-a",), ["dev-a"], 0.0)
+        assert (resume.devices, kept(journal), journal.marked(asked.nonce)) == (("dev-a",), ["dev-a"], (0.0, 0))
         assert journal.add_update(sent, blob, digest) is False
         journal.add_update(*update("dev-b"))
         journal.commit_round(asked.nonce, summary(1), version(1), AT)

@@ -466,6 +466,20 @@ def test_the_wait_for_who_comes_back_begins_with_the_first_since_the_broker_may_
     assert run.state.round == 2
 
 
+def test_who_joined_an_open_attempt_is_waited_for_after_a_restart_too() -> None:
+    """Seen to fail with newcomers left out of ``asked``: the one who is away then counts for one who declined."""
+    run = Run(rules(quorum=2)).opened(names(2))
+    run.do(FleetChanged(view(names(3))))
+    run.join("dev-2")
+    run.do(Tick(run.state.now + 0.01))
+    marks = [mark.asked for mark in run.of(Mark) if isinstance(mark, Mark)]
+    assert marks == [3]
+    run.join("dev-2", accepts=False)
+    run.join("dev-2")
+    run.do(Tick(run.state.now + 0.01))
+    assert len(run.of(Mark)) == 1
+
+
 def test_a_restart_forgets_nothing_of_how_many_were_asked() -> None:
     run = reopened(3)
     run.do(FleetChanged(view(names(1))), Tick(1.0))

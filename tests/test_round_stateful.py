@@ -65,6 +65,7 @@ class Disk:
     version: Version = START
     open: Announce | None = None
     elapsed_s: float = 0.0
+    asked: int = 0
     updates: dict[str, dict[str, Header]] = field(default_factory=dict)  # by nonce and device
     attempts: dict[tuple[int, Task], int] = field(default_factory=dict)
     committed: dict[tuple[int, Task], str] = field(default_factory=dict)  # nonces
@@ -155,7 +156,7 @@ class AnyRoundWithCrashes(RuleBasedStateMachine):
             number, task = number - 1, "evaluate"
         summary = disk.summary if task == "evaluate" else None
         state = State(self.terms, disk.version, number, Selecting(0.0), 0.0, task, attempt, summary=summary)
-        reopened = None if opened is None else Reopened(opened.cohort, disk.elapsed_s)
+        reopened = None if opened is None else Reopened(opened.cohort, disk.elapsed_s, max(opened.selected, disk.asked))
         self.state, effects = begin(state, reopened)
         if opened is not None:
             assert isinstance(self.state.stage, Collecting)
@@ -176,7 +177,7 @@ class AnyRoundWithCrashes(RuleBasedStateMachine):
                 assert effect.header.device not in kept, "invariant 1: two updates of one device"
                 kept[effect.header.device] = effect.header
             elif isinstance(effect, Mark):
-                self.disk.elapsed_s = effect.elapsed_s
+                self.disk.elapsed_s, self.disk.asked = effect.elapsed_s, effect.asked
         answers: list[Event] = []
         for effect in effects:
             self.left -= 1
@@ -217,7 +218,7 @@ class AnyRoundWithCrashes(RuleBasedStateMachine):
             return [UpdateRestored(header) for header in disk.updates[ticket.nonce].values()]
         assert ticket.nonce not in self.nonces, "invariant 4: a nonce is used again"
         self.nonces[ticket.nonce] = ticket
-        disk.open, disk.elapsed_s, disk.updates[ticket.nonce] = announcement, 0.0, {}
+        disk.open, disk.elapsed_s, disk.asked, disk.updates[ticket.nonce] = announcement, 0.0, 0, {}
         disk.attempts[ticket.round, ticket.task] = ticket.attempt + 1
         return []
 
