@@ -17,7 +17,7 @@ from edge.agent import Agent, Happening
 from schemas import codec
 from schemas.errors import DiskFull, StateError, WireError
 from schemas.link.link import Inbound
-from schemas.messages import DeviceState
+from schemas.messages import DeviceState, RoundSummary
 from schemas.topics import Address, Kind
 from tests.simulation.coordinators import NAME
 from tests.simulation.disk import Journal
@@ -105,7 +105,7 @@ class Referee:
             case seen.MessageRejected(topic=topic):
                 self._of(life.node.name).desk.garbage[topic] -= 1
             case seen.RoundClosed(summary) if "declined" in summary.reason:
-                self._of(life.node.name).given_up(len(summary.declined))
+                self._of(life.node.name).given_up(summary)
             case _:
                 pass
 
@@ -303,18 +303,23 @@ class _Coordinator:
         self.ledger = ledger
         self.desk = _Desk()
         self._nonce = ""  # of the attempt announced last
+        self._round = 0
         self._selected = 0
         self._quorum = 0
 
     def announced(self, announcement: dict[str, Any]) -> None:
         """An attempt is open; that a restart forgets who was selected makes them no fewer."""
         known = self._selected if announcement["nonce"] == self._nonce else 0
-        self._nonce, self._quorum = announcement["nonce"], announcement["quorum"]
+        self._nonce, self._round, self._quorum = announcement["nonce"], announcement["round"], announcement["quorum"]
         self._selected = max(known, announcement["selected"])
 
-    def given_up(self, declined: int) -> None:
-        """An attempt is abandoned before its deadline because of so many: the others, all of them, would be too few."""
-        if self._selected - declined >= self._quorum:
+    def given_up(self, summary: RoundSummary) -> None:
+        """An attempt is abandoned before its deadline for those who declined: all others would be too few.
+
+        One that is given up in the turn in which it was opened has not been announced.
+        """
+        declined = len(summary.declined)
+        if summary.round == self._round and self._selected - declined >= self._quorum:
             text = f"given up, though {declined} of {self._selected} declined and {self._quorum} updates are enough"
             raise Violation(4, text)
 
