@@ -9,7 +9,8 @@ that have stalled give theirs up, and if none has, the newcomer is turned away a
 So updates under way always finish, however many devices send at once.
 
 Of a large update the first part comes alone, and is answered with what else there is to send. No more than ``WINDOW``
-of large ones is under way at once: a broker that had to queue them for us would drop what is too much for it.
+of large ones is asked for in ``WINDOW_S`` beyond what has come: a broker that had to queue them all for us would drop
+what is too much for it. What takes longer comes over a slow link, queues nowhere, and holds nobody up.
 """
 
 from __future__ import annotations
@@ -45,7 +46,8 @@ from schemas.topics import Address, Kind, Topics
 STALL_S: Final = 5.0  # without a new part, after which a device is told what is missing
 STALLS: Final = 3  # such reminders in vain, after which an update's parts are forgotten
 ROOM: Final = 256 * 2**20  # bytes that all unfinished updates together may take, in a spool on disk
-WINDOW: Final = 64 * 2**20  # bytes of large updates under way at once, where one alone isn't more
+WINDOW: Final = 64 * 2**20  # bytes of large updates asked for within WINDOW_S, where one alone isn't more
+WINDOW_S: Final = 2.0
 BLOCK: Final = 4096  # bytes in which the spool deals them out, as file systems do
 ENTRY_COST: Final = 4096  # bytes of that, for what is remembered of one in memory
 PART_COST: Final = 128  # likewise, of each of its parts: a flood of empty promises must fill the room as well
@@ -85,6 +87,7 @@ class _Unfinished:
     round: int
     assembly: Assembly
     store: Store
+    begun_at: float
     fed_at: float
     reminders: int = 0
     header: Header | None = None  # once part 0 is here
@@ -241,9 +244,9 @@ class Inbox:
         return UpdateStalled(entry.device, entry.assembly.missing()[:MAX_MISSING], earlier)
 
     def _under_way(self, now: float) -> int:
-        """Bytes of large updates that may be on their way to us."""
-        fed = (entry for entry in self._unfinished.values() if now - entry.fed_at < STALL_S)
-        return sum(_weight(entry.assembly.ref) for entry in fed)
+        """Bytes of large updates that were asked for just now and have not come."""
+        asked = (entry for entry in self._unfinished.values() if now - entry.begun_at < WINDOW_S)
+        return sum(_weight(entry.assembly.ref) for entry in asked)
 
     def _heading(self, address: Address, device: str, part: Part) -> Header | None:
         heading = codec.decode_heading(part.payload)
@@ -274,7 +277,7 @@ class Inbox:
                 return None
             self._drop(oldest)
         store = self._store(ref) if self._store is not None and ref.parts > 1 else Memory()
-        entry = _Unfinished(device, number, Assembly(ref, self._limit, store), store, now)
+        entry = _Unfinished(device, number, Assembly(ref, self._limit, store), store, now, now)
         self._unfinished[device, ref.digest] = entry
         self._by_device[device] = (*self._by_device.get(device, ()), entry)
         self._buffered += cost
