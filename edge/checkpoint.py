@@ -1,7 +1,7 @@
 """Where a training is, so that it goes on later bit for bit; both halves of its encoding. No pickle, no ``torch.load``.
 
-The bytes are a line of JSON, then the parameters, the optimiser's vectors and torch's generator state, as they lie in
-memory. They carry the digest of what is trained, so that they are never gone on with for anything else.
+The bytes are a line of JSON, then the parameters and the optimiser's vectors, as they lie in memory. They carry the
+digest of what is trained, so that they are never gone on with for anything else.
 """
 
 from __future__ import annotations
@@ -23,7 +23,6 @@ from schemas.parameters import Parameters
 
 MAX_PARAMETERS: Final = 2**28  # as many as the largest model a device takes
 MAX_VECTORS: Final = 4  # of an optimiser
-MAX_GENERATOR: Final = 2**16  # bytes of torch's generator state; the one of its CPU has 5056
 _LONGEST_HEADER: Final = 4096  # bytes
 
 Vector = NDArray[np.float32]
@@ -41,7 +40,6 @@ class Checkpoint:
     loss_examples: int
     loss_closed: float  # mean of the pass before
     shuffle: Mapping[str, Any]  # PCG64's state, as numpy has it, before the pass the next batch is of
-    dropout: bytes  # torch's generator state
 
 
 class _Shuffle(Message):
@@ -59,7 +57,6 @@ class _Header(Message):
     step: Count
     parameters: Annotated[int, Field(ge=1, le=MAX_PARAMETERS)]
     vectors: Annotated[int, Field(ge=0, le=MAX_VECTORS)]
-    generator: Annotated[int, Field(ge=0, le=MAX_GENERATOR)]
     loss_sum: float
     loss_examples: Count
     loss_closed: float
@@ -91,7 +88,6 @@ def encode(checkpoint: Checkpoint, about: str) -> bytes:
         step=checkpoint.step,
         parameters=checkpoint.parameters.size,
         vectors=len(checkpoint.optimiser),
-        generator=len(checkpoint.dropout),
         loss_sum=checkpoint.loss_sum,
         loss_examples=checkpoint.loss_examples,
         loss_closed=checkpoint.loss_closed,
@@ -103,7 +99,7 @@ def encode(checkpoint: Checkpoint, about: str) -> bytes:
         ),
     )
     vectors = (vector.tobytes() for vector in (checkpoint.parameters, *checkpoint.optimiser))
-    return b"".join((header.model_dump_json().encode(), b"\n", *vectors, checkpoint.dropout))
+    return b"".join((header.model_dump_json().encode(), b"\n", *vectors))
 
 
 def decode(raw: bytes, about: str) -> Checkpoint:
@@ -118,9 +114,9 @@ def decode(raw: bytes, about: str) -> Checkpoint:
             Reject.WRONG_RUN, "the checkpoint is of another plan, model, data, settings, torch or number of threads"
         )
     vectors, size = 1 + header.vectors, 4 * header.parameters
-    start, tail = end + 1, end + 1 + vectors * size
-    if len(raw) != tail + header.generator:
-        raise WireError(Reject.TRUNCATED, f"a checkpoint of {len(raw)} bytes instead of {tail + header.generator}")
+    start, whole = end + 1, end + 1 + vectors * size
+    if len(raw) != whole:
+        raise WireError(Reject.TRUNCATED, f"a checkpoint of {len(raw)} bytes instead of {whole}")
     numbers = np.frombuffer(raw, np.float32, vectors * header.parameters, start).reshape(vectors, -1).copy()
     if not np.isfinite(numbers).all():
         raise WireError(Reject.NOT_FINITE, "the checkpoint holds NaN or infinity")
@@ -138,5 +134,4 @@ def decode(raw: bytes, about: str) -> Checkpoint:
             "has_uint32": shuffle.has_uint32,
             "uinteger": shuffle.uinteger,
         },
-        dropout=raw[tail:],
     )

@@ -7,32 +7,29 @@ done, cancelled or wrong in its numbers makes room for the next, and leaves the 
 
 from __future__ import annotations
 
-import functools
 import logging
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Final
+from typing import Any, Final
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
-from edge import wide
-from edge.plan_runtime import TABLE, Program
-from edge.training import Trained, Training, differentiable
+from edge.dropout import Layout
+from edge.plan_runtime import Program
+from edge.stacked_operations import OPERATIONS
+from edge.training import Trained, Training, descend, differentiable, mask_views
 from schemas.errors import TrainingError
 from schemas.plan import Plan
 from schemas.plan_cost import cost
-from schemas.plan_rules import Shape
-from schemas.plan_shapes import infer
 
 MAX_WIDTH: Final = 256  # devices in one step
 MEMORY: Final = {"cpu": 256 * 2**20, "cuda": 2 * 2**30}  # bytes of one step, by ``plan_cost``
 PATIENCE: Final = 8  # steps a device sits out at most because others have more company
 
-_Arguments = tuple[Sequence[Tensor], Tensor, Tensor, Sequence[Tensor]]  # inputs, labels, class weights, masks
-
 log = logging.getLogger(__name__)
-Gradient = tuple[Tensor, float] | RuntimeError  # (P,) and the batch's loss, or why there is none
 OnDone = Callable[[Training, Trained | Exception], None]
 
 
@@ -61,9 +58,9 @@ def train_stacked(
         before_step()
         ready = [lane for lane in lanes if lane.training.batch is None]  # gone on with from a checkpoint at the end
         group = ready or _company(lanes)
-        gradients = [None] * len(group) if ready else stack.gradients([lane.training for lane in group])
-        for lane, gradient in zip(group, gradients, strict=True):
-            if (done := _advanced(lane.training, gradient)) is not None:
+        errors = [None] * len(group) if ready else stack.step([lane.training for lane in group])
+        for lane, error in zip(group, errors, strict=True):
+            if (done := error or _ended(lane.training)) is not None:
                 lanes.remove(lane)
                 on_done(lane.training, done)
 
@@ -87,81 +84,99 @@ def _company(lanes: list[_Lane]) -> list[_Lane]:
     return chosen
 
 
-def _advanced(training: Training, gradient: Gradient | None) -> Trained | Exception | None:
-    """Take the step; how the training ended, where it did."""
-    if isinstance(gradient, RuntimeError):
-        return gradient
+def _ended(training: Training) -> Trained | Exception | None:
+    """What a training gave that has no batch left."""
+    if training.batch is not None:
+        return None
     try:
-        if gradient is not None:
-            training.descend(*gradient)
-        return training.result() if training.batch is None else None
+        return training.result()
     except Exception as error:  # noqa: BLE001 - one device's; it is passed on to whoever knows the device
         return error
 
 
 class Stack:
-    """Gradients of several devices at once, on ``accelerator``; of one after the other where torch can't do it."""
+    """Steps of several devices at once, on ``accelerator``; of one after the other where torch can't do it.
 
-    def __init__(self, plan: Plan, accelerator: str) -> None:
-        """Raises ``TrainingError`` where there is no such accelerator."""
+    Its trainings share plan and settings, ``batch`` among them, and have no tether.
+    """
+
+    def __init__(self, plan: Plan, batch: int, accelerator: str) -> None:
+        """Raises ``TrainingError`` where there is no such accelerator, and ``PlanError`` as ``Layout`` does."""
         if accelerator == "cuda":
             if not torch.cuda.is_available():
                 raise TrainingError("PyTorch finds no CUDA here any more: leave --accelerator cuda out")
             torch.backends.cudnn.allow_tf32 = False  # ten bits of a product are too few to train the same
         self._plan = plan
         self._place = torch.device(accelerator)
-        self._program = Program(plan, training=True, outside_dropout=True, table=TABLE | wide.OPERATIONS)
+        self.layout = Layout(plan, batch)
+        self._plan = plan
+        self._program = Program(plan, training=True)
+        self._stacked = Program(plan, training=True, table=OPERATIONS)
         self._manifest = plan.manifest()
         self._alone = False
-        self._shapes = functools.lru_cache(maxsize=64)(functools.partial(infer, plan))
 
-    def gradients(self, trainings: Sequence[Training]) -> list[Gradient]:
-        """Of each device's next batch, all of one size."""
-        flat = torch.stack([training.flat for training in trainings])
-        batches = [training.examples() for training in trainings]
-        masks = [self._masks(training, len(labels)) for training, (_, labels) in zip(trainings, batches, strict=True)]
-        weights = [training.weights for training in trainings]
-        rows = [(*batch, weight, drawn) for batch, weight, drawn in zip(batches, weights, masks, strict=True)]
-        if len(rows) > 1 and not self._alone:
+    def step(self, trainings: Sequence[Training]) -> list[Exception | None]:
+        """Take each device's next batch, all of one size; what ended a training."""
+        if len(trainings) > 1 and not self._alone:
             try:
-                return self._together(flat, rows)
+                return self._together(trainings)
             except RuntimeError as error:
                 reason = str(error).partition("\n")[0]
                 log.warning("plan %s is trained on one device after the other: %s", self._plan.name, reason)
                 self._alone = True
-        return [self._one(flat[row], arguments) for row, arguments in enumerate(rows)]
+        return [self._one(training) for training in trainings]
 
-    def _together(self, flat: Tensor, rows: Sequence[_Arguments]) -> list[Gradient]:
+    def _together(self, trainings: Sequence[Training]) -> list[Exception | None]:
+        """Raises ``RuntimeError`` where torch can't; then no training has got on."""
+        flat = torch.stack([training.flat for training in trainings])
         leaves = [
-            flat[:, where].view(len(rows), *tensor.shape).requires_grad_()
+            flat[:, where].view(len(flat), *tensor.shape).requires_grad_()
             for tensor, where in zip(self._manifest.tensors, self._manifest.slices(), strict=True)
         ]
-        inputs, labels, weights, masks = zip(*rows, strict=True)
-        losses, _ = torch.func.vmap(self._program)(
-            leaves, _stacked(inputs), torch.stack(labels), torch.stack(weights), _stacked(masks)
-        )
+        inputs, labels = zip(*(training.examples() for training in trainings), strict=True)
+        weights = torch.stack([training.weights for training in trainings])
+        masks = mask_views(self.layout, self._rows([training.masks() for training in trainings]), len(labels[0]))
+        columns = [self._rows(column) for column in zip(*inputs, strict=True)]
+        losses, _ = self._stacked(leaves, columns, self._rows(labels), weights, masks)
         gradients = torch.autograd.grad(losses.sum(), leaves)
         gradient = torch.cat([each.flatten(1) for each in gradients], 1)
-        return list(zip(gradient, losses.tolist(), strict=True))
+        anchor = torch.stack([training.anchor for training in trainings]) if trainings[0].settings.proximal else flat
+        memory = [torch.stack(column) for column in zip(*(training.memory for training in trainings), strict=True)]
+        steps = [training.step + 1 for training in trainings]
+        descend(trainings[0].settings, flat, gradient, memory, steps, anchor)
+        rows = zip(*(vector.unbind() for vector in memory), strict=True) if memory else [()] * len(steps)
+        moved = zip(trainings, flat.unbind(), rows, losses.tolist(), strict=True)
+        return [_caught(training.descended, row, list(own), loss) for training, row, own, loss in moved]
 
-    def _one(self, flat: Tensor, arguments: _Arguments) -> Gradient:
-        gradient = torch.zeros_like(flat)
+    def _one(self, training: Training) -> Exception | None:
+        gradient = torch.zeros_like(training.flat)
+        leaves = differentiable(training.flat, gradient, self._manifest)
+        inputs, labels = training.examples()
         try:
-            loss, _ = self._program(differentiable(flat, gradient, self._manifest), *arguments)
+            loss, _ = self._program(
+                leaves,
+                [*map(self._placed, inputs)],
+                self._placed(labels),
+                training.weights,
+                mask_views(self.layout, self._placed(training.masks()), len(labels)),
+            )
             loss.backward()  # type: ignore[no-untyped-call]  # torch's typing
         except RuntimeError as error:
             return error
-        return gradient, loss.item()
+        return _caught(training.descend, gradient, loss.item())
 
-    def _masks(self, training: Training, batch: int) -> Sequence[Tensor]:
-        """Drawn on the CPU, as one by one, so that they are the same."""
-        masks = []
-        for dropout in self._program.dropouts:
-            shape = self._shapes(batch)[dropout.out]
-            assert isinstance(shape, Shape)
-            masks.append(dropout.draw(shape, training.dropout).to(self._place))
-        return masks
+    def _rows(self, arrays: Sequence[NDArray[Any]]) -> Tensor:
+        """Arrays of one shape as the rows of a tensor."""
+        return self._placed(np.concatenate(arrays).reshape(len(arrays), *arrays[0].shape))
+
+    def _placed(self, array: NDArray[Any]) -> Tensor:
+        return torch.from_numpy(array).to(self._place)
 
 
-def _stacked(rows: Sequence[Sequence[Tensor]]) -> list[Tensor]:
-    return [torch.stack(column) for column in zip(*rows, strict=True)]
+def _caught(advance: Callable[..., None], *arguments: Any) -> Exception | None:
+    """What the step of one device raises, for whoever knows the device; it isn't the others' business."""
+    try:
+        advance(*arguments)
+    except Exception as error:  # noqa: BLE001 - likewise
+        return error
+    return None

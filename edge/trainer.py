@@ -81,13 +81,18 @@ class Recordings:
             self._kept.popitem(last=False)
         return prepared
 
-    def get(self, spec: DataSpec, recipe: str) -> Prepared:
+    def get(self, spec: DataSpec, recipe: str, look: Callable[[str], str] = footprint) -> Prepared:
         """The recordings of one device, read again where their files have changed. Raises ``DataError``."""
         key = recipe, spec
-        if key not in self._kept or self._kept[key][0] != footprint(spec.path):
+        if key not in self._kept or self._kept[key][0] != look(spec.path):
             return self.read(spec, recipe)
         self._kept.move_to_end(key)
         return self._kept[key][1]
+
+    def get_at_once(self) -> Callable[[DataSpec, str], Prepared]:
+        """``get`` for many devices at one time: of each path the disk is asked once whether its files have changed."""
+        look = functools.cache(footprint)
+        return lambda spec, recipe: self.get(spec, recipe, look)
 
     def _read_shared(
         self, path: str, now: str, recipe: str, source: Source, owners: Sequence[str], form: Form
@@ -122,7 +127,7 @@ class Trainer:
         self._import_torch()
         from edge.trainer_batch import train_batch  # noqa: PLC0415 - torch comes with it
 
-        train_batch(batch, self._plan, self._models.read, self._recordings.get, self._inbox, self._report)
+        train_batch(batch, self._plan, self._models.read, self._recordings.get_at_once(), self._inbox, self._report)
 
     def _do(self, job: Job | Warm) -> Answer:
         match job:

@@ -8,11 +8,11 @@ from collections import deque
 from collections.abc import Callable, Iterator
 
 import numpy as np
-import torch
 
 from edge import feedback
 from edge.dataset import Dataset
 from edge.dataspec import DataSpec
+from edge.dropout import Layout
 from edge.jobs import Answer, Done, Train, Trained
 from edge.plan_fit import fit
 from edge.sources import Prepared
@@ -42,13 +42,13 @@ def train_batch(
         plan = read_plan(about.plan)
         check(plan, settings.batch_size, Limits())
         model = read_model(about.model, plan.manifest())
-        stack = Stack(plan, about.accelerator)
+        stack = Stack(plan, settings.batch_size, about.accelerator)
         most = about.width or width(plan, settings.batch_size, about.accelerator)
     except Exception as error:  # noqa: BLE001 - what is no job's fault is raised again
         for job in batch.jobs:
             report(explained(job.key, error))
         return
-    queue = _Queue(batch.jobs, plan, model, recordings, inbox, report, accelerator=about.accelerator)
+    queue = _Queue(batch.jobs, plan, stack.layout, model, recordings, inbox, report, accelerator=about.accelerator)
     train_stacked(queue.begun(), stack, most, queue.done, queue.drop_cancelled)
 
 
@@ -59,6 +59,7 @@ class _Queue:
         self,
         jobs: tuple[Train, ...],
         plan: Plan,
+        layout: Layout,
         model: Parameters,
         recordings: Callable[[DataSpec, str], Prepared],
         inbox: Inbox,
@@ -68,6 +69,7 @@ class _Queue:
     ) -> None:
         self._waiting = deque(jobs)
         self._plan = plan
+        self._layout = layout
         self._model = model
         self._recordings = recordings
         self._inbox = inbox
@@ -131,8 +133,6 @@ class _Queue:
     ) -> tuple[Training, np.random.Generator]:
         order, rounding = np.random.default_rng(job.seed).spawn(2)
         resume = watch.resumed() if resuming else None
-        settings, dropout = job.settings, torch.Generator()
-        training = Training(
-            self._model, data, self._plan, settings, order, dropout, watch, resume, accelerator=self._accelerator
-        )
+        about = self._model, data, self._plan, job.settings, order, self._layout
+        training = Training(*about, watch, resume, accelerator=self._accelerator)
         return training, rounding

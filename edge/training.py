@@ -8,18 +8,22 @@ that the optimiser and the proximal term are a few operations whatever the numbe
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Final, Literal, NamedTuple, Protocol
+from typing import Any, Final, Literal, NamedTuple
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
+from edge.batches import Batch, batches, choose, class_weights
 from edge.checkpoint import Checkpoint, Vector
-from edge.dataset import Dataset
+from edge.dataset import Dataset, FloatArray, IndexArray, LabelArray
+from edge.dropout import Layout, Masks
+from edge.optimisers import OPTIMISERS
 from edge.plan_runtime import Program
-from schemas.errors import DataError, PlanError, Reject, TrainingError, WireError
+from schemas.errors import Reject, TrainingError, WireError
 from schemas.messages import TrainSettings
 from schemas.parameters import Manifest, Parameters
 from schemas.plan import Plan
@@ -87,21 +91,21 @@ def train(
     """Train from ``parameters`` on ``data`` (``fit`` it to the plan first) and return what was added to them.
 
     With ``resume``, a checkpoint of this very training, it goes on from there; ``rng`` is what it was at the start.
-    Raises ``DataError`` where there is no example, ``PlanError`` where class weights don't fit the plan,
-    ``TrainingError`` where the loss stops being finite, and ``WireError`` where ``resume`` doesn't fit. What
-    ``on_event`` raises ends the training.
+    Raises ``DataError`` where there is no example, ``PlanError`` where class weights don't fit the plan or a dropout
+    has no probability, ``TrainingError`` where the loss stops being finite, and ``WireError`` where ``resume`` doesn't
+    fit. What ``on_event`` raises ends the training.
     """
-    program = Program(plan, training=True)
-    with torch.random.fork_rng(devices=[]):  # dropout takes torch's own generator
-        dropout = torch.default_generator
-        training = Training(parameters, data, plan, settings, rng, dropout, on_event, resume, tether=tether)
-        gradient = torch.zeros_like(training.flat)
-        leaves = differentiable(training.flat, gradient, parameters.manifest)
-        while training.batch is not None:
-            gradient.zero_()
-            loss, _ = program(leaves, *training.examples(), training.weights)
-            loss.backward()  # type: ignore[no-untyped-call]  # torch's typing
-            training.descend(gradient, loss.item())
+    program, layout = Program(plan, training=True), Layout(plan, settings.batch_size)
+    training = Training(parameters, data, plan, settings, rng, layout, on_event, resume, tether=tether)
+    gradient = torch.zeros_like(training.flat)
+    leaves = differentiable(training.flat, gradient, parameters.manifest)
+    while training.batch is not None:
+        gradient.zero_()
+        inputs, labels = training.examples()
+        masks = mask_views(layout, torch.from_numpy(training.masks()), len(labels))
+        loss, _ = program(leaves, [*map(torch.from_numpy, inputs)], torch.from_numpy(labels), training.weights, masks)
+        loss.backward()  # type: ignore[no-untyped-call]  # torch's typing
+        training.descend(gradient, loss.item())
     return training.result()
 
 
@@ -118,61 +122,87 @@ class Training:
         plan: Plan,
         settings: TrainSettings,
         rng: np.random.Generator,
-        dropout: torch.Generator,
+        layout: Layout,
         on_event: Observer = ignore,
         resume: Checkpoint | None = None,
         *,
         accelerator: str = "cpu",
         tether: Tether = LOOSE,
     ) -> None:
-        """As ``train`` has it; ``dropout`` is seeded here, and is a CPU's whatever the ``accelerator`` is."""
+        """As ``train`` has it; ``layout`` is the plan's at the settings' batch size."""
         chosen = choose(len(data), settings.max_examples, rng)
         place = torch.device(accelerator)
-        self._inputs = tuple(torch.from_numpy(array[chosen]).to(place) for array in data.inputs)
-        self._labels = torch.from_numpy(data.labels[chosen]).to(place)
-        self.weights = class_weights(settings, data.labels[chosen], len(plan.classes)).to(place)
-        self.dropout = dropout.manual_seed(int(rng.integers(2**63)))
+        self._passes = _Passes(data, chosen)
+        weights = class_weights(settings, data.labels[chosen], len(plan.classes))
+        self.weights = torch.from_numpy(weights).to(place)
+        seed = int(rng.integers(2**63))
+        self.settings = settings
         self._manifest = parameters.manifest
-        self._settings = settings
         self._start = torch.from_numpy(parameters.flat.copy()).to(place)
-        self._anchor = self._start if tether.anchor is None else torch.from_numpy(tether.anchor.flat.copy()).to(place)
+        self.anchor = self._start if tether.anchor is None else torch.from_numpy(tether.anchor.flat.copy()).to(place)
         self._held = None if tether.free is None else torch.from_numpy(~tether.free).to(place)
         self._examples = len(chosen)
         self._on_event = on_event
         per_epoch = math.ceil(len(chosen) / settings.batch_size)
         self._steps = settings.local_steps or settings.epochs * per_epoch
-        self._run = _Progress(self._start, settings, per_epoch, rng, dropout)
+        self._masks = Masks(seed, layout, self._steps)
+        self._run = _Progress(self._start, settings, per_epoch, rng)
         if resume is not None:
             self._run.resume(resume, self._steps)
         on_event(Event("start", 0, self._run.step, self._steps))
         self._batches = batches(len(chosen), settings.batch_size, self._steps, rng, self._run.step)
-        self.batch = next(self._batches, None)  # int64 indices into the examples; None when training is done
+        self.batch = next(self._batches, None)  # None when training is done
 
     @property
     def flat(self) -> Tensor:
         """The parameters as they are now, float32 (P,)."""
         return self._run.flat
 
-    def examples(self) -> tuple[tuple[Tensor, ...], Tensor]:
-        """The next batch's inputs, (b, *shape) each, and its labels (b,)."""
-        return tuple(array[self.batch] for array in self._inputs), self._labels[self.batch]
+    @property
+    def memory(self) -> list[Tensor]:
+        """What the optimiser remembers, (P,) each."""
+        return self._run.memory
+
+    @property
+    def step(self) -> int:
+        """Batches done."""
+        return self._run.step
+
+    def examples(self) -> tuple[tuple[FloatArray, ...], LabelArray]:
+        """The next batch's inputs, (b, *shape) each, and its labels (b,). Valid until the pass is over."""
+        assert self.batch is not None
+        return self._passes.take(self.batch)
+
+    def masks(self) -> FloatArray:
+        """What dropout multiplies by in the next batch, one row as the layout says."""
+        return self._masks.row(self._run.step)
 
     def descend(self, gradient: Tensor, loss: float) -> None:
         """The next batch is done and gave ``gradient`` (P,), which is written to, and its mean ``loss``.
 
         Raises ``TrainingError`` where the loss isn't finite, and what the observer raises.
         """
+        run, settings = self._run, self.settings
+        descend(settings, run.flat, gradient, run.memory, [run.step + 1], self.anchor)
+        if self._held is not None:
+            run.flat[self._held] = self._start[self._held]  # momentum and weight decay would move them too
+        self._advance(loss)
+
+    def descended(self, flat: Tensor, memory: list[Tensor], loss: float) -> None:
+        """The next batch is done, had the mean ``loss``, and moved parameters and optimiser to these, (P,) each.
+
+        For trainings without a tether. Raises as ``descend`` does.
+        """
+        self._run.flat, self._run.memory = flat, memory
+        self._advance(loss)
+
+    def _advance(self, loss: float) -> None:
         run, steps = self._run, self._steps
         assert self.batch is not None
         if not math.isfinite(loss):
             raise TrainingError(
                 f"the loss became {loss} at batch {run.step + 1}: lower the learning rate, or check the data"
             )
-        if self._settings.proximal:  # FedProx (Li et al. 2020): the gradient of mu/2 |w - w_anchor|^2
-            gradient.add_(run.flat - self._anchor, alpha=self._settings.proximal)
-        run.optimiser.step(run.flat, gradient)
-        if self._held is not None:
-            run.flat[self._held] = self._start[self._held]  # momentum and weight decay would move them too
         epoch, closed = run.advance(loss, len(self.batch), steps)
         self._on_event(Event("batch", epoch, run.step, steps, loss, run.capture))
         if closed:
@@ -189,134 +219,62 @@ class Training:
         return Trained(delta, self._examples, TrainingMetrics(run.loss, self._steps))
 
 
-def choose(examples: int, most: int | None, rng: np.random.Generator) -> np.ndarray[tuple[int], np.dtype[np.int64]]:
-    """Which examples a round uses: all, or ``most`` of them drawn without repetition, in order of recording."""
-    if not examples:
-        raise DataError("there is no example to train on: record or label some first")
-    if most is None or most >= examples:
-        return np.arange(examples)
-    return np.sort(rng.choice(examples, most, replace=False))
+def descend(
+    settings: TrainSettings,
+    flat: Tensor,
+    gradient: Tensor,
+    memory: Sequence[Tensor],
+    steps: Sequence[int],
+    anchor: Tensor,
+) -> None:
+    """One step of one device's parameters (P,), or of a row (n, P) for each of several, in place.
 
-
-def batches(examples: int, size: int, steps: int, rng: np.random.Generator, done: int = 0) -> Iterator[Tensor]:
-    """``steps`` batches of indices: shuffled passes over all examples, the last batch of a pass may be smaller.
-
-    ``done`` of them came before; ``rng`` is then as it was before the pass that the next one belongs to.
+    ``gradient`` is written to; ``memory`` is the optimiser's, ``steps`` are those of each row with this one; all but
+    them are of the shape of ``flat``.
     """
-    skip = done % math.ceil(examples / size) * size
-    while done < steps:
-        order = torch.from_numpy(rng.permutation(examples))
-        for start in range(skip, examples, size)[: steps - done]:
-            yield order[start : start + size]
-            done += 1
-        skip = 0
+    if settings.proximal:  # FedProx (Li et al. 2020): the gradient of mu/2 |w - w_anchor|^2
+        gradient.add_(flat - anchor, alpha=settings.proximal)
+    OPTIMISERS[settings.optimizer].step(settings, flat, gradient, memory, steps)
 
 
-def class_weights(settings: TrainSettings, labels: np.ndarray[tuple[int], np.dtype[np.int64]], classes: int) -> Tensor:
-    """The loss's weight of each class, float32 (classes,): ones, as given, or balanced.
-
-    Balanced is n / (k n_c) for a class with n_c of n examples among the k classes present here, so that each present
-    class counts the same and the mean over examples is 1; absent classes get 1.
-    """
-    if settings.class_weights == "none":
-        return torch.ones(classes)
-    if settings.class_weights == "balanced":
-        counts = np.bincount(labels, minlength=classes)
-        present = counts > 0
-        weights = np.ones(classes, np.float32)
-        weights[present] = len(labels) / (present.sum() * counts[present])
-        return torch.from_numpy(weights)
-    if len(settings.class_weights) != classes:
-        raise PlanError(f"{len(settings.class_weights)} class weights for {classes} classes: give one for each")
-    return torch.tensor(settings.class_weights, dtype=torch.float32)
+def mask_views(layout: Layout, rows: Tensor, batch: int) -> list[Tensor]:
+    """The mask of each dropout for ``batch`` examples, out of rows (..., M) that ``layout`` laid out."""
+    return [
+        rows[..., share.start : share.start + math.prod(shape)].view(*rows.shape[:-1], *shape)
+        for share, shape in zip(layout.shares, layout.shapes(batch), strict=True)
+    ]
 
 
 def differentiable(flat: Tensor, gradient: Tensor, manifest: Manifest) -> list[Tensor]:
-    """The parameters in ``flat`` (..., P) as autograd's leaves, views (..., *shape) of it in the manifest's order.
+    """The parameters in ``flat`` (P,) as autograd's leaves, views of it in the manifest's order.
 
     A backward pass adds to ``gradient``, of the same shape as ``flat``, in place.
     """
     leaves = []
     for tensor, where in zip(manifest.tensors, manifest.slices(), strict=True):
-        shape = *flat.shape[:-1], *tensor.shape
-        leaf = flat[..., where].view(shape).requires_grad_()
-        leaf.grad = gradient[..., where].view(shape)
+        leaf = flat[where].view(tensor.shape).requires_grad_()
+        leaf.grad = gradient[where].view(tensor.shape)
         leaves.append(leaf)
     return leaves
 
 
-class Optimiser(Protocol):
-    """Changes parameters by their gradient, both float32 vectors, in place; may change the gradient too."""
+class _Passes:
+    """The chosen examples in the order of the running pass, so that a batch is a slice of them."""
 
-    def __init__(self, settings: TrainSettings, parameters: Tensor) -> None: ...
+    def __init__(self, data: Dataset, chosen: IndexArray) -> None:
+        self._from: tuple[NDArray[Any], ...] = (*data.inputs, data.labels)
+        self._chosen = chosen
+        self._order: IndexArray | None = None
+        self._shuffled = [np.empty((len(chosen), *array.shape[1:]), array.dtype) for array in self._from]
 
-    def step(self, parameters: Tensor, gradient: Tensor) -> None:
-        """One step."""
-
-    def vectors(self) -> tuple[Tensor, ...]:
-        """What it remembers from step to step, each as long as the parameters; written to where training goes on."""
-
-    def resume(self, steps: int) -> None:
-        """Go on after ``steps`` steps, whose ``vectors`` are there again."""
-
-
-class Sgd:
-    """Stochastic gradient descent with momentum and weight decay; the same numbers as ``torch.optim.SGD``."""
-
-    def __init__(self, settings: TrainSettings, parameters: Tensor) -> None:
-        self._settings = settings
-        self._velocity = torch.zeros_like(parameters)
-
-    def step(self, parameters: Tensor, gradient: Tensor) -> None:
-        """One step."""
-        if self._settings.weight_decay:
-            gradient.add_(parameters, alpha=self._settings.weight_decay)
-        if self._settings.momentum:
-            gradient = self._velocity.mul_(self._settings.momentum).add_(gradient)
-        parameters.add_(gradient, alpha=-self._settings.learning_rate)
-
-    def vectors(self) -> tuple[Tensor, ...]:
-        """The velocity, where there is momentum."""
-        return (self._velocity,) if self._settings.momentum else ()
-
-    def resume(self, steps: int) -> None:
-        """No step depends on how many there were."""
-
-
-class Adam:
-    """Adam (Kingma and Ba 2015) with betas 0.9 and 0.999; the same numbers as ``torch.optim.Adam``."""
-
-    BETAS = (0.9, 0.999)
-    EPSILON = 1e-8
-
-    def __init__(self, settings: TrainSettings, parameters: Tensor) -> None:
-        self._settings = settings
-        self._mean = torch.zeros_like(parameters)
-        self._square = torch.zeros_like(parameters)
-        self._steps = 0
-
-    def step(self, parameters: Tensor, gradient: Tensor) -> None:
-        """One step."""
-        if self._settings.weight_decay:
-            gradient.add_(parameters, alpha=self._settings.weight_decay)
-        self._steps += 1
-        first, second = self.BETAS
-        self._mean.lerp_(gradient, 1 - first)
-        self._square.mul_(second).addcmul_(gradient, gradient, value=1 - second)
-        scale = (self._square.sqrt() / math.sqrt(1 - second**self._steps)).add_(self.EPSILON)
-        rate = self._settings.learning_rate / (1 - first**self._steps)
-        parameters.addcdiv_(self._mean, scale, value=-rate)
-
-    def vectors(self) -> tuple[Tensor, ...]:
-        """The first two moments."""
-        return self._mean, self._square
-
-    def resume(self, steps: int) -> None:
-        """The bias correction depends on how many there were."""
-        self._steps = steps
-
-
-OPTIMISERS: dict[str, type[Optimiser]] = {"sgd": Sgd, "adam": Adam}
+    def take(self, batch: Batch) -> tuple[tuple[FloatArray, ...], LabelArray]:
+        """The batch's inputs and labels."""
+        if batch.order is not self._order:
+            self._order, where = batch.order, self._chosen[batch.order]
+            for array, shuffled in zip(self._from, self._shuffled, strict=True):
+                np.take(array, where, axis=0, out=shuffled, mode="clip")  # with "raise" it would be copied twice
+        *inputs, labels = [array[batch.start : batch.stop] for array in self._shuffled]
+        return tuple(inputs), labels
 
 
 class _Progress:
@@ -328,16 +286,14 @@ class _Progress:
         settings: TrainSettings,
         per_epoch: int,
         shuffle: np.random.Generator,
-        dropout: torch.Generator,
     ) -> None:
         self.flat = start.clone()
-        self.optimiser = OPTIMISERS[settings.optimizer](settings, self.flat)
+        self.memory = [torch.zeros_like(start) for _ in range(OPTIMISERS[settings.optimizer].vectors(settings))]
         self.step = 0
         self.epoch = 0  # of the newest batch
         self.loss = 0.0  # mean over the examples of the newest whole epoch
         self._per_epoch = per_epoch
         self._rng = shuffle
-        self._dropout = dropout
         self._shuffle = shuffle.bit_generator.state  # before the pass that the next batch is of
         self._sum = 0.0
         self._examples = 0
@@ -362,29 +318,26 @@ class _Progress:
         return Checkpoint(
             step=self.step,
             parameters=_copied(self.flat),
-            optimiser=tuple(map(_copied, self.optimiser.vectors())),
+            optimiser=tuple(map(_copied, self.memory)),
             loss_sum=self._sum,
             loss_examples=self._examples,
             loss_closed=self.loss,
             shuffle=self._shuffle,
-            dropout=self._dropout.get_state().numpy().tobytes(),
         )
 
     def resume(self, checkpoint: Checkpoint, steps: int) -> None:
         """Be where the checkpoint is. Raises ``WireError`` where it doesn't fit this training."""
-        vectors = self.flat, *self.optimiser.vectors()
+        vectors = self.flat, *self.memory
         kept = checkpoint.parameters, *checkpoint.optimiser
         if not 0 < checkpoint.step <= steps or [one.shape for one in vectors] != [one.shape for one in kept]:
             raise WireError(Reject.WRONG_SHAPE, "the checkpoint has another number of steps or parameters")
         try:
             self._rng.bit_generator.state = checkpoint.shuffle
-            self._dropout.set_state(torch.frombuffer(bytearray(checkpoint.dropout), dtype=torch.uint8))
-        except (RuntimeError, ValueError, TypeError) as error:
-            raise WireError(Reject.MALFORMED, f"the checkpoint's generators are none: {error}") from None
+        except (ValueError, TypeError) as error:
+            raise WireError(Reject.MALFORMED, f"the checkpoint's generator is none: {error}") from None
         with torch.no_grad():
             for vector, values in zip(vectors, kept, strict=True):
                 vector.copy_(torch.from_numpy(values))
-        self.optimiser.resume(checkpoint.step)
         self.step, self.epoch, self.loss = (
             checkpoint.step,
             (checkpoint.step - 1) // self._per_epoch,

@@ -11,13 +11,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from edge import bench_arrays
+from edge.batches import batches
 from edge.bench import _trained_on, bench
 from edge.bench_report import CodecSpeed, Disk, Prepared, Report, duration, remarks, steps, table
 from edge.config import EdgeSettings
 from edge.dataspec import DataSpec
 from edge.plan_fit import fit
 from edge.sources import prepare
-from edge.training import batches
 from schemas import compression
 from schemas.errors import DataError, PlanError, StateError
 from schemas.messages import Health, TrainSettings

@@ -79,8 +79,8 @@ SETTINGS = st.builds(
 def test_a_training_left_after_any_batch_goes_on_to_the_same_bits(
     chosen: TrainSettings, data: st.DataObject, plan: Plan
 ) -> None:
-    """Seen to fail without torch's generator state, without numpy's, without the momentum, without Adam's count of
-    steps, and without the loss's sum."""
+    """Seen to fail with masks counted from where it goes on, without numpy's generator, without the momentum, without
+    Adam's count of steps, and without the loss's sum."""
     straight = whole(chosen, plan)
     first = data.draw(st.integers(1, straight.metrics.steps), "left after")
     raw = left(chosen, first, plan)

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import gc
 import weakref
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -11,6 +12,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from coordinator.plan_file import PlanFile, find
+from edge.dropout import Layout
 from edge.plan_runtime import Program
 from schemas.plan import Plan
 from tests.plan_examples import tiny, windows, with_step
@@ -24,11 +26,14 @@ def values(plan: Plan, seed: int = 0) -> list[Tensor]:
     return [torch.from_numpy(array.copy()) for array in arrays]
 
 
-def run(plan: Plan, *, training: bool = True, parameters: list[Tensor] | None = None) -> tuple[Tensor, Tensor]:
+def run(
+    plan: Plan, *, training: bool = True, parameters: list[Tensor] | None = None, masks: Sequence[Tensor] = ()
+) -> tuple[Tensor, Tensor]:
     data = windows(6)
     inputs = [torch.from_numpy(array) for array in data.inputs]
     program = Program(plan, training=training)
-    return program(parameters or values(plan), inputs, torch.from_numpy(data.labels), torch.tensor([1.0, 2.0, 3.0]))
+    labels, weights = torch.from_numpy(data.labels), torch.tensor([1.0, 2.0, 3.0])
+    return program(parameters or values(plan), inputs, labels, weights, masks)
 
 
 def test_it_computes_what_torch_computes_by_hand() -> None:
@@ -51,11 +56,10 @@ def test_dropout_follows_the_mode_and_not_the_plan() -> None:
     """A plan that says false drops in training too: what it was exported in is nobody's concern."""
     for stated in (True, False):
         plan = Plan.build(**with_step(1, op="dropout", args=("%conv1d", 0.5, stated)))
-        torch.manual_seed(0)
-        dropped = run(plan)[1]
         kept = run(plan, training=False)[1]
-        assert not torch.equal(dropped, kept)
-        assert torch.equal(kept, run(plan, training=False)[1])
+        ones = torch.ones(Layout(plan, 6).shapes(6)[0])
+        assert torch.equal(run(plan, masks=[ones])[1], kept)
+        assert not torch.equal(run(plan, masks=[2 * ones])[1], kept)
 
 
 def test_words_and_named_arguments_reach_torch() -> None:

@@ -61,19 +61,18 @@ def stacked(
     accelerator: str = "cpu",
 ) -> list[Trained | Exception]:
     """What becomes of each device, trained together."""
-    start = PlanFile(plan, {}).initial(0)
+    start, stack = PlanFile(plan, {}).initial(0), Stack(plan, chosen.batch_size, accelerator)
     begun: list[Training] = []
     found: dict[Training, Trained | Exception] = {}
 
     def each() -> Iterator[Training]:
         for seed, own in enumerate(data):
-            rng, dropout = np.random.default_rng(seed), torch.Generator()
             checkpoint = resume[seed] if resume else None
-            about = start, own, plan, chosen, rng, dropout, watch(seed), checkpoint
+            about = start, own, plan, chosen, np.random.default_rng(seed), stack.layout, watch(seed), checkpoint
             begun.append(Training(*about, accelerator=accelerator))
             yield begun[-1]
 
-    train_stacked(each(), Stack(plan, accelerator), most, found.__setitem__)
+    train_stacked(each(), stack, most, found.__setitem__)
     assert len(found) == len(data)
     return [found[training] for training in begun]
 
@@ -128,13 +127,13 @@ def test_devices_trained_together_get_what_each_gets_alone(
 def test_steps_are_really_taken_together(monkeypatch: pytest.MonkeyPatch) -> None:
     """Five devices of 20, 20, 20, 10 and 20 examples in batches of 10: nine batches, in three steps."""
     sizes: list[int] = []
-    gradients = Stack.gradients
+    step = Stack.step
 
     def count(stack: Stack, trainings: Sequence[Training]) -> Any:
         sizes.append(len(trainings))
-        return gradients(stack, trainings)
+        return step(stack, trainings)
 
-    monkeypatch.setattr(Stack, "gradients", count)
+    monkeypatch.setattr(Stack, "step", count)
     data = [windows(examples) for examples in (20, 20, 20, 10, 20)]
     stacked(tiny(), data, TrainSettings(batch_size=10), most=4)
     assert sizes == [4, 4, 1]
@@ -214,7 +213,7 @@ def test_a_training_that_was_left_after_its_last_batch_has_nothing_left_to_do() 
 def test_what_torch_can_not_do_together_is_done_one_by_one_and_said_once(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    def refuse(*_: Any) -> Any:
+    def refuse(*_: Any, **__: Any) -> Any:
         raise RuntimeError("Batching rule not implemented\nfor this")
 
     data, chosen = [windows(20, seed) for seed in range(3)], TrainSettings(batch_size=8)
@@ -249,7 +248,7 @@ def test_a_larger_plan_is_trained_on_fewer_devices_at_once(accelerator: str) -> 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
 def test_without_the_accelerator_nothing_is_begun() -> None:
     with pytest.raises(TrainingError, match="no CUDA"):
-        Stack(tiny(), "cuda")
+        Stack(tiny(), 1, "cuda")
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no GPU")

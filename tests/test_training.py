@@ -16,8 +16,10 @@ from torch.nn import functional
 
 from coordinator.plan_file import PlanFile, find
 from coordinator.plans.ecg_beats import EcgBeats
-from edge.dataset import Dataset
-from edge.training import Event, Trained, batches, choose, class_weights, train
+from edge.batches import batches, choose, class_weights
+from edge.dataset import Dataset, FloatArray
+from edge.dropout import Layout, Masks
+from edge.training import Event, Trained, train
 from schemas.errors import DataError, PlanError, TrainingError
 from schemas.messages import TrainSettings
 from schemas.parameters import Parameters
@@ -49,6 +51,30 @@ OPTIMISERS: dict[str, Callable[[Iterable[Tensor], TrainSettings], torch.optim.Op
 }
 
 
+class Given(torch.nn.Module):
+    """A dropout whose mask is given."""
+
+    mask: Tensor
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x * self.mask
+
+    @classmethod
+    def instead_of(cls, module: EcgBeats) -> list[Given]:
+        """Put into the places of the module's dropouts, in order."""
+        places = [place for place, layer in enumerate(module.layers) if isinstance(layer, torch.nn.Dropout)]
+        given = {place: cls() for place in places}
+        for place, layer in given.items():
+            module.layers[place] = layer
+        return [*given.values()]
+
+    @staticmethod
+    def hand_out(dropouts: list[Given], layout: Layout, row: FloatArray, batch: int) -> None:
+        """Each one's part of a step's row."""
+        for dropout, share, shape in zip(dropouts, layout.shares, layout.shapes(batch), strict=True):
+            dropout.mask = torch.from_numpy(row[share.start : share.start + math.prod(shape)].reshape(shape))
+
+
 @pytest.mark.parametrize(
     "settings",
     [
@@ -58,7 +84,7 @@ OPTIMISERS: dict[str, Callable[[Iterable[Tensor], TrainSettings], torch.optim.Op
     ],
 )
 def test_it_gives_the_numbers_of_an_ordinary_torch_loop(settings: TrainSettings) -> None:
-    """With the module itself, dropout included, and torch's optimisers, from the same generator."""
+    """With the module itself and torch's optimisers, and with the same masks where the module has its dropouts."""
     file, data = find("ecg-beats"), beats(70)
     start = file.initial(0)
     trained = train(start, data, file.plan, settings, np.random.default_rng(1))
@@ -69,11 +95,16 @@ def test_it_gives_the_numbers_of_an_ordinary_torch_loop(settings: TrainSettings)
     rhythm, shape = map(torch.from_numpy, data.inputs)
     labels = torch.from_numpy(data.labels)
     rng = np.random.default_rng(1)
-    torch.manual_seed(int(rng.integers(2**63)))
+    layout = Layout(file.plan, settings.batch_size)
+    masks = Masks(int(rng.integers(2**63)), layout, 3 * settings.epochs)
+    dropouts = Given.instead_of(module)
+    step = 0
     for _ in range(settings.epochs):
         losses = 0.0
         order = torch.from_numpy(rng.permutation(70))
         for batch in (order[place : place + settings.batch_size] for place in range(0, 70, settings.batch_size)):
+            Given.hand_out(dropouts, layout, masks.row(step), len(batch))
+            step += 1
             optimiser.zero_grad()
             loss = functional.cross_entropy(module(rhythm[batch], shape[batch]), labels[batch])
             loss.backward()  # type: ignore[no-untyped-call]  # torch's typing
@@ -171,7 +202,7 @@ def test_balanced_weights_make_present_classes_count_the_same() -> None:
 
 @given(st.lists(st.integers(0, 4), min_size=1, max_size=50))
 def test_balanced_weights_have_mean_one_over_the_examples(labels: list[int]) -> None:
-    weights = class_weights(TrainSettings(class_weights="balanced"), np.array(labels), 5).numpy()
+    weights = class_weights(TrainSettings(class_weights="balanced"), np.array(labels), 5)
     assert weights[labels].mean() == pytest.approx(1, rel=1e-5)
     totals = [weights[label] * labels.count(label) for label in set(labels)]
     assert totals == pytest.approx([totals[0]] * len(totals), rel=1e-5)
@@ -186,7 +217,7 @@ def test_class_weights_change_what_is_learned_and_must_fit() -> None:
 
 @given(st.integers(1, 40), st.integers(1, 12), st.integers(1, 20))
 def test_batches_pass_over_all_examples_before_any_comes_again(examples: int, size: int, steps: int) -> None:
-    drawn = [batch.tolist() for batch in batches(examples, size, steps, np.random.default_rng(0))]
+    drawn = [batch.indices.tolist() for batch in batches(examples, size, steps, np.random.default_rng(0))]
     assert len(drawn) == steps
     assert all(1 <= len(batch) <= size for batch in drawn)
     per_pass = math.ceil(examples / size)

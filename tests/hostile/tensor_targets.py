@@ -106,8 +106,7 @@ def _left() -> bytes:
     rng = np.random.default_rng(1)
     flat = np.arange(MANIFEST.size, dtype=np.float32)
     shuffle: Any = rng.bit_generator.state
-    left = Checkpoint(3, flat, (flat, flat), 1.5, 30, 0.5, shuffle, bytes(5056))
-    return checkpoint.encode(left, _ABOUT)
+    return checkpoint.encode(Checkpoint(3, flat, (flat, flat), 1.5, 30, 0.5, shuffle), _ABOUT)
 
 
 def _checkpoint(rng: random.Random) -> bytes:

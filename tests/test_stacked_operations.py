@@ -1,4 +1,4 @@
-"""Operations under ``vmap``, as a stack of devices runs them, against one device after the other."""
+"""Operations as a stack of devices runs them, against one device after the other."""
 
 from __future__ import annotations
 
@@ -9,11 +9,10 @@ import pytest
 import torch
 from torch import Tensor
 
-from edge import wide
 from edge.plan_runtime import TABLE
+from edge.stacked_operations import OPERATIONS
 from tests.test_plan_rules import CASES
 
-STACKED = TABLE | wide.OPERATIONS
 DEVICES = 3
 
 
@@ -43,10 +42,7 @@ def test_every_operation_runs_for_many_devices_at_once(name: str) -> None:
         ]
         for leaf in leaves:
             leaf.requires_grad_()
-        dims = tuple(
-            0 if any(isinstance(one, Tensor) for one in (a if isinstance(a, list) else [a])) else None for a in args
-        )
-        together = torch.func.vmap(STACKED[name], in_dims=dims)(*args)
+        together = OPERATIONS[name](*args)
         alone = torch.stack([TABLE[name](*pick(args, device)) for device in range(DEVICES)])
         np.testing.assert_allclose(together.detach(), alone.detach(), atol=1e-5)
         if together.requires_grad:
@@ -57,16 +53,26 @@ def test_every_operation_runs_for_many_devices_at_once(name: str) -> None:
                 np.testing.assert_allclose(one, other, atol=1e-5)
 
 
-@pytest.mark.parametrize("place", [0, 1, 2])
-def test_group_norm_takes_devices_that_lie_anywhere(place: int) -> None:
-    x, weight = torch.randn(DEVICES, 2, 4, 6), torch.randn(DEVICES, 4)
-    run = torch.func.vmap(lambda one, w: wide.group_norm(one, 2, w), in_dims=(place, 0))
-    each = torch.stack([torch.group_norm(one, 2, w) for one, w in zip(x, weight, strict=True)])
-    np.testing.assert_allclose(run(x.movedim(0, place), weight), each, atol=1e-5)
+@pytest.mark.parametrize(
+    "more", [(), (1,), (2,), (0,), (1, 2), (1, -100, 0.1)]
+)  # reduction, class to ignore, smoothing
+@pytest.mark.parametrize("weighted", [True, False])
+def test_each_device_has_its_own_loss_over_its_own_labels_and_class_weights(
+    more: tuple[Any, ...], *, weighted: bool
+) -> None:
+    torch.manual_seed(0)
+    logits = torch.randn(DEVICES, 7, 4, requires_grad=True)
+    labels, weights = torch.randint(0, 4, (DEVICES, 7)), torch.rand(DEVICES, 4) if weighted else None
+    together = OPERATIONS["cross_entropy_loss"](logits, labels, weights, *more)
+    each = [
+        TABLE["cross_entropy_loss"](logits[n], labels[n], None if weights is None else weights[n], *more)
+        for n in range(DEVICES)
+    ]
+    np.testing.assert_allclose(together.detach(), torch.stack(each).detach(), atol=1e-6)
+    ours, theirs = (torch.autograd.grad(total.sum(), logits)[0] for total in (together, torch.stack(each)))
+    np.testing.assert_allclose(ours, theirs, atol=1e-6)
 
 
-def test_group_norm_takes_what_all_devices_share() -> None:
-    x, weight = torch.randn(2, 4, 6), torch.randn(DEVICES, 4)
-    together = torch.func.vmap(lambda w: wide.group_norm(x, 2, w, torch.ones(4)))(weight)
-    each = torch.stack([torch.group_norm(x, 2, w, torch.ones(4)) for w in weight])
-    np.testing.assert_allclose(together, each, atol=1e-5)
+def test_a_size_is_one_devices() -> None:
+    x = torch.zeros(DEVICES, 2, 4, 6)
+    assert [OPERATIONS["sym_size.int"](x, dim) for dim in (0, 1, 2, -1, -3)] == [2, 4, 6, 6, 2]
