@@ -202,7 +202,8 @@ def _own_part(
         return Reading(mine.dataset.split(held_back)[0], mine.rejected)
     everything = read(source, owners, form)
     pool = everything.dataset.split(held_back)[0]
-    return Reading(pool.take(partition(pool, spec.partition, spec.devices, spec.seed)[spec.index]), everything.rejected)
+    shares = partition(pool, "even" if rule == "auto" else spec.partition, spec.devices, spec.seed)
+    return Reading(pool.take(shares[spec.index]), everything.rejected)
 
 
 def _prepared(source: Source, train: Dataset, held_out: Dataset, rejected: Mapping[str, int], *notes: str) -> Prepared:
