@@ -90,6 +90,7 @@ class _Unfinished:
     begun_at: float
     fed_at: float
     reminders: int = 0
+    asked_to: int = -1  # the last part asked for: they come in order, and with it all that were
     header: Header | None = None  # once part 0 is here
 
 
@@ -227,21 +228,23 @@ class Inbox:
             return Rejected(error.reason, error.detail, topic, device, address.number)
         if entry is None:
             return None
-        if entry.assembly.add(part):
+        if fed := entry.assembly.add(part):
             entry.fed_at, entry.reminders = state.now, 0
             self._unfinished.move_to_end((device, part.blob.digest))
         entry.header = header or entry.header
         if not entry.assembly.complete:
             comes_alone = not known and part.index == 0 and _weight(part.blob) > 0
-            return self._lacks(entry, state) if comes_alone else None
+            return self._lacks(entry, state) if comes_alone or (fed and part.index == entry.asked_to) else None
         arrival = self._complete(address, entry, topic, state)
         self._drop(entry)
         return arrival
 
     def _lacks(self, entry: _Unfinished, state: State) -> UpdateStalled:
-        """What a device is to send of an update."""
+        """What a device is to send of an update; of very many parts the first, and the next when those have come."""
         earlier = entry.header if entry.round != state.round else None
-        return UpdateStalled(entry.device, entry.assembly.missing()[:MAX_MISSING], earlier)
+        missing = entry.assembly.missing()[:MAX_MISSING]
+        entry.asked_to = missing[-1]
+        return UpdateStalled(entry.device, missing, earlier)
 
     def _under_way(self, now: float) -> int:
         """Bytes of large updates that were asked for just now and have not come."""

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 import random
 
 import numpy as np
@@ -400,6 +401,25 @@ def test_an_update_that_is_larger_than_the_window_comes_alone(monkeypatch: pytes
     put(box, state, first[1:], "dev-0")
     (turn,) = box.poll(state)
     assert turn == UpdateStalled("dev-1", (0,))
+
+
+@pytest.mark.usefixtures("large")
+def test_an_update_of_more_parts_than_a_receipt_names_is_asked_for_piece_by_piece_without_a_pause(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """One part is lost on the way, and asked for with the next ones."""
+    monkeypatch.setattr("coordinator.inbox.MAX_MISSING", 3)
+    state, box = collecting(), inbox()
+    pieces = parts(codec.encode_update(update(state)), 100)
+    lost, asked = 2, []
+    (answer,) = put(box, state, pieces[:1])
+    while isinstance(answer, UpdateStalled):
+        asked.append(answer.missing)
+        sent = [pieces[index] for index in answer.missing if index != lost or len(asked) > 1]
+        (answer,) = put(box, state, sent)
+    assert isinstance(answer, Delivery)
+    assert asked[:2] == [(1, 2, 3), (2, 4, 5)]
+    assert len(asked) == math.ceil((len(pieces) - 1 + 1) / 3)
 
 
 def test_a_device_has_few_unfinished_updates_at_a_time() -> None:
