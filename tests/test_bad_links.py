@@ -216,6 +216,29 @@ def test_heartbeats_keep_coming_while_an_update_crawls_over_a_slow_line(mosquitt
     assert len(statuses) >= (between[-1].at - between[0].at) / 0.5 / 2
 
 
+def test_large_updates_over_slow_lines_come_side_by_side(
+    mosquitto: Mosquitto, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Though only one is asked for at a time where lines are quick. Before the first has come all are under way.
+
+    Seen to fail with an update that counts as under way until it has come: then they take turns.
+    """
+    monkeypatch.setattr("schemas.parts.LARGE", SIZE // 2)
+    monkeypatch.setattr("coordinator.inbox.WINDOW", SIZE)
+    monkeypatch.setattr("coordinator.inbox.WINDOW_S", 0.2)
+    lines = {index: Proxy(mosquitto.port, SIZE / 2) for index in range(3)}
+    with Spy(mosquitto.port) as spy:
+        room = Room(tmp_path, mosquitto, lines)
+        with room.coordinator(codec="float32"), room.devices(len(lines)):
+            closed = summary(spy)
+    for line in lines.values():
+        line.close()
+    names = [f"virtual-{index:03d}" for index in lines]
+    sent = [[at for at, heard in enumerate(spy.heard) if is_part_of(heard, name)] for name in names]
+    assert closed.devices == tuple(names)
+    assert max(places[1] for places in sent) < min(places[-1] for places in sent)
+
+
 def mended(proxy: Proxy, spy: Spy, way: Way, done: Callable[[Heard], bool]) -> int:
     """The bytes that went one way from here until something was heard: the next model's would count too."""
     before = proxy.carried[way]
