@@ -253,7 +253,7 @@ def _collect(
 
 def _try_close(state: State, stage: Collecting) -> Step:
     received, expired = len(stage.received), state.now >= stage.opened_at + state.rules.deadline_s
-    gathering = state.now < stage.gathers_until
+    gathering = state.now < stage.gathers_until and not stage.answered_by_all
     if stage.full or (received >= stage.quorum and (expired or not (gathering or _is_awaited(state, stage)))):
         return _conclude(state, stage)
     if expired:

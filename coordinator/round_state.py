@@ -111,6 +111,13 @@ class Collecting:
         """Whether the goal is reached."""
         return self.goal is not None and len(self.received) >= self.goal
 
+    @property
+    def answered_by_all(self) -> bool:
+        """Whether as many have answered or declined as were asked, where that is known."""
+        if not 0 < self.asked <= len(self.received) + len(self.declined):
+            return False
+        return self.asked <= len({header.device for header in self.received.values()}) + len(self.declined)
+
 
 @dataclass(frozen=True, slots=True)
 class Aggregating:
