@@ -6,9 +6,10 @@
 
 A real coordinator, its journal on disk, on one mosquitto. A round is its messages (announcement, joins, updates,
 receipts, statuses, the step to the new model) and the coordinator's work: nobody trains. The devices are those of
-``light_devices.py``, unless ``--agents`` asks for those of ``round.py``. The limit is what as many bare clients need to
-get the bytes of the updates to one subscriber over the same broker, in one message each. CPU is of each process's own
-time, a device and round. Prints JSON and a table.
+``light_devices.py``, unless ``--agents`` asks for those of ``round.py``. Two limits stand beside it (``bare.py``): what
+as many bare clients need to get the bytes of the updates to one subscriber over the same broker, in one message each;
+and what they and a bare server need for as many messages as a round has. CPU is of each process's own time, a device
+and round. Prints JSON and a table.
 """
 
 from __future__ import annotations
@@ -16,33 +17,26 @@ from __future__ import annotations
 import argparse
 import itertools
 import json
-import os
 import resource
 import statistics
 import subprocess
 import sys
 import tempfile
-import threading
-import time
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
+import bare
 import numpy as np
 import psutil
 from broker import machine, memory, mosquitto
-from crowd import Crowd
-from paho.mqtt import client as mqtt
-from paho.mqtt.enums import CallbackAPIVersion
 from round import FEDERATION, fleets, make_plan
 
 from schemas import compression
 from schemas.parameters import Parameters
 
 CODEC = "int4"
-FAN_IN_S = 120.0
-TRIES = 5
 PROCESSES = 2  # that play the devices
 LIGHT = Path(__file__).with_name("light_devices.py")
 
@@ -84,9 +78,11 @@ def measure(kb: float, devices: int, rounds: int, *, agents: bool) -> dict[str, 
             command += [text for name, value in options.items() for text in (name, str(value))]
             with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as coordinator:
                 figures = watch(coordinator, players, devices)
-    figures |= fan_in(round(figures["uplink_bytes"]), devices)
-    ratio = figures["seconds"] / figures["bare_seconds"]
-    return {"kb": kb, "devices": devices, "agents": agents, **figures, "ratio": round(ratio, 1)}
+    size, seconds = round(figures["uplink_bytes"]), figures["seconds"]
+    fan_in, exchange = bare.fan_in(size, devices), bare.exchange(size, devices)
+    limits = {"fan_in_seconds": fan_in, "fan_in_ratio": round(seconds / fan_in, 1)}
+    limits |= {"exchange_seconds": exchange, "exchange_ratio": round(seconds / exchange, 1)}
+    return {"kb": kb, "devices": devices, "agents": agents, **figures, **limits}
 
 
 @contextmanager
@@ -148,71 +144,6 @@ def watch(coordinator: subprocess.Popen[str], players: list[int], devices: int) 
     }
 
 
-def fan_in(size: int, devices: int) -> dict[str, float]:
-    """Seconds until one subscriber has ``size`` bytes of each of as many bare clients; the median of some tries."""
-    with mosquitto() as broker, ExitStack() as stack:
-        host, port = broker.removeprefix("mqtt://").split(":")
-        count = min(devices, PROCESSES)
-        have, whole = itertools.count(1), threading.Event()
-
-        def heard(*_: object) -> None:
-            if next(have) % devices == 0:
-                whole.set()
-
-        listener = mqtt.Client(CallbackAPIVersion.VERSION2)
-        listener.on_message = heard
-        ready = threading.Event()
-        listener.on_subscribe = lambda *_: ready.set()
-        listener.connect(host, int(port))
-        listener.subscribe("up/#", qos=1)
-        listener.loop_start()
-        ready.wait(FAN_IN_S)
-        senders = []
-        for number in range(count):
-            share = str(devices // count + (number < devices % count))
-            command = [sys.executable, __file__, "--be-bare", host, port, share, str(size), str(number)]
-            senders.append(stack.enter_context(piped(command)))
-        for sender in senders:
-            assert sender.stdout is not None
-            sender.stdout.readline()
-        seconds = []
-        for _ in range(TRIES):
-            whole.clear()
-            began = time.perf_counter()
-            for sender in senders:
-                assert sender.stdin is not None
-                sender.stdin.write("go\n")
-                sender.stdin.flush()
-            if not whole.wait(FAN_IN_S):
-                raise SystemExit(f"the bare messages did not arrive within {FAN_IN_S:g} s")
-            seconds.append(time.perf_counter() - began)
-        for sender in senders:
-            assert sender.stdin is not None
-            sender.stdin.close()
-        listener.disconnect()
-        listener.loop_stop()
-    return {"bare_seconds": round(statistics.median(seconds), 3)}
-
-
-def be_bare(host: str, port: int, clients: int, size: int, number: int) -> None:
-    """A process of bare clients: each publishes once for each line on standard input."""
-    crowd = Crowd(host, port)
-    senders = [crowd.add(f"bare-{number}-{index}", lambda _: None) for index in range(clients)]
-    crowd.join()
-    print("ready", flush=True)
-    payload = os.urandom(size)
-    asked: list[bytes] = []
-    crowd.watch(sys.stdin.fileno(), lambda: asked.append(os.read(sys.stdin.fileno(), 64)))
-    while True:
-        crowd.turn(1.0)
-        for line in asked:
-            if not line:
-                return
-            for index, sender in enumerate(senders):
-                sender.publish(f"up/{number}-{index}", payload, qos=1)
-        asked.clear()
-
-
 def main() -> None:
     """Run the cases asked for."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -220,27 +151,23 @@ def main() -> None:
     parser.add_argument("--devices", type=int, nargs="*", default=[100, 500, 1000])
     parser.add_argument("--rounds", type=int, default=6)
     parser.add_argument("--agents", action="store_true", help="play the devices by real agents")
-    parser.add_argument("--be-bare", nargs=5, help=argparse.SUPPRESS)
     given = parser.parse_args()
-    if given.be_bare:
-        host, *numbers = given.be_bare
-        port, clients, size, number = map(int, numbers)
-        be_bare(host, port, clients, size, number)
-        return
     _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))  # a socket a session, for the broker too
     print(f"# {machine()}; {CODEC}; medians of {given.rounds - 1} rounds; CPU in ms a device and round")
     print(
-        "| kB up | devices | s a round | min | max | bare s | ratio | coordinator | broker | devices | coordinator MB |"
+        "| kB up | devices | s a round | min | max | fan-in s | ratio | exchange s | ratio "
+        "| coordinator | broker | devices | coordinator MB |"
     )
-    print("|---|---|---|---|---|---|---|---|---|---|---|")
+    print("|---|---|---|---|---|---|---|---|---|---|---|---|---|")
     for kb in given.kb:
         for devices in given.devices:
             f = measure(kb, devices, given.rounds, agents=given.agents)
             print(json.dumps(f), file=sys.stderr)
-            times = f"{f['seconds']} | {f['seconds_min']} | {f['seconds_max']} | {f['bare_seconds']} | {f['ratio']}"
+            times = f"{f['seconds']} | {f['seconds_min']} | {f['seconds_max']}"
+            limits = f"{f['fan_in_seconds']} | {f['fan_in_ratio']} | {f['exchange_seconds']} | {f['exchange_ratio']}"
             spent = f"{f['coordinator_ms_a_device']} | {f['broker_ms_a_device']} | {f['devices_ms_a_device']}"
-            row = f"{f['uplink_bytes'] / 1e3:.1f} | {devices} | {times} | {spent} | {f['coordinator_mb']}"
+            row = f"{f['uplink_bytes'] / 1e3:.1f} | {devices} | {times} | {limits} | {spent} | {f['coordinator_mb']}"
             print(f"| {row} |", flush=True)
 
 
