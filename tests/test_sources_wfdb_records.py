@@ -73,9 +73,9 @@ def test_one_patient_is_one_device_and_only_its_record_is_read(monkeypatch: pyte
     seen: list[str] = []
     read = wfdb_records._read_record
 
-    def watched(record: Path, rejected: Counter[str]) -> Dataset:
+    def watched(owner: str, record: Path, rejected: Counter[str]) -> Dataset:
         seen.append(record.name)
-        return read(record, rejected)
+        return read(owner, record, rejected)
 
     monkeypatch.setattr(wfdb_records, "_read_record", watched)
     prepared = prepare(DataSpec(path=str(MITDB), partition="owner", devices=22, index=12), "ecg-beats")
@@ -113,6 +113,21 @@ def test_a_lone_device_keeps_its_newest_fifth_to_evaluate_itself(tmp_path: Path)
     prepared = prepare(DataSpec(path=str(tmp_path)), "ecg-beats")
     assert prepared.train.class_counts()["N"] == 16
     assert prepared.held_out.class_counts()["V"] == 4
+
+
+def test_segments_that_were_recorded_here_are_one_person_s_in_their_order(tmp_path: Path) -> None:
+    """Seen to fail where each segment is a person: the newest of them would be held out as somebody never seen."""
+    for number in range(1, 7):
+        symbols = "V" * 12 if number == 6 else "N" * 12
+        write_record(tmp_path, f"ecg_{number:06}_20261128T120000", symbols)
+    report = describe(str(tmp_path), "ecg-beats")
+    assert (report.owners, report.held_out) == ({"recorded": 72}, ())
+    assert "6 recorded segments count as one person's" in report.notes[0]
+    alone = prepare(DataSpec(path=str(tmp_path), held_out="0.2"), "ecg-beats")
+    assert alone.held_out.class_counts()["V"] == 12  # all of the newest segment, and two older beats
+    assert len(alone.held_out) == 14
+    write_record(tmp_path, "anna")
+    assert set(describe(str(tmp_path), "ecg-beats").owners) == {"anna", "recorded"}
 
 
 def test_lead_ii_is_chosen_by_name_and_else_the_first(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
