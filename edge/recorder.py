@@ -22,6 +22,7 @@ from edge.recordings import FULL, Recordings
 from edge.segment_files import Segment
 from edge.segments import (
     LOOK_S,
+    SILENT_S,
     Begin,
     Closed,
     Effect,
@@ -38,6 +39,7 @@ from edge.segments import (
 )
 from schemas.errors import DiskFull
 
+_SEE_TO: Final = "see to the electrodes, the cable, and what sends"
 _AGAIN_S: Final = (1.0, 2.0, 5.0, 10.0, 30.0)  # waits before a lost source is opened again
 
 
@@ -53,7 +55,7 @@ class Retention:
 class Told:
     """Something an owner may want to know."""
 
-    event: str  # source, lost, segment, recovered, removed, full, room, trouble, end
+    event: str  # source, silent, heard, lost, segment, recovered, removed, full, room, trouble, end
     text: str
     segment: Segment | None = None
 
@@ -125,13 +127,19 @@ class Recorder:
         """Record until stopped, or until the source is lost or ends; whether it has ended."""
         self._tell(Told("source", f"recording {self._source}: {_form(source)}"))
         self._step(Opened(source.signal))
+        heard_at, silent = self._clock(), False
         try:
             while not self._stopping:
                 came = source.take(LOOK_S)
                 if came is None:
                     self._step(Passed(self._clock()))
+                    if not silent and self._clock() - heard_at >= SILENT_S:
+                        silent = True
+                        self._tell(Told("silent", f"nothing has come for {SILENT_S:.0f} s: {_SEE_TO}"))
                 else:
-                    self._failures = 0
+                    if silent:
+                        self._tell(Told("heard", "samples come again: recording goes on"))
+                    self._failures, heard_at, silent = 0, self._clock(), False
                     self._step(Heard(*came))
             for rest in source.stop():
                 self._step(Heard(*rest))

@@ -90,6 +90,34 @@ def test_a_source_that_is_lost_is_opened_again(tmp_path: Path, monkeypatch: pyte
     assert (notes["after"], notes["gap_s"]) == ("source lost", "57.000")
 
 
+def test_a_source_that_gives_nothing_is_told_once_and_so_is_that_it_gives_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Seen to fail without the look at the time: a source that is open and silent was said to be recorded."""
+    monkeypatch.setattr("edge.recorder.SILENT_S", 0.1)
+    monkeypatch.setattr("edge.recorder.LOOK_S", 0.02)
+    noticed, told = threading.Event(), list[Told]()
+
+    class Electrode(Script):
+        """Gives a second of signal, and is off until that is noticed, or for 5 s."""
+
+        def read(self, _: float) -> Chunk | None:
+            if len(self._seconds) == 2 and not noticed.wait(5):
+                raise EndOfSignal
+            return super().read(_)
+
+    def tell(one: Told) -> None:
+        told.append(one)
+        if one.event == "silent":
+            noticed.set()
+
+    one = recorder(tmp_path, [Electrode([1.0, 2.0, 3.0])], told)
+    monkeypatch.setattr(one, "_tell", tell)
+    one.run()
+    assert [each.event for each in told] == ["source", "silent", "heard", "segment", "end"]
+    assert "see to the electrodes" in told[1].text
+
+
 def test_a_source_that_was_never_there_ends_it_unless_it_is_to_be_patient(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -38,6 +38,16 @@ def test_it_records_tells_how_it_gets_on_and_finishes_its_segment(tmp_path: Path
     assert not list(tmp_path.glob("*.open"))
 
 
+def test_the_status_says_that_a_source_gives_nothing(tmp_path: Path) -> None:
+    """Seen to fail with the condition of ``source``, which is said once, when it is opened."""
+    child = RecordingChild(Recording("tcp:nowhere:1?rate=250", str(tmp_path)))
+    conditions = []
+    for event in ("source", "silent", "heard"):
+        child.heard(event, "", {})
+        conditions.append(child.condition)
+    assert conditions == ["recording", "not recording: nothing comes from the source; see the log", "recording"]
+
+
 def test_a_child_that_dies_is_started_again_and_finishes_what_it_left(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
