@@ -32,7 +32,8 @@ class NewestModel:
     def look(self) -> bool:
         """Take the newest model there is, for ECGs; whether there is one, the one before included.
 
-        An earlier version of the same run is none: while steps are merged there may seem to be no newer one.
+        An earlier version of the same run is none: while steps are merged there may seem to be no newer one. Nor is
+        version 0, drawn at random as a rule: what it takes a beat for is chance, and so would its alerts be.
 
         Raises ``SettingsError`` where nothing here can run a model.
         """
@@ -40,6 +41,9 @@ class NewestModel:
         if found is None:
             return self._classifier is not None
         held, plan_bytes = found
+        if held.pointer.version == 0:
+            self.trouble = "no findings by a model that nobody has trained yet: they wait for the end of a round"
+            return self._classifier is not None
         if self._has(held.pointer, plan_bytes):
             self.trouble = ""
             return True

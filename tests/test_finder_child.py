@@ -44,12 +44,12 @@ def ventricular() -> Parameters:
     return Parameters.from_arrays(arrays)
 
 
-def hold(state: Path) -> None:
-    """Have a device hold that model, as version 3."""
+def hold(state: Path, version: int = 3) -> None:
+    """Have a device hold that model."""
     plan, model = find("ecg-beats").plan.to_bytes(), ventricular()
     blob = compression.encode("float32", model, np.random.default_rng(0))
     pointer = ModelPointer(
-        run="run-1", version=3, digest=model.digest(), previous=None, blob=parts.describe(blob, 100_000)
+        run="run-1", version=version, digest=model.digest(), previous=None, blob=parts.describe(blob, 100_000)
     )
     store = Store(state, print)
     store.keep_plan(parts.describe(plan, 100_000).digest, plan, "run-1")
@@ -86,6 +86,17 @@ def test_must_37_findings_are_published_where_the_owner_wants_it_and_say_no_more
         assert re.findall(r"\d\d:\d\d:\d\d", said.payload.decode()) == [
             text[11:19] for text in (found.began, found.ended)
         ]
+
+
+def test_a_model_that_nobody_has_trained_finds_nothing(tmp_path: Path) -> None:
+    """Seen to fail where version 0 is taken: its weights are drawn at random, and it said Q of every beat, or V."""
+    hold(tmp_path, version=0)
+    model = NewestModel(tmp_path)
+    assert not model.look()
+    assert "nobody has trained" in model.trouble
+    hold(tmp_path, version=1)
+    assert model.look()
+    assert (model.trouble, model.about) == ("", {"run": "run-1", "model_version": 1})
 
 
 def test_the_window_that_is_open_when_a_device_is_stopped_reaches_the_broker(
