@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO, TypeVar
 
@@ -133,10 +134,8 @@ def evaluate_model(
 
 
 @cli.command("record")
-@click.option(
-    "--source", "record", metavar="SOURCE", help="such as serial:/dev/ttyUSB0?rate=250; `--source help` lists them"
-)
-@click.option("--to", "record_to", type=PATH, metavar="DIR", help="directory of the recordings")
+@click.option("--source", "record", metavar="SOURCE", help="such as serial:/dev/ttyUSB0?rate=250; `help` lists them")
+@click.option("--to", "record_to", type=PATH, metavar="DIR", help="of one person (default: state/edge/recordings)")
 @click.option("--segment", "record_segment", type=float, metavar="S", help="seconds of one recording (default: 1800)")
 @click.option("--sync", "record_sync", type=float, metavar="S", help="what a power cut costs at most (default: 1)")
 @click.option("--keep", "record_keep", metavar="BYTES", help="such as 500MB; the oldest go (default: 2GB)")
@@ -193,7 +192,7 @@ def predict_beats(
         from edge import findings  # noqa: PLC0415 - likewise
 
         chosen = {name: options[name] for name in ("annotate", "runtime", "detector")}
-        found = findings.examine(plan_name, model, data, state=state, **chosen)
+        found = findings.examine(plan_name, model, data, state=state, report=partial(click.echo, err=True), **chosen)
         for line in findings.json_lines(found) if options["as_json"] else findings.lines(found):
             click.echo(line)
     elif live is not None:
@@ -293,7 +292,7 @@ def data() -> None:
 
 @data.command("show")
 @click.argument("path")
-@click.option("--recipe", metavar="NAME", help="how a plan has them prepared: ecg-beats, watch, digits or windows")
+@click.option("--recipe", metavar="NAME", help="how a plan has them prepared, such as ecg-masked (default: guessed)")
 @click.option("--json", "as_json", is_flag=True, help="as one JSON object")
 def show_data(path: str, recipe: str | None, *, as_json: bool) -> None:
     """Show what would be trained on: windows, counts per class and owner, rejected pieces."""

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Final
@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 
 from edge.beat_stream import Described, beats_of
 from edge.classifier import BeatClassifier, Runtime, chosen
-from edge.detectors import Detector, peaks_by
+from edge.detectors import Detector, Peaks, peaks_by
 from edge.masked_beats import UNUSUAL
 from edge.model_choice import choose
 from edge.sources import wfdb_records
@@ -72,10 +72,11 @@ def examine(
     state: Path | None = None,
     runtime: Runtime = "auto",
     detector: Detector = "own",
+    report: Callable[[str], None] = lambda _: None,
 ) -> list[Findings]:
     """What ``model``, or the one a device of this state directory uses, finds in each record at ``path``.
 
-    Raises any ``FedbeatError``.
+    A record that can't be used is told to ``report``, and the others are examined. Raises any ``FedbeatError``.
     """
     file, peaks_of = find(plan_name), peaks_by(detector)
     if annotate and file.plan.data == MASKED:
@@ -91,9 +92,7 @@ def examine(
     if not records:
         raise DataError(f"there is no WFDB record at {path}: give a folder of them, or one's name")
     found = []
-    for record in records:
-        signal, rate = wfdb_records.read_lead(record)
-        beats = beats_of(signal, rate, peaks_of)
+    for record, signal, rate, beats in _usable(records, peaks_of, report):
         if file.plan.data == MASKED:
             one = _findings(record, signal, rate, beats.peaks, {file.plan.classes[0]: len(beats.peaks)}, name)
             found.append(replace(one, unusual=_unusual(beats, rate, parameters, file.plan)))
@@ -105,6 +104,28 @@ def examine(
         one = _findings(record, signal, rate, beats.peaks, {of: counts[of] for of in CLASSES}, classifier.name)
         found.append(replace(one, telling=telling_minute(beats.peaks / rate, classes != CLASSES.index("N"))))
     return found
+
+
+def _usable(
+    records: Sequence[Path], find_peaks: Peaks | None, report: Callable[[str], None]
+) -> Iterator[tuple[Path, NDArray[np.float64], float, Described]]:
+    """Each record that can be used, its lead in mV, its rate in Hz, and its beats; the others are told to ``report``.
+
+    Raises ``DataError`` where there are no others.
+    """
+    left_out: list[str] = []
+    for record in records:
+        try:
+            signal, rate = wfdb_records.read_lead(record)
+            beats = beats_of(signal, rate, find_peaks)
+        except DataError as error:
+            left_out.append(f"record {record.name}: {error}")
+        else:
+            yield record, signal, rate, beats
+    if len(left_out) == len(records):
+        raise DataError("; ".join(left_out))
+    for text in left_out:
+        report(f"left out: {text}")
 
 
 def lines(found: list[Findings]) -> Iterator[str]:

@@ -68,6 +68,17 @@ def test_words_and_json_have_the_same_counts(records: Path, model: Path) -> None
     assert not (records / "whole.fb").exists()
 
 
+def test_a_record_that_can_not_be_used_is_named_and_the_others_are_examined(records: Path, model: Path) -> None:
+    """Seen to fail where the first such record ends it all, without its name."""
+    (records / "broken.hea").write_text("broken 2 360 1000\n")
+    told: list[str] = []
+    found = examine("ecg-beats", model, str(records), annotate=False, report=told.append)
+    assert {one.record for one in found} == {"whole", "gap", "flat"}
+    assert [text.split(": ")[1] for text in told] == ["record broken"]
+    with pytest.raises(DataError, match=r"^record broken: has no signals"):
+        examine("ecg-beats", model, str(records / "broken"), annotate=False)
+
+
 def test_what_is_no_ecg_is_told(tmp_path: Path, model: Path) -> None:
     with pytest.raises(DataError, match="no WFDB record"):
         examine("ecg-beats", model, str(tmp_path), annotate=False)
