@@ -52,7 +52,7 @@ def bench(settings: EdgeSettings, plan: str, seconds: float, examples: int | Non
         raise SettingsError("training needs PyTorch, which isn't installed here: pip install 'fedbeat[edge]'")
     began = time.perf_counter()
     data = needed(settings.data) if settings.data else ""
-    place = next(path for path in (settings.state, *settings.state.absolute().parents) if path.is_dir())
+    place = _nearest(settings.state)
     before = health.read(place)
     pool = TrainerPool(idle_s=LIMIT_S, threads=settings.trainer_threads, nice=settings.trainer_nice)
     with tempfile.TemporaryDirectory(prefix="fedbeat-bench-") as scratch, pool:
@@ -160,6 +160,14 @@ def _arrays(*arguments: str) -> Any:
     if isinstance(answer, dict) and "error" in answer:
         raise _ERRORS.get(answer["error"], FedbeatError)(answer["text"])
     return answer
+
+
+def _nearest(state: Path) -> Path:
+    """The state directory, or the folder it would be made in. Raises ``StateError``."""
+    try:
+        return next(path for path in (state, *state.absolute().parents) if path.is_dir())
+    except OSError as error:
+        raise StateError(f"can't look into {state}: {error.strerror}; choose another with --state") from None
 
 
 def _disk(place: Path) -> Disk:

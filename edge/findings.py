@@ -22,7 +22,7 @@ from edge.classifier import BeatClassifier, Runtime, chosen
 from edge.detectors import Detector, Peaks, peaks_by
 from edge.masked_beats import UNUSUAL
 from edge.model_choice import choose
-from edge.sources import wfdb_records
+from edge.sources import reading, wfdb_records
 from edge.sources.ecg_beats import CLASSES
 from schemas.errors import DataError, PlanError, SettingsError, StateError
 from schemas.parameters import Parameters
@@ -88,7 +88,8 @@ def examine(
         parameters, name = choose(file, model, state)
     else:
         classifier = BeatClassifier.of(plan_name, model, runtime, state)
-    records = wfdb_records.records_at(path)
+    with reading(path):
+        records = wfdb_records.records_at(path)
     if not records:
         raise DataError(f"there is no WFDB record at {path}: give a folder of them, or one's name")
     found = []

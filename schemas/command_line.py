@@ -12,7 +12,7 @@ from typing import Any, Final, NoReturn, TypeVar
 
 import click
 
-from schemas.errors import FedbeatError
+from schemas.errors import FedbeatError, StateError
 
 F = TypeVar("F", bound=Callable[..., Any])
 PATH = click.Path(path_type=Path)
@@ -35,6 +35,10 @@ def run(command: click.Command) -> NoReturn:
     except FedbeatError as error:
         click.echo(f"error: {error}", err=True)
         sys.exit(error.exit_code)
+    except PermissionError as error:  # a look at what lies in a folder that we may not even enter
+        place = error.filename or "what it needs"
+        click.echo(f"error: can't look at {place}: {error.strerror}; run it as the user whose folder it is", err=True)
+        sys.exit(StateError.exit_code)
     sys.exit(code if isinstance(code, int) else 0)
 
 

@@ -22,6 +22,7 @@ from schemas import compression
 from schemas.errors import DataError, PlanError, StateError
 from schemas.messages import Health, TrainSettings
 from schemas.plan_file import BUNDLED, bundled
+from tests.locked_folder import locked_folder
 from tests.plan_examples import CLASSES, fields, tiny, windows
 from tests.running_commands import EDGE, Done, finished
 
@@ -92,6 +93,8 @@ def test_recordings_that_are_not_there_and_a_state_that_takes_nothing_are_told_a
         bench(EdgeSettings(data="nowhere"), "watch", 1.0)
     with pytest.raises(StateError, match=r"can't write in /proc: .*choose another place with --state"):
         bench(EdgeSettings(state=Path("/proc/state")), "watch", 1.0)
+    with locked_folder() as folder, pytest.raises(StateError, match="Permission denied; choose another with --state"):
+        bench(EdgeSettings(state=folder / "state"), "watch", 1.0)
 
 
 @pytest.mark.parametrize("name", bundled())

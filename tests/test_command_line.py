@@ -12,7 +12,8 @@ from coordinator.cli import cli as coordinator
 from edge.cli import cli as edge
 from schemas import errors
 from schemas.command_line import EXIT_CODES, given, run, stopping_on_signals
-from schemas.errors import FedbeatError
+from schemas.errors import FedbeatError, StateError
+from tests.locked_folder import locked_folder
 
 
 def ending(monkeypatch: pytest.MonkeyPatch, command: click.Command, *arguments: str) -> object:
@@ -37,6 +38,22 @@ def test_each_error_ends_in_its_sentence_and_its_code(
 
     assert ending(monkeypatch, fail) == error.exit_code
     assert capsys.readouterr().err.startswith("error: ")
+
+
+def test_what_lies_in_a_folder_that_may_not_be_entered_is_told_in_a_sentence(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A service's folder, looked at by another user. Seen to fail with a traceback and the exit code of a bug."""
+    with locked_folder() as folder:
+        inside = folder / "recordings"
+
+        @click.command()
+        def look() -> None:
+            inside.is_dir()
+
+        assert ending(monkeypatch, look) == StateError.exit_code
+    said = capsys.readouterr().err
+    assert said == f"error: can't look at {inside}: Permission denied; run it as the user whose folder it is\n"
 
 
 def test_a_command_ends_with_its_own_code_or_zero(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -15,6 +15,7 @@ from edge.findings import examine, json_lines, lines, telling_minute
 from edge.synthetic_ecg import person, record
 from schemas.errors import DataError, PlanError, SettingsError
 from schemas.plan_file import find
+from tests.locked_folder import locked_folder
 
 
 @pytest.fixture(scope="module")
@@ -77,6 +78,12 @@ def test_a_record_that_can_not_be_used_is_named_and_the_others_are_examined(reco
     assert [text.split(": ")[1] for text in told] == ["record broken"]
     with pytest.raises(DataError, match=r"^record broken: has no signals"):
         examine("ecg-beats", model, str(records / "broken"), annotate=False)
+
+
+def test_a_folder_that_may_not_be_read_is_not_said_to_be_empty() -> None:
+    """Seen to fail with ``glob``, which finds nothing there and says no more."""
+    with locked_folder() as folder, pytest.raises(DataError, match="Permission denied; see to its permissions"):
+        examine("ecg-beats", None, str(folder), annotate=False)
 
 
 def test_what_is_no_ecg_is_told(tmp_path: Path, model: Path) -> None:

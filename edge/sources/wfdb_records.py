@@ -84,10 +84,13 @@ MAX_SAMPLES = 50_000_000  # of one lead: a day at 500 Hz; filtering it takes som
 
 
 def records_at(path: str) -> tuple[Path, ...]:
-    """The records at a path without their extension: of a folder, of a header, or of a record's bare name."""
+    """The records at a path without their extension: of a folder, of a header, or of a record's bare name.
+
+    Raises ``OSError`` where the folder can't be read, of which ``glob`` would say that nothing is in it.
+    """
     place = Path(path).absolute()
     if place.is_dir():
-        return tuple(header.with_suffix("") for header in sorted(place.glob("*.hea")))
+        return tuple(header.with_suffix("") for header in sorted(place.iterdir()) if header.suffix == ".hea")
     if place.suffix == ".hea" and place.is_file():
         return (place.with_suffix(""),)
     bare = place.with_name(place.name + ".hea")
