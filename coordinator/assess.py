@@ -22,8 +22,9 @@ def assess(settings: CoordinatorSettings, version: int | None, people: str, page
             "which plan the models are of and where recordings are must be said: add --plan PLAN and --data PATH"
         )
     with tempfile.TemporaryDirectory() as folder:
-        model = Path(folder) / "model.safetensors"
-        said = export_model(settings.state, version, model)
+        written = Path(folder) / "model.safetensors"
+        name = export_model(settings.state, version, written).partition(" written")[0]
+        model = written.rename(written.with_stem(name.replace(" ", "-")))  # page and JSON say which version it was
         options = ["--plan", settings.plan, "--model", str(model), "--data", settings.data, "--people", people]
         options += ["--page", str(page)] if page else []
         options += ["--json"] if as_json else []
@@ -34,4 +35,4 @@ def assess(settings: CoordinatorSettings, version: int | None, people: str, page
         error = FedbeatError(lines[-1].removeprefix("error: ") if lines else f"edge evaluate: exit {done.returncode}")
         error.exit_code = done.returncode
         raise error
-    return done.stdout.rstrip() if as_json else f"{said.partition(' written')[0]}\n{done.stdout.rstrip()}"
+    return done.stdout.rstrip() if as_json else f"{name}\n{done.stdout.rstrip()}"

@@ -12,7 +12,8 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from edge import ec57
+from edge import assessment_page, ec57, whole
+from edge.assessment_page import brackets, persons
 from edge.dataset import Dataset
 from edge.model_choice import choose
 from edge.plan_fit import fit
@@ -66,7 +67,7 @@ def assess(plan_name: str, model: Path | None, data: str, people: str, state: Pa
         "model": name,
         "digest": parameters.digest(),
         "data": f"{data}: {source.kind}",
-        "notes": [*source.notes, *_notes(found)],
+        "notes": [*source.notes, *_seen(source, chosen), *_notes(found)],
         "left_out": dict(reading.rejected),
         **_figures(found, file.plan.report),
     }
@@ -90,7 +91,7 @@ def predict(parameters: Parameters, data: Dataset, plan: Plan) -> NDArray[np.int
 def report(figures: dict[str, Any]) -> Iterator[str]:
     """The figures for people."""
     yield f"plan {figures['plan']}, model {figures['model']} ({figures['digest'][:12]})"
-    yield f"{figures['data']}; {figures['examples']} examples of {len(figures['patients'])} people"
+    yield f"{figures['data']}; {figures['examples']} examples of {persons(len(figures['patients']))}"
     yield ""
     yield f"accuracy      {_interval(figures['accuracy'])}"
     yield f"macro-F1      {_interval(figures['macro_f1'])}   over {', '.join(figures['reported'])}"
@@ -102,7 +103,7 @@ def report(figures: dict[str, Any]) -> Iterator[str]:
     for name, one in figures["detection"].items():
         yield f"{name + ' detection':16} " + "   ".join(f"{key} {_interval(value)}" for key, value in one.items())
     yield ""
-    yield f"brackets: 95 % of draws of people anew ({ec57.DRAWS}); page and JSON have each person's confusion"
+    yield f"{brackets(figures)}; page and JSON have each person's confusion"
     for reason, count in figures["left_out"].items():
         yield f"left out: {count} {reason}"
     for note in figures["notes"]:
@@ -116,10 +117,9 @@ def to_json(figures: dict[str, Any]) -> str:
 
 def write_page(figures: dict[str, Any], target: Path) -> None:
     """Write the figures as one HTML file. Raises ``StateError``."""
-    from edge.assessment_page import page  # noqa: PLC0415 - with matplotlib
-
     try:
-        target.write_text(page(figures), encoding="utf-8")
+        with whole.replacing(target, durable=False, mode=0o666) as file:  # less the umask: it is for others to read
+            file.write(assessment_page.page(figures).encode())
     except OSError as error:
         raise StateError(f"can't write the page {target}: {error.strerror}; choose another --page") from None
 
@@ -134,6 +134,15 @@ def _people(source: Source, rule: str) -> tuple[str, ...]:
         there = ", ".join(source.owners[:20])
         raise SettingsError(f"nobody here is called {', '.join(unknown)}: choose among {there}, or `held-out` or `all`")
     return chosen
+
+
+def _seen(source: Source, chosen: tuple[str, ...]) -> Iterator[str]:
+    """Whether the model may have been trained on those who are to judge it."""
+    held_out = held_out_owners(source)
+    seen = [person for person in chosen if person not in held_out]
+    if seen:
+        some = "nobody" if len(seen) == len(chosen) else "not everybody"
+        yield f"{some} here is held out from training: where this model was trained on them its figures are too good"
 
 
 def _notes(found: ec57.Confusions) -> Iterator[str]:

@@ -9,23 +9,48 @@ import math
 from collections.abc import Iterator, Sequence
 from typing import Any
 
+from edge.ec57 import DRAWS
+
 STYLE = """
-body { font: 15px/1.5 system-ui, sans-serif; max-width: 62rem; margin: 2rem auto; padding: 0 1rem; color: #1b1f24 }
+:root { color-scheme: light dark }
+:root { --text: #1b1f24; --quiet: #68707a; --line: #dde1e6; --right: #e8f3ec; --wrong: #fbeaea }
+body { font: 15px/1.5 system-ui, sans-serif; max-width: 62rem; margin: 2rem auto; padding: 0 1rem; color: var(--text) }
+.wide { overflow-x: auto }
 table { border-collapse: collapse; margin: .6rem 0 1.6rem }
-th, td { padding: .2rem .7rem; text-align: right; border-bottom: 1px solid #dde1e6; font-variant-numeric: tabular-nums }
+th, td { padding: .2rem .7rem; text-align: right; border-bottom: 1px solid var(--line); white-space: nowrap }
+td { font-variant-numeric: tabular-nums }
 th:first-child, td:first-child { text-align: left }
 caption { text-align: left; white-space: nowrap; font-weight: 600; padding-bottom: .3rem }
-.quiet { color: #68707a } .right { background: #e8f3ec } .wrong { background: #fbeaea }
+.quiet { color: var(--quiet) } .right { background: var(--right) } .wrong { background: var(--wrong) }
 img { max-width: 100% }
+@media (prefers-color-scheme: dark) {
+  :root { --text: #e4e7ea; --quiet: #9aa3ad; --line: #3a4047; --right: #1d3a29; --wrong: #4a2326 }
+  img { filter: invert(1) hue-rotate(180deg) }
+}
 """
+HEAD = '<meta charset="utf-8"><meta name="viewport" content="width=device-width, initial-scale=1">'
+MEASURES = "Se: sensitivity, the share of those there that were found. PPV: the share of those found that were there."
+BEATS = "N: normal and bundle branch block; S: supraventricular; V: ventricular; F: fusion; Q: paced or unclassifiable."
+
+
+def persons(count: int) -> str:
+    """So many, in words."""
+    return f"{count} {'person' if count == 1 else 'people'}"
+
+
+def brackets(figures: dict[str, Any]) -> str:
+    """What the brackets hold, or why there are none."""
+    if len(figures["patients"]) > 1:
+        return f"brackets: 95 % of {DRAWS:,} draws of people anew"
+    return "no brackets: of one person nobody can tell how sure a figure is for another"
 
 
 def page(figures: dict[str, Any]) -> str:
     """The whole page."""
-    title = html.escape(f"{figures['plan']}: {figures['examples']} examples of {len(figures['patients'])} people")
+    title = html.escape(f"{figures['plan']}: {figures['examples']} examples of {persons(len(figures['patients']))}")
     return "\n".join(
         [
-            f'<!doctype html><html lang="en"><meta charset="utf-8"><title>{title}</title><style>{STYLE}</style>',
+            f'<!doctype html><html lang="en">{HEAD}<title>{title}</title><style>{STYLE}</style>',
             f"<h1>{title}</h1>",
             f"<p>Model {html.escape(figures['model'])}, digest {figures['digest'][:12]}.",
             f"{html.escape(figures['data'])}.</p>",
@@ -35,29 +60,32 @@ def page(figures: dict[str, Any]) -> str:
             _plot(figures),
             *_confusion("All people", figures["confusion"], list(figures["classes"])),
             *_people(figures),
-            '<p class="quiet">Brackets hold 95 % of 2,000 draws of people anew. This is no clinical validation.</p>',
+            f'<p class="quiet">{MEASURES} {BEATS if figures["detection"] else ""}</p>',
+            f'<p class="quiet">{html.escape(brackets(figures))}. This is no clinical validation.</p>',
             "</html>",
         ]
     )
 
 
 def _summary(figures: dict[str, Any]) -> Iterator[str]:
-    yield "<table><caption>By class</caption><tr><th>class<th>examples<th>Se<th>PPV<th>F1</tr>"
+    yield '<div class="wide"><table><caption>By class</caption><tr><th>class<th>examples<th>Se<th>PPV<th>F1</tr>'
     for name, one in figures["classes"].items():
         cells = "".join(f"<td>{_interval(one[key])}" for key in ("Se", "PPV", "F1"))
         yield f"<tr><td>{html.escape(name)}<td>{one['examples']}{cells}</tr>"
     reported = html.escape(", ".join(figures["reported"]))
     yield f"<tr><td>macro-F1 over {reported}<td><td><td><td>{_interval(figures['macro_f1'])}</tr>"
-    yield f"<tr><td>accuracy<td><td><td><td>{_interval(figures['accuracy'])}</tr></table>"
+    yield f"<tr><td>accuracy<td><td><td><td>{_interval(figures['accuracy'])}</tr></table></div>"
     if figures["detection"]:
-        yield "<table><caption>Detection after EC57</caption><tr><th><th>Se<th>PPV<th>false positive rate</tr>"
+        yield '<div class="wide"><table><caption>Detection after EC57</caption>'
+        yield "<tr><th><th>Se<th>PPV<th>false positive rate</tr>"
         for name, one in figures["detection"].items():
             yield f"<tr><td>{name}" + "".join(f"<td>{_interval(one[key])}" for key in ("Se", "PPV", "FPR")) + "</tr>"
-        yield "</table>"
+        yield "</table></div>"
 
 
 def _confusion(caption: str, rows: Sequence[Sequence[int]], classes: Sequence[str]) -> Iterator[str]:
-    yield f"<table><caption>{html.escape(caption)}: true class down, predicted across</caption><tr><th>"
+    yield '<div class="wide"><table>'
+    yield f"<caption>{html.escape(caption)}: true class down, predicted across</caption><tr><th>"
     yield "".join(f"<th>{html.escape(name)}" for name in classes) + "</tr>"
     for place, (name, row) in enumerate(zip(classes, rows, strict=True)):
         cells = "".join(
@@ -65,13 +93,14 @@ def _confusion(caption: str, rows: Sequence[Sequence[int]], classes: Sequence[st
             for at, count in enumerate(row)
         )
         yield f"<tr><td>{html.escape(name)}{cells}</tr>"
-    yield "</table>"
+    yield "</table></div>"
 
 
 def _people(figures: dict[str, Any]) -> Iterator[str]:
     """One row a person: of each class, how many there are and how many were found."""
     classes = list(figures["classes"])
-    yield "<table><caption>Each person: found of there (and taken for it wrongly)</caption><tr><th>person"
+    yield '<div class="wide"><table><caption>Each person: found of there (and taken for it wrongly)</caption>'
+    yield "<tr><th>person"
     yield "".join(f"<th>{html.escape(name)}" for name in classes) + "<th>accuracy</tr>"
     for person, rows in figures["patients"].items():
         cells, total = "", sum(map(sum, rows))
@@ -81,7 +110,7 @@ def _people(figures: dict[str, Any]) -> Iterator[str]:
             cells += f"<td>{found} / {there}" + (f' <span class="quiet">(+{false})</span>' if false else "")
         right = sum(rows[place][place] for place in range(len(classes)))
         yield f"<tr><td>{html.escape(person)}{cells}<td>{right / total:.3f}</tr>"
-    yield "</table>"
+    yield "</table></div>"
 
 
 def _plot(figures: dict[str, Any]) -> str:
@@ -105,6 +134,8 @@ def _plot(figures: dict[str, Any]) -> str:
         axes.bar(places, values, 0.25, yerr=reach, label=key, color=colour, capsize=3)
     axes.set_xticks(range(len(shown)), shown)
     axes.set_ylim(0, 1)
+    axes.set_xlabel("class")
+    axes.set_ylabel("share, 0 to 1")
     axes.legend(loc="upper left", bbox_to_anchor=(1.0, 1.0), frameon=False)
     axes.spines[["top", "right"]].set_visible(False)
     out = io.BytesIO()

@@ -50,6 +50,17 @@ def test_people_are_chosen_by_rule_or_by_name(model: Path) -> None:
         assess("ecg-beats", model, DATA, "zoe")
 
 
+def test_who_may_have_been_trained_on_and_who_is_alone_is_said(model: Path) -> None:
+    """Seen to fail with people that are chosen by name, or are too few for any to be held out."""
+    alone = show("ecg-beats", model, "synthetic-ecg:1", "held-out", None, as_json=False)
+    assert "examples of 1 person\n" in alone
+    assert "no brackets: of one person" in alone
+    assert "nobody here is held out from training" in alone
+    some = assess("ecg-beats", model, DATA, "synthetic-0001, synthetic-0005")["notes"]
+    assert any(note.startswith("not everybody here is held out") for note in some)
+    assert not any("held out" in note for note in assess("ecg-beats", model, DATA, "held-out")["notes"])
+
+
 def test_a_model_that_is_none_or_of_another_plan_is_told(model: Path, tmp_path: Path) -> None:
     with pytest.raises(PlanError, match="is of another plan than 'watch'"):
         assess("watch", model, "watch", "all")
@@ -71,6 +82,10 @@ def test_words_and_json_say_the_same_and_a_page_shows_each_person(model: Path, t
     html = page.read_text()
     assert all(f"<td>synthetic-000{number}" in html for number in range(6))
     assert "data:image/png;base64," in html
+    assert '<meta name="viewport"' in html  # else a phone shows it as wide as a desk, too small to read
+    assert "prefers-color-scheme: dark" in html
+    assert html.count('<div class="wide"><table>') == html.count("<table>") == 4
+    assert "Se: sensitivity" in html
     assert not re.search(r"(src|href)=.(?!data:)", html)  # nothing is fetched from elsewhere
     with pytest.raises(StateError, match=r"can't write the page .*choose another --page"):
         show("ecg-beats", model, DATA, "all", tmp_path / "no" / "page.html", as_json=False)
@@ -87,6 +102,7 @@ def test_the_coordinator_evaluates_a_version_of_its_own(tmp_path: Path) -> None:
     command = [*program, "evaluate", "--state", state, "--data", DATA]
     asked = subprocess.run([*command, "--plan", "ecg-beats", "--json"], stdout=subprocess.PIPE, text=True, check=True)
     figures = json.loads(asked.stdout)
+    assert figures["model"] == "model-1.safetensors"
     assert figures["accuracy"][0] == pytest.approx(metrics["accuracy"])
     assert figures["macro_f1"][0] == pytest.approx(metrics["macro_f1"])
     wrong = subprocess.run([*command, "--plan", "watch"], capture_output=True, text=True, check=False)
