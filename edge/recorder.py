@@ -37,9 +37,11 @@ from edge.segments import (
     Write,
     step,
 )
+from edge.timeline import wrong_rate
 from schemas.errors import DiskFull
 
 _SEE_TO: Final = "see to the electrodes, the cable, and what sends"
+_WRONG_RATE: Final = "set the source's rate to what it gives, or every interval and heart rate recorded is wrong"
 _AGAIN_S: Final = (1.0, 2.0, 5.0, 10.0, 30.0)  # waits before a lost source is opened again
 
 
@@ -55,7 +57,7 @@ class Retention:
 class Told:
     """Something an owner may want to know."""
 
-    event: str  # source, silent, heard, lost, segment, recovered, removed, full, room, trouble, end
+    event: str  # source, silent, heard, rate, lost, segment, recovered, removed, full, room, trouble, end
     text: str
     segment: Segment | None = None
 
@@ -94,6 +96,7 @@ class Recorder:
         self._stopping = False  # no Event: a signal handler that sets one while it is waited for would hang
         self._full = False
         self._failures = 0
+        self._rate_told = False  # of the segment in hand
 
     def stop(self) -> None:
         """Have ``run`` return soon."""
@@ -141,6 +144,7 @@ class Recorder:
                         self._tell(Told("heard", "samples come again: recording goes on"))
                     self._failures, heard_at, silent = 0, self._clock(), False
                     self._step(Heard(*came))
+                    self._mind_rate(source.signal.rate)
             for rest in source.stop():
                 self._step(Heard(*rest))
         except EndOfSignal:
@@ -151,6 +155,15 @@ class Recorder:
             self._step(Closed("source lost"))
             self._wait(error)
         return False
+
+    def _mind_rate(self, claimed: float) -> None:
+        """Say so in each segment where the source's rate is another than it claims: nothing else would show it."""
+        timeline = self._state.timeline
+        measured = timeline.measured_rate if timeline else None
+        if self._rate_told or measured is None or not wrong_rate(claimed, measured):
+            return
+        self._rate_told = True
+        self._tell(Told("rate", f"{measured:.4g} samples a second come, not {claimed:g}: {_WRONG_RATE}"))
 
     def _wait(self, error: SourceLost) -> None:
         pause = _AGAIN_S[min(self._failures, len(_AGAIN_S) - 1)]
@@ -183,6 +196,7 @@ class Recorder:
                     self._tell(Told("room", "there is room again: recording goes on"))
                     self._recover()
             case Finish(notes):
+                self._rate_told = False
                 segment = self._store.finish({**notes, "ended_s": f"{self._running_s:.1f}"})
                 if segment is not None:
                     self._tell(Told("segment", line(segment), segment))

@@ -13,7 +13,7 @@ from edge.kept_child import KeptChild
 from edge.recording import Recording
 
 _LEVELS: Final = {
-    **dict.fromkeys(("silent", "lost", "full", "trouble", "failed"), logging.WARNING),
+    **dict.fromkeys(("silent", "rate", "lost", "full", "trouble", "failed"), logging.WARNING),
     **dict.fromkeys(("segment", "removed"), logging.DEBUG),  # every half an hour, and of no use in a journal
 }
 # What the status says, to everybody who reads the broker: not when somebody wore what, nor a sensor's address.
@@ -22,6 +22,7 @@ _CONDITIONS: Final = {
     "room": "recording",
     "segment": "recording, quality {quality}",
     "heard": "recording",
+    "rate": "recording at another rate than is set; see the log",
     "silent": "not recording: nothing comes from the source; see the log",
     "lost": "not recording: the source is lost; see the log",
     "full": "not recording: the disk is full",

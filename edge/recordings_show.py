@@ -9,7 +9,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from edge.budget import size
-from edge.segment_files import Segment, segments
+from edge.segment_files import Segment, finite, segments
+from edge.timeline import wrong_rate
 from edge.wfdb_header import Glance, glimpse
 from schemas.errors import DataError
 
@@ -69,6 +70,7 @@ def listing(directory: Path, *, as_json: bool) -> Iterator[str]:
     for row in found:
         glance, notes = row.glance, row.glance.notes
         marks = [f"quality {notes['quality']}"] if "quality" in notes else []
+        marks += _rate_mark(glance)
         marks += ["annotated"] if row.annotated else []
         marks += ["not finished"] if row.open else []
         if notes.get("after", "start") not in {"start", "length"}:
@@ -77,6 +79,13 @@ def listing(directory: Path, *, as_json: bool) -> Iterator[str]:
         yield f"{glance.name}  {glance.started or '?':19}  {glance.length_s:9.1f} s  {leads}  {'  '.join(marks)}"
     hours = sum(row.glance.length_s for row in found) / 3600
     yield f"{len(found)} records, {hours:.1f} h, {size(sum(row.size for row in found))}"
+
+
+def _rate_mark(glance: Glance) -> list[str]:
+    """What the source's rate was where its header can't be right: its times are wrong by as much."""
+    measured = finite(glance.notes.get("measured_hz"), 0.0)
+    wrong = measured > 0 and glance.rate > 0 and wrong_rate(glance.rate, measured)
+    return [f"WRONG RATE: {measured:.4g} Hz were measured"] if wrong else []
 
 
 def recorded(path: str) -> tuple[str, ...]:

@@ -15,6 +15,7 @@ from typing import Final
 WINDOW_S: Final = 10.0
 SLIP_S: Final = 0.3  # a jump from window to window that is lost samples, not delay
 LEAST_FOR_DRIFT: Final = 3  # windows
+WRONG_RATE: Final = 0.02  # more than any oscillator drifts, and than a slip within the fewest windows: 0.3 s of 20 s
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,6 +52,11 @@ class Timeline:
             return None
         nominal_s = (self.windows - 1) * WINDOW_S
         return self.rate / (1.0 + (self.newest - self.first) / nominal_s)
+
+
+def wrong_rate(claimed: float, measured: float) -> bool:
+    """Whether a source gives so many samples a second that what it claims, in the same unit, can't be right."""
+    return abs(measured / claimed - 1.0) > WRONG_RATE
 
 
 def _close(line: Timeline, window: int) -> Timeline:

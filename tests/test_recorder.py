@@ -54,7 +54,11 @@ class Script:
 
 
 def recorder(
-    directory: Path, opened: list[LiveSource | SourceLost], told: list[Told], retention: Retention | None = None
+    directory: Path,
+    opened: list[LiveSource | SourceLost],
+    told: list[Told],
+    retention: Retention | None = None,
+    segment_s: float = 3.0,
 ) -> Recorder:
     def opens() -> LiveSource:
         first = opened.pop(0)
@@ -63,7 +67,7 @@ def recorder(
         return first
 
     store = Recordings(directory, datetime.now, lambda text: told.append(Told("trouble", text)))
-    rules = Rules(segment_s=3.0)
+    rules = Rules(segment_s)
     return Recorder("tcp:x?password=y", opens, store, rules, retention or Retention(), time.monotonic, told.append)
 
 
@@ -128,6 +132,18 @@ def test_a_source_that_was_never_there_ends_it_unless_it_is_to_be_patient(
     recorder(tmp_path, [SourceLost("nothing there"), Script([1.0, 2.0])], told).run(patient=True)
     assert [each.event for each in told] == ["lost", "source", "segment", "end"]
     assert "nothing there; trying again in 0 s" in told[0].text
+
+
+@pytest.mark.parametrize(("second_s", "times"), [(1.0, 0), (1.01, 0), (0.7, 2)])
+def test_a_source_of_another_rate_than_it_claims_is_told_in_each_segment(
+    tmp_path: Path, second_s: float, times: int
+) -> None:
+    """100 samples each ``second_s``. Seen to fail without the look at what was measured."""
+    told: list[Told] = []
+    recorder(tmp_path, [Script([number * second_s for number in range(36)])], told, segment_s=34.0).run()
+    rates = [one.text for one in told if one.event == "rate"]
+    assert len(rates) == times
+    assert all("142.9 samples a second come, not 100: set the source's rate" in text for text in rates)
 
 
 def test_the_oldest_segments_go_while_it_records(tmp_path: Path) -> None:

@@ -48,6 +48,15 @@ def test_each_record_is_listed_with_when_how_long_and_how_good(room: Path) -> No
     assert total.startswith("4 records, 0.5 h, 1.96 MB")
 
 
+def test_a_rate_that_can_not_be_right_is_marked(room: Path) -> None:
+    """Seen to fail without the mark: a segment whose every heart rate is wrong has good quality."""
+    header = next((room / "rec").glob("ecg_000001*.hea"))
+    for hz, marked in (("100.3", False), ("144.2", True), ("noise", False)):
+        text = "".join(line for line in header.read_text().splitlines(keepends=True) if "measured" not in line)
+        header.write_text(f"{text}# measured_hz: {hz}\n")
+        assert ("WRONG RATE: 144.2 Hz were measured" in asked(room, "list", "rec").out) == marked
+
+
 def test_programs_are_given_the_same(room: Path) -> None:
     rows = [json.loads(line) for line in asked(room, "list", "rec", "--json").out.splitlines()]
     assert [row["open"] for row in rows] == [False, False, True]
