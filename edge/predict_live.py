@@ -21,9 +21,10 @@ from edge.live.ahead import Ahead
 from edge.live.setting import Surroundings
 from edge.live.source import Chunk, EndOfSignal, Signal, SourceLost
 from edge.live_findings import LiveFindings
-from edge.segments import BRIDGED_S, GAP_S
+from edge.segments import BRIDGED_S, GAP_S, SEE_TO, SILENT_S
 from edge.sources.ecg_beats import CLASSES
 from edge.sources.wfdb_records import LEAD
+from edge.timeline import Timeline, rate_told, wrong_rate
 
 _LOOK_S: Final = 0.25
 _AGAIN_S: Final = 5.0  # before a lost source is opened again
@@ -58,7 +59,10 @@ class Watch:
         self._began: float | None = None
         self._taken_at: float | None = None
         self._ended = 0.0  # the newest chunk, by the signal's clock
-        self._heard_at = 0.0  # when it came
+        self._heard_at = 0.0  # when it came, or the source was opened
+        self._silent = False  # and that nothing has come since was told
+        self._timeline: Timeline | None = None  # of the samples since the newest gap
+        self._rate_told = False  # of this source
         self._stopping = False  # no Event: a signal handler that sets one while it is waited for would hang
 
     def stop(self) -> None:
@@ -88,6 +92,7 @@ class Watch:
     def _opened(self) -> Ahead:
         source = Ahead(open_source(self._chosen.source, Surroundings(time.monotonic)), time.monotonic)
         self._tell({"event": "source", "source": description(self._chosen.source), "rate": source.signal.rate})
+        self._heard_at, self._silent, self._timeline, self._rate_told = time.monotonic(), False, None, False
         return source
 
     def _read(self, source: Ahead) -> bool:
@@ -97,6 +102,9 @@ class Watch:
                 came = source.take(_LOOK_S)
                 if came is None:
                     self._mind_silence()
+                    if not self._silent and time.monotonic() - self._heard_at >= SILENT_S:
+                        self._silent = True
+                        self._tell({"event": "silent", "text": f"nothing has come for {SILENT_S:.0f} s: {SEE_TO}"})
                 else:
                     self._take(source.signal, came[0])
         except EndOfSignal:
@@ -128,11 +136,27 @@ class Watch:
             self._began = chunk.at - len(samples) / signal.rate
         if chunk.lost > BRIDGED_S * signal.rate or late_s > GAP_S:
             self._live.part()
+            self._timeline = None
         elif chunk.lost:
             samples = np.concatenate([np.full(chunk.lost, samples[0]), samples])
         self._taken_at = self._ended = chunk.at
         self._heard_at = time.monotonic()
+        if self._silent:
+            self._silent = False
+            self._tell({"event": "heard", "text": "samples come again"})
+        self._mind_rate(signal.rate, chunk.at, len(samples))
         self._told(self._live.feed(samples, signal.rate, chunk.at))
+
+    def _mind_rate(self, claimed: float, at: float, count: int) -> None:
+        """Say so once where the source's rate is another than it claims: every heart rate here is wrong then."""
+        line = (self._timeline or Timeline(claimed)).heard(at, count)
+        self._timeline = None if line.slipped_s else line  # what was lost, unreported, is no other rate
+        measured = line.measured_rate
+        if line.slipped_s or measured is None:
+            return
+        if not self._rate_told and wrong_rate(claimed, measured):
+            self._rate_told = True
+            self._tell({"event": "rate", "measured_hz": round(measured, 1), "text": rate_told(claimed, measured)})
 
     def _told(self, windows: Sequence[Window]) -> None:
         for window in windows:
@@ -153,7 +177,7 @@ def in_words(told: dict[str, Any]) -> Iterator[str]:
     match told["event"]:
         case "source":
             yield f"watching {told['source']} at {told['rate']:g} Hz"
-        case "lost":
+        case "lost" | "silent" | "heard" | "rate":
             yield str(told["text"])
         case "window":
             rate = "  -" if told["rate"] is None else f"{told['rate']:3}"

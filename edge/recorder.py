@@ -22,6 +22,7 @@ from edge.recordings import FULL, Recordings
 from edge.segment_files import Segment
 from edge.segments import (
     LOOK_S,
+    SEE_TO,
     SILENT_S,
     Begin,
     Closed,
@@ -37,11 +38,9 @@ from edge.segments import (
     Write,
     step,
 )
-from edge.timeline import wrong_rate
+from edge.timeline import rate_told, wrong_rate
 from schemas.errors import DiskFull
 
-_SEE_TO: Final = "see to the electrodes, the cable, and what sends"
-_WRONG_RATE: Final = "set the source's rate to what it gives, or every interval and heart rate recorded is wrong"
 _AGAIN_S: Final = (1.0, 2.0, 5.0, 10.0, 30.0)  # waits before a lost source is opened again
 
 
@@ -138,7 +137,7 @@ class Recorder:
                     self._step(Passed(self._clock()))
                     if not silent and self._clock() - heard_at >= SILENT_S:
                         silent = True
-                        self._tell(Told("silent", f"nothing has come for {SILENT_S:.0f} s: {_SEE_TO}"))
+                        self._tell(Told("silent", f"nothing has come for {SILENT_S:.0f} s: {SEE_TO}"))
                 else:
                     if silent:
                         self._tell(Told("heard", "samples come again: recording goes on"))
@@ -163,7 +162,7 @@ class Recorder:
         if self._rate_told or measured is None or not wrong_rate(claimed, measured):
             return
         self._rate_told = True
-        self._tell(Told("rate", f"{measured:.4g} samples a second come, not {claimed:g}: {_WRONG_RATE}"))
+        self._tell(Told("rate", rate_told(claimed, measured)))
 
     def _wait(self, error: SourceLost) -> None:
         pause = _AGAIN_S[min(self._failures, len(_AGAIN_S) - 1)]

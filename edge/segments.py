@@ -24,6 +24,7 @@ BRIDGED_S: Final = 0.02  # a quarter of a QRS complex; below that a straight lin
 GAP_S: Final = 2.0  # by which a chunk comes later than it should where samples are missing, not merely late
 SCRAP_S: Final = 1.0  # what is shorter, between two gaps, is not worth two files
 LOOK_S: Final = 0.25  # between two events at most: where nothing comes, ``Passed`` does
+SEE_TO: Final = "see to the electrodes, the cable, and what sends"  # where nothing comes
 SILENT_S: Final = 10.0  # after which a segment is finished although nothing has come that could end it
 
 

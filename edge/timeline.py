@@ -59,6 +59,12 @@ def wrong_rate(claimed: float, measured: float) -> bool:
     return abs(measured / claimed - 1.0) > WRONG_RATE
 
 
+def rate_told(claimed: float, measured: float) -> str:
+    """What an owner is to hear of that."""
+    wrong = "set the source's rate to what it gives, or every interval and heart rate is wrong"
+    return f"{measured:.4g} samples a second come, not {claimed:g}: {wrong}"
+
+
 def _close(line: Timeline, window: int) -> Timeline:
     jump = (line.least - line.newest) - (line.newest - line.before) if line.windows >= 2 else 0.0  # noqa: PLR2004
     return replace(

@@ -5,16 +5,18 @@ from __future__ import annotations
 import signal
 import socket
 import threading
+import time
 from pathlib import Path
 from typing import Any
 
 import pytest
 from safetensors.numpy import save_file
 
-from edge import live_findings
+from edge import live_findings, predict_live
 from edge.alerts import parse
 from edge.cli import cli
 from edge.findings import examine
+from edge.live.source import Chunk, EndOfSignal, Lead, Signal
 from edge.predict_live import Chosen, Watch
 from tests.live_sender import Sender
 from tests.running_commands import EDGE, MITDB, Running, events, in_process
@@ -122,3 +124,33 @@ def test_what_is_open_is_told_while_nothing_comes(model: Path, record: Path, mon
     (window,) = [one for one in told if one["event"] == "window"]
     assert window["signal_s"] == pytest.approx(70, abs=0.1)
     assert window["beats"]["V"] > 50
+
+
+def test_silence_and_a_wrong_rate_are_told_while_it_is_watched(model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A sensor that gives 143 samples a second where 100 are set, and nothing then. Seen to fail without the looks."""
+    monkeypatch.setattr(predict_live, "SILENT_S", 0.3)
+    told: list[dict[str, Any]] = []
+    steps = [Chunk(number * 0.7, ([0.0] * 100,)) for number in range(36)]
+
+    class Sensor:
+        signal = Signal((Lead("ecg"),), 100.0)
+
+        def read(self, wait_s: float) -> Chunk | None:
+            if len(steps) == 1 and not any(one["event"] == "silent" for one in told):
+                time.sleep(min(wait_s, 0.01))
+                return None
+            if not steps:
+                raise EndOfSignal
+            return steps.pop(0)
+
+        def close(self) -> None:
+            pass
+
+    monkeypatch.setattr(predict_live, "open_source", lambda *_: Sensor())
+    monkeypatch.setattr(predict_live, "_LOOK_S", 0.02)
+    Watch(Chosen("tcp:x", "ecg-beats", model, None, "onnx", 60.0, parse("")), told.append).run()
+    events = [one["event"] for one in told if one["event"] != "window" and one["event"] != "alert"]
+    assert events == ["source", "rate", "silent", "heard", "summary"]
+    rate, silent = told[events.index("rate")], next(one for one in told if one["event"] == "silent")
+    assert "142.9 samples a second come, not 100" in next(predict_live.in_words(rate))
+    assert "see to the electrodes" in next(predict_live.in_words(silent))
