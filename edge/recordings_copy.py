@@ -61,10 +61,11 @@ def _record(header: Path) -> Record:
 def copy(records: Iterable[Record], to: Path) -> tuple[list[str], list[str]]:
     """Copy records to ``to``, their headers last; the names of those copied, and of those that were there already.
 
-    Each is there as a whole or not at all, also after a power cut. Raises ``DataError`` where a record of that name
-    and another length is there, ``StateError`` where the disk is full or refuses.
+    Each is there as a whole or not at all, also after a power cut. One that was there is given the annotations it
+    hasn't got. Raises ``DataError`` where another record of that name is there, and, once all else is copied, where
+    it has other annotations; ``StateError`` where the disk is full or refuses.
     """
-    copied, there = [], []
+    copied, there, unlike = [], [], []
     try:
         to.mkdir(parents=True, exist_ok=True)
         for record in records:
@@ -74,13 +75,31 @@ def copy(records: Iterable[Record], to: Path) -> tuple[list[str], list[str]]:
                         f"another record {record.name} is in {to}: rename one of them, or choose another place"
                     )
                 there.append(record.name)
+                unlike += _annotate(record, to)
                 continue
             for path in (*record.others, record.header):
                 _copy(path, to / path.name)
             copied.append(record.name)
     except OSError as error:
         raise StateError(f"can't copy to {to}: {error.strerror}; free some space, or choose another place") from None
+    if unlike:
+        raise DataError(
+            f"{', '.join(unlike)} in {to} aren't those of the records that are there already, and stay: "
+            "`edge label import` replaces annotations"
+        )
     return copied, there
+
+
+def _annotate(record: Record, to: Path) -> list[str]:
+    """Copy the annotations that a record in ``to`` hasn't got; the names of those that are there and others."""
+    unlike = []
+    for path in (path for path in record.others if path.suffix in _SIDE):
+        place = to / path.name
+        if not place.exists():
+            _copy(path, place)
+        elif place.read_bytes() != path.read_bytes():
+            unlike.append(path.name)
+    return unlike
 
 
 def _copy(path: Path, place: Path) -> None:

@@ -53,6 +53,25 @@ def test_another_record_of_the_same_name_stays(tmp_path: Path) -> None:
     assert (tmp_path / "100.hea").read_text() == "100 1 360 10\n"
 
 
+def test_labels_made_since_go_to_a_record_that_is_there(tmp_path: Path) -> None:
+    """Seen to fail where a record that is there is passed over: the stick never had the labels."""
+    mine, stick = tmp_path / "mine", tmp_path / "stick"
+    mine.mkdir()
+    for ending in (".hea", ".dat"):
+        shutil.copy(MITDB / f"100{ending}", mine)
+    assert copy(found(mine), stick) == (["100"], [])
+    shutil.copy(MITDB / "100.atr", mine)
+    assert copy(found(mine), stick) == ([], ["100"])
+    assert filecmp.cmp(mine / "100.atr", stick / "100.atr", shallow=False)
+    shutil.copy(MITDB / "101.atr", mine / "100.atr")
+    shutil.copy(MITDB / "101.hea", mine)
+    shutil.copy(MITDB / "101.dat", mine)
+    with pytest.raises(DataError, match=r"100\.atr in .* and stay: `edge label import` replaces"):
+        copy(found(mine), stick)
+    assert filecmp.cmp(MITDB / "100.atr", stick / "100.atr", shallow=False)
+    assert (stick / "101.hea").exists()
+
+
 def test_a_full_disk_leaves_no_half_record(tmp_path: Path) -> None:
     for ending in ("hea", "dat", "atr"):
         shutil.copy(MITDB / f"100.{ending}", tmp_path)
