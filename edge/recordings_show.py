@@ -39,15 +39,22 @@ class Row:
         }
 
 
-def rows(directory: Path) -> tuple[Row, ...]:
-    """Every record in ``directory``, one that is open included, in order of their names. Raises ``DataError``."""
+def rows(directory: Path) -> tuple[tuple[Row, ...], tuple[str, ...]]:
+    """Every record in ``directory``, one that is open included, in order of their names; the headers that are none.
+
+    Raises ``DataError``.
+    """
     if not directory.is_dir():
         raise DataError(f"there is no folder {directory}: give the one that is recorded to")
-    found = []
+    found, damaged = [], []
     for path in sorted([*directory.glob("*.hea"), *directory.glob("*.open")], key=lambda path: path.stem):
-        with contextlib.suppress(OSError, UnicodeDecodeError, DataError):
+        try:
             found.append(_row(path))
-    return tuple(found)
+        except FileNotFoundError:
+            continue  # it was finished, or removed, just now
+        except (OSError, UnicodeDecodeError, DataError):
+            damaged.append(path.name)
+    return tuple(found), tuple(damaged)
 
 
 def _row(path: Path) -> Row:
@@ -63,7 +70,7 @@ def _row(path: Path) -> Row:
 
 def listing(directory: Path, *, as_json: bool) -> Iterator[str]:
     """A line for each record, and one for all."""
-    found = rows(directory)
+    found, damaged = rows(directory)
     if as_json:
         yield from (json.dumps(row.about()) for row in found)
         return
@@ -78,7 +85,16 @@ def listing(directory: Path, *, as_json: bool) -> Iterator[str]:
         leads = f"{glance.leads} x {glance.rate:g} Hz"
         yield f"{glance.name}  {glance.started or '?':19}  {glance.length_s:9.1f} s  {leads}  {'  '.join(marks)}"
     hours = sum(row.glance.length_s for row in found) / 3600
-    yield f"{len(found)} records, {hours:.1f} h, {size(sum(row.size for row in found))}"
+    many = "1 record" if len(found) == 1 else f"{len(found)} records"
+    yield f"{many}, {hours:.1f} h, {size(sum(row.size for row in found))}"
+    if damaged:
+        names = ", ".join(map(_printable, damaged))
+        yield f"left out: {names}, which can't be read as headers of WFDB: copy them again"
+
+
+def _printable(name: str) -> str:
+    """A file's name as any terminal takes it, also where it isn't UTF-8."""
+    return name.encode(errors="backslashreplace").decode()
 
 
 def _rate_mark(glance: Glance) -> list[str]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 from pathlib import Path
 
@@ -46,6 +47,15 @@ def test_each_record_is_listed_with_when_how_long_and_how_good(room: Path) -> No
     assert "quality 0.900 1.000" in second
     assert newest.endswith("2.5 s  1 x 100 Hz  not finished")
     assert total.startswith("4 records, 0.5 h, 1.96 MB")
+
+
+def test_headers_that_can_not_be_read_are_named(room: Path) -> None:
+    """Seen to fail where they are passed over: a folder seemed to hold all that there was."""
+    (room / "rec" / "bad.hea").write_bytes(b"noise")
+    (room / "rec" / os.fsdecode(b"caf\xe9.hea")).write_bytes(b"\xff\xfe")
+    *_, total, left_out = asked(room, "list", "rec").out.splitlines()
+    assert total.startswith("3 records")
+    assert left_out.startswith(r"left out: bad.hea, caf\udce9.hea, which can't be read")
 
 
 def test_a_rate_that_can_not_be_right_is_marked(room: Path) -> None:
