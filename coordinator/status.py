@@ -226,9 +226,12 @@ def _devices(snapshot: Snapshot) -> Table:
 
 
 def _remark(device: DeviceStatus) -> str:
-    """What the device says of its rounds, and of its recorder where it has one."""
-    recording = "" if device.health is None or not device.health.recording else f"recording: {device.health.recording}"
-    return "; ".join(filter(None, (device.detail, recording)))
+    """What the device says of its rounds, of its recorder where it has one, and what is left of its budget."""
+    recording = (device.health.recording if device.health else None) or ""
+    if recording and "recording" not in recording:
+        recording = f"recording: {recording}"
+    budget = "" if device.budget_left is None else f"{device.budget_left:.0%} of its budget left"
+    return "; ".join(filter(None, (device.detail, recording, budget)))
 
 
 def _peaks(health: Health | None) -> str:

@@ -187,6 +187,16 @@ def test_a_recorder_in_trouble_shows_among_the_remarks(capsys: pytest.CaptureFix
     assert "resting; recording: no electrode contact" in capsys.readouterr().out
 
 
+def test_what_is_left_of_a_budget_shows_and_no_word_twice(capsys: pytest.CaptureFixture[str]) -> None:
+    """Seen to fail where only programs were given the budget, and with `recording: recording`."""
+    health = Health(recording="recording, quality 0.98")
+    device = DEVICE.model_copy(update={"health": health, "detail": "", "budget_left": 0.07})
+    Console(width=140).print(_devices(Snapshot(devices={"dev-one": device})))
+    out = capsys.readouterr().out
+    assert " recording, quality 0.98; 7% of its budget left" in out
+    assert "recording: recording" not in out
+
+
 def test_a_long_remark_leaves_the_outcome_whole(capsys: pytest.CaptureFixture[str]) -> None:
     summary = SUMMARY.model_copy(update={"reason": "0 of at least 2 devices were there by the deadline"})
     snapshot = look(broker_with(coordinator=COORDINATOR, summary=summary))
