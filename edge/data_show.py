@@ -72,7 +72,11 @@ def lines(report: DataReport) -> Iterator[str]:
     owners = list(report.owners.items())
     named = ", ".join(f"{name} {count}" for name, count in owners[:SHOWN_OWNERS])
     yield f"owners:   {named}" + (f" and {len(owners) - SHOWN_OWNERS} more" if len(owners) > SHOWN_OWNERS else "")
-    yield "held out: " + (", ".join(report.held_out) or "the newest fifth of everybody's examples")
+    if report.held_out:
+        people = ", ".join(report.held_out)
+        yield f"held out: {people} by virtual devices; `edge run` trains on them too unless `held_out` names them"
+    else:
+        yield "held out: the newest fifth of everybody's examples"
     for reason, count in report.rejected.items():
         yield f"left out: {count} {reason}"
     for note in report.notes:

@@ -83,6 +83,8 @@ def test_of_many_owners_the_first_are_named_and_the_rest_counted() -> None:
     assert f"person-{SHOWN_OWNERS - 1} 1 and 5 more" in text
     assert "note:     a note" in text
     assert "held out: the newest fifth" in text
+    shared = "\n".join(lines(report.model_copy(update={"held_out": ("person-33", "person-34")})))
+    assert "held out: person-33, person-34 by virtual devices; `edge run` trains on them too unless" in shared
 
 
 def test_what_may_not_be_read_is_told_in_a_sentence() -> None:
