@@ -66,7 +66,8 @@ class BeatClassifier:
 def check_recipe(plan: Plan) -> None:
     """Raises ``PlanError`` where a plan isn't for beats of an ECG as they are described here."""
     if plan.data not in RECIPES:
-        raise PlanError(f"plan {plan.name!r} is made for {plan.data!r}, not for ECGs: choose ecg-beats")
+        why = "tells no classes of beats apart" if plan.learns != "classes" else f"is for {plan.data!r}, not for ECGs"
+        raise PlanError(f"plan {plan.name!r} {why}: choose ecg-beats")
     if tuple(entry.shape for entry in plan.inputs) != FORM.shapes or not set(plan.classes) <= set(CLASSES):
         raise PlanError(f"plan {plan.name!r} takes or tells something else than this version's beats: choose ecg-beats")
 

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edge.dataset import FloatArray
-from schemas.errors import PlanError
+from schemas.errors import PlanError, SettingsError
 from schemas.parameters import Parameters
 from schemas.plan import Plan
 from schemas.plan_cost import FLOAT_BYTES, Limits
@@ -25,12 +25,19 @@ class Session:
     """One model of one plan, ready to run on one thread."""
 
     def __init__(self, plan: Plan, parameters: Parameters) -> None:
-        """Raises ``PlanError`` where the plan has what ONNX, or this version of its runtime, can't run."""
+        """Raises ``PlanError`` where the plan has what ONNX, or this version of its runtime, can't run.
+
+        ``SettingsError`` where the runtime is installed and doesn't load, as one for another processor or C library.
+        """
         held = FLOAT_BYTES * sum(math.prod(v) for v in infer(plan, BATCH).values() if isinstance(v, Shape))
         if held > Limits().memory:  # it copies what PyTorch only looks at another way, such as an expanded tensor
             raise PlanError(f"plan {plan.name!r} would take {held / 2**20:.0f} MiB: use a smaller model")
-        import onnxruntime  # noqa: PLC0415 - an extra
-
+        try:
+            import onnxruntime  # noqa: PLC0415 - an extra
+        except ImportError as error:
+            raise SettingsError(
+                f"ONNX Runtime is installed and can't be loaded ({error}): install it anew, or remove it to use PyTorch"
+            ) from None
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = options.inter_op_num_threads = 1  # others need the cores
         options.log_severity_level = _ERRORS_ALONE

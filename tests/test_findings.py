@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -10,7 +11,7 @@ import pytest
 import wfdb
 from safetensors.numpy import save_file
 
-from edge.classifier import Runtime
+from edge.classifier import BeatClassifier, Runtime
 from edge.findings import examine, json_lines, lines, telling_minute
 from edge.synthetic_ecg import person, record
 from schemas.errors import DataError, PlanError, SettingsError
@@ -89,6 +90,8 @@ def test_a_folder_that_may_not_be_read_is_not_said_to_be_empty() -> None:
 def test_what_is_no_ecg_is_told(tmp_path: Path, model: Path) -> None:
     with pytest.raises(DataError, match="no WFDB record"):
         examine("ecg-beats", model, str(tmp_path), annotate=False)
+    with pytest.raises(PlanError, match="plan 'ecg-masked' tells no classes of beats apart: choose ecg-beats"):
+        BeatClassifier.of("ecg-masked", None, "onnx")
     with pytest.raises(PlanError, match="not for ECGs"):
         examine("watch", model, str(tmp_path), annotate=False)
 
@@ -104,6 +107,17 @@ def test_where_beats_can_not_be_scored_that_is_said_first(
     monkeypatch.setattr("edge.classifier.find_spec", lambda name: None if name == "torch" else object())
     with pytest.raises(SettingsError, match=says):
         examine("ecg-masked", None, str(tmp_path), annotate=False, runtime=runtime)
+
+
+def test_a_runtime_that_is_installed_and_does_not_load_is_told(
+    tmp_path: Path, model: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Seen to fail with a traceback, and the exit code of a bug."""
+    (tmp_path / "onnxruntime.py").write_text("raise ImportError('no such C library')")
+    monkeypatch.delitem(sys.modules, "onnxruntime", raising=False)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    with pytest.raises(SettingsError, match=r"is installed and can't be loaded .* to use PyTorch"):
+        examine("ecg-beats", model, str(tmp_path), annotate=False, runtime="onnx")
 
 
 def test_the_minute_worth_labelling_is_the_first_with_most_beats_that_are_not_usual() -> None:
