@@ -64,6 +64,16 @@ def test_mqtt_5_is_spoken_where_the_broker_has_it(mosquitto: Mosquitto, dial: Di
     ear.until(lambda: "(p5, c0, k30)" in mosquitto.log, "mosquitto's log")
 
 
+def test_a_second_client_of_our_name_is_thought_of_where_the_connection_breaks(
+    mosquitto: Mosquitto, dial: Dial
+) -> None:
+    """Two devices from one card image. Seen to fail without the hint: the log said `broke` and no more, for ever."""
+    _, ear = dial(settings(mosquitto.port))
+    ear.until_connected()
+    dial(settings(mosquitto.port))
+    assert "another client has our name: give every device its own" in str(first_failure(ear).error)
+
+
 def test_a_broker_that_is_not_there_is_tried_until_it_is(tmp_path: Path, dial: Dial) -> None:
     broker = Mosquitto(tmp_path)
     _, ear = dial(settings(broker.port))

@@ -46,6 +46,7 @@ _TOO_LARGE: Final = 0x95  # MQTT 5's "packet too large"
 _STALLED_WINDOWS: Final = 4  # inbound windows that are read ahead of a caller who has stopped to acknowledge
 _TICK_S: Final = 5.0  # how often keepalive and time limits are looked at
 GOODBYE_S: Final = 0.5  # for the last packet to leave
+_SOON_S: Final = 60.0  # after a greeting: a line that breaks then may have been taken over by another client
 _HURRY_S: Final = 0.05  # and how often while closing
 
 
@@ -64,6 +65,7 @@ class Connection:
     ) -> None:
         self.mqtt5 = mqtt5
         self.accepted = False
+        self._accepted_at = -math.inf  # monotonic
         self.refusal: int | None = None  # the reason code of CONNACK
         self._settings = settings
         self._mailbox = mailbox
@@ -149,7 +151,12 @@ class Connection:
         if self._farewell is not None:  # the next greeting's answer tells whether it is for good
             return replace(judge(self._farewell, self._address), fatal=False)
         if self.accepted:
-            return Verdict(BrokerUnreachable(f"the connection to {self._address} broke"), fatal=False)
+            # mosquitto 2.0.11 takes a name's connection away without a word, whatever MQTT 5 asks for.
+            soon = time.monotonic() - self._accepted_at < _SOON_S
+            hint = (
+                "; if it does again and again, another client has our name: give every device its own" if soon else ""
+            )
+            return Verdict(BrokerUnreachable(f"the connection to {self._address} broke{hint}"), fatal=False)
         text = f"{self._address} takes connections and doesn't answer MQTT: check the port, and whether it wants TLS"
         return Verdict(BrokerUnreachable(text), fatal=False)
 
@@ -290,6 +297,7 @@ class Connection:
             self.refusal = reason.value
             return
         self.accepted, self._deadline = True, math.inf
+        self._accepted_at = time.monotonic()
         largest = getattr(extras, "MaximumPacketSize", None)
         in_flight = min(getattr(extras, "ReceiveMaximum", _IN_FLIGHT), _IN_FLIGHT)
         filters, forgotten, number = self._mailbox.connected(largest=largest, in_flight=in_flight)
