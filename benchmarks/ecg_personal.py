@@ -44,7 +44,7 @@ SHOWN = ("N", "S", "V", "F")
 PLACES = [PLAN.classes.index(name) for name in SHOWN]
 PARTS = ("first minute", "minute asked for", "5 min")
 TESTED_FROM_S = 300.0
-STEPS = (50, 100, 200, 400)
+STEPS = (100, 200, 400)
 PULLS = (0.03, 0.1, 0.3)
 HEADS = (("layers.7",), ("layers.4", "layers.7"))
 
@@ -98,7 +98,7 @@ def person(data: Path, name: str) -> Person:
 
 def outcome(shared: Parameters, who: Person, which: str, how: PersonalSettings, seed: int) -> Outcome:
     """What becomes of the global model with one part of a person's beats."""
-    made = personalise(shared, None, who.own(which, shared), PLAN, PLAN.train, how, np.random.default_rng(seed))
+    made = personalise(shared, who.own(which, shared), PLAN, PLAN.train, how, np.random.default_rng(seed))
     return Outcome(confusion(made.model, who.tested), made.verdict)
 
 
@@ -131,12 +131,18 @@ def words(how: PersonalSettings) -> str:
     return f"{how.method}{more}, {how.steps} batches"
 
 
-def choose(people: Mapping[str, Person], seeds: Sequence[int], rounds: int) -> None:
-    """Every setting on DS1, each patient's global model being of the other folds."""
+def without(people: Mapping[str, Person], seeds: Sequence[int], rounds: int) -> dict[tuple[int, str], Parameters]:
+    """For each seed and patient of DS1 the global model of the other folds' patients."""
     shared: dict[tuple[int, str], Parameters] = {}
     for seed, fold in itertools.product(seeds, FOLDS):
         model = federated(FILE, [people[name].beats for name in DS1 if name not in fold], rounds, seed)
         shared |= {(seed, name): model for name in fold}
+    return shared
+
+
+def choose(people: Mapping[str, Person], seeds: Sequence[int], rounds: int) -> None:
+    """Every setting on DS1, each patient's global model being of the other folds."""
+    shared = without(people, seeds, rounds)
     tables = [[confusion(shared[seed, name], people[name].tested) for name in DS1] for seed in seeds]
     print("| method | macro-F1: first minute | minute asked for | 5 min | N | S | V | F | first minute and 5 min |")
     print("|---|---|---|---|---|---|---|---|---|")
@@ -187,16 +193,15 @@ def by_record(
     people: Mapping[str, Person], still: Mapping[int, Sequence[Confusion]], found: Mapping[int, Sequence[Outcome]]
 ) -> None:
     """What each record has, and how many of its beats each model gets wrong, means over seeds."""
-    print("\n| record | own beats, newest fifth included | tested | wrong, global | wrong, used | used |")
+    print("\n| record | own beats | tested | wrong, global | wrong, used | used |")
     print("|---|---|---|---|---|---|")
     for place, name in enumerate(DS2):
         tables = [each[place] for each in still.values()], [each[place].table for each in found.values()]
         wrong = [np.mean([table.sum() - np.trace(table) for table in some]) for some in tables]
         verdicts = [each[place].verdict for each in found.values()]
-        own = verdicts[0].examples + verdicts[0].validation
         counts = ", ".join(f"{n} {count}" for n, count in people[name].tested.class_counts().items() if count)
         said = f"{sum(one.personal for one in verdicts)} of {len(verdicts)}"
-        print(f"| {name} | {own} | {counts} | {wrong[0]:.0f} | {wrong[1]:.0f} | {said} |")
+        print(f"| {name} | {verdicts[0].examples} | {counts} | {wrong[0]:.0f} | {wrong[1]:.0f} | {said} |")
     print()
 
 

@@ -61,6 +61,10 @@ class CoordinatorSettings(LinkSettings):
         None, description="virtual devices a trainer trains at once; 1 for one by one"
     )
     accelerator: Literal["cpu", "cuda"] = Field("cpu", description="what virtual devices train on: cpu or cuda")
+    personal: Literal["off", "ditto", "fine-tune", "local-layers"] = Field(
+        "off", description="a model of its own for each virtual device: off, ditto, fine-tune or local-layers"
+    )
+    local_layers: str = Field("", description="for local-layers: names of layers, or what they begin with, and commas")
     json_lines: bool = Field(False, description="one JSON object a line instead of a table")
 
     def quorum(self) -> int:

@@ -90,6 +90,8 @@ class VirtualFleet:
             "--trainers": settings.trainers,
             "--together": settings.together,
             "--accelerator": settings.accelerator,
+            "--personal": settings.personal,
+            "--local-layers": settings.local_layers or None,
         }
         files: dict[str, Path | None] = {"--ca": settings.ca, "--cert": settings.cert, "--key": settings.key}
         given = {**options, **files, "--root": settings.root}

@@ -126,7 +126,7 @@ class StartEvaluation:
 
 @dataclass(frozen=True, slots=True)
 class StartPersonalising:
-    """Fit the model on disk to the device's owner, on from the personal one on disk where that was made likewise."""
+    """Fit the model on disk to the device's owner."""
 
     key: str
     plan: str  # digest of the blob

@@ -30,30 +30,26 @@ class JobMaker:
         if isinstance(effect, fx.StartMerging):
             return Merge.model_validate(about)
         about["data"] = self._device.data
+        if isinstance(effect, fx.StartPersonalising):
+            about |= {"settings": effect.settings, "seed": effect.seed, "how": effect.how}
+            return Personalise.model_validate(about)
         personal = self._device.personal
-        if personal is not None and (personal.layers or isinstance(effect, fx.StartPersonalising)):
-            about |= {"own": self._own_model(effect, run), "local": personal.layers}
+        if personal is not None and personal.layers:
+            about |= {"own": self._own_model(effect.plan, run), "local": personal.layers}
         if isinstance(effect, fx.StartTraining):
             about |= {"settings": effect.settings, "seed": effect.seed, "codec": effect.codec}
             about["checkpoint"] = self._store.checkpoint(effect.key, effect.plan, effect.model)
             about["checkpoint_s"] = self._device.checkpoint_s
             about["residual"] = self._outbox.residual(effect.ticket, effect.plan)
             return Train.model_validate(about)
-        if isinstance(effect, fx.StartPersonalising):
-            about |= {"settings": effect.settings, "seed": effect.seed, "how": effect.how}
-            return Personalise.model_validate(about)
         return Evaluate.model_validate(about)
 
-    def _own_model(
-        self, effect: fx.StartTraining | fx.StartEvaluation | fx.StartPersonalising, run: str | None
-    ) -> bytes:
-        """Its owner's own model, where it is the better one, of this plan, and made as its owner wants it now.
+    def _own_model(self, plan: str, run: str | None) -> bytes:
+        """Its owner's own model, where it is the better one, of this plan and run, and made as its owner wants it now.
 
         A round has no use for one of another run, whose layers know nothing of this run's others.
         """
         own = self._store.personal()
-        if own is None or (own[0].plan, own[0].how) != (effect.plan, self._device.personal):
-            return b""
-        if not isinstance(effect, fx.StartPersonalising) and own[0].run != run:
+        if own is None or (own[0].plan, own[0].how, own[0].run) != (plan, self._device.personal, run):
             return b""
         return own[1] if own[0].verdict.personal else b""

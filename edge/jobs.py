@@ -106,12 +106,11 @@ class Evaluate(_Beside):
 class Personalise(_Framed):
     """Fit ``model`` to the device's owner, and say which of both is better."""
 
-    blobs: ClassVar[tuple[str, ...]] = ("plan", "model", "own")
+    blobs: ClassVar[tuple[str, ...]] = ("plan", "model")
 
     job: Literal["personalise"] = "personalise"
     plan: bytes = b""
     model: bytes = b""  # ``Lineage.pack``
-    own: bytes = b""  # of an earlier ``Personalised``; empty to begin with ``model``
     data: DataSpec
     settings: TrainSettings  # of the run
     how: PersonalSettings

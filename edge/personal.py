@@ -1,14 +1,19 @@
 """A model of the owner's own, made on the device from the global one, and kept only where it is better. Pure.
 
-The owner's labelled examples are parted by time: the older ones train, the newest decide. Beats of one minute resemble
-each other, so that a random part would flatter whatever has learned its neighbours by heart. What comes out is the
-better of both models on those newest examples, so it is never worse there than the global one.
+It is cross-fitted: the owner's labelled examples are dealt into folds, and for each fold the global model is fitted to
+the others. The fold is what judges that fit (Stone 1974), so that every example decides, each by a model that hasn't
+seen it. The fits start alike and stay near each other, so that the mean of their weights is one model as good as all of
+them together (Wortsman et al. 2022): better than one fit to all examples (``benchmarks/ecg_personal_ways.py``).
+
+A fold is a stretch of time of each class: beats of one minute resemble each other, so that a random part would flatter
+whatever has learned its neighbours by heart. The judgement is of the fits, each of which has seen less than their mean
+has, so that it errs in favour of the global model.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from typing import Final, NamedTuple
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,14 +21,12 @@ from numpy.typing import NDArray
 from edge import ec57
 from edge.dataset import Dataset
 from edge.evaluation import BATCH, evaluate
-from edge.personal_settings import VALIDATION, PersonalSettings, Verdict
-from edge.training import Observer, Tether, ignore, train
+from edge.personal_settings import FEWEST, FOLDS, PersonalSettings, Verdict
+from edge.training import Tether, train
 from schemas.errors import DataError, PlanError
 from schemas.messages import Counts, TrainSettings
 from schemas.parameters import Manifest, Parameters
 from schemas.plan import Plan
-
-FEWEST: Final = 5  # examples that may decide
 
 
 class Personal(NamedTuple):
@@ -35,43 +38,75 @@ class Personal(NamedTuple):
 
 def personalise(
     shared: Parameters,
-    own: Parameters | None,
     data: Dataset,
     plan: Plan,
     run: TrainSettings,
     how: PersonalSettings,
     rng: np.random.Generator,
     *,
-    on_event: Observer = ignore,
+    on_batch: Callable[[], None] = lambda: None,
     batch: int = BATCH,
 ) -> Personal:
     """Fit the global model ``shared`` to the owner of ``data`` (``plan_fit.fit`` it first; in order of recording).
 
-    ``own`` is the personal model so far: ``ditto`` goes on from it, ``local-layers`` takes its layers; None begins with
-    ``shared``. ``batch`` examples are evaluated at a time. Raises ``DataError`` where there are too few examples,
-    ``PlanError`` where no parameter has such a name, ``TrainingError`` where numbers go wrong, and what ``on_event``
-    raises.
+    ``batch`` examples are evaluated at a time; ``on_batch`` stops it by raising, which leaves nothing behind. Beside
+    the global model and the fit that is running it holds one sum of (P,), however many folds there are. Raises
+    ``DataError`` where there are too few examples, ``PlanError`` where no parameter has such a name, and
+    ``TrainingError`` where numbers go wrong.
     """
-    older, newest = data.split(VALIDATION)
-    if len(newest) < FEWEST:
-        raise DataError(
-            f"{len(data)} labelled examples are too few for a personal model: "
-            f"it takes {FEWEST / VALIDATION:.0f}, of which the newest {FEWEST} decide"
-        )
-    free = local(shared.manifest, how.layers) if how.method == "local-layers" else None
-    start = _start(shared, own, how, free)
-    done = train(start, older, plan, how.training(run), rng, on_event, tether=Tether(shared, free))
-    model = start.add(done.delta)
-    mine, global_ = (_judged(one, newest, plan, batch) for one in (model, shared))
+    if len(data) < FEWEST:
+        raise DataError(f"{len(data)} labelled examples are too few for a personal model: it takes {FEWEST}")
+    tether = Tether(shared, local(shared.manifest, how.layers) if how.method == "local-layers" else None)
+    fold_of = deal(data.labels)
+    total, judged = Parameters.zeros(shared.manifest), []
+    for delta, unseen in cross_fits(shared, data, fold_of, plan, how.training(run), rng, tether, on_batch):
+        judged.append(evaluate(shared.add(delta), unseen, plan, batch, on_batch))
+        total = total.add(delta)
+    mine = _score(judged, plan)
+    global_ = _score([evaluate(shared, data, plan, batch, on_batch)], plan)
     verdict = Verdict(
-        examples=len(older),
-        validation=len(newest),
+        examples=len(data),
         personal_loss=mine[0],
         global_loss=global_[0],
         personal_f1=mine[1],
         global_f1=global_[1],
     )
-    return Personal(model if verdict.personal else shared, verdict)
+    return Personal(shared.add(total.scale(1 / len(judged))) if verdict.personal else shared, verdict)
+
+
+def cross_fits(
+    shared: Parameters,
+    data: Dataset,
+    fold_of: NDArray[np.int64],
+    plan: Plan,
+    settings: TrainSettings,
+    rng: np.random.Generator,
+    tether: Tether,
+    on_batch: Callable[[], None] = lambda: None,
+) -> Iterator[tuple[Parameters, Dataset]]:
+    """For each fold of ``fold_of`` (n,) what training on all others adds to ``shared``, and the fold's own examples.
+
+    Raises what ``personalise`` does.
+    """
+    folds = np.unique(fold_of)
+    for fold, drawn in zip(folds, rng.spawn(len(folds)), strict=True):
+        seen, unseen = (data.take(np.flatnonzero(chosen)) for chosen in (fold_of != fold, fold_of == fold))
+        yield train(shared, seen, plan, settings, drawn, lambda _event: on_batch(), tether=tether).delta, unseen
+
+
+def deal(labels: NDArray[np.int64], folds: int = FOLDS) -> NDArray[np.int64]:
+    """Which fold (n,) each example is of, by its class (n,) and its place in time; as many folds as examples at most.
+
+    Each class is cut into ``folds`` stretches of time, of equal length but for one example; of a class with fewer
+    examples each is in a fold of its own, on from where the last class ended, so that no fold has all rare ones.
+    """
+    fold_of = np.zeros(len(labels), np.int64)
+    dealt = 0
+    for label in np.unique(labels):
+        own = np.flatnonzero(labels == label)
+        fold_of[own] = (np.arange(len(own)) * folds // max(len(own), folds) + dealt) % folds
+        dealt += len(own)
+    return fold_of
 
 
 def local(manifest: Manifest, prefixes: Iterable[str]) -> NDArray[np.bool_]:
@@ -99,18 +134,10 @@ def beside(shared: Parameters, own: Parameters, mine: NDArray[np.bool_]) -> Para
     return Parameters(shared.manifest, np.where(mine, own.flat, shared.flat))
 
 
-def _start(
-    shared: Parameters, own: Parameters | None, how: PersonalSettings, free: NDArray[np.bool_] | None
-) -> Parameters:
-    if own is None or how.method == "fine-tune" or own.manifest != shared.manifest:
-        return shared
-    return own if free is None else beside(shared, own, free)
-
-
-def _judged(model: Parameters, data: Dataset, plan: Plan, batch: int) -> tuple[float, float | None]:
+def _score(judged: Sequence[Counts], plan: Plan) -> tuple[float, float | None]:
     """The mean loss, and the macro-F1 over the classes that are there, where the plan tells classes apart."""
-    counts: Counts = evaluate(model, data, plan, batch)
-    loss = counts.loss_sum / counts.examples
+    loss = sum(counts.loss_sum for counts in judged) / sum(counts.examples for counts in judged)
     if plan.learns == "reconstruction":
         return loss, None
-    return loss, float(ec57.macro_f1(range(len(plan.classes)))(np.array(counts.confusion, np.float64)))
+    confusion = np.array([counts.confusion for counts in judged], np.float64).sum(axis=0)
+    return loss, float(ec57.macro_f1(range(len(plan.classes)))(confusion))

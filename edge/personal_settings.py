@@ -15,20 +15,21 @@ Method = Literal["fine-tune", "ditto", "local-layers"]
 
 STEPS: Final = 200  # batches
 PULL: Final = 0.1  # lambda of Ditto
-VALIDATION: Final = 0.2  # of the owner's examples, the newest: what decides between the two models
+FOLDS: Final = 5  # that the owner's examples are dealt into, each of which judges what was fitted to the others
+FEWEST: Final = 20  # labelled examples; with fewer, the model that is used did no better than the global one on DS1
 MAX_PREFIXES: Final = 64
 
 Prefix = Annotated[str, Field(min_length=1, max_length=200)]
 
 
 class PersonalSettings(Message):
-    """How a personal model is made.
+    """How a personal model is made: anew for each global model, and beginning with it.
 
-    ``fine-tune`` trains the global model on. ``ditto`` trains the device's own, pulled towards the global one (Li, Hu,
-    Beirami and Smith 2021). ``local-layers`` keeps the parameters whose names begin with one of ``layers`` for the
-    device alone and takes all others from the global model as they are: a head (FedPer, Arivazhagan et al. 2019) or
-    normalisation layers (FedBN, Li, Jiang et al. 2021). Rounds then train those others alone, beside the device's own;
-    that the two take turns is FedRep's (Collins et al. 2021).
+    ``fine-tune`` trains it on. ``ditto`` does so, pulled back to it (Li, Hu, Beirami and Smith 2021). ``local-layers``
+    keeps the parameters whose names begin with one of ``layers`` for the device alone and takes all others from the
+    global model as they are: a head (FedPer, Arivazhagan et al. 2019) or normalisation layers (FedBN, Li, Jiang et al.
+    2021). Rounds then train those others alone, beside the device's own; that the two take turns is FedRep's (Collins
+    et al. 2021).
     """
 
     method: Method
@@ -49,14 +50,13 @@ class PersonalSettings(Message):
 
 
 class Verdict(Message):
-    """How both models do on the owner's newest examples, which neither has seen; the lower mean loss is used.
+    """How both models do on all of the owner's labelled examples; the lower mean loss is used.
 
-    The loss counts how sure a model is, so that a dozen beats tell models apart that have the same of them right. Equal
-    losses keep the global model.
+    For the personal model each example is judged by a fit that hasn't seen it. The loss counts how sure a model is, so
+    that a few dozen beats tell models apart that have the same of them right. Equal losses keep the global model.
     """
 
-    examples: Count  # that the personal model was trained on
-    validation: Count  # that both were compared on
+    examples: Count  # labelled ones; each judges once, and is trained on by all fits but that one
     personal_loss: Annotated[float, Field(ge=0)]  # mean of the unweighted loss
     global_loss: Annotated[float, Field(ge=0)]
     personal_f1: Annotated[float, Field(ge=0, le=1)] | None  # mean over the classes among them; None without classes
@@ -72,7 +72,7 @@ class Verdict(Message):
         mine, others = f"loss {self.personal_loss:.3g}", f"{self.global_loss:.3g}"
         if self.personal_f1 is not None and self.global_f1 is not None:
             mine, others = f"{mine} and macro-F1 {self.personal_f1:.2f}", f"{others} and {self.global_f1:.2f}"
-        return f"{mine} on the newest {self.validation} examples, the global one {others}"
+        return f"{mine} on {self.examples} labelled examples held out in turn, the global one {others}"
 
 
 class Origin(Message):

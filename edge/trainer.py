@@ -218,13 +218,12 @@ class Trainer:
         started = time.perf_counter()
         made = personalise(
             model,
-            _own(job.own, plan),
             data,
             plan,
             job.settings,
             job.how,
             np.random.default_rng(job.seed),
-            on_event=lambda _event: self._inbox.check(job.key),
+            on_batch=lambda: self._inbox.check(job.key),
             batch=batch,
         )
         return Personalised(
@@ -248,13 +247,13 @@ class Trainer:
 
 
 def _own(raw: bytes, plan: Plan) -> Parameters | None:
-    """The personal model so far; one that can't be read is as good as none."""
+    """The personal model; one that can't be read is as good as none."""
     if not raw:
         return None
     try:
         return model_file.from_bytes(raw, plan)
     except (PlanError, StateError) as error:
-        log.warning("the personal model is made anew: %s", error)
+        log.warning("the device's own layers are left out: %s", error)
         return None
 
 

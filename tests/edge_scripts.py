@@ -144,7 +144,7 @@ def trained(key: str, payload: bytes = b"delta", residual: bytes = b"") -> Train
 
 def personalised(key: str, model: bytes = b"own", personal_loss: float = 0.25) -> Personalised:
     about = {"personal_loss": personal_loss, "global_loss": 0.5, "personal_f1": 0.75, "global_f1": 0.5}
-    verdict = Verdict.model_validate({"examples": 80, "validation": 20, **about})
+    verdict = Verdict.model_validate({"examples": 100, **about})
     return Personalised(key=key, model=model, verdict=verdict, seconds=1.0)
 
 

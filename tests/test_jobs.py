@@ -56,7 +56,6 @@ REQUESTS: tuple[Request, ...] = (
         key="e",
         plan=b"{}",
         model=b"\x00",
-        own=b"the owner's",
         data=DATA,
         settings=TrainSettings(),
         how=PersonalSettings(method="local-layers", layers=("head",)),
@@ -73,7 +72,7 @@ ANSWERS: tuple[Answer, ...] = (
     Personalised(
         key="e",
         model=b"\x00",
-        verdict=Verdict(examples=8, validation=2, personal_loss=1, global_loss=2, personal_f1=1, global_f1=0.5),
+        verdict=Verdict(examples=8, personal_loss=1, global_loss=2, personal_f1=1, global_f1=0.5),
         seconds=0.1,
     ),
     Failure(key="c", kind="plan", message="it doesn't fit"),

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Callable
+from typing import Any, NamedTuple
 
 import numpy as np
 import pytest
@@ -12,12 +14,14 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from coordinator.plan_file import PlanFile
+from edge import personal
 from edge.dataset import Dataset
 from edge.evaluation import evaluate
-from edge.personal import Personal, local, personalise
-from edge.personal_settings import PersonalSettings
+from edge.personal import Personal, deal, local, personalise
+from edge.personal_settings import FEWEST, FOLDS, PersonalSettings
+from edge.training import Trained, train
 from schemas.errors import DataError, PlanError
-from schemas.messages import TrainSettings
+from schemas.messages import Counts, TrainSettings
 from schemas.parameters import Parameters
 from schemas.plan_file import find
 from tests.plan_examples import CLASSES, tiny, windows
@@ -33,11 +37,45 @@ HEAD = PersonalSettings(method="local-layers", steps=60, layers=("out",))
 def made(
     data: Dataset | None = None,
     how: PersonalSettings = TUNED,
-    own: Parameters | None = None,
     shared: Parameters = GLOBAL,
+    run: TrainSettings = RUN,
 ) -> Personal:
     data = windows() if data is None else data
-    return personalise(shared, own, data, tiny(), RUN, how, np.random.default_rng(1))
+    return personalise(shared, data, tiny(), run, how, np.random.default_rng(1))
+
+
+class Watched(NamedTuple):
+    """What came of it, and the examples that each fit saw and each judgement was of, by their places."""
+
+    made: Personal
+    deltas: list[Parameters]
+    seen: list[set[int]]
+    judged: list[set[int]]
+
+
+def watched(data: Dataset, how: PersonalSettings) -> Watched:
+    """The real thing, with a look at what it trains on and what it judges by; examples are told by their owners."""
+    numbered = dataclasses.replace(data, owners=np.arange(len(data)).astype(str))
+    deltas: list[Parameters] = []
+    seen: list[set[int]] = []
+    judged: list[set[int]] = []
+
+    def training(shared: Parameters, some: Dataset, *more: Any, **named: Any) -> Trained:
+        done = train(shared, some, *more, **named)
+        deltas.append(done.delta)
+        seen.append(set(map(int, some.owners)))
+        return done
+
+    def evaluating(model: Parameters, some: Dataset, *more: Any) -> Counts:
+        if len(judged) < len(seen):
+            assert model.equal(GLOBAL.add(deltas[-1]))
+            judged.append(set(map(int, some.owners)))
+        return evaluate(model, some, *more)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(personal, "train", training)
+        patch.setattr(personal, "evaluate", evaluating)
+        return Watched(made(numbered, how), deltas, seen, judged)
 
 
 def loss(model: Parameters, data: Dataset) -> float:
@@ -52,44 +90,62 @@ def test_its_owners_examples_make_a_model_that_is_better_on_later_ones(how: Pers
     assert loss(own.model, windows(seed=5)) < loss(GLOBAL, windows(seed=5)) - 0.1
 
 
-def test_the_newest_fifth_decides_and_is_not_trained_on() -> None:
-    """Seen to fail where the model is trained on all, and where the first fifth decides."""
-    data = windows()
-    changed = data.inputs[0].copy()
-    changed[48:] *= 0.1
-    other = made(dataclasses.replace(data, inputs=(changed,)))
-    own = made(data)
-    assert (own.verdict.examples, own.verdict.validation) == (48, 12)
-    assert own.verdict.personal
-    if other.verdict.personal:
-        assert other.model.equal(own.model)
-    assert other.verdict.personal_loss != own.verdict.personal_loss
-    assert own.verdict.personal_loss == pytest.approx(loss(own.model, data.take(np.arange(48, 60))))
-    assert own.verdict.global_loss == pytest.approx(loss(GLOBAL, data.take(np.arange(48, 60))))
+LABELS = st.lists(st.sampled_from([0, 0, 0, 1, 2]), min_size=FEWEST, max_size=60)
 
 
-@settings(deadline=None, max_examples=8)
-@given(seed=st.integers(0, 1000), examples=st.integers(25, 60), how=st.sampled_from([TUNED, DITTO, HEAD]))
-def test_what_is_used_is_never_worse_than_the_global_model_on_the_newest_examples(
-    seed: int, examples: int, how: PersonalSettings
+@settings(deadline=None, max_examples=15)
+@given(labels=LABELS, how=st.sampled_from([TUNED, DITTO, HEAD]))
+def test_every_example_is_judged_once_by_a_fit_that_has_not_seen_it_and_all_are_trained_on(
+    labels: list[int], how: PersonalSettings
 ) -> None:
-    """Labels are drawn anew, so that there is nothing to learn. Seen to fail where the personal one is always used."""
-    data = windows(examples, seed)
-    labels = np.random.default_rng(seed).integers(0, len(CLASSES), examples)
-    data = dataclasses.replace(data, labels=labels)
-    newest = data.split(0.2)[1]
-    own = made(data, how)
-    assert loss(own.model, newest) <= loss(GLOBAL, newest)
-    assert own.verdict.personal or own.model.equal(GLOBAL)
+    """Whatever classes there are, one of a single example too. Seen to fail where a fit is of all examples."""
+    data = dataclasses.replace(windows(len(labels)), labels=np.array(labels))
+    found = watched(data, how.model_copy(update={"steps": 2}))
+    assert len(found.seen) == len(found.judged) == FOLDS
+    for seen, judged in zip(found.seen, found.judged, strict=True):
+        assert not seen & judged
+        assert seen | judged == set(range(len(labels)))
+    assert sorted(place for judged in found.judged for place in judged) == list(range(len(labels)))
 
 
-def test_where_the_older_examples_mislead_the_global_model_is_used() -> None:
+def test_the_mean_of_the_fits_is_used_and_the_loss_over_all_that_they_had_not_seen_decides() -> None:
+    """Seen to fail with the last fit in place of the mean, and with the mean judged by what it has seen."""
     data = windows()
-    labels = data.labels.copy()
-    labels[:48] = (labels[:48] + 1) % 3
-    own = made(dataclasses.replace(data, labels=labels))
-    assert not own.verdict.personal
-    assert own.model.equal(GLOBAL)
+    found = watched(data, DITTO)
+    mean = np.mean([GLOBAL.flat + delta.flat for delta in found.deltas], axis=0, dtype=np.float64)
+    np.testing.assert_allclose(found.made.model.flat, mean, rtol=1e-5, atol=1e-6)
+    verdict = found.made.verdict
+    fits = zip(found.deltas, found.judged, strict=True)
+    parts = [(GLOBAL.add(delta), data.take(np.array(sorted(places)))) for delta, places in fits]
+    assert verdict.personal_loss == pytest.approx(sum(loss(*part) * len(part[1]) for part in parts) / 60)
+    assert verdict.global_loss == pytest.approx(loss(GLOBAL, data))
+    assert (verdict.examples, verdict.personal) == (60, True)
+
+
+@settings(deadline=None)
+@given(labels=st.lists(st.integers(0, 3), max_size=40), folds=st.integers(1, 7))
+def test_folds_are_stretches_of_time_of_each_class_and_none_is_empty(labels: list[int], folds: int) -> None:
+    """Fewer examples than folds are each in one of their own. Seen to fail with each class dealt from the first on."""
+    fold_of = deal(np.array(labels, np.int64), folds)
+    assert len(set(fold_of.tolist())) == min(folds, len(labels))
+    assert set(fold_of.tolist()) <= set(range(folds))
+    for label in set(labels):
+        own = fold_of[np.array(labels) == label]
+        sizes = np.unique(own, return_counts=True)[1]
+        assert len(sizes) == min(folds, len(own))
+        assert sizes.max() - sizes.min() <= 1
+        assert np.count_nonzero(np.diff(own)) == len(sizes) - 1  # each fold's come one after another
+
+
+@pytest.mark.parametrize("how", [TUNED, DITTO, HEAD])
+def test_what_has_learned_examples_of_no_meaning_by_heart_is_not_used(how: PersonalSettings) -> None:
+    """The global model says nothing of them. Seen to fail where fits are judged by what they have seen."""
+    undecided = Parameters(GLOBAL.manifest, np.where(local(GLOBAL.manifest, ("out",)), np.float32(0), GLOBAL.flat))
+    labels = np.random.default_rng(5).integers(0, len(CLASSES), 40)
+    data = dataclasses.replace(windows(40), labels=labels)
+    own = made(data, how.model_copy(update={"steps": 100}), undecided)
+    assert own.verdict.personal_loss > own.verdict.global_loss == pytest.approx(np.log(3))
+    assert own.model.equal(undecided)
 
 
 def test_ditto_stays_the_nearer_to_the_global_model_the_stronger_it_is_pulled() -> None:
@@ -102,25 +158,12 @@ def test_ditto_stays_the_nearer_to_the_global_model_the_stronger_it_is_pulled() 
     assert away[2] < away[0] / 2
 
 
-def test_ditto_goes_on_from_its_own_and_is_pulled_to_the_newest_global_model() -> None:
-    """Seen to fail where it is pulled to where it started, and where it starts from the global model."""
-    first = made(how=DITTO).model
-    assert not made(how=DITTO, own=first).model.equal(first)
-    strong = PersonalSettings(method="ditto", steps=60, pull=3.0)
-    near, far = (made(how=strong, own=made().model, shared=shared).model for shared in (GLOBAL, GLOBAL.scale(0.5)))
-    assert near.subtract(GLOBAL).norm() < far.subtract(GLOBAL).norm()
-
-
 def test_local_layers_are_its_own_and_all_others_the_global_models_to_the_bit() -> None:
-    """Seen to fail where weight decay reaches what is held, and where the layers begin anew."""
-    first = made(how=HEAD).model
-    newer = GLOBAL.scale(0.9)
-    one = PersonalSettings(method="local-layers", steps=1, layers=("out",))
-    second = made(how=one, own=first, shared=newer).model
-    for name, array in second.arrays().items():
-        assert (name.startswith("out.")) != np.array_equal(array, newer.arrays()[name])
-    moved = np.abs(second.arrays()["out.weight"] - first.arrays()["out.weight"]).max()
-    assert moved < np.abs(second.arrays()["out.weight"] - newer.arrays()["out.weight"]).max()
+    """Seen to fail where weight decay reaches what is held."""
+    own = made(how=HEAD)
+    assert own.verdict.personal
+    for name, array in own.model.arrays().items():
+        assert (name.startswith("out.")) != np.array_equal(array, GLOBAL.arrays()[name])
 
 
 def test_a_layer_goes_by_its_whole_name() -> None:
@@ -132,9 +175,37 @@ def test_a_layer_goes_by_its_whole_name() -> None:
 
 
 def test_too_few_examples_are_told() -> None:
-    with pytest.raises(DataError, match="24 labelled examples are too few"):
-        made(windows(24))
-    assert made(windows(25)).verdict.validation == 5
+    for examples in (0, 1, FOLDS - 1, FEWEST - 1):
+        with pytest.raises(DataError, match=f"{examples} labelled examples are too few .* it takes {FEWEST}"):
+            made(windows(examples))
+    assert made(windows(FEWEST)).verdict.examples == FEWEST
+
+
+def test_it_ends_at_the_batch_at_which_it_is_stopped_and_makes_the_same_when_it_begins_anew() -> None:
+    """In each fit, and while it judges. Seen to fail where judging goes on."""
+    batches = 0
+
+    def count(last: float) -> Callable[[], None]:
+        def stop() -> None:
+            nonlocal batches
+            batches += 1
+            if batches > last:
+                raise InterruptedError
+
+        return stop
+
+    def run(last: float) -> Personal:
+        nonlocal batches
+        batches = 0
+        rng = np.random.default_rng(1)
+        return personalise(GLOBAL, windows(), tiny(), RUN, TUNED, rng, on_batch=count(last))
+
+    whole = run(np.inf)
+    for last in (0, batches // 2, batches - 1):
+        with pytest.raises(InterruptedError):
+            run(last)
+        assert batches == last + 1
+    assert run(np.inf).model.equal(whole.model)
 
 
 @pytest.mark.parametrize("how", [{"method": "ditto", "layers": ("out",)}, {"method": "local-layers"}])
@@ -143,14 +214,12 @@ def test_layers_are_named_where_they_are_local_and_nowhere_else(how: dict[str, o
         PersonalSettings.model_validate(how)
 
 
-def test_the_same_seed_gives_the_same_bits() -> None:
-    assert made(how=DITTO).model.equal(made(how=DITTO).model)
-
-
-def test_fine_tuning_begins_with_the_global_model_each_time() -> None:
-    """Seen to fail where it goes on from its own."""
-    first = made().model
-    assert made(own=first).model.equal(first)
+def test_the_same_seed_gives_the_same_bits_and_another_seed_others() -> None:
+    first, again = made(how=DITTO), made(how=DITTO)
+    assert first.model.equal(again.model)
+    assert first.verdict == again.verdict
+    other = personalise(GLOBAL, windows(), tiny(), RUN, DITTO, np.random.default_rng(2))
+    assert not other.model.equal(first.model)
 
 
 def test_a_model_that_tells_no_classes_apart_is_judged_by_its_loss_alone() -> None:
@@ -158,7 +227,8 @@ def test_a_model_that_tells_no_classes_apart_is_judged_by_its_loss_alone() -> No
     plan = find("ecg-masked").plan
     rng = np.random.default_rng(0)
     inputs = tuple(rng.normal(size=(40, *each.shape)).astype(np.float32) for each in plan.inputs)
+    few = DITTO.model_copy(update={"steps": 5})
     beats = Dataset(inputs, np.zeros(40, np.int64), np.full(40, "one"), plan.classes)
-    made = personalise(find("ecg-masked").initial(0), None, beats, plan, plan.train, DITTO, rng)
+    made = personalise(find("ecg-masked").initial(0), beats, plan, plan.train, few, rng)
     assert (made.verdict.personal_f1, made.verdict.global_f1) == (None, None)
     assert "F1" not in made.verdict.words()

@@ -52,15 +52,13 @@ _DATA: Final = DataSpec(path="watch", held_out="0.2")
 _LINEAGE: Final = Lineage(b"snapshot", (("a" * 64, b"step"), ("b" * 64, b"another")))
 _COUNTS: Final = Counts(examples=3, loss_sum=1.5, confusion=((1, 1), (0, 1)))
 _OWN_LAYERS: Final = PersonalSettings(method="local-layers", layers=("head",))
-_VERDICT: Final = Verdict(examples=20, validation=5, personal_loss=0.1, global_loss=0.3, personal_f1=0.9, global_f1=0.6)
+_VERDICT: Final = Verdict(examples=20, personal_loss=0.1, global_loss=0.3, personal_f1=0.9, global_f1=0.6)
 REQUESTS: Final[tuple[Request, ...]] = (
     Describe(key="a", data=_DATA, recipe="watch"),
     Train(key="b", data=_DATA, settings=TrainSettings(), seed=1, codec="int8", checkpoint=b"c", checkpoint_s=9.0),
     Together(key="g", plan=b"p", model=b"m", jobs=2, width=4),
     Evaluate(key="c", plan=b"p", model=b"m", data=_DATA),
-    Personalise(
-        key="i", plan=b"p", model=b"m", own=b"o", data=_DATA, settings=TrainSettings(), how=_OWN_LAYERS, seed=1
-    ),
+    Personalise(key="i", plan=b"p", model=b"m", data=_DATA, settings=TrainSettings(), how=_OWN_LAYERS, seed=1),
     Merge(key="h", plan=b"p", model=b"m"),
     Warm(key="d"),
     Cancel(key="e", keep=True),

@@ -55,7 +55,7 @@ IDLE_HEARTBEAT_S: Final = 300.0
 RETRY_S: Final = 5.0  # after a start that a full disk prevented
 TRAINER_CRASHES: Final = 0.03
 PERSONAL: Final = PersonalSettings(method="ditto")  # of every device with an odd number of examples
-VERDICT: Final = Verdict(examples=8, validation=2, personal_loss=0.5, global_loss=1.0, personal_f1=0.5, global_f1=0.5)
+VERDICT: Final = Verdict(examples=8, personal_loss=0.5, global_loss=1.0, personal_f1=0.5, global_f1=0.5)
 
 
 class DeviceNode:
