@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -183,28 +182,29 @@ def test_too_few_examples_are_told() -> None:
 
 def test_it_ends_at_the_batch_at_which_it_is_stopped_and_makes_the_same_when_it_begins_anew() -> None:
     """In each fit, and while it judges. Seen to fail where judging goes on."""
-    batches = 0
+    calls = 0
 
-    def count(last: float) -> Callable[[], None]:
-        def stop() -> None:
-            nonlocal batches
-            batches += 1
-            if batches > last:
+    def run(last: float, batch: int = 256) -> Personal:
+        nonlocal calls
+        calls = 0
+
+        def on_batch() -> None:
+            nonlocal calls
+            calls += 1
+            if calls > last:
                 raise InterruptedError
 
-        return stop
-
-    def run(last: float) -> Personal:
-        nonlocal batches
-        batches = 0
         rng = np.random.default_rng(1)
-        return personalise(GLOBAL, windows(), tiny(), RUN, TUNED, rng, on_batch=count(last))
+        return personalise(GLOBAL, windows(), tiny(), RUN, TUNED, rng, on_batch=on_batch, batch=batch)
 
+    run(np.inf, batch=1)
+    one_by_one = calls
     whole = run(np.inf)
-    for last in (0, batches // 2, batches - 1):
+    assert one_by_one - calls == (60 - FOLDS) + (60 - 1)  # of the fits, and of the global model
+    for last in (0, calls // 2, calls - 1):
         with pytest.raises(InterruptedError):
             run(last)
-        assert batches == last + 1
+        assert calls == last + 1
     assert run(np.inf).model.equal(whole.model)
 
 
