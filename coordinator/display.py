@@ -34,6 +34,7 @@ REMARKS = (
     seen.MessageRejected,
     seen.EvaluationFailed,
     seen.DataMadeUp,
+    seen.OwnModelsAwaited,
     seen.Finished,
 )
 WHOLE = ("outcome", "state")  # columns of single words, never cut
@@ -152,6 +153,8 @@ def plain_line(event: seen.Observation) -> str | None:  # noqa: C901, PLR0911, P
             return f"round {number}: not evaluated: {reason}"
         case seen.DataMadeUp(path=path):
             return f"{path}: these people are synthetic, and what follows says nothing about patients"
+        case seen.OwnModelsAwaited():
+            return "the virtual devices make models of their own; Ctrl-C doesn't wait for them"
         case seen.Finished(version=version, stopped=True, error=None):
             return f"stopped at model {version}; the same command goes on from here"
         case seen.Finished(version=version, stopped=False, error=None):

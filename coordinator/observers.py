@@ -183,6 +183,11 @@ class DataMadeUp:
 
 
 @dataclass(frozen=True, slots=True)
+class OwnModelsAwaited:
+    """All rounds are done, and the virtual devices make models of their own of the last global one."""
+
+
+@dataclass(frozen=True, slots=True)
 class Finished:
     """The service is about to end: all rounds done, stopped by its operator, or for ``error``."""
 
@@ -211,6 +216,7 @@ Observation = (
     | ModelEvaluated
     | EvaluationFailed
     | DataMadeUp
+    | OwnModelsAwaited
     | Finished
 )
 

@@ -102,12 +102,16 @@ def start(settings: CoordinatorSettings, *, fresh: bool) -> int:
 
         services = Services(service)
         stack.enter_context(stopping_on_signals(services.stop))
-        if settings.virtual:
-            if settings.data.startswith(MADE_UP):
-                display(seen.DataMadeUp(settings.data))
-            stack.enter_context(VirtualFleet(settings, broker, on_exit=services.stop))
+        if settings.virtual and settings.data.startswith(MADE_UP):
+            display(seen.DataMadeUp(settings.data))
+        fleet = VirtualFleet(settings, broker, on_exit=services.stop) if settings.virtual else None
+        if fleet is not None:
+            stack.enter_context(fleet)
         notifier.ready()
-        services.run()
+        result = services.run()
+        if fleet is not None and settings.personal != "off" and not result.stopped:
+            display(seen.OwnModelsAwaited())
+            fleet.finish(hurried=lambda: services.stopped)
     return 0
 
 
@@ -127,6 +131,11 @@ class Services:
         self._stop.append(error)
         if self._service is not None:
             self._service.stop(error)
+
+    @property
+    def stopped(self) -> bool:
+        """Whether somebody has asked for it to end."""
+        return bool(self._stop)
 
     def run(self) -> RunResult:
         """Run to the end; raises what ``CoordinatorService.run`` does, but for ``Outranked``."""

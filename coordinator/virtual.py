@@ -10,6 +10,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -17,6 +18,7 @@ from typing import Self
 from coordinator.config import CoordinatorSettings
 from schemas.errors import FedbeatError, FederationError, StateError
 
+_LOOK_S = 0.2
 _GRACE_S = 10.0  # an agent's goodbyes and its trainer's end take a second or two
 
 
@@ -72,6 +74,20 @@ class VirtualFleet:
         except subprocess.TimeoutExpired:
             child.kill()
         self._watcher.join()
+
+    def finish(self, hurried: Callable[[], bool]) -> None:
+        """Let the devices make what models of their own they have yet to make; until they have, or ``hurried``."""
+        child = self._child
+        assert child is not None
+        assert child.stdin is not None
+        self._closing = True
+        with suppress(BrokenPipeError):
+            child.stdin.write(b"\n")
+            child.stdin.flush()
+        while not hurried():
+            with suppress(subprocess.TimeoutExpired):
+                child.wait(_LOOK_S)
+                return
 
     def _credentials(self) -> dict[str, str]:
         username, password = self._settings.username, self._settings.password.get_secret_value()

@@ -13,7 +13,7 @@ from typing import Final, ParamSpec, assert_never
 
 from edge import effects as fx
 from edge import events as ev
-from edge import participation, presence
+from edge import participation, personalising, presence
 from edge.device import Device
 from edge.effects import Effect
 from edge.events import Event, Parcel
@@ -118,6 +118,11 @@ class Agent:
     def connected(self) -> bool:
         """Whether the broker has us."""
         return self._state.connected
+
+    @property
+    def makes_own(self) -> bool:
+        """Whether it has yet to make its owner a model of the newest global one; from any thread."""
+        return personalising.is_pending(self._state)
 
     def start(self) -> None:
         """Start connecting."""

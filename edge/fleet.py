@@ -179,6 +179,11 @@ class VirtualFleet:
         """Have ``run`` return soon; from any thread, or from a signal handler."""
         self._reactor.stop()
 
+    @property
+    def makes_own(self) -> bool:
+        """Whether a device has yet to make its owner a model of the newest global one; from any thread."""
+        return any(agent.makes_own for agent in self.agents)
+
     def __enter__(self) -> Self:
         """Start."""
         self._thread.start()

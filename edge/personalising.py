@@ -21,7 +21,7 @@ from edge import events as ev
 from edge.attempt import CRASHES, RETRY_S
 from edge.effects import Effect
 from edge.jobs import Failure, Personalised
-from edge.participation_state import Fitting, State, Step, Stock
+from edge.participation_state import Fitting, State, Step, Stock, Unusable
 from edge.personal_settings import Origin
 
 _BUSY: Final = frozenset({"waiting", "running", "storing"})
@@ -101,6 +101,17 @@ def begin(state: State) -> Step:
 def wake_at(state: State) -> tuple[float, ...]:
     """When time alone makes something of this due."""
     return (state.fit_at,) if state.fit_at > state.now and state.fitting is None and _is_due(state) else ()
+
+
+def is_pending(state: State) -> bool:
+    """Whether one is being made of the newest model that is offered, or will be once that is here and work is done."""
+    pointer, data = state.pointer, state.data
+    if state.identity.personal is None or state.stopped or state.paused is not None:
+        return False
+    if pointer is None or not state.is_current(pointer) or isinstance(data, Unusable):
+        return False
+    empty = isinstance(data, Stock) and data.examples == 0 and not data.recount
+    return not empty and (state.fitting is not None or state.personal_of != (pointer.digest, state.footprint))
 
 
 def _failed(state: State, fitting: Fitting, *, last: bool) -> State:

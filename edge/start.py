@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import select
 import socket
 import subprocess
 import sys
@@ -14,7 +15,7 @@ from contextlib import ExitStack
 from functools import partial
 from importlib.metadata import version
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from edge.agent import Agent, MakeLink
 from edge.budget import parse
@@ -44,6 +45,7 @@ if TYPE_CHECKING:
 
 SOFTWARE = f"fedbeat {version('fedbeat')}"
 MOST_TRAINERS = 4
+LOOK_S: Final = 0.5  # between two looks at whether there is something left to make
 BUNDLED = frozenset({"watch", "sklearn-digits", "synthetic-ecg"})  # words that stand for recordings, not paths
 
 
@@ -161,7 +163,8 @@ def run_fleet(settings: FleetSettings, *, until_stdin_closes: bool) -> None:
     try:
         virtual = VirtualFleet(fleet, Topics(settings.federation, settings.root), links(settings), trainer)
         if until_stdin_closes:
-            threading.Thread(target=when_stdin_closes, args=(virtual.stop,), name="parent", daemon=True).start()
+            parent = threading.Thread(target=follow_stdin, args=(virtual.stop, lambda: virtual.makes_own), daemon=True)
+            parent.start()
         with stopping_on_signals(virtual.stop):
             virtual.run()
     finally:
@@ -217,8 +220,15 @@ def log_to_stderr() -> None:
     logging.basicConfig(level=logging.INFO, format="%(levelname)s %(message)s", stream=sys.stderr)
 
 
-def when_stdin_closes(stop: Callable[[], None]) -> None:
-    """Call ``stop`` once the other end of standard input is gone."""
-    while os.read(sys.stdin.fileno(), 4096):  # not sys.stdin.read, whose lock a process can't end with
-        pass
+def follow_stdin(stop: Callable[[], None], busy: Callable[[], bool]) -> None:
+    """Call ``stop`` once the other end of standard input is gone, or has said something and we are not ``busy``."""
+    stdin, look_s = sys.stdin.fileno(), None
+    while True:
+        readable, _, _ = select.select([stdin], [], [], look_s)
+        if readable:
+            if not os.read(stdin, 4096):  # not sys.stdin.read, whose lock a process can't end with
+                break
+            look_s = LOOK_S
+        elif not busy():
+            break
     stop()

@@ -53,6 +53,7 @@ STORY: tuple[seen.Observation, ...] = (
     seen.RoundOpened(1, "train", 0, 4, None, 2, 600.0),
     seen.DeviceJoined(1, "train", "dev-one", 1),
     seen.DeviceDeclined(1, "train", "dev-four", "the plan takes examples of 6x150 [/b] [red]"),
+    seen.OwnModelsAwaited(),
     seen.UpdateAccepted(1, "train", "dev-one", 1000, 1.5, 14_800, 1),
     seen.MessageRejected("malformed", "not the bytes of any message", "fl/v1/home/rounds/1/update/dev-x/0", "dev-x"),
     seen.RoundClosed(closed(1)),
@@ -210,6 +211,7 @@ def test_the_plain_log_says_what_happens_in_order() -> None:
             "synthetic-ecg: these people are synthetic, and what follows says nothing about patients",
         ),
         (seen.Finished(2, stopped=False, error=None), "finished with model 2"),
+        (seen.OwnModelsAwaited(), "the virtual devices make models of their own"),
         (seen.Disconnected("it refuses us", None), "no connection: it refuses us"),
     ],
 )

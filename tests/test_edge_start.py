@@ -50,10 +50,34 @@ def test_the_fleet_ends_when_its_parent_closes_the_pipe(monkeypatch: pytest.Monk
     stopped = threading.Event()
     with os.fdopen(reading) as stdin:
         monkeypatch.setattr("sys.stdin", stdin)
-        watcher = threading.Thread(target=start.when_stdin_closes, args=(stopped.set,))
+        watcher = threading.Thread(target=start.follow_stdin, args=(stopped.set, lambda: True))
         watcher.start()
-        os.write(writing, b"words that mean nothing")
+        os.write(writing, b"\n")
         assert not stopped.is_set()
         os.close(writing)
         watcher.join(10)
     assert stopped.is_set()
+
+
+def test_a_fleet_whose_parent_has_asked_for_it_ends_once_it_has_nothing_left_to_make(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Seen to fail where it ends without a word of its parent's, and where it ends at once."""
+    monkeypatch.setattr(start, "LOOK_S", 0.01)
+    reading, writing = os.pipe()
+    asked, ended, left = threading.Event(), threading.Event(), [True, True, False]
+
+    def busy() -> bool:
+        assert asked.is_set()
+        return left.pop(0)
+
+    with os.fdopen(reading) as stdin:
+        monkeypatch.setattr("sys.stdin", stdin)
+        watcher = threading.Thread(target=start.follow_stdin, args=(ended.set, busy))
+        watcher.start()
+        asked.set()
+        os.write(writing, b"\n")
+        watcher.join(10)
+        os.close(writing)
+    assert ended.is_set()
+    assert not left

@@ -12,6 +12,7 @@ from edge import participation
 from edge.attempt import CRASHES, RETRY_S
 from edge.jobs import Failure
 from edge.personal_settings import PersonalSettings
+from edge.personalising import is_pending
 from schemas.messages import Command
 from tests.edge_scripts import DEVICE, RUN, announcement, described, digest, personalised, pointer, trained
 from tests.test_participation import IDENTITY, Bench, only, parcel
@@ -155,3 +156,22 @@ def test_a_paused_device_makes_none_until_it_is_resumed() -> None:
     bench(ev.CommandSeen(Command(command="pause")))
     assert not fits(bench.settle().effects)
     assert fits(bench(ev.CommandSeen(Command(command="resume"))))
+
+
+def test_whoever_waits_for_the_models_of_their_owners_is_told_whether_there_is_one_to_come() -> None:
+    """Seen to fail where only what is on disk counts, and with a failure that is waited for forever."""
+    bench = owner()
+    assert not is_pending(bench.state)
+    bench.settle()
+    assert is_pending(bench.state)
+    bench(made())
+    assert not is_pending(bench.state)
+    bench(ev.ModelSeen(pointer(1)))
+    assert is_pending(bench.state)
+    bench(ev.ModelReady(pointer(1)))
+    assert is_pending(bench.state)
+    bench(ev.JobFailed(Failure(key=KEY.format(1), kind="data", message="9 are too few")))
+    assert not is_pending(bench.state)
+    bench(ev.ModelSeen(pointer(2)), ev.CommandSeen(Command(command="pause")))
+    assert not is_pending(bench.state)
+    assert not is_pending(Bench().settle().state)

@@ -25,15 +25,21 @@ def child_of(fleet: VirtualFleet) -> psutil.Process:
     return psutil.Process(fleet._child.pid)
 
 
+@pytest.mark.parametrize("asked", [False, True])
 def test_the_fleet_is_there_for_as_long_as_the_block_lasts_and_says_goodbye(
-    tmp_path: Path, mosquitto: Mosquitto
+    tmp_path: Path, mosquitto: Mosquitto, *, asked: bool
 ) -> None:
+    """Or until it has nothing left to make, where it is asked for that."""
     exits: queue.SimpleQueue[FedbeatError] = queue.SimpleQueue()
     with VirtualFleet(settings(tmp_path), mosquitto.address, exits.put) as fleet:
         child = child_of(fleet)
         until(lambda: "fleet" in child.cmdline(), "the child to be our program")
         assert not any("mqtt://" in argument for argument in child.cmdline())  # which other users could read
         until(lambda: device_status(mosquitto.port, "virtual-000") is not None, "a device")
+        if asked:
+            fleet.finish(lambda: True)
+            fleet.finish(lambda: False)
+            assert not child.is_running()
     assert not child.is_running()
     assert exits.empty()
     status = device_status(mosquitto.port, "virtual-000")
