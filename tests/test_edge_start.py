@@ -65,17 +65,13 @@ def test_a_fleet_whose_parent_has_asked_for_it_ends_once_it_has_nothing_left_to_
     """Seen to fail where it ends without a word of its parent's, and where it ends at once."""
     monkeypatch.setattr(start, "LOOK_S", 0.01)
     reading, writing = os.pipe()
-    asked, ended, left = threading.Event(), threading.Event(), [True, True, False]
-
-    def busy() -> bool:
-        assert asked.is_set()
-        return left.pop(0)
-
+    ended, left = threading.Event(), [True, True, False]
     with os.fdopen(reading) as stdin:
         monkeypatch.setattr("sys.stdin", stdin)
-        watcher = threading.Thread(target=start.follow_stdin, args=(ended.set, busy))
+        watcher = threading.Thread(target=start.follow_stdin, args=(ended.set, lambda: left.pop(0)))
         watcher.start()
-        asked.set()
+        watcher.join(0.1)
+        assert len(left) == 3
         os.write(writing, b"\n")
         watcher.join(10)
         os.close(writing)
