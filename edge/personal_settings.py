@@ -16,7 +16,7 @@ Method = Literal["fine-tune", "ditto", "local-layers"]
 STEPS: Final = 200  # batches
 PULL: Final = 0.1  # lambda of Ditto
 FOLDS: Final = 5  # that the owner's examples are dealt into, each of which judges what was fitted to the others
-FEWEST: Final = 20  # labelled examples; with fewer, the model that is used did no better than the global one on DS1
+FEWEST: Final = 20  # labelled examples; fewer of the first beats of a record gained nothing on DS1
 MAX_PREFIXES: Final = 64
 
 Prefix = Annotated[str, Field(min_length=1, max_length=200)]
