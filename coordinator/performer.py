@@ -240,6 +240,7 @@ class Performer:
             for stored in updates:
                 header, content = self._inbox.restore(stored.blob, stored.digest)
                 self.hold(header, content)
+                del stored, content  # one at a time: it is folded before the next is read
                 yield UpdateRestored(header)
         except (WireError, DamagedUpdate) as error:
             yield Failed(f"an update that it had accepted can't be read any more ({error})")

@@ -360,6 +360,7 @@ class Reactor:
                 if content is not None:
                     self._performer.hold(event.header, content)
                     self._held += len(content.blob)
+                    arrival = content = None  # the performer has it, and lets go of it before a round is concluded
                 self._step(event)
             case _:
                 self._step(arrival)

@@ -8,6 +8,7 @@ what is in it counts for nothing yet, and devices still have it.
 from __future__ import annotations
 
 import heapq
+import io
 import os
 import tempfile
 from array import array
@@ -64,12 +65,13 @@ class Spool:
 
     def read(self, blocks: Sequence[int], size: int) -> bytes:
         """The first ``size`` bytes of a blob."""
-        pieces, offset = [], 0
-        while offset < size:
-            place, run = _run(blocks, offset, size - offset)
-            pieces.append(os.pread(self._file.fileno(), run, place))
-            offset += run
-        return b"".join(pieces)
+        blob, offset = io.BytesIO(bytes(size)), 0  # filled in place: there is one copy of a blob, wherever its blocks are
+        with blob.getbuffer() as room:
+            while offset < size:
+                place, run = _run(blocks, offset, size - offset)
+                os.preadv(self._file.fileno(), (room[offset : offset + run],), place)
+                offset += run
+        return blob.getvalue()
 
     def release(self, blocks: Sequence[int]) -> None:
         """Let others have a blob's blocks."""
