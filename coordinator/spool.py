@@ -65,7 +65,10 @@ class Spool:
 
     def read(self, blocks: Sequence[int], size: int) -> bytes:
         """The first ``size`` bytes of a blob."""
-        blob, offset = io.BytesIO(bytes(size)), 0  # filled in place: there is one copy of a blob, wherever its blocks are
+        blob, offset = (
+            io.BytesIO(bytes(size)),
+            0,
+        )  # filled in place: there is one copy of a blob, wherever its blocks are
         with blob.getbuffer() as room:
             while offset < size:
                 place, run = _run(blocks, offset, size - offset)

@@ -7,9 +7,9 @@ pickle, no numpy: the agent imports this. Both halves of the framing are here, s
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Annotated, Any, ClassVar, Literal, Protocol, Self
+from typing import Annotated, Any, ClassVar, Final, Literal, Protocol, Self
 
-from pydantic import Field, TypeAdapter, ValidationError
+from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
 
 from edge.dataspec import DataSpec
 from edge.personal_settings import MAX_PREFIXES, PersonalSettings, Prefix, Verdict
@@ -246,8 +246,9 @@ class Trainer(Protocol):
         """Get ready, if idle: a job is expected."""
 
 
-_REQUESTS: TypeAdapter[Request] = TypeAdapter(Annotated[Request, Field(discriminator="job")])
-_ANSWERS: TypeAdapter[Answer] = TypeAdapter(Annotated[Answer, Field(discriminator="job")])
+_LATER: Final = ConfigDict(defer_build=True)  # an agent reads no requests, and no answers before there is work
+_REQUESTS: TypeAdapter[Request] = TypeAdapter(Annotated[Request, Field(discriminator="job")], config=_LATER)
+_ANSWERS: TypeAdapter[Answer] = TypeAdapter(Annotated[Answer, Field(discriminator="job")], config=_LATER)
 
 
 def read_request(receive: Callable[[int], bytes]) -> Request:

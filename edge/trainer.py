@@ -15,7 +15,6 @@ import sys
 import time
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
-from multiprocessing.connection import Client
 
 import numpy as np
 from numpy.typing import NDArray
@@ -24,6 +23,7 @@ from edge import feedback, model_file, sources
 from edge.dataset import Dataset
 from edge.dataspec import DataSpec
 from edge.footprint import footprint
+from edge.frames import Frames
 from edge.health import peak_mb
 from edge.jobs import (
     Answer,
@@ -295,12 +295,12 @@ def main(address: str, threads: int, nice: int) -> None:
     """Answer the jobs that come over the socket at ``address`` until it closes."""
     os.nice(nice)
     # Where the agent has been killed there is nobody to connect to or to answer, and nothing to say about it.
-    with contextlib.suppress(ConnectionError), Client(address, "AF_UNIX") as connection:
+    with contextlib.suppress(ConnectionError), Frames.connect(address) as connection:
         inbox = Inbox(connection)
 
         def send(answer: Answer) -> None:
             for frame in answer.frames():
-                connection.send_bytes(frame)
+                connection.send(frame)
 
         trainer = Trainer(inbox, threads, send)
         while True:

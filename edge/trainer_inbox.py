@@ -10,12 +10,12 @@ import queue
 import threading
 import time
 from collections.abc import Callable
-from multiprocessing.connection import Connection
 from typing import TYPE_CHECKING, NamedTuple
 
 from edge import checkpoint
 from edge.checkpoint import Checkpoint
 from edge.dataset import Dataset
+from edge.frames import Frames
 from edge.jobs import MAX_TEXT, Answer, Cancel, Done, Failure, Job, Progressed, Together, Train, Warm, read_request
 from schemas.errors import FedbeatError, ModelError, PlanError, Reject, TrainingError, WireError
 
@@ -45,7 +45,7 @@ class Inbox:
     Where the agent hangs up, nobody wants what the main thread is doing: ``leave`` ends the process at once.
     """
 
-    def __init__(self, connection: Connection, leave: Callable[[int], object] = os._exit) -> None:
+    def __init__(self, connection: Frames, leave: Callable[[int], object] = os._exit) -> None:
         self._connection = connection
         self._leave = leave
         self._jobs: queue.SimpleQueue[Job | Warm | Batch] = queue.SimpleQueue()
@@ -68,7 +68,7 @@ class Inbox:
     def _read(self) -> None:
         try:
             while True:
-                message = read_request(self._connection.recv_bytes)
+                message = read_request(self._connection.receive)
                 if isinstance(message, Cancel):
                     self._cancelled[message.key] = message
                 elif isinstance(message, Together):
@@ -84,7 +84,7 @@ class Inbox:
 
     def _member(self, together: Together) -> Train:
         """The next training of a batch, with its plan and model. Raises ``WireError``."""
-        message = read_request(self._connection.recv_bytes)
+        message = read_request(self._connection.receive)
         if not isinstance(message, Train):
             raise WireError(Reject.UNEXPECTED, f"a {message.job} in the middle of a batch")
         self._forget(message.key)

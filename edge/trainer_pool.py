@@ -19,10 +19,10 @@ import time
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Self
 
+from edge.frames import Frames
 from edge.jobs import (
     MAX_TEXT,
     Answer,
@@ -282,9 +282,9 @@ class _Child:
                         deadlines[key] = time.monotonic() + CANCEL_S
                 if hopeless() or (deadlines and time.monotonic() > min(deadlines.values())):
                     raise ChildDied("it was stopped")
-                if not self._connection.poll(_POLL_S):
+                if not self._connection.waits(_POLL_S):
                     continue
-                answer = read_answer(self._connection.recv_bytes)
+                answer = read_answer(self._connection.receive)
                 if answer.key not in left:
                     raise ChildDied(f"it answered {answer.key!r} instead of {next(iter(left))!r}")
                 task = left[answer.key]
@@ -299,14 +299,14 @@ class _Child:
 
     def ended(self) -> bool:
         """Whether the process is gone, killed for memory perhaps while it had nothing to do."""
-        return self._process.poll() is not None or self._connection.poll()  # idle, it has nothing to say but its end
+        return self._process.poll() is not None or self._connection.waits()  # idle, it has nothing to say but its end
 
     def end(self) -> None:
         """Hang up, and see that the child ends."""
         self._connection.close()
         self._stop()
 
-    def _accept(self, server: socket.socket) -> Connection:
+    def _accept(self, server: socket.socket) -> Frames:
         deadline = time.monotonic() + START_S
         while self._process.poll() is None and time.monotonic() < deadline:
             try:
@@ -315,8 +315,7 @@ class _Child:
                 continue
             credentials = peer.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, struct.calcsize("3i"))
             if struct.unpack("3i", credentials)[0] == self._process.pid:
-                peer.setblocking(True)
-                return Connection(peer.detach())
+                return Frames(peer)
             peer.close()
         reason = self._how("it did not connect")
         self._stop()
@@ -324,7 +323,7 @@ class _Child:
 
     def _send(self, *frames: bytes) -> None:
         for frame in frames:
-            self._connection.send_bytes(frame)
+            self._connection.send(frame)
 
     def _how(self, otherwise: object) -> str:
         """How the process ended, where it has."""

@@ -35,7 +35,8 @@ _PASSWORD = re.compile(r"(://[^:/@]*:)[^@]*@")  # in a broker's address
 class LinkSettings(BaseModel):
     """Where the federation is, and how to be let in."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    # A command reads the settings of one kind, and would carry what validates all of them.
+    model_config = ConfigDict(extra="forbid", frozen=True, defer_build=True)
 
     broker: str = Field("", description="mqtt[s]://[user[:password]@]host[:port]")
     federation: Name = Field("home", description="name of the federation, one topic level")

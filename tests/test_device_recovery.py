@@ -5,7 +5,6 @@ from __future__ import annotations
 import re
 import signal
 from collections.abc import Iterator
-from multiprocessing import Pipe
 from pathlib import Path
 
 import psutil
@@ -22,6 +21,7 @@ from schemas.messages import TrainSettings, Update
 from tests.device_desk import MODEL_BLOB, PLAN_BLOB, DeviceDesk, recordings
 from tests.link_mosquitto import Mosquitto
 from tests.running_commands import EDGE, Running
+from tests.trainer_ends import unheard
 from tests.waiting import until
 
 pytestmark = pytest.mark.timeout(300)  # several processes, each with torch, on a machine that may be busy
@@ -35,7 +35,7 @@ def straight(tmp_path_factory: pytest.TempPathFactory) -> Trained:
     """What the training gives that nothing interrupts."""
     data = recordings(tmp_path_factory.mktemp("straight"))
     torch.set_num_threads(1)
-    trainer = Trainer(Inbox(Pipe()[1], leave=lambda _code: None), threads=1, report=lambda _progressed: None)
+    trainer = Trainer(Inbox(unheard(), leave=lambda _code: None), threads=1, report=lambda _progressed: None)
     drawn = attempt.seed(DeviceDesk.settings(LONG), 1, DEVICE)
     spec = DataSpec(path=str(data), held_out="0.2")
     job = Train(key="k", plan=PLAN_BLOB, model=MODEL_BLOB, data=spec, settings=LONG, seed=drawn, codec="int8")

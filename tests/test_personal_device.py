@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import stat
-from multiprocessing import Pipe
 from pathlib import Path
 
 import numpy as np
@@ -51,6 +50,7 @@ from tests.link_mosquitto import Mosquitto
 from tests.plan_examples import tiny, windows
 from tests.running_commands import EDGE, Running
 from tests.test_agent import World
+from tests.trainer_ends import unheard
 from tests.waiting import until
 
 pytestmark = pytest.mark.timeout(300)  # torch in a child of a process, on a machine that may be busy
@@ -73,7 +73,7 @@ torch.set_num_threads(1)
 
 
 def child() -> tuple[Trainer, Inbox]:
-    inbox = Inbox(Pipe()[1], leave=lambda _code: None)
+    inbox = Inbox(unheard(), leave=lambda _code: None)
     return Trainer(inbox, threads=1, report=lambda _progressed: None), inbox
 
 
@@ -172,7 +172,7 @@ def test_a_checkpoint_of_other_local_layers_is_not_gone_on_with(tmp_path: Path) 
     about = {"key": "k", "plan": PLAN_BLOB, "model": MODEL_BLOB, "data": data, "settings": RUN, "seed": 3}
     job = Train.model_validate({**about, "codec": "float32", "checkpoint_s": 1e-9})
     answers: list[Answer] = []
-    Trainer(Inbox(Pipe()[1], leave=lambda _code: None), 1, answers.append).answer(job)
+    Trainer(Inbox(unheard(), leave=lambda _code: None), 1, answers.append).answer(job)
     (*_, last) = [one.checkpoint for one in answers if isinstance(one, Progressed) and one.checkpoint]
     trained = child()[0].answer(job.model_copy(update={"checkpoint": last, "local": ("out",)}))
     assert isinstance(trained, Trained)

@@ -5,8 +5,6 @@ import os
 import socket
 import subprocess
 import sys
-from multiprocessing import Pipe
-from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +14,7 @@ import torch
 
 from coordinator.plan_file import PlanFile
 from edge.dataspec import DataSpec
+from edge.frames import Frames
 from edge.jobs import (
     Answer,
     Cancel,
@@ -40,6 +39,7 @@ from edge.training import train
 from schemas import compression, steps
 from schemas.messages import TrainSettings
 from schemas.parameters import Parameters
+from tests import trainer_ends
 from tests.plan_examples import CLASSES, fields, tiny, windows
 
 ROOT = str(Path(__file__).parents[1])
@@ -62,20 +62,19 @@ def saved(file: Path, examples: int = 60) -> DataSpec:
 
 
 @pytest.fixture
-def ends() -> tuple[Connection, Connection]:
-    agent, child = Pipe()
-    return agent, child
+def ends() -> tuple[Frames, Frames]:
+    return trainer_ends.ends()
 
 
 @pytest.fixture
-def trainer(ends: tuple[Connection, Connection]) -> Trainer:
+def trainer(ends: tuple[Frames, Frames]) -> Trainer:
     return Trainer(Inbox(ends[1], leave=lambda _code: None), threads=1, report=lambda _progressed: None)
 
 
-def send(agent: Connection, *requests: Request) -> None:
+def send(agent: Frames, *requests: Request) -> None:
     for request in requests:
         for frame in request.frames():
-            agent.send_bytes(frame)
+            agent.send(frame)
 
 
 def job(data: DataSpec, /, **changes: Any) -> Train:
@@ -132,7 +131,7 @@ def test_a_residual_that_is_damaged_costs_no_round(trainer: Trainer, data: DataS
 
 
 def test_invariant_08_a_training_resumed_from_any_checkpoint_gives_the_same_update_and_residual(
-    ends: tuple[Connection, Connection], data: DataSpec
+    ends: tuple[Frames, Frames], data: DataSpec
 ) -> None:
     """The residual is no part of the training, so any checkpoint will do."""
     kept: list[Answer] = []
@@ -152,7 +151,7 @@ def fractions(answers: list[Answer]) -> list[float]:
 
 
 def test_invariant_08_a_checkpoint_made_with_other_threads_is_not_gone_on_with(
-    ends: tuple[Connection, Connection], data: DataSpec
+    ends: tuple[Frames, Frames], data: DataSpec
 ) -> None:
     """They add up to other bits. Seen to fail without ``get_num_threads`` in ``engine``."""
     told: list[Answer] = []
@@ -169,9 +168,7 @@ def test_invariant_08_a_checkpoint_made_with_other_threads_is_not_gone_on_with(
         torch.set_num_threads(1)
 
 
-def test_a_checkpoint_outlives_the_merging_of_its_models_steps(
-    ends: tuple[Connection, Connection], data: DataSpec
-) -> None:
+def test_a_checkpoint_outlives_the_merging_of_its_models_steps(ends: tuple[Frames, Frames], data: DataSpec) -> None:
     """They are the same parameters. Seen to fail where the model's bytes were compared."""
     step = steps.encode("int4", MODEL, Parameters(MODEL.manifest, MODEL.flat + np.float32(0.01)))
     newer = steps.apply(MODEL, step)
@@ -264,14 +261,14 @@ def test_what_only_torch_can_see_is_a_failure_too(trainer: Trainer, data: DataSp
 
 
 def test_a_cancelled_job_ends_at_the_next_batch_without_a_result(
-    ends: tuple[Connection, Connection], trainer: Trainer, data: DataSpec
+    ends: tuple[Frames, Frames], trainer: Trainer, data: DataSpec
 ) -> None:
     send(ends[0], Cancel(key="round-1"))
     assert trainer.answer(job(data, settings=TrainSettings(epochs=1000, batch_size=1))) == Done(key="round-1")
 
 
 def test_a_cancel_that_comes_too_late_does_not_hit_the_next_job_of_that_key(
-    ends: tuple[Connection, Connection],
+    ends: tuple[Frames, Frames],
 ) -> None:
     agent, child = ends
     inbox = Inbox(child, leave=lambda _code: None)

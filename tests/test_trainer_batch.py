@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import signal
 from collections.abc import Iterator
-from multiprocessing import Pipe
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +30,7 @@ from schemas.parts import describe
 from schemas.topics import Topics
 from tests.plan_examples import CLASSES, tiny, windows
 from tests.test_trainer_pool import BLOB, MODEL, Answers, children
+from tests.trainer_ends import unheard
 from tests.waiting import until
 
 CLOSE = 1e-5
@@ -94,7 +94,7 @@ def assert_same(one: Result | Failure, other: Result | Failure) -> None:
 
 def alone(job: Train) -> Result | Failure:
     """What a trainer that does one job at a time answers."""
-    inbox = Inbox(Pipe()[1], leave=lambda _code: None)
+    inbox = Inbox(unheard(), leave=lambda _code: None)
     answer = Trainer(inbox, threads=1, report=lambda _answer: None).answer(job)
     assert isinstance(answer, Trained | Failure)
     return answer

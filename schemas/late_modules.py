@@ -1,0 +1,41 @@
+"""Modules that a library imports and hardly ever uses, loaded when something in them is asked for.
+
+A waiting device carries all that was ever imported, all day. Python 3.15's ``lazy import`` (PEP 810) does this in the
+language; ``importlib.util.LazyLoader`` doesn't serve, since the library's own ``import`` already loads what it put off.
+"""
+
+from __future__ import annotations
+
+import importlib
+import sys
+import threading
+from types import ModuleType
+from typing import Any
+
+_lock = threading.RLock()
+
+
+def put_off(name: str) -> None:
+    """Have ``import`` of the module ``name`` give a stand-in; the module is loaded at the first look into it.
+
+    Where it has been imported already nothing happens. Its parent package is imported.
+    """
+    if name in sys.modules:
+        return
+    stand_in = ModuleType(name)
+
+    def look(attribute: str) -> Any:
+        """What is asked of the stand-in (PEP 562) and isn't in it."""
+        if attribute.startswith("__"):  # the import system's own questions
+            raise AttributeError(f"module {name!r} has no attribute {attribute!r} until it is loaded")
+        with _lock:
+            if sys.modules.get(name) is stand_in:
+                del sys.modules[name]
+            module = importlib.import_module(name)
+        return getattr(module, attribute)
+
+    stand_in.__getattr__ = look  # type: ignore[method-assign]
+    parent, _, leaf = name.rpartition(".")
+    if parent:
+        setattr(importlib.import_module(parent), leaf, stand_in)
+    sys.modules[name] = stand_in
