@@ -108,6 +108,16 @@ def test_a_checkpoint_moves_what_was_committed_out_of_the_log(database: Database
     assert path.stat().st_size >= before + 10 * PAGE_SIZE
 
 
+def test_a_large_batch_goes_to_the_log_on_its_way_instead_of_into_memory(database: Database, path: Path) -> None:
+    """Seen to fail with the page cache that SQLite has by itself: 500 pages, of 32 kB."""
+    log = path.with_name(path.name + "-wal")
+    before = log.stat().st_size
+    with database.batch():
+        for number in range(8):
+            database.execute("INSERT INTO devices VALUES (?, '', '', ?)", (f"dev-{number}", "x" * 2**20))
+        assert log.stat().st_size > before + 4 * 2**20
+
+
 @pytest.mark.parametrize("content", [b"not a database at all" * 100, b"SQLite format 3\0" + b"\xff" * 5000])
 def test_a_damaged_file_is_said_and_left_as_it_is(path: Path, content: bytes) -> None:
     path.parent.mkdir()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import sys
 import threading
 from functools import partial
@@ -12,9 +13,14 @@ import pytest
 from coordinator import attendance, pause, reactor
 from coordinator import observers as seen
 from coordinator import round as rounds
+from coordinator.database import Value
 from coordinator.fleet import Fleet
+from coordinator.inbox import Content
+from coordinator.journal import Journal, StoredUpdate
+from coordinator.models import Checkpoint
 from coordinator.office import Office
 from coordinator.publisher import Publisher
+from coordinator.run_store import RunStore
 from schemas import codec
 from schemas.errors import LinkError
 from schemas.link.link import Event, Inbound, Sent
@@ -173,6 +179,44 @@ def test_invariant_02_updates_accepted_before_a_restart_count_after_it_though_th
     result = home.run(run_settings(rounds=1, goal=2, evaluate=False, quorum=2))
     (summary,) = result.summaries
     assert summary.devices == tuple(f"dev-{number}" for number in range(4))
+
+
+def contents() -> int:
+    """Updates that are in memory, in this process."""
+    gc.collect()
+    return sum(isinstance(thing, Content) for thing in gc.get_objects())
+
+
+def test_invariant_11_no_update_is_in_memory_any_more_when_a_version_is_made_or_the_next_is_read_from_the_journal(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One can be as large as the model. Seen to fail with the last of a round kept by the turn that it came in, and
+    with that before kept while one is read."""
+    alive: dict[str, list[int]] = {"made": [], "read": []}
+    make, read = RunStore._make, Journal._update
+
+    def made(store: RunStore) -> Checkpoint:
+        alive["made"].append(contents())
+        return make(store)
+
+    def reads(journal: Journal, received: Value) -> StoredUpdate:
+        alive["read"].append(contents())
+        return read(journal, received)
+
+    monkeypatch.setattr(RunStore, "_make", made)
+    monkeypatch.setattr(Journal, "_update", reads)
+    home = Home(tmp_path / "state")
+    for number in range(3):
+        home.device(f"dev-{number}")
+    home.device("dev-late", Script(silent=True))
+    service = home.service(run_settings(rounds=1, goal=4, evaluate=False, quorum=2))
+    home.watch.then = [
+        (seen.UpdateAccepted, lambda: service.stop() if len(home.watch.of(seen.UpdateAccepted)) == 3 else None)
+    ]
+    assert service.run().stopped
+    home.watch.then = []
+    home.run(run_settings(rounds=2, goal=3, evaluate=False, quorum=2))
+    assert alive == {"made": [0, 0], "read": [0, 0, 0]}
 
 
 def slow_to_answer(tmp_path: Path) -> tuple[RunningCoordinator, list[Sent]]:

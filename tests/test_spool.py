@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import os
 import random
+import tracemalloc
 from pathlib import Path
 
 import pytest
@@ -94,3 +95,20 @@ def test_a_full_disk_is_an_error_with_advice() -> None:
         os.close(full)
         with pytest.raises(DiskFull, match="Free some disk space"):
             spool.slot(describe(b"x" * 100, 10)).put(0, b"x")
+
+
+def test_a_blob_in_many_places_is_in_memory_once(tmp_path: Path) -> None:
+    """Seen to fail with pieces that were joined."""
+    with Spool(tmp_path) as spool:
+        small = [spool.slot(describe(b"x", 1)) for _ in range(500)]
+        for slot in small[::2]:
+            slot.clear()
+        blob = os.urandom(500 * BLOCK)
+        slot = spool.slot(describe(blob, len(blob)))
+        slot.put(0, blob)
+        tracemalloc.start()
+        found = slot.join()
+        _, peak = tracemalloc.get_traced_memory()
+        tracemalloc.stop()
+        assert found == blob
+        assert peak < 1.2 * len(blob)
