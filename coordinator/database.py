@@ -8,8 +8,9 @@ Settings and their reasons, measured on ext4 with 50 updates in one commit:
 * No automatic checkpoint until the WAL is far larger than a round: ``checkpoint`` moves it into the database when
   the coordinator has nothing urgent to do, instead of inside the commit that devices wait for.
 * secure_delete=FAST: Debian's SQLite would write a zero over every byte of a pruned update otherwise.
-* A page cache of 2 MB, which is SQLite's default, but reckoned there in pages of 4 kB: unless told again it holds 16 MB
-  of these, for good. A commit's pages go to the WAL as the cache fills up, which costs no more than all at the end.
+* SQLite's page cache as it is: 2 MB, but reckoned in pages of 4 kB before the file has others, so that it holds 16 MB for
+  good. A round of ten 1 MB updates takes 5 % less of the coordinator's processor time so than with 4 MB; for larger ones,
+  of which no cache holds many, there is ``spare_memory``.
 * No memory map: a bad sector is an error message then, not a SIGBUS.
 """
 
@@ -28,7 +29,7 @@ from schemas.errors import DiskFull, StateError
 
 APPLICATION_ID: Final = 0x46656462  # "Fedb": which program's file this is
 PAGE_SIZE: Final = 32_768
-CACHE_KIB: Final = 2000
+SPARING_KIB: Final = 4096
 WAL_LIMIT: Final = 256 * 2**20  # bytes; a checkpoint comes by itself there
 # SQLite's names for writes that the disk refused. Only a full disk is FULL; a quota, or a failing disk, is the others'.
 REFUSED: Final = (
@@ -104,6 +105,10 @@ class Database:
         """Move committed pages from the WAL into the database; for a quiet moment, about a millisecond a megabyte."""
         self.execute("PRAGMA wal_checkpoint(PASSIVE)")
 
+    def spare_memory(self) -> None:
+        """Keep 4 MB of pages in memory instead of 16: what a batch writes goes to the WAL on its way."""
+        self.execute(f"PRAGMA cache_size=-{SPARING_KIB}")
+
     def _commit(self) -> None:
         if self._failed or not self._connection.in_transaction:
             raise self._lost()
@@ -122,7 +127,6 @@ class Database:
             "foreign_keys=ON",
             "secure_delete=FAST",
             "mmap_size=0",
-            f"cache_size=-{CACHE_KIB}",
             f"wal_autocheckpoint={WAL_LIMIT // PAGE_SIZE}",
             f"journal_size_limit={WAL_LIMIT // 4}",
         ):

@@ -110,6 +110,10 @@ class Journal:
         """Have the next session be above ``number``."""
         self._database.execute("UPDATE session SET number = max(number, ?)", (number,))
 
+    def spare_memory(self) -> None:
+        """Have less of the file in memory, as is best where updates are large."""
+        self._database.spare_memory()
+
     # Runs
 
     def start_run(self, settings: RunSettings, digest: str, at: str) -> None:

@@ -27,7 +27,7 @@ from schemas.parameters import Parameters
 from schemas.plan import Plan
 
 KEPT_MODELS: Final = 20  # unless told otherwise
-LARGE: Final = 2**20  # parameters of a model that is put down
+LARGE: Final = 2**20  # parameters of a model that is put down, and for whose updates the journal spares memory
 ADJUSTABLE: Final = ("rounds", "goal", "quorum", "deadline_s", "evaluate")  # may change while a run goes on
 KEPT_ROUNDS: Final = 2  # whose updates stay in the journal, so that the newest version can be computed again
 PRUNE_BYTES: Final = 64 * 2**20  # of updates deleted at a time, which takes a moment in which nobody is served
@@ -81,6 +81,8 @@ class RunStore:
             # The journal may have been put back from a backup: what is to be the newest model is then none of its own.
             self._models.set_aside(self.version.number + 1)
             self._manifest = self.checkpoint.parameters.manifest
+            if self._manifest.size > LARGE:
+                self.journal.spare_memory()
             self._found = found
             # Seconds since 1970 are higher than in any state directory before this one, whose devices may still be up.
             self.session = self.journal.next_session(int(wall().timestamp()))

@@ -65,10 +65,10 @@ class Spool:
 
     def read(self, blocks: Sequence[int], size: int) -> bytes:
         """The first ``size`` bytes of a blob."""
-        blob, offset = (
-            io.BytesIO(bytes(size)),
-            0,
-        )  # filled in place: there is one copy of a blob, wherever its blocks are
+        place, run = _run(blocks, 0, size)
+        if run == size:  # as most are
+            return os.pread(self._file.fileno(), size, place)
+        blob, offset = io.BytesIO(bytes(size)), 0  # filled in place, so that there is one copy
         with blob.getbuffer() as room:
             while offset < size:
                 place, run = _run(blocks, offset, size - offset)

@@ -13,6 +13,8 @@ import numpy as np
 import pytest
 
 from coordinator import observers as seen
+from coordinator import run_store
+from coordinator.database import SPARING_KIB
 from coordinator.events import Ticket, Version
 from coordinator.round import SETTLE_S
 from coordinator.run_store import RunStore, utc
@@ -138,3 +140,13 @@ def announced(ticket: Ticket, version: Version) -> RoundAnnouncement:
         goal=3,
         quorum=2,
     )
+
+
+@pytest.mark.parametrize("large", [False, True])
+def test_the_journal_spares_memory_where_updates_are_large(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, *, large: bool
+) -> None:
+    monkeypatch.setattr(run_store, "LARGE", MODEL.manifest.size - large)
+    with RunStore(tmp_path / "state", run_settings(), PLAN, MODEL, utc) as store:
+        cache = store.journal._database.execute("PRAGMA cache_size")
+    assert cache == [(-SPARING_KIB if large else -2000,)]
