@@ -8,9 +8,9 @@ Settings and their reasons, measured on ext4 with 50 updates in one commit:
 * No automatic checkpoint until the WAL is far larger than a round: ``checkpoint`` moves it into the database when
   the coordinator has nothing urgent to do, instead of inside the commit that devices wait for.
 * secure_delete=FAST: Debian's SQLite would write a zero over every byte of a pruned update otherwise.
-* SQLite's page cache as it is: 2 MB, but reckoned in pages of 4 kB before the file has others, so that it holds 16 MB for
-  good. A round of ten 1 MB updates takes 5 % less of the coordinator's processor time so than with 4 MB; for larger ones,
-  of which no cache holds many, there is ``spare_memory``.
+* SQLite's page cache as it is: 2 MB, but reckoned in pages of 4 kB before the file has others, so that it holds 16 MB
+  for good. A round of ten 1 MB updates takes 5 % less of the coordinator's processor time so than with 4 MB; where
+  updates are so large that no cache holds many of them, there is ``spare_memory``.
 * No memory map: a bad sector is an error message then, not a SIGBUS.
 """
 

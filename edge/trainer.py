@@ -295,12 +295,12 @@ def main(address: str, threads: int, nice: int) -> None:
     """Answer the jobs that come over the socket at ``address`` until it closes."""
     os.nice(nice)
     # Where the agent has been killed there is nobody to connect to or to answer, and nothing to say about it.
-    with contextlib.suppress(ConnectionError), Frames.connect(address) as connection:
-        inbox = Inbox(connection)
+    with contextlib.suppress(ConnectionError), Frames.connect(address) as agent:
+        inbox = Inbox(agent)
 
         def send(answer: Answer) -> None:
             for frame in answer.frames():
-                connection.send(frame)
+                agent.send(frame)
 
         trainer = Trainer(inbox, threads, send)
         while True:

@@ -262,7 +262,7 @@ class _Child:
                     server.listen(1)
                     server.settimeout(_POLL_S)
                     self._process = _start(address, threads, nice, stacking)
-                    self._connection = self._accept(server)
+                    self._peer = self._accept(server)
         except OSError as error:
             raise ChildDied(f"it can't be started: {error}") from error
 
@@ -282,9 +282,9 @@ class _Child:
                         deadlines[key] = time.monotonic() + CANCEL_S
                 if hopeless() or (deadlines and time.monotonic() > min(deadlines.values())):
                     raise ChildDied("it was stopped")
-                if not self._connection.waits(_POLL_S):
+                if not self._peer.waits(_POLL_S):
                     continue
-                answer = read_answer(self._connection.receive)
+                answer = read_answer(self._peer.receive)
                 if answer.key not in left:
                     raise ChildDied(f"it answered {answer.key!r} instead of {next(iter(left))!r}")
                 task = left[answer.key]
@@ -299,11 +299,11 @@ class _Child:
 
     def ended(self) -> bool:
         """Whether the process is gone, killed for memory perhaps while it had nothing to do."""
-        return self._process.poll() is not None or self._connection.waits()  # idle, it has nothing to say but its end
+        return self._process.poll() is not None or self._peer.waits()  # idle, it has nothing to say but its end
 
     def end(self) -> None:
         """Hang up, and see that the child ends."""
-        self._connection.close()
+        self._peer.close()
         self._stop()
 
     def _accept(self, server: socket.socket) -> Frames:
@@ -323,7 +323,7 @@ class _Child:
 
     def _send(self, *frames: bytes) -> None:
         for frame in frames:
-            self._connection.send(frame)
+            self._peer.send(frame)
 
     def _how(self, otherwise: object) -> str:
         """How the process ended, where it has."""
