@@ -11,6 +11,7 @@ import click
 from pydantic import BaseModel
 
 from edge.config import EdgeSettings, FleetSettings
+from edge.late_modules import put_off_unused
 from schemas.command_line import EXIT_CODES, GROUP, PATH, broker_options, given, run, stopping_on_signals
 from schemas.errors import SettingsError
 from schemas.settings import load, table
@@ -106,6 +107,7 @@ def run_device(config: Path | None, *, show_config: bool, **flags: Any) -> None:
     """Be one device until stopped."""
     settings = read_settings(EdgeSettings, config, flags, show_config=show_config)
     if settings is not None:
+        put_off_unused()
         from edge.start import run_device as begin  # noqa: PLC0415 - commands import what they need when they need it
 
         begin(settings)

@@ -6,42 +6,45 @@ from pathlib import Path
 
 import pytest
 
-import schemas
+import edge
+from edge.late_modules import UNUSED
 
-PUT_OFF = ("urllib.request", "google.protobuf.internal.python_message")
+FIRST = "import edge.late_modules as late; late.put_off_unused(); "
 
 
 def run(code: str) -> str:
     """What a fresh interpreter prints."""
-    folder = Path(schemas.__file__).parents[1]
+    folder = Path(edge.__file__).parents[1]
     return subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=folder).stdout
 
 
 def test_what_a_library_imports_and_nobody_uses_is_not_loaded() -> None:
-    code = "import edge.start, sys; print(*(len(vars(sys.modules[name])) < 10 for name in {!r}), 'http' in sys.modules)"
-    assert run(code.format(PUT_OFF)) == "True True False\n"
+    """After all that the command imports, up to the link and the messages."""
+    after = f"import edge.cli; {FIRST}import edge.start, sys; "
+    stand_ins = f"print(*(len(vars(sys.modules[name])) < 10 for name in {UNUSED!r}), 'http' in sys.modules)"
+    assert run(after + stand_ins) == "True True False\n"
 
 
 @pytest.mark.parametrize(
     "importing", ["import urllib.request", "from urllib import request", "import urllib.request as r"]
 )
 def test_it_is_there_for_whoever_asks(importing: str) -> None:
-    code = f"import schemas; {importing}; import urllib; print(urllib.request.quote('a b'), 'http' in sys.modules)"
+    code = f"{FIRST}{importing}; import urllib; print(urllib.request.quote('a b'), 'http' in sys.modules)"
     assert run(f"import sys; {code}") == "a%20b True\n"
 
 
 def test_names_can_be_imported_from_it() -> None:
-    code = "import schemas; from google.protobuf.internal.python_message import GeneratedProtocolMessageType as Type"
+    code = f"{FIRST}from google.protobuf.internal.python_message import GeneratedProtocolMessageType as Type"
     assert "GeneratedProtocolMessageType" in run(f"{code}; print(Type)")
 
 
 def test_a_name_that_it_lacks_is_an_error_as_ever() -> None:
     code = (
-        "import schemas, urllib.request; print(hasattr(urllib.request, 'nothing'), hasattr(urllib.request, 'urlopen'))"
+        f"{FIRST}import urllib.request; print(hasattr(urllib.request, 'nothing'), hasattr(urllib.request, 'urlopen'))"
     )
     assert run(code) == "False True\n"
 
 
 def test_what_is_loaded_already_stays() -> None:
-    code = "import urllib.request as before; import schemas, sys; print(sys.modules['urllib.request'] is before)"
+    code = f"import urllib.request as before; {FIRST}import sys; print(sys.modules['urllib.request'] is before)"
     assert run(code) == "True\n"

@@ -1,7 +1,8 @@
 """Modules that a library imports and hardly ever uses, loaded when something in them is asked for.
 
-A waiting device carries all that was ever imported, all day. Python 3.15's ``lazy import`` (PEP 810) does this in the
-language; ``importlib.util.LazyLoader`` doesn't serve, since the library's own ``import`` already loads what it put off.
+``edge run`` alone asks for it, before it imports what needs them: a waiting device carries all that was ever imported,
+all day. Python 3.15's ``lazy import`` (PEP 810) does this in the language; ``importlib.util.LazyLoader`` doesn't serve,
+since the library's own ``import`` already loads what it put off.
 """
 
 from __future__ import annotations
@@ -10,9 +11,19 @@ import importlib
 import sys
 import threading
 from types import ModuleType
-from typing import Any
+from typing import Any, Final
 
+UNUSED: Final = (
+    "urllib.request",  # paho's, for a proxy: 0.6 MB with HTTP's client
+    "google.protobuf.internal.python_message",  # protobuf's, for where it has no compiled half: 0.8 MB
+)
 _lock = threading.RLock()
+
+
+def put_off_unused() -> None:
+    """Put off all that a waiting device never uses."""
+    for name in UNUSED:
+        put_off(name)
 
 
 def put_off(name: str) -> None:
