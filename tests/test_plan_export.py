@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import contextlib
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +12,7 @@ from torch.nn import functional
 
 from coordinator.plan_export import export, load_class
 from coordinator.plan_file import PlanFile
+from edge.dropout import Layout
 from edge.plan_runtime import Program
 from schemas.errors import PlanError
 from schemas.plan import Stored
@@ -50,9 +53,11 @@ def mixed() -> tuple[nn.Module, PlanFile]:
     return module, export(module, "mixed", {"image": (1, 6, 5), "extra": (4,)}, classes=CLASSES, report=("a",))
 
 
-def run(file: PlanFile, *, training: bool, inputs: tuple[Tensor, ...], labels: Tensor) -> tuple[Tensor, Tensor]:
+def run(
+    file: PlanFile, *, training: bool, inputs: tuple[Tensor, ...], labels: Tensor, masks: Sequence[Tensor] = ()
+) -> tuple[Tensor, Tensor]:
     values = [torch.from_numpy(array.copy()) for array in file.initial(0).arrays().values()]
-    return Program(file.plan, training=training)(values, inputs, labels, torch.tensor([1.0, 2.0, 3.0]))
+    return Program(file.plan, training=training)(values, inputs, labels, torch.tensor([1.0, 2.0, 3.0]), masks)
 
 
 @pytest.mark.parametrize("batch", [1, 2, 7])
@@ -60,14 +65,17 @@ def run(file: PlanFile, *, training: bool, inputs: tuple[Tensor, ...], labels: T
 def test_the_plan_computes_exactly_what_the_module_does(
     mixed: tuple[nn.Module, PlanFile], batch: int, *, training: bool
 ) -> None:
-    """In training too: with the same generator state the same values drop out."""
+    """In training too: where the same values drop out, which are those of the module's dropout layer."""
     module, file = mixed
+    masks = [2.0 * torch.randint(2, shape) for shape in Layout(file.plan, batch).shapes(batch)]
     inputs = torch.randn(batch, 1, 6, 5), torch.randn(batch, 4)
     labels = torch.arange(batch) % 3
-    torch.manual_seed(1)
-    loss, logits = run(file, training=training, inputs=inputs, labels=labels)
-    torch.manual_seed(1)
-    expected = module.train(training)(*inputs)
+    loss, logits = run(file, training=training, inputs=inputs, labels=labels, masks=masks if training else ())
+    with contextlib.ExitStack() as after:
+        if training:
+            drop = module.get_submodule("drop")
+            after.enter_context(drop.register_forward_hook(lambda _, given, __: given[0] * masks[0]))
+        expected = module.train(training)(*inputs)
     assert torch.equal(logits, expected)
     assert torch.equal(loss, functional.cross_entropy(expected, labels, torch.tensor([1.0, 2.0, 3.0])))
 
