@@ -75,6 +75,31 @@ def _broadcast(x: object, y: object, *_: object, **__: object) -> Shape:
     return Shape(max(pair) for pair in pairs)
 
 
+def _cast(x: Shape, dtype: str, non_blocking: bool = False, copy: bool = False) -> Shape:  # noqa: ARG001, FBT001, FBT002  - ATen's
+    _require_dtype(dtype)
+    return _tensor(x)
+
+
+def _copy(x: Shape) -> Shape:
+    return _tensor(x)
+
+
+def _softmax(x: Shape, dim: int, dtype: str | None = None) -> Shape:
+    _axis(_tensor(x), dim, extra=0 if x else 1)  # one number has a dimension here
+    _require_dtype(dtype, None)
+    return x
+
+
+def _plain_softmax(x: Shape, dim: int, half_to_float: bool) -> Shape:  # noqa: FBT001  - ATen's
+    _require(half_to_float is False, "there are no halves here")
+    return _softmax(x, dim)
+
+
+def _require_dtype(dtype: object, *others: object) -> None:
+    """ATen takes a number for a data type too: a wider one than ``plan_cost`` counts, or one that ends the process."""
+    _require(dtype in ("float32", "int64", *others), f"{dtype!r} is no data type here: use float32 or int64")
+
+
 def _convolution(rank: int) -> Rule:
     def rule(
         x: Shape,
@@ -202,8 +227,9 @@ def _layer_norm(
     return x
 
 
-def _reduce(x: Shape, dims: Sequence[int] | None = None, keepdim: bool = False, **_: object) -> Shape:  # noqa: FBT001, FBT002  - ATen's
+def _reduce(x: Shape, dims: Sequence[int] | None = None, keepdim: bool = False, dtype: str | None = None) -> Shape:  # noqa: FBT001, FBT002  - ATen's
     x = _tensor(x)
+    _require_dtype(dtype, None)
     gone = {_axis(x, dim) for dim in dims or range(len(x))}
     if keepdim:
         return Shape(1 if axis in gone else size for axis, size in enumerate(x))
@@ -333,14 +359,17 @@ def _whole(compute: Callable[[int, int], int]) -> Rule:
 
 _SAME: Final = (
     "relu leaky_relu elu gelu silu tanh sigmoid hardtanh hardswish hardsigmoid softplus exp log sqrt rsqrt abs neg "
-    "reciprocal pow.Tensor_Scalar clamp rsub.Scalar dropout to.dtype clone contiguous "
-    "softmax.int log_softmax.int _softmax _log_softmax"
+    "reciprocal pow.Tensor_Scalar clamp rsub.Scalar dropout"
 )
 _BROADCAST: Final = "add.Tensor sub.Tensor mul.Tensor div.Tensor maximum minimum"
 
 RULES: Final[dict[str, Rule]] = {
     **dict.fromkeys(_SAME.split(), _same),
     **dict.fromkeys(_BROADCAST.split(), _broadcast),
+    **dict.fromkeys(("clone", "contiguous"), _copy),
+    **dict.fromkeys(("softmax.int", "log_softmax.int"), _softmax),
+    **dict.fromkeys(("_softmax", "_log_softmax"), _plain_softmax),
+    "to.dtype": _cast,
     **dict.fromkeys(("conv1d", "conv1d.padding"), _convolution(1)),
     **dict.fromkeys(("conv2d", "conv2d.padding"), _convolution(2)),
     **dict.fromkeys(("mean.dim", "sum.dim_IntList", "amax", "amin"), _reduce),

@@ -85,6 +85,8 @@ def tensors(argument: Any) -> Any:
 def shapes(argument: Any) -> Any:
     if isinstance(argument, list):
         return [shapes(item) for item in argument]
+    if isinstance(argument, torch.dtype):
+        return str(argument).removeprefix("torch.")
     return Shape(argument) if isinstance(argument, tuple) else argument
 
 
@@ -216,8 +218,34 @@ def test_slicing_and_turning_give_the_shape_that_torch_gives(sizes: list[int], s
         ("int.add", (X, 1)),
         ("int.mul", (2**39, 2**39)),
         ("relu", ([2, 3],)),
+        ("to.dtype", (X, -1)),
+        ("to.dtype", (X, 11)),
+        ("to.dtype", (X, "float64")),
+        ("to.dtype", (X, torch.int64, False, False, 4)),
+        ("clone", (X, 4)),
+        ("contiguous", (X, 3)),
+        ("softmax.int", (X, 1, 7)),
+        ("softmax.int", (X, 3)),
+        ("_softmax", (X, 1, True)),
     ],
 )
 def test_what_does_not_fit_is_refused(name: str, args: tuple[Any, ...]) -> None:
     with pytest.raises((ValueError, TypeError, IndexError)):
         RULES[name](*(shapes(argument) for argument in args))
+
+
+@pytest.mark.parametrize(
+    ("name", "args", "named"),
+    [
+        ("sum.dim_IntList", ([1],), {"dtype": -1}),
+        ("mean.dim", ([1],), {"dtype": 7}),
+        ("clone", (), {"memory_format": 4}),
+        ("to.dtype", ("float32",), {"memory_format": 4}),
+    ],
+)
+def test_a_number_is_no_data_type_nor_memory_format(name: str, args: tuple[Any, ...], named: dict[str, int]) -> None:
+    """Some numbers would end the process, and others make values of twice the bytes that the cost is told in."""
+    with pytest.raises((ValueError, TypeError)):
+        RULES[name](Shape(X), *args, **named)
+    assert RULES["mean.dim"](Shape(X), [1], dtype="float32") == (X[0], X[2])
+    assert RULES["to.dtype"](Shape(X), "int64", copy=True) == X
