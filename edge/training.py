@@ -240,7 +240,7 @@ def descend(
 def mask_views(layout: Layout, rows: Tensor, batch: int) -> list[Tensor]:
     """The mask of each dropout for ``batch`` examples, out of rows (..., M) that ``layout`` laid out."""
     return [
-        rows[..., share.start : share.start + math.prod(shape)].view(*rows.shape[:-1], *shape)
+        rows[..., share.start : share.start + math.prod(shape)].view((*rows.shape[:-1], *shape))
         for share, shape in zip(layout.shares, layout.shapes(batch), strict=True)
     ]
 
