@@ -19,7 +19,8 @@ FLOAT_BYTES = 4
 FORWARD_AND_BACKWARD = 2
 # Parameters, the round's start, their gradient, and up to two moments of the optimiser.
 COPIES_OF_PARAMETERS = 5
-# Operations whose result shares its argument's memory.
+# Operations whose result shares its argument's memory, and its gradient that of the argument's gradient: not so
+# ``expand``, of which the backward pass makes each value's own.
 VIEWS = frozenset(
     {
         "flatten.using_ints",
@@ -29,7 +30,6 @@ VIEWS = frozenset(
         "unsqueeze",
         "squeeze.dim",
         "squeeze.dims",
-        "expand",
         "slice.Tensor",
         "select.int",
     }
