@@ -1,7 +1,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +16,7 @@ from edge.dropout import Layout
 from edge.plan_runtime import Program
 from schemas.errors import PlanError
 from schemas.plan import Stored
-from schemas.plan_shapes import outline
+from schemas.plan_shapes import infer, outline
 
 CLASSES = ("a", "b", "c")
 torch.set_num_threads(1)
@@ -78,6 +78,26 @@ def test_the_plan_computes_exactly_what_the_module_does(
         expected = module.train(training)(*inputs)
     assert torch.equal(logits, expected)
     assert torch.equal(loss, functional.cross_entropy(expected, labels, torch.tensor([1.0, 2.0, 3.0])))
+
+
+@pytest.mark.parametrize(
+    "forward",
+    [
+        lambda x: x.transpose(1, 2).contiguous().flatten(1),
+        lambda x: x.transpose(1, 2).reshape(x.shape[0], -1),
+        lambda x: x.transpose(1, 2).clone(memory_format=torch.contiguous_format).flatten(1),
+        lambda x: (2 * x).long().float().flatten(1),
+    ],
+)
+def test_copies_and_casts_are_steps_of_a_plan(forward: Callable[[Tensor], Tensor]) -> None:
+    """Seen to fail with a plan that had the memory format for an argument."""
+    module = Own(forward)
+    x, labels = torch.randn(5, 2, 4), torch.tensor([0, 1, 2, 0, 1])
+    file = export(module, "own", {"x": (2, 4)}, classes=tuple("abcdef"))
+    infer(file.plan, 5)
+    values = [torch.from_numpy(array.copy()) for array in file.initial(0).arrays().values()]
+    _, logits = Program(file.plan, training=False)(values, (x,), labels, torch.ones(6))
+    assert torch.equal(logits, module(x))
 
 
 def test_the_plan_says_what_the_export_was_told(mixed: tuple[nn.Module, PlanFile]) -> None:
