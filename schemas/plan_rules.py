@@ -178,6 +178,7 @@ def _pooled(size: int, kernel: int, stride: int, pad: int, dilation: int, *, cei
 def _adaptive(rank: int) -> Rule:
     def rule(x: Shape, size: Sequence[int]) -> Shape:
         _require(rank + 1 <= len(_tensor(x)) <= rank + 2, f"it can't pool {describe(x)}")
+        _require(not isinstance(size, Sequence) or len(size) == rank, f"{size} for {rank} dimensions")
         return Shape((*x[:-rank], *_each(size, rank)))
 
     return rule

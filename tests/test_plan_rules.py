@@ -222,6 +222,7 @@ def test_slicing_and_turning_give_the_shape_that_torch_gives(sizes: list[int], s
         ("int.add", (X, 1)),
         ("int.mul", (2**39, 2**39)),
         ("relu", ([2, 3],)),
+        ("adaptive_avg_pool2d", (IMAGE, [2])),
         ("to.dtype", (X, -1)),
         ("to.dtype", (X, 11)),
         ("to.dtype", (X, "float64")),
