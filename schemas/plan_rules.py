@@ -95,6 +95,11 @@ def _plain_softmax(x: Shape, dim: int, half_to_float: bool) -> Shape:  # noqa: F
     return _softmax(x, dim)
 
 
+def _require_plain(setting: object) -> None:
+    """ATen takes one number that is a tensor for a setting too, and nobody knows its value before it runs."""
+    _require(not isinstance(setting, Shape), "a setting must be stated, not computed")
+
+
 def _require_dtype(dtype: object, *others: object) -> None:
     """ATen takes a number for a data type too: a wider one than ``plan_cost`` counts, or one that ends the process."""
     _require(dtype in ("float32", "int64", *others), f"{dtype!r} is no data type here: use float32 or int64")
@@ -139,6 +144,7 @@ def _max_pool(rank: int) -> Rule:
         ceil_mode: bool = False,  # noqa: FBT001, FBT002  - likewise
     ) -> Shape:
         _require(rank + 1 <= len(_tensor(x)) <= rank + 2, f"it can't pool {describe(x)}")
+        _require_plain(ceil_mode)
         sizes, pads, dilations = _each(kernel, rank), _each(padding, rank), _each(dilation, rank)
         strides = _each(stride or kernel, rank)
         _require(min(sizes + strides + dilations) >= 1, "window, stride and dilation must be positive")
@@ -231,6 +237,8 @@ def _layer_norm(
 def _reduce(x: Shape, dims: Sequence[int] | None = None, keepdim: bool = False, dtype: str | None = None) -> Shape:  # noqa: FBT001, FBT002  - ATen's
     x = _tensor(x)
     _require_dtype(dtype, None)
+    _require(dims is None or isinstance(dims, Sequence), f"{dims!r} is no list of dimensions")
+    _require_plain(keepdim)
     gone = {_axis(x, dim) for dim in dims or range(len(x))}
     if keepdim:
         return Shape(1 if axis in gone else size for axis, size in enumerate(x))
@@ -339,6 +347,7 @@ def _glu(x: Shape, dim: int = -1) -> Shape:
 
 def _loss(logits: Shape, labels: Shape, weight: Shape | None = None, reduction: int = 1, *_: object) -> Shape:
     batch, classes = _tensor(logits, 2)
+    _require_plain(reduction)
     _require(labels == (batch,), f"{describe(_tensor(labels))} labels for {batch} examples")
     _require(weight is None or weight == (classes,), f"the class weights must be {classes} numbers")
     return Shape(() if reduction else (batch,))
