@@ -16,8 +16,8 @@ from numpy.typing import NDArray
 
 from schemas.errors import PlanError
 from schemas.plan import Operation, Plan
-from schemas.plan_rules import Shape
 from schemas.plan_shapes import infer
+from schemas.plan_values import Shape
 
 _DECISIONS: Final = 16  # values decided by one count of Philox, which gives four words of 64 bits
 _LEVELS: Final = 2**16

@@ -14,8 +14,8 @@ from schemas.parameters import Parameters
 from schemas.plan import Plan
 from schemas.plan_cost import FLOAT_BYTES, Limits
 from schemas.plan_onnx import LOGITS, to_onnx
-from schemas.plan_rules import Shape
 from schemas.plan_shapes import infer
+from schemas.plan_values import Shape
 
 BATCH: Final = 256  # examples at a time
 _ERRORS_ALONE: Final = 3  # of its log

@@ -11,8 +11,8 @@ from dataclasses import dataclass
 
 from schemas.errors import PlanError
 from schemas.plan import Operation, Plan
-from schemas.plan_rules import Shape, Value
 from schemas.plan_shapes import infer
+from schemas.plan_values import Shape, Value
 
 FLOAT_BYTES = 4
 # A training step holds every result until the backward pass, and its gradient beside it.

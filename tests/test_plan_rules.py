@@ -10,7 +10,8 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from edge.plan_runtime import TABLE
-from schemas.plan_rules import OPERATIONS, RULES, Shape
+from schemas.plan_rules import OPERATIONS, RULES
+from schemas.plan_values import Shape
 
 X = (2, 4, 6)
 IMAGE = (2, 4, 6, 5)

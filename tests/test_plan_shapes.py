@@ -6,8 +6,8 @@ import pytest
 
 from schemas.errors import PlanError
 from schemas.plan import Plan
-from schemas.plan_rules import Shape
 from schemas.plan_shapes import infer, outline
+from schemas.plan_values import Shape
 from tests.plan_examples import fields, tiny, with_step
 
 
