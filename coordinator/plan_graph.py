@@ -30,6 +30,7 @@ _RENAMED: Final = {
     "view": "reshape",
     "_unsafe_view": "reshape",
 }
+_LAYOUT: Final = "memory_format"  # of a copy; no step of a plan depends on how values lie
 # Checks that the trace leaves behind; the plan's own dry run says the same.
 _CHECKS: Final = ("_assert_tensor_metadata", "_assert_scalar", "sym_constrain_range", "sym_constrain_range_for_size")
 
@@ -87,17 +88,19 @@ def _placeholders(
 
 
 def _operation(node: fx.Node, names: Mapping[fx.Node, str]) -> dict[str, object]:
-    kind = _kind(node)
-    layer = _layer(node)
+    kind, args, layer = _kind(node), node.args, _layer(node)
+    named = {key: value for key, value in node.kwargs.items() if key != _LAYOUT}
+    if kind == "_to_copy" and set(named) == {"dtype"}:  # what the trace makes of a cast
+        kind, args, named = "to.dtype", (*args, named["dtype"]), {}
     if kind not in OPERATIONS:
         raise PlanError(f"{layer or 'the model'} uses the operation {kind!r}, which no plan may: {advice(kind)}")
     operation: dict[str, object] = {
         "out": names[node],
         "op": kind,
-        "args": tuple(_argument(argument, names) for argument in node.args),
+        "args": tuple(_argument(argument, names) for argument in args),
     }
-    if node.kwargs:
-        operation["kwargs"] = {key: _argument(value, names) for key, value in node.kwargs.items()}
+    if named:
+        operation["kwargs"] = {key: _argument(value, names) for key, value in named.items()}
     if layer:
         operation["layer"] = layer
     return operation

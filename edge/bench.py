@@ -22,7 +22,7 @@ from typing import Any, Final
 from pydantic import TypeAdapter
 
 from edge import files, health
-from edge.bench_report import CodecSpeed, Disk, Prepared, Report, steps
+from edge.bench_report import CodecSpeed, Disk, Prepared, Report, trained_on
 from edge.config import EdgeSettings
 from edge.dataspec import DataSpec
 from edge.jobs import Describe, Described, Failure, Job, Progressed, Result, Train, Trained
@@ -114,7 +114,7 @@ class _Trainer:
             done = self._train("train", settings, number)
             if done.seconds >= seconds / 2:
                 break
-        return start_s, done, _trained_on(settings, examples, number) / done.seconds
+        return start_s, done, trained_on(settings, examples, number) / done.seconds
 
     def _train(self, key: str, settings: TrainSettings, number: int) -> Trained:
         wanted = settings.model_copy(update={"local_steps": number, "epochs": 1})
@@ -141,13 +141,6 @@ class _Trainer:
         if isinstance(answer, Failure):
             raise _FAILURES.get(answer.kind, TrainingError)(answer.message)
         return answer
-
-
-def _trained_on(settings: TrainSettings, examples: int, number: int) -> int:
-    """Examples in the first ``number`` batches, the last of a pass being smaller."""
-    chosen = min(examples, settings.max_examples or examples)
-    passes, rest = divmod(number, steps(settings.model_copy(update={"local_steps": None, "epochs": 1}), chosen))
-    return passes * chosen + rest * settings.batch_size
 
 
 def _arrays(*arguments: str) -> Any:

@@ -70,14 +70,21 @@ class Report(Message):
     @property
     def round_s(self) -> float:
         """Seconds a round's training takes here with a trainer that is warm; the network's time comes on top."""
-        batch = min(self.train.batch_size, self.examples)
-        return self.steps * batch / self.examples_per_s + self.disk.median_ms / 1e3
+        trained = trained_on(self.train, self.examples, self.steps)
+        return trained / self.examples_per_s + self.disk.median_ms / 1e3
 
 
 def steps(train: TrainSettings, examples: int) -> int:
     """Batches that a round of ``examples`` takes."""
     chosen = min(examples, train.max_examples or examples)
     return train.local_steps or train.epochs * math.ceil(chosen / train.batch_size)
+
+
+def trained_on(train: TrainSettings, examples: int, number: int) -> int:
+    """Examples in the first ``number`` batches, one that comes again counted again; the last of a pass is smaller."""
+    chosen = min(examples, train.max_examples or examples)
+    passes, rest = divmod(number, math.ceil(chosen / train.batch_size))
+    return passes * chosen + rest * train.batch_size
 
 
 def table(report: Report) -> Iterator[str]:

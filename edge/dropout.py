@@ -16,8 +16,8 @@ from numpy.typing import NDArray
 
 from schemas.errors import PlanError
 from schemas.plan import Operation, Plan
-from schemas.plan_rules import Shape
 from schemas.plan_shapes import infer
+from schemas.plan_values import Shape
 
 _DECISIONS: Final = 16  # values decided by one count of Philox, which gives four words of 64 bits
 _LEVELS: Final = 2**16
@@ -62,31 +62,57 @@ class Layout:
 class Masks:
     """One training's masks, by step."""
 
-    def __init__(self, seed: int, layout: Layout, steps: int) -> None:
-        """For ``steps`` steps at most; ``seed`` is in 0 ... 2^64 - 1."""
+    def __init__(self, seed: int, layout: Layout, steps: int, batch: int) -> None:
+        """For ``steps`` steps of ``batch`` examples at most; ``seed`` is in 0 ... 2^64 - 1."""
         self._seed = seed
         self._layout = layout
         self._counts = math.ceil(layout.length / _DECISIONS)  # of Philox, for a row
         self._rows = max(1, min(steps, _AT_ONCE // max(1, layout.length)))
         self._first = 0  # the step that the first of those drawn is for
         self._drawn: list[NDArray[np.float32]] = []
+        self._one = np.zeros((1, layout.length if layout.length > _AT_ONCE else 0), np.float32)
+        self._used = [
+            share._replace(stop=min(share.stop, share.start + math.prod(shape)))
+            for share, shape in zip(layout.shares, layout.shapes(batch), strict=True)
+        ]
 
     def row(self, step: int) -> NDArray[np.float32]:
-        """What the values of step ``step``, from 0, are multiplied by: (length,), as ``Layout`` says."""
+        """What the values of step ``step``, from 0, are multiplied by: (length,), as ``Layout`` says.
+
+        Good until the next step's is asked for. What no batch here takes of a share may be zeros.
+        """
         if not 0 <= step - self._first < len(self._drawn):
             self._first = step - step % self._rows
             self._drawn = [*self._draw(self._first)]
         return self._drawn[step - self._first]
 
     def _draw(self, step: int) -> NDArray[np.float32]:
+        return self._draw_used(step) if self._layout.length > _AT_ONCE else self._draw_whole(step)
+
+    def _draw_whole(self, step: int) -> NDArray[np.float32]:
+        """The masks of several steps."""
         bits = np.random.Philox(key=self._seed, counter=step * self._counts)
         words = bits.random_raw(self._rows * self._counts * 4).view(np.uint16).reshape(self._rows, -1)
         masks = np.empty((self._rows, self._layout.length), np.float32)
         for _, start, stop, probability in self._layout.shares:
-            kept = round((1 - probability) * _LEVELS)
-            scale = np.float32(_LEVELS / kept if kept else 0)
-            np.multiply(words[:, start:stop] < kept, scale, out=masks[:, start:stop])
+            _decide(words[:, start:stop], probability, masks[:, start:stop])
         return masks
+
+    def _draw_used(self, step: int) -> NDArray[np.float32]:
+        """The same values for one step, but only those of each share that a batch takes, of few examples perhaps."""
+        masks = self._one
+        for _, start, stop, probability in self._used:
+            first, last = start // _DECISIONS, math.ceil(stop / _DECISIONS)
+            bits = np.random.Philox(key=self._seed, counter=step * self._counts + first)
+            words = bits.random_raw((last - first) * 4).view(np.uint16)[start - first * _DECISIONS :]
+            _decide(words[: stop - start], probability, masks[0, start:stop])
+        return masks
+
+
+def _decide(words: NDArray[np.uint16], probability: float, masks: NDArray[np.float32]) -> None:
+    """What ``words`` say of as many values, to ``masks``."""
+    kept = round((1 - probability) * _LEVELS)
+    np.multiply(words < kept, np.float32(_LEVELS / kept if kept else 0), out=masks)
 
 
 def _probability(operation: Operation) -> float:

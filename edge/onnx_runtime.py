@@ -14,8 +14,8 @@ from schemas.parameters import Parameters
 from schemas.plan import Plan
 from schemas.plan_cost import FLOAT_BYTES, Limits
 from schemas.plan_onnx import LOGITS, to_onnx
-from schemas.plan_rules import Shape
 from schemas.plan_shapes import infer
+from schemas.plan_values import Shape
 
 BATCH: Final = 256  # examples at a time
 _ERRORS_ALONE: Final = 3  # of its log
@@ -30,7 +30,7 @@ class Session:
         ``SettingsError`` where the runtime is installed and doesn't load, as one for another processor or C library.
         """
         held = FLOAT_BYTES * sum(math.prod(v) for v in infer(plan, BATCH).values() if isinstance(v, Shape))
-        if held > Limits().memory:  # it copies what PyTorch only looks at another way, such as an expanded tensor
+        if held > Limits().memory:  # it copies what PyTorch only looks at another way, such as a transposed tensor
             raise PlanError(f"plan {plan.name!r} would take {held / 2**20:.0f} MiB: use a smaller model")
         try:
             import onnxruntime  # noqa: PLC0415 - an extra

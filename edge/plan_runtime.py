@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from edge.pooling import max_pool
+from schemas.errors import PlanError
 from schemas.plan import CLASS_WEIGHTS, LABELS, REFERENCE, Argument, Operation, Plan
 from schemas.plan_rules import OPERATIONS
 
@@ -101,10 +102,18 @@ class Program:
         class_weights: Tensor,
         masks: Sequence[Tensor] = (),
     ) -> tuple[Tensor, Tensor]:
-        """Run all steps."""
+        """Run all steps.
+
+        Raises ``RuntimeError`` for what torch can't do, and ``PlanError`` for arguments it doesn't take, of which the
+        dry run sees the shapes alone.
+        """
         values: list[Any] = [*parameters, *inputs, labels, class_weights, *masks]
-        for step in self._steps:
-            values.append(step(values))
+        for number, step in enumerate(self._steps, 1):
+            try:
+                values.append(step(values))
+            except (TypeError, ValueError, IndexError, ArithmeticError) as error:
+                reason = str(error).partition("\n")[0]
+                raise PlanError(f"step {number} of the plan ({step.operation.op}) can't run: {reason}") from error
             for place in step.finished:
                 values[place] = None  # lets its memory go, where autograd doesn't hold it
         loss, logits = self._outputs

@@ -20,9 +20,11 @@ MAX_WINDOW: Final = 64  # places; a larger one is better walked through
 def max_pool(rank: int, otherwise: Callable[..., Tensor]) -> Callable[..., Tensor]:
     """ATen's max_pool over the last ``rank`` dimensions; ``otherwise``, which is ATen's own, for other windows."""
 
-    def pool(x: Tensor, kernel: Sequence[int], stride: Sequence[int] = (), *rest: Any, **named: Any) -> Tensor:
-        window = tuple(kernel) * (rank // len(kernel))
-        step = tuple(stride) * (rank // len(stride)) if stride else window
+    def pool(
+        x: Tensor, kernel: Sequence[int] | int, stride: Sequence[int] | int = (), *rest: Any, **named: Any
+    ) -> Tensor:
+        window = _each(kernel, rank)
+        step = _each(stride, rank) if stride else window
         fits = all(size >= each for size, each in zip(x.shape[-rank:], window, strict=True))
         if rest or named or step != window or not 1 < math.prod(window) <= MAX_WINDOW or not fits:
             return otherwise(x, kernel, stride, *rest, **named)
@@ -68,6 +70,12 @@ class _Maximum(torch.autograd.Function):
         if place >= x.ndim - len(window):  # else the devices may stay where they are
             x, place = x.movedim(place, 0), 0
         return _Maximum.apply(x, window), (place, place)  # type: ignore[no-untyped-call]  # torch's typing
+
+
+def _each(sizes: Sequence[int] | int, rank: int) -> tuple[int, ...]:
+    """One size for each dimension."""
+    each = (sizes,) if isinstance(sizes, int) else tuple(sizes)
+    return each * rank if len(each) == 1 else each
 
 
 def _places(x: Tensor, window: tuple[int, ...]) -> list[Tensor]:

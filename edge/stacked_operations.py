@@ -34,6 +34,20 @@ def _mapped(name: str) -> Callable[..., Any]:
     return run
 
 
+def _convolution(name: str) -> Callable[..., Any]:
+    """``vmap`` puts a bias along as many dimensions as the stride has numbers; one number stands for two in a plan."""
+    mapped = _mapped(name)
+
+    def run(*arguments: Any, **named: Any) -> Any:
+        return mapped(*map(_pair, arguments), **{key: _pair(value) for key, value in named.items()})
+
+    return run
+
+
+def _pair(argument: Any) -> Any:
+    return [*argument] * 2 if isinstance(argument, list | tuple) and len(argument) == 1 else argument
+
+
 def _row(argument: Any) -> int | None:
     several = isinstance(argument, list | tuple) and any(isinstance(each, Tensor) for each in argument)
     return 0 if several or isinstance(argument, Tensor) else None
@@ -83,6 +97,7 @@ def _cross_entropy(
 OPERATIONS: Final[dict[str, Callable[..., Any]]] = {
     **{name: TABLE[name] if name in WHOLE_NUMBERS else _mapped(name) for name in TABLE},
     **{name: TABLE[name] for name in _ELEMENTWISE.split()},
+    **{name: _convolution(name) for name in ("conv2d", "conv2d.padding")},
     "linear": _linear,
     "cat": _cat,
     "sym_size.int": _size,

@@ -1,8 +1,8 @@
 """Many devices' trainings at once in one process: the same batches, seeds and steps as one by one, to rounding.
 
 Each step takes the devices whose next batches are of one size, stacks their parameters and examples, and runs the plan
-under ``torch.func.vmap``; what comes before and after the gradient is ``training.Training``, as ever. A device that is
-done, cancelled or wrong in its numbers makes room for the next, and leaves the others as they are.
+on all of them (``stacked_operations``); what comes before and after the gradient is ``training.Training``, as ever. A
+device that is done, cancelled or wrong in its numbers makes room for the next, and leaves the others as they are.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from edge.dropout import Layout
 from edge.plan_runtime import Program
 from edge.stacked_operations import OPERATIONS
 from edge.training import Trained, Training, descend, differentiable, mask_views
-from schemas.errors import TrainingError
+from schemas.errors import PlanError, TrainingError
 from schemas.plan import Plan
 from schemas.plan_cost import cost
 
@@ -109,7 +109,6 @@ class Stack:
         self._plan = plan
         self._place = torch.device(accelerator)
         self.layout = Layout(plan, batch)
-        self._plan = plan
         self._program = Program(plan, training=True)
         self._stacked = Program(plan, training=True, table=OPERATIONS)
         self._manifest = plan.manifest()
@@ -120,14 +119,14 @@ class Stack:
         if len(trainings) > 1 and not self._alone:
             try:
                 return self._together(trainings)
-            except RuntimeError as error:
+            except (RuntimeError, PlanError) as error:
                 reason = str(error).partition("\n")[0]
                 log.warning("plan %s is trained on one device after the other: %s", self._plan.name, reason)
                 self._alone = True
         return [self._one(training) for training in trainings]
 
     def _together(self, trainings: Sequence[Training]) -> list[Exception | None]:
-        """Raises ``RuntimeError`` where torch can't; then no training has got on."""
+        """Raises ``RuntimeError`` or ``PlanError`` where torch can't; then no training has got on."""
         flat = torch.stack([training.flat for training in trainings])
         leaves = [
             flat[:, where].view(len(flat), *tensor.shape).requires_grad_()
@@ -138,8 +137,8 @@ class Stack:
         masks = mask_views(self.layout, self._rows([training.masks() for training in trainings]), len(labels[0]))
         columns = [self._rows(column) for column in zip(*inputs, strict=True)]
         losses, _ = self._stacked(leaves, columns, self._rows(labels), weights, masks)
-        gradients = torch.autograd.grad(losses.sum(), leaves)
-        gradient = torch.cat([each.flatten(1) for each in gradients], 1)
+        gradients = torch.autograd.grad(losses.sum(), leaves, materialize_grads=True)  # zeros for what isn't used
+        gradient = torch.cat([each.reshape(len(flat), -1) for each in gradients], 1)
         anchor = torch.stack([training.anchor for training in trainings]) if trainings[0].settings.proximal else flat
         memory = [torch.stack(column) for column in zip(*(training.memory for training in trainings), strict=True)]
         steps = [training.step + 1 for training in trainings]
@@ -161,7 +160,7 @@ class Stack:
                 mask_views(self.layout, self._placed(training.masks()), len(labels)),
             )
             loss.backward()  # type: ignore[no-untyped-call]  # torch's typing
-        except RuntimeError as error:
+        except (RuntimeError, PlanError) as error:
             return error
         return _caught(training.descend, gradient, loss.item())
 

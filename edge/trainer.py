@@ -37,6 +37,7 @@ from edge.jobs import (
     Merged,
     Personalise,
     Personalised,
+    Progressed,
     Train,
     Trained,
     Warm,
@@ -121,13 +122,20 @@ class Trainer:
             return self._do(job)
         except Exception as error:  # noqa: BLE001 - what is no job's fault is raised again
             return explained(job.key, error)
+        finally:
+            self._inbox.forget(job.key)
 
     def answer_together(self, batch: Batch) -> None:
         """Do a batch of trainings at once; ``report`` hears each one's answer. One fails, or is cancelled, alone."""
         self._import_torch()
         from edge.trainer_batch import train_batch  # noqa: PLC0415 - torch comes with it
 
-        train_batch(batch, self._plan, self._models.read, self._recordings.get_at_once(), self._inbox, self._report)
+        def hear(answer: Answer) -> None:
+            if not isinstance(answer, Progressed):
+                self._inbox.forget(answer.key)
+            self._report(answer)
+
+        train_batch(batch, self._plan, self._models.read, self._recordings.get_at_once(), self._inbox, hear)
 
     def _do(self, job: Job | Warm) -> Answer:
         match job:

@@ -65,6 +65,10 @@ class Inbox:
         if key in self._cancelled:
             raise Cancelled
 
+    def forget(self, key: str) -> None:
+        """The job ``key`` is answered: a cancel of it has had its effect, or came too late and isn't the next one's."""
+        self._cancelled.pop(key, None)
+
     def _read(self) -> None:
         try:
             while True:
@@ -74,7 +78,7 @@ class Inbox:
                 elif isinstance(message, Together):
                     self._jobs.put(Batch(message, tuple(self._member(message) for _ in range(message.jobs))))
                 else:
-                    self._forget(message.key)
+                    self.forget(message.key)
                     self._jobs.put(message)
         except (EOFError, OSError):
             self._leave(0)
@@ -87,12 +91,8 @@ class Inbox:
         message = read_request(self._connection.receive)
         if not isinstance(message, Train):
             raise WireError(Reject.UNEXPECTED, f"a {message.job} in the middle of a batch")
-        self._forget(message.key)
+        self.forget(message.key)
         return message.model_copy(update={"plan": together.plan, "model": together.model})
-
-    def _forget(self, key: str) -> None:
-        """Forget a cancel that came too late for an earlier job of this key."""
-        self._cancelled.pop(key, None)
 
 
 class Watch:

@@ -145,7 +145,7 @@ class Training:
         self._on_event = on_event
         per_epoch = math.ceil(len(chosen) / settings.batch_size)
         self._steps = settings.local_steps or settings.epochs * per_epoch
-        self._masks = Masks(seed, layout, self._steps)
+        self._masks = Masks(seed, layout, self._steps, min(settings.batch_size, len(chosen)))
         self._run = _Progress(self._start, settings, per_epoch, rng)
         if resume is not None:
             self._run.resume(resume, self._steps)
@@ -240,7 +240,7 @@ def descend(
 def mask_views(layout: Layout, rows: Tensor, batch: int) -> list[Tensor]:
     """The mask of each dropout for ``batch`` examples, out of rows (..., M) that ``layout`` laid out."""
     return [
-        rows[..., share.start : share.start + math.prod(shape)].view(*rows.shape[:-1], *shape)
+        rows[..., share.start : share.start + math.prod(shape)].view((*rows.shape[:-1], *shape))
         for share, shape in zip(layout.shares, layout.shapes(batch), strict=True)
     ]
 

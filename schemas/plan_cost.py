@@ -11,15 +11,16 @@ from dataclasses import dataclass
 
 from schemas.errors import PlanError
 from schemas.plan import Operation, Plan
-from schemas.plan_rules import Shape, Value
 from schemas.plan_shapes import infer
+from schemas.plan_values import Shape, Value
 
 FLOAT_BYTES = 4
 # A training step holds every result until the backward pass, and its gradient beside it.
 FORWARD_AND_BACKWARD = 2
 # Parameters, the round's start, their gradient, and up to two moments of the optimiser.
 COPIES_OF_PARAMETERS = 5
-# Operations whose result shares its argument's memory.
+# Operations whose result shares its argument's memory, and its gradient that of the argument's gradient: not so
+# ``expand``, of which the backward pass makes each value's own.
 VIEWS = frozenset(
     {
         "flatten.using_ints",
@@ -29,7 +30,6 @@ VIEWS = frozenset(
         "unsqueeze",
         "squeeze.dim",
         "squeeze.dims",
-        "expand",
         "slice.Tensor",
         "select.int",
     }

@@ -17,8 +17,8 @@ from numpy.typing import NDArray
 from schemas.errors import PlanError, SettingsError
 from schemas.parameters import Parameters
 from schemas.plan import CLASS_WEIGHTS, LABELS, REFERENCE, Argument, Operation, Plan
-from schemas.plan_rules import Shape, Value
 from schemas.plan_shapes import infer
+from schemas.plan_values import Shape, Value
 
 if TYPE_CHECKING:
     import onnx

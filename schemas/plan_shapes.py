@@ -12,7 +12,8 @@ from typing import Any, Final
 
 from schemas.errors import PlanError
 from schemas.plan import CLASS_WEIGHTS, LABELS, REFERENCE, Argument, Operation, Plan
-from schemas.plan_rules import RULES, Shape, Value, describe
+from schemas.plan_rules import RULES
+from schemas.plan_values import Shape, Value, describe
 
 MAX_VALUES: Final = 2**40  # of one result: above all memory, below any trouble with large numbers
 

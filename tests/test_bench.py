@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 
 from edge import bench_arrays
 from edge.batches import batches
-from edge.bench import _trained_on, bench
-from edge.bench_report import CodecSpeed, Disk, Prepared, Report, duration, remarks, steps, table
+from edge.bench import bench
+from edge.bench_report import CodecSpeed, Disk, Prepared, Report, duration, remarks, steps, table, trained_on
 from edge.config import EdgeSettings
 from edge.dataspec import DataSpec
 from edge.plan_fit import fit
@@ -136,7 +136,16 @@ def test_examples_a_second_count_what_the_batches_held(settings: TrainSettings, 
     """Seen to fail with ``number * batch_size``."""
     chosen = min(examples, settings.max_examples or examples)
     taken = batches(chosen, settings.batch_size, number, np.random.default_rng(0))
-    assert _trained_on(settings, examples, number) == sum(map(len, taken))
+    assert trained_on(settings, examples, number) == sum(map(len, taken))
+
+
+@given(SETTINGS, st.integers(1, 60))
+def test_a_rounds_time_is_that_of_the_examples_it_takes(settings: TrainSettings, examples: int) -> None:
+    """Seen to fail with ``steps * batch_size``, which is three times as long for a round of 10 of many examples."""
+    chosen = min(examples, settings.max_examples or examples)
+    taken = batches(chosen, settings.batch_size, steps(settings, examples), np.random.default_rng(0))
+    found = report(examples=examples, train=settings).round_s
+    assert found == pytest.approx(sum(map(len, taken)) / 50 + 0.02)
 
 
 def test_a_round_is_reckoned_for_as_many_examples_as_its_owner_has() -> None:

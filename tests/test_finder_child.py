@@ -190,7 +190,9 @@ def test_a_model_that_is_too_large_or_of_other_data_is_not_used_and_that_is_said
     assert found is not None
     store, pointer = Store(tmp_path, print), found[0].pointer
     large = json.loads(find("ecg-beats").plan.to_bytes())
-    large["operations"].insert(0, {"out": "wide", "op": "expand", "args": ["%layers.7.bias", [2**34, 5]]})
+    wide = [{"out": "wide0", "op": "constant_pad_nd", "args": ["%cat", [0, 2**17]]}]
+    wide += [{"out": f"wide{n + 1}", "op": "t", "args": [f"%wide{n}"]} for n in range(9)]  # free in PyTorch
+    large["operations"][1:1] = wide
     for plan, says in ((Plan.build(**large), "would take [0-9]+ MiB"), (find("watch").plan, "not for ECGs")):
         blob = plan.to_bytes()
         store.keep_plan(parts.describe(blob, 100_000).digest, blob, "run-1")

@@ -20,7 +20,8 @@ from schemas.parameters import Parameters
 from schemas.plan import Plan
 from schemas.plan_file import bundled, find
 from schemas.plan_onnx import to_onnx
-from schemas.plan_rules import OPERATIONS, RULES, Shape, Value
+from schemas.plan_rules import OPERATIONS, RULES
+from schemas.plan_values import Shape, Value
 from tests.plan_examples import tiny, with_step
 from tests.test_plan_rules import CASES
 from tests.test_plan_rules import shapes as ruled

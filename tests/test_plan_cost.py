@@ -47,6 +47,21 @@ def test_a_bomb_is_refused_before_it_goes_off() -> None:
         check(tiny(operations=(*steps, *fields()["operations"])), 32, Limits())
 
 
+def test_a_number_spread_over_gigabytes_is_refused_for_its_gradient() -> None:
+    """Forward it takes nothing; seen to fail, with 512 MiB taken for 2^27 values, with ``expand`` among the views."""
+    *steps, loss = fields()["operations"]
+    spread = {"out": "wide", "op": "expand", "args": ("%first", (2**30,))}
+    tail = (
+        {**loss, "out": "own"},
+        {"out": "first", "op": "slice.Tensor", "args": ("%out.bias", 0, 0, 1)},
+        spread,
+        {"out": "mean_of_it", "op": "mean.dim", "args": ("%wide", (0,))},
+        {"out": "loss", "op": "add.Tensor", "args": ("%own", "%mean_of_it")},
+    )
+    with pytest.raises(PlanError, match="would take about 8192 MiB"):
+        check(tiny(operations=(*steps, *tail)), 4, Limits())
+
+
 def test_a_wide_window_costs_what_it_computes() -> None:
     pool = {"out": "pool", "op": "avg_pool1d", "args": ("%window", (8,), (1,))}
     plain = cost(tiny(), 1).operations

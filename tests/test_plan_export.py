@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import contextlib
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -10,10 +12,11 @@ from torch.nn import functional
 
 from coordinator.plan_export import export, load_class
 from coordinator.plan_file import PlanFile
+from edge.dropout import Layout
 from edge.plan_runtime import Program
 from schemas.errors import PlanError
 from schemas.plan import Stored
-from schemas.plan_shapes import outline
+from schemas.plan_shapes import infer, outline
 
 CLASSES = ("a", "b", "c")
 torch.set_num_threads(1)
@@ -50,9 +53,11 @@ def mixed() -> tuple[nn.Module, PlanFile]:
     return module, export(module, "mixed", {"image": (1, 6, 5), "extra": (4,)}, classes=CLASSES, report=("a",))
 
 
-def run(file: PlanFile, *, training: bool, inputs: tuple[Tensor, ...], labels: Tensor) -> tuple[Tensor, Tensor]:
+def run(
+    file: PlanFile, *, training: bool, inputs: tuple[Tensor, ...], labels: Tensor, masks: Sequence[Tensor] = ()
+) -> tuple[Tensor, Tensor]:
     values = [torch.from_numpy(array.copy()) for array in file.initial(0).arrays().values()]
-    return Program(file.plan, training=training)(values, inputs, labels, torch.tensor([1.0, 2.0, 3.0]))
+    return Program(file.plan, training=training)(values, inputs, labels, torch.tensor([1.0, 2.0, 3.0]), masks)
 
 
 @pytest.mark.parametrize("batch", [1, 2, 7])
@@ -60,16 +65,39 @@ def run(file: PlanFile, *, training: bool, inputs: tuple[Tensor, ...], labels: T
 def test_the_plan_computes_exactly_what_the_module_does(
     mixed: tuple[nn.Module, PlanFile], batch: int, *, training: bool
 ) -> None:
-    """In training too: with the same generator state the same values drop out."""
+    """In training too: where the same values drop out, which are those of the module's dropout layer."""
     module, file = mixed
+    masks = [2.0 * torch.randint(2, shape) for shape in Layout(file.plan, batch).shapes(batch)]
     inputs = torch.randn(batch, 1, 6, 5), torch.randn(batch, 4)
     labels = torch.arange(batch) % 3
-    torch.manual_seed(1)
-    loss, logits = run(file, training=training, inputs=inputs, labels=labels)
-    torch.manual_seed(1)
-    expected = module.train(training)(*inputs)
+    loss, logits = run(file, training=training, inputs=inputs, labels=labels, masks=masks if training else ())
+    with contextlib.ExitStack() as after:
+        if training:
+            drop = module.get_submodule("drop")
+            after.enter_context(drop.register_forward_hook(lambda _, given, __: given[0] * masks[0]))
+        expected = module.train(training)(*inputs)
     assert torch.equal(logits, expected)
     assert torch.equal(loss, functional.cross_entropy(expected, labels, torch.tensor([1.0, 2.0, 3.0])))
+
+
+@pytest.mark.parametrize(
+    "forward",
+    [
+        lambda x: x.transpose(1, 2).contiguous().flatten(1),
+        lambda x: x.transpose(1, 2).reshape(x.shape[0], -1),
+        lambda x: x.transpose(1, 2).clone(memory_format=torch.contiguous_format).flatten(1),
+        lambda x: (2 * x).long().float().flatten(1),
+    ],
+)
+def test_copies_and_casts_are_steps_of_a_plan(forward: Callable[[Tensor], Tensor]) -> None:
+    """Seen to fail with a plan that had the memory format for an argument."""
+    module = Own(forward)
+    x, labels = torch.randn(5, 2, 4), torch.tensor([0, 1, 2, 0, 1])
+    file = export(module, "own", {"x": (2, 4)}, classes=tuple("abcdef"))
+    infer(file.plan, 5)
+    values = [torch.from_numpy(array.copy()) for array in file.initial(0).arrays().values()]
+    _, logits = Program(file.plan, training=False)(values, (x,), labels, torch.ones(6))
+    assert torch.equal(logits, module(x))
 
 
 def test_the_plan_says_what_the_export_was_told(mixed: tuple[nn.Module, PlanFile]) -> None:

@@ -10,14 +10,19 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from edge.plan_runtime import TABLE
-from schemas.plan_rules import OPERATIONS, RULES, Shape
+from schemas.plan_rules import OPERATIONS, RULES
+from schemas.plan_values import Shape
 
 X = (2, 4, 6)
 IMAGE = (2, 4, 6, 5)
 CASES: dict[str, list[tuple[Any, ...]]] = {
     "conv1d": [(X, (6, 4, 3), (6,), [1], [1]), (X, (4, 2, 3), None, [2], [0], [2], 2), (X, (6, 4, 3))],
     "conv1d.padding": [(X, (6, 4, 3), (6,), [1], "same"), (X, (6, 4, 3), None, [2], "valid")],
-    "conv2d": [(IMAGE, (6, 4, 3, 2), (6,), [2, 1], [1, 0], [1, 2]), (IMAGE, (6, 4, 3, 2))],
+    "conv2d": [
+        (IMAGE, (6, 4, 3, 2), (6,), [2, 1], [1, 0], [1, 2]),
+        (IMAGE, (6, 4, 3, 2), (6,), [1], [1], [1]),
+        (IMAGE, (6, 4, 3, 2)),
+    ],
     "conv2d.padding": [(IMAGE, (6, 4, 3, 2), None, [1, 1], "same"), (IMAGE, (6, 4, 3, 2), (6,), [1, 1], "valid")],
     "linear": [(X, (5, 6), (5,)), ((2, 6), (5, 6)), ((6,), (5, 6))],
     "addmm": [((5,), (2, 6), (6, 5)), ((2, 5), (2, 6), (6, 5))],
@@ -85,6 +90,8 @@ def tensors(argument: Any) -> Any:
 def shapes(argument: Any) -> Any:
     if isinstance(argument, list):
         return [shapes(item) for item in argument]
+    if isinstance(argument, torch.dtype):
+        return str(argument).removeprefix("torch.")
     return Shape(argument) if isinstance(argument, tuple) else argument
 
 
@@ -216,8 +223,41 @@ def test_slicing_and_turning_give_the_shape_that_torch_gives(sizes: list[int], s
         ("int.add", (X, 1)),
         ("int.mul", (2**39, 2**39)),
         ("relu", ([2, 3],)),
+        ("adaptive_avg_pool2d", (IMAGE, [2])),
+        ("mean.dim", (X, 0)),  # torch takes it for the first, and a rule that takes it for none gives another shape
+        ("amax", (X, False)),
+        ("sum.dim_IntList", (X, [1], ())),
+        ("max_pool1d", (X, [4], [4], [0], [1], ())),
+        ("avg_pool1d", (X, [4], [4], [0], ())),
+        ("cross_entropy_loss", ((5, 3), (5,), (3,), ())),
+        ("to.dtype", (X, -1)),
+        ("to.dtype", (X, 11)),
+        ("to.dtype", (X, "float64")),
+        ("to.dtype", (X, torch.int64, False, False, 4)),
+        ("clone", (X, 4)),
+        ("contiguous", (X, 3)),
+        ("softmax.int", (X, 1, 7)),
+        ("softmax.int", (X, 3)),
+        ("_softmax", (X, 1, True)),
     ],
 )
 def test_what_does_not_fit_is_refused(name: str, args: tuple[Any, ...]) -> None:
     with pytest.raises((ValueError, TypeError, IndexError)):
         RULES[name](*(shapes(argument) for argument in args))
+
+
+@pytest.mark.parametrize(
+    ("name", "args", "named"),
+    [
+        ("sum.dim_IntList", ([1],), {"dtype": -1}),
+        ("mean.dim", ([1],), {"dtype": 7}),
+        ("clone", (), {"memory_format": 4}),
+        ("to.dtype", ("float32",), {"memory_format": 4}),
+    ],
+)
+def test_a_number_is_no_data_type_nor_memory_format(name: str, args: tuple[Any, ...], named: dict[str, int]) -> None:
+    """Some numbers would end the process, and others make values of twice the bytes that the cost is told in."""
+    with pytest.raises((ValueError, TypeError)):
+        RULES[name](Shape(X), *args, **named)
+    assert RULES["mean.dim"](Shape(X), [1], dtype="float32") == (X[0], X[2])
+    assert RULES["to.dtype"](Shape(X), "int64", copy=True) == X

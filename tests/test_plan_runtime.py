@@ -14,8 +14,9 @@ from torch.nn import functional
 from coordinator.plan_file import PlanFile, find
 from edge.dropout import Layout
 from edge.plan_runtime import Program
+from schemas.errors import PlanError
 from schemas.plan import Plan
-from tests.plan_examples import tiny, windows, with_step
+from tests.plan_examples import fields, tiny, windows, with_step
 
 torch.set_num_threads(1)
 DROPOUT = with_step(1, op="dropout", args=("%conv1d", 0.5, True))
@@ -68,6 +69,25 @@ def test_words_and_named_arguments_reach_torch() -> None:
     assert not torch.equal(run(plan)[1], run(other)[1])
     whole = Plan.build(**with_step(1, op="to.dtype", args=("%conv1d", "float32")))
     assert run(whole)[1].dtype == torch.float32
+
+
+@pytest.mark.parametrize(
+    ("op", "args"),
+    [
+        ("cross_entropy_loss", ("%logits", "%over")),  # of classes that there aren't
+        ("max_pool1d", ("%conv1d", "none")),
+    ],
+)
+def test_what_only_the_run_can_see_is_wrong_with_the_plan_and_names_the_step(op: str, args: tuple[str, ...]) -> None:
+    """torch says so with a ``IndexError`` or the like, which would end the process."""
+    *steps, loss = fields()["operations"]
+    if op == "max_pool1d":
+        steps[1] = {"out": "relu", "op": op, "args": args}
+    else:
+        over = {"out": "over", "op": "add.Tensor", "args": ("%labels", 9)}
+        steps, loss = [*steps, over], {**loss, "op": op, "args": args}
+    with pytest.raises(PlanError, match=rf"step \d of the plan \({op}\) can't run: "):
+        run(tiny(operations=(*steps, loss)))
 
 
 @pytest.mark.parametrize("batch", [1, 2, 104])

@@ -6,8 +6,8 @@ import pytest
 
 from schemas.errors import PlanError
 from schemas.plan import Plan
-from schemas.plan_rules import Shape
 from schemas.plan_shapes import infer, outline
+from schemas.plan_values import Shape
 from tests.plan_examples import fields, tiny, with_step
 
 
@@ -40,7 +40,7 @@ def test_the_outline_shows_the_batch_size_as_a_letter() -> None:
         (with_step(0, args=("%window", "%out.weight")), "step 1 of the plan .conv1d. can't run"),
         (with_step(0, args=("%window",)), "step 1 of the plan"),
         (with_step(2, args=("%relu", (7,))), "no dimension 7"),
-        (with_step(1, kwargs={"unheard": 1}, op="mean.dim", args=("%conv1d", (2,))), "step 3"),
+        (with_step(1, kwargs={"unheard": 1}, op="mean.dim", args=("%conv1d", (2,))), "step 2 .* 'unheard'"),
         (with_step(3, args=("%mean", "%out.weight", "%conv.bias"), layer="out (Linear)"), r"linear in out .Linear."),
         (with_step(4, args=("%logits", "%labels", "%class_weights", 0)), "loss 'loss' must be one number, not 5"),
         (fields(logits="mean"), "logits 'mean' must have .* 5x3 .* 5x4"),

@@ -44,6 +44,13 @@ def test_values_and_gradients_are_atens_bit_for_bit(
     assert torch.equal(mine[1], theirs[1])
 
 
+@pytest.mark.parametrize("rank", [1, 2])
+def test_a_window_may_be_a_number(rank: int) -> None:
+    x = torch.randn(2, 3, 6, 6)[:, :, : 6 if rank == 2 else 1].squeeze(2)
+    for rest in ((2,), (3, 3), (2, 1)):
+        assert torch.equal(max_pool(rank, ATEN[rank])(x, *rest), ATEN[rank](x, *rest))
+
+
 @pytest.mark.parametrize("rest", [([2], [1]), ([3], [2], [1]), ([2], [2], [0], [1], True), ([70], [70])])
 def test_other_windows_are_left_to_aten(rest: tuple[list[int], ...]) -> None:
     seen: list[tuple[object, ...]] = []

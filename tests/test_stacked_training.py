@@ -16,7 +16,7 @@ from edge.checkpoint import Checkpoint
 from edge.dataset import Dataset
 from edge.stacked_training import Stack, train_stacked, width
 from edge.training import Event, Observer, Trained, Training, ignore, train
-from schemas.errors import TrainingError
+from schemas.errors import PlanError, TrainingError
 from schemas.messages import TrainSettings
 from schemas.plan import Plan
 from tests.plan_examples import fields, tiny, windows
@@ -225,6 +225,51 @@ def test_what_torch_can_not_do_together_is_done_one_by_one_and_said_once(
         assert_same(alone(plan, own, chosen, seed), together[seed])
     told = "plan tiny is trained on one device after the other: Batching rule not implemented"
     assert [record.getMessage() for record in caplog.records] == [told]
+
+
+def test_parameters_that_are_one_number_or_are_not_used_are_trained_together_too(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    conv, _, *rest = fields()["operations"]
+    more = (
+        {"name": "scale", "shape": (), "init": {"kind": "constant", "value": 1.5}},
+        {"name": "idle", "shape": (3,), "init": {"kind": "constant", "value": 0.5}},
+    )
+    scaled = {"out": "relu", "op": "mul.Tensor", "args": ("%conv1d", "%scale")}
+    plan = tiny(parameters=(*fields()["parameters"], *more), operations=(conv, scaled, *rest))
+    data, chosen = [windows(20, seed) for seed in range(3)], TrainSettings(batch_size=8, weight_decay=0.1)
+    for seed, (own, other) in enumerate(zip(data, stacked(plan, data, chosen), strict=True)):
+        assert_same(alone(plan, own, chosen, seed), other)
+    assert not caplog.records
+
+
+def test_dropout_may_be_of_one_number() -> None:
+    *steps, loss = fields()["operations"]
+    dropped = {"out": "loss", "op": "dropout", "args": ("%whole", 0.5, True)}
+    plan = tiny(operations=(*steps, {**loss, "out": "whole"}, dropped))
+    data, chosen = [windows(20, seed) for seed in range(3)], TrainSettings(batch_size=8)
+    for seed, (own, other) in enumerate(zip(data, stacked(plan, data, chosen), strict=True)):
+        assert_same(alone(plan, own, chosen, seed), other)
+
+
+def of_eight(*, dropping: bool) -> Plan:
+    """A plan for batches of eight: whoever has another number of examples left over can't go on with it."""
+    conv, _, *rest = fields()["operations"]
+    fixed = {"out": "fixed", "op": "reshape", "args": ("%conv1d", (8, 4, 8))}
+    last: dict[str, Any] = {"out": "relu", "op": "relu", "args": ("%fixed",)}
+    if dropping:
+        last |= {"op": "dropout", "args": ("%fixed", 0.5, True)}
+    return tiny(operations=(conv, fixed, last, *rest))
+
+
+@pytest.mark.parametrize("dropping", [True, False])
+def test_a_plan_that_can_not_take_a_devices_batch_fails_there_alone(*, dropping: bool) -> None:
+    plan, data = of_eight(dropping=dropping), [windows(examples, examples) for examples in (16, 20, 16, 20)]
+    together = stacked(plan, data, TrainSettings(batch_size=8))
+    for seed in (0, 2):
+        assert_same(alone(plan, data[seed], TrainSettings(batch_size=8), seed), together[seed])
+    for seed in (1, 3):
+        assert isinstance(together[seed], PlanError if dropping else RuntimeError)
 
 
 def test_a_device_with_batches_of_a_size_of_its_own_is_not_starved() -> None:

@@ -28,13 +28,14 @@ from edge.jobs import (
     Merged,
     Progressed,
     Request,
+    Together,
     Train,
     Trained,
     Warm,
 )
 from edge.lineage import Lineage
 from edge.trainer import Recordings, Trainer
-from edge.trainer_inbox import Cancelled, Inbox, explained
+from edge.trainer_inbox import Batch, Cancelled, Inbox, explained
 from edge.training import train
 from schemas import compression, steps
 from schemas.messages import TrainSettings
@@ -265,6 +266,22 @@ def test_a_cancelled_job_ends_at_the_next_batch_without_a_result(
 ) -> None:
     send(ends[0], Cancel(key="round-1"))
     assert trainer.answer(job(data, settings=TrainSettings(epochs=1000, batch_size=1))) == Done(key="round-1")
+
+
+def test_a_child_keeps_no_cancel_of_a_job_it_has_answered(ends: tuple[Frames, Frames], data: DataSpec) -> None:
+    """A fleet whose rounds close early cancels as long as it runs."""
+    inbox, answers = Inbox(ends[1], leave=lambda _code: None), list[Answer]()
+    trainer = Trainer(inbox, threads=1, report=answers.append)
+    endless = job(data, settings=TrainSettings(epochs=1000, batch_size=1))
+    more = [endless.model_copy(update={"key": key}) for key in ("round-1", "round-2")]
+    send(ends[0], *(Cancel(key=each.key) for each in more), Warm(key="behind"))
+    assert inbox.next() == Warm(key="behind")
+    assert trainer.answer(endless) == Done(key="round-1")
+    assert inbox.cancelled("round-1") is None
+    about = Together(key="round", plan=endless.plan, model=endless.model, jobs=1)
+    trainer.answer_together(Batch(about, (more[1],)))
+    assert answers == [Done(key="round-2")]
+    assert inbox.cancelled("round-2") is None
 
 
 def test_a_cancel_that_comes_too_late_does_not_hit_the_next_job_of_that_key(

@@ -96,7 +96,7 @@ def test_it_gives_the_numbers_of_an_ordinary_torch_loop(settings: TrainSettings)
     labels = torch.from_numpy(data.labels)
     rng = np.random.default_rng(1)
     layout = Layout(file.plan, settings.batch_size)
-    masks = Masks(int(rng.integers(2**63)), layout, 3 * settings.epochs)
+    masks = Masks(int(rng.integers(2**63)), layout, 3 * settings.epochs, settings.batch_size)
     dropouts = Given.instead_of(module)
     step = 0
     for _ in range(settings.epochs):

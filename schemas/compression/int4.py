@@ -128,9 +128,10 @@ def _steps(parameters: Parameters, width: float) -> NDArray[np.float32]:
         values = parameters.flat[where]
         largest = max(float(values.max()), -float(values.min()))
         step = width * math.sqrt(math.sqrt(powers[index] / values.size) * model)
-        found[index] = step = grid.usable(max(step, largest / _FARTHEST))
+        step = grid.usable(max(step, largest / _FARTHEST))
         if step > grid.largest_step(_LEVELS) or largest + step > _LARGEST:
             raise grid.too_large(manifest.tensors[index].name, largest, "int4")
+        found[index] = step
     return found
 
 
