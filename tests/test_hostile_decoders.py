@@ -96,7 +96,6 @@ def test_every_module_that_parses_bytes_from_outside_is_fuzzed() -> None:
         "edge/segment_tail.py",  # samples: any 16 bits are one
         "edge/sources/idx.py",
         "edge/sources/watch.py",
-        "edge/training.py",  # torch's own generator state, whose checks tests/test_checkpoint.py has
         "schemas/codec.py",
         "schemas/compression/eden.py",
         "schemas/compression/grid.py",
