@@ -8,6 +8,7 @@ of the server a receipt for each; broadcasts, the step to the new model among th
 from __future__ import annotations
 
 import os
+import socket
 import statistics
 import subprocess
 import sys
@@ -65,6 +66,9 @@ class _Server:
         self._client.on_message = lambda _client, _data, message: self._hear(message.topic)
         self._client.on_subscribe = lambda *_: ready.set()
         self._client.connect(host, port)
+        sock = self._client.socket()
+        assert isinstance(sock, socket.socket)
+        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         self._client.subscribe("up/#", qos=1)
         self._client.loop_start()
         ready.wait(LIMIT_S)

@@ -120,8 +120,9 @@ def make_plan(mb: float, folder: Path) -> Path:
     """A plan of ``mb`` MB of float32 parameters."""
     from coordinator.plan_export import export, load_class  # noqa: PLC0415 - only the parent needs torch
 
-    source = folder / "wide.py"
-    source.write_text(MODULE.format(width=WIDTH, hidden=int(mb * 250_000 / (WIDTH + 3))))
+    hidden = int(mb * 250_000 / (WIDTH + 3))
+    source = folder / f"wide_{hidden}.py"  # a name of its own: Python's cache of bytecode goes by seconds
+    source.write_text(MODULE.format(width=WIDTH, hidden=hidden))
     path = folder / "wide.plan"
     module = load_class(f"{source}:Wide")
     plan_file.write(export(module, "wide", {"x": (WIDTH,)}, classes=("a", "b"), seeded=True), path)
