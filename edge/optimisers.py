@@ -18,8 +18,9 @@ from schemas.messages import TrainSettings
 class Optimiser(Protocol):
     """Changes parameters (P,) or (n, P) by their gradient, float32 of the same shape, in place.
 
-    It may change the gradient too. ``memory`` are the vectors it remembers, of the parameters' shape, zeros at first;
-    ``steps`` tells how many steps each row has had, this one included.
+    It may change the gradient too, which has weight decay in it where there is some. ``memory`` are the vectors it
+    remembers, of the parameters' shape, zeros at first; ``steps`` tells how many steps each row has had, this one
+    included.
     """
 
     def vectors(self, settings: TrainSettings) -> int:
@@ -37,7 +38,7 @@ class Optimiser(Protocol):
 
 
 class Sgd:
-    """Stochastic gradient descent with momentum and weight decay; the same numbers as ``torch.optim.SGD``."""
+    """Stochastic gradient descent with momentum; the same numbers as ``torch.optim.SGD``."""
 
     def vectors(self, settings: TrainSettings) -> int:
         """The velocity, where there is momentum."""
@@ -52,8 +53,6 @@ class Sgd:
         steps: Sequence[int],  # noqa: ARG002 - no step depends on them
     ) -> None:
         """One step."""
-        if settings.weight_decay:
-            gradient.add_(parameters, alpha=settings.weight_decay)
         if settings.momentum:
             gradient = memory[0].mul_(settings.momentum).add_(gradient)
         parameters.add_(gradient, alpha=-settings.learning_rate)
@@ -78,8 +77,6 @@ class Adam:
         steps: Sequence[int],
     ) -> None:
         """One step."""
-        if settings.weight_decay:
-            gradient.add_(parameters, alpha=settings.weight_decay)
         first, second = self.BETAS
         mean, square = memory
         mean.lerp_(gradient, 1 - first)

@@ -234,6 +234,8 @@ def descend(
     """
     if settings.proximal:  # FedProx (Li et al. 2020): the gradient of mu/2 |w - w_anchor|^2
         gradient.add_(flat - anchor, alpha=settings.proximal)
+    if settings.weight_decay:
+        gradient.add_(flat, alpha=settings.weight_decay)
     OPTIMISERS[settings.optimizer].step(settings, flat, gradient, memory, steps)
 
 
