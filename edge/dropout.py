@@ -68,6 +68,7 @@ class Masks:
         self._layout = layout
         self._counts = math.ceil(layout.length / _DECISIONS)  # of Philox, for a row
         self._rows = max(1, min(steps, _AT_ONCE // max(1, layout.length)))
+        self._bits: tuple[int, np.random.Philox] | None = None  # which step it would go on with
         self._first = 0  # the step that the first of those drawn is for
         self._drawn: list[NDArray[np.float32]] = []
         self._one = np.zeros((1, layout.length if layout.length > _AT_ONCE else 0), np.float32)
@@ -91,7 +92,10 @@ class Masks:
 
     def _draw_whole(self, step: int) -> NDArray[np.float32]:
         """The masks of several steps."""
-        bits = np.random.Philox(key=self._seed, counter=step * self._counts)
+        if self._bits is None or self._bits[0] != step:
+            self._bits = step, np.random.Philox(key=self._seed, counter=step * self._counts)
+        bits = self._bits[1]
+        self._bits = step + self._rows, bits
         words = bits.random_raw(self._rows * self._counts * 4).view(np.uint16).reshape(self._rows, -1)
         masks = np.empty((self._rows, self._layout.length), np.float32)
         for _, start, stop, probability in self._layout.shares:

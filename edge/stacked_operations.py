@@ -90,8 +90,9 @@ def _cross_entropy(
     if weights is None or logits.ndim != 3 or labels.is_floating_point() or reduction != _MEAN or others or named:  # noqa: PLR2004
         return _mapped("cross_entropy_loss")(logits, labels, weights, reduction, *others, **named)  # type: ignore[no-any-return]
     own = weights.gather(1, labels)
-    told = logits.log_softmax(2).gather(2, labels.unsqueeze(2)).squeeze(2)
-    return -(told * own).sum(1) / own.sum(1)
+    # A softmax over few classes side by side is several times as slow as one over rows of examples.
+    told = logits.transpose(1, 2).log_softmax(1).gather(1, labels.unsqueeze(1)).squeeze(1)
+    return -(told * (own / own.sum(1, keepdim=True))).sum(1)
 
 
 OPERATIONS: Final[dict[str, Callable[..., Any]]] = {

@@ -22,6 +22,7 @@ from edge.plan_runtime import Program
 from edge.stacked_operations import OPERATIONS
 from edge.training import Trained, Training, descend, differentiable, mask_views
 from schemas.errors import PlanError, TrainingError
+from schemas.parameters import Manifest
 from schemas.plan import Plan
 from schemas.plan_cost import cost
 
@@ -112,6 +113,7 @@ class Stack:
         self._program = Program(plan, training=True)
         self._stacked = Program(plan, training=True, table=OPERATIONS)
         self._manifest = plan.manifest()
+        self._rows: _Rows | None = None  # of the newest step
         self._alone = False
 
     def step(self, trainings: Sequence[Training]) -> list[Exception | None]:
@@ -127,25 +129,20 @@ class Stack:
 
     def _together(self, trainings: Sequence[Training]) -> list[Exception | None]:
         """Raises ``RuntimeError`` or ``PlanError`` where torch can't; then no training has got on."""
-        flat = torch.stack([training.flat for training in trainings])
-        leaves = [
-            flat[:, where].view(len(flat), *tensor.shape).requires_grad_()
-            for tensor, where in zip(self._manifest.tensors, self._manifest.slices(), strict=True)
-        ]
+        if self._rows is None or self._rows.trainings != trainings:
+            self._rows = _Rows(trainings, self._manifest)
+        rows = self._rows
         inputs, labels = zip(*(training.examples() for training in trainings), strict=True)
-        weights = torch.stack([training.weights for training in trainings])
-        masks = mask_views(self.layout, self._rows([training.masks() for training in trainings]), len(labels[0]))
-        columns = [self._rows(column) for column in zip(*inputs, strict=True)]
-        losses, _ = self._stacked(leaves, columns, self._rows(labels), weights, masks)
-        gradients = torch.autograd.grad(losses.sum(), leaves, materialize_grads=True)  # zeros for what isn't used
-        gradient = torch.cat([each.reshape(len(flat), -1) for each in gradients], 1)
-        anchor = torch.stack([training.anchor for training in trainings]) if trainings[0].settings.proximal else flat
-        memory = [torch.stack(column) for column in zip(*(training.memory for training in trainings), strict=True)]
+        masks = mask_views(self.layout, self._stack([training.masks() for training in trainings]), len(labels[0]))
+        columns = [self._stack(column) for column in zip(*inputs, strict=True)]
+        losses, _ = self._stacked(rows.leaves, columns, self._stack(labels), rows.weights, masks)
+        gradients = torch.autograd.grad(losses, rows.leaves, rows.ones, materialize_grads=True)  # zeros where not used
+        for place, gradient in zip(rows.places, gradients, strict=True):
+            place.copy_(gradient)
         steps = [training.step + 1 for training in trainings]
-        descend(trainings[0].settings, flat, gradient, memory, steps, anchor)
-        rows = zip(*(vector.unbind() for vector in memory), strict=True) if memory else [()] * len(steps)
-        moved = zip(trainings, flat.unbind(), rows, losses.tolist(), strict=True)
-        return [_caught(training.descended, row, list(own), loss) for training, row, own, loss in moved]
+        descend(trainings[0].settings, rows.flat, rows.gradient, rows.memory, steps, rows.anchor)
+        moved = zip(trainings, losses.tolist(), strict=True)
+        return [_caught(training.advance, loss) for training, loss in moved]
 
     def _one(self, training: Training) -> Exception | None:
         gradient = torch.zeros_like(training.flat)
@@ -164,12 +161,40 @@ class Stack:
             return error
         return _caught(training.descend, gradient, loss.item())
 
-    def _rows(self, arrays: Sequence[NDArray[Any]]) -> Tensor:
+    def _stack(self, arrays: Sequence[NDArray[Any]]) -> Tensor:
         """Arrays of one shape as the rows of a tensor."""
         return self._placed(np.concatenate(arrays).reshape(len(arrays), *arrays[0].shape))
 
     def _placed(self, array: NDArray[Any]) -> Tensor:
         return torch.from_numpy(array).to(self._place)
+
+
+class _Rows:
+    """Some trainings' parameters and what goes with them, a row each: the trainings' own lie in these from now on.
+
+    As long as the same ones take their steps together nothing of it is moved.
+    """
+
+    def __init__(self, trainings: Sequence[Training], manifest: Manifest) -> None:
+        self.trainings = trainings
+        self.flat = torch.stack([training.flat for training in trainings])
+        self.memory = [torch.stack(column) for column in zip(*(training.memory for training in trainings), strict=True)]
+        self.weights = torch.stack([training.weights for training in trainings])
+        proximal = trainings[0].settings.proximal
+        self.anchor = torch.stack([training.anchor for training in trainings]) if proximal else self.flat
+        self.gradient = torch.empty_like(self.flat)
+        self.ones = torch.ones(len(trainings), device=self.flat.device)  # of each loss, which is its device's alone
+        self.places, self.leaves = (
+            [
+                whole[:, where].view(len(trainings), *tensor.shape)
+                for tensor, where in zip(manifest.tensors, manifest.slices(), strict=True)
+            ]
+            for whole in (self.gradient, self.flat)
+        )
+        for leaf in self.leaves:
+            leaf.requires_grad_()
+        for number, training in enumerate(trainings):
+            training.lie_in(self.flat[number], [vector[number] for vector in self.memory])
 
 
 def _caught(advance: Callable[..., None], *arguments: Any) -> Exception | None:

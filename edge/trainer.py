@@ -107,8 +107,8 @@ class Recordings:
 class Trainer:
     """Does jobs, one at a time; ``inbox`` says when a job's result is no longer wanted."""
 
-    def __init__(self, inbox: Inbox, threads: int, report: Callable[[Answer], None]) -> None:
-        """``report`` hears on the way how far a training is, and what becomes of a batch's."""
+    def __init__(self, inbox: Inbox, threads: int, report: Callable[..., None]) -> None:
+        """``report(*answers)`` hears on the way how far a training is, and what becomes of a batch's."""
         self._inbox = inbox
         self._report = report
         self._threads = threads
@@ -130,10 +130,11 @@ class Trainer:
         self._import_torch()
         from edge.trainer_batch import train_batch  # noqa: PLC0415 - torch comes with it
 
-        def hear(answer: Answer) -> None:
-            if not isinstance(answer, Progressed):
-                self._inbox.forget(answer.key)
-            self._report(answer)
+        def hear(answers: Sequence[Answer]) -> None:
+            for answer in answers:
+                if not isinstance(answer, Progressed):
+                    self._inbox.forget(answer.key)
+            self._report(*answers)
 
         train_batch(batch, self._plan, self._models.read, self._recordings.get_at_once(), self._inbox, hear)
 
@@ -306,9 +307,8 @@ def main(address: str, threads: int, nice: int) -> None:
     with contextlib.suppress(ConnectionError), Frames.connect(address) as agent:
         inbox = Inbox(agent)
 
-        def send(answer: Answer) -> None:
-            for frame in answer.frames():
-                agent.send(frame)
+        def send(*answers: Answer) -> None:
+            agent.send(*(frame for answer in answers for frame in answer.frames()))
 
         trainer = Trainer(inbox, threads, send)
         while True:

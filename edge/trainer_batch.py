@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import time
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 
 import numpy as np
 
@@ -34,9 +34,12 @@ def train_batch(
     read_model: Callable[[bytes, Manifest], Parameters],
     recordings: Callable[[DataSpec, str], Prepared],
     inbox: Inbox,
-    report: Callable[[Answer], None],
+    report: Callable[[Sequence[Answer]], None],
 ) -> None:
-    """Do all of it; ``report`` hears what becomes of each job, once, and before that how far it is."""
+    """Do all of it; ``report`` hears what becomes of each job, once, and before that how far it is.
+
+    It hears of several at a time: what there was to say since the step before.
+    """
     about, settings = batch.about, batch.jobs[0].settings
     try:
         plan = read_plan(about.plan)
@@ -45,11 +48,11 @@ def train_batch(
         stack = Stack(plan, settings.batch_size, about.accelerator)
         most = about.width or width(plan, settings.batch_size, about.accelerator)
     except Exception as error:  # noqa: BLE001 - what is no job's fault is raised again
-        for job in batch.jobs:
-            report(explained(job.key, error))
+        report([explained(job.key, error) for job in batch.jobs])
         return
     queue = _Queue(batch.jobs, plan, stack.layout, model, recordings, inbox, report, accelerator=about.accelerator)
-    train_stacked(queue.begun(), stack, most, queue.done, queue.drop_cancelled)
+    train_stacked(queue.begun(), stack, most, queue.done, queue.between_steps)
+    queue.tell()
 
 
 class _Queue:
@@ -63,7 +66,7 @@ class _Queue:
         model: Parameters,
         recordings: Callable[[DataSpec, str], Prepared],
         inbox: Inbox,
-        report: Callable[[Answer], None],
+        report: Callable[[Sequence[Answer]], None],
         *,
         accelerator: str,
     ) -> None:
@@ -74,6 +77,7 @@ class _Queue:
         self._recordings = recordings
         self._inbox = inbox
         self._report = report
+        self._untold: list[Answer] = []
         self._accelerator = accelerator
         self._in_hand: dict[Training, tuple[Train, np.random.Generator, float]] = {}  # with rounding, and since when
 
@@ -84,19 +88,19 @@ class _Queue:
             try:
                 yield self._begin(job)
             except Exception as error:  # noqa: BLE001 - likewise
-                self._report(explained(job.key, error))
+                self._untold.append(explained(job.key, error))
 
     def done(self, training: Training, outcome: Outcome | Exception) -> None:
         """Answer a job that was in hand."""
         job, rounding, since = self._in_hand.pop(training)
         if isinstance(outcome, Exception):
-            self._report(explained(job.key, outcome))
+            self._untold.append(explained(job.key, outcome))
             return
         seconds = time.perf_counter() - since
         try:
             encoded = feedback.encode(job.codec, outcome.delta, job.residual, rounding)
         except WireError as error:
-            self._report(explained(job.key, error))
+            self._untold.append(explained(job.key, error))
             return
         if encoded.trouble:
             log.warning("what the last update left out is lost: %s", encoded.trouble)
@@ -108,17 +112,24 @@ class _Queue:
             seconds=seconds,
             residual=encoded.residual,
         )
-        self._report(trained)
+        self._untold.append(trained)
 
-    def drop_cancelled(self) -> None:
-        """Answer the jobs that were cancelled while they waited."""
+    def between_steps(self) -> None:
+        """Answer the jobs that were cancelled while they waited, and tell all that there is to be told."""
         for job in [job for job in self._waiting if self._inbox.cancelled(job.key)]:
             self._waiting.remove(job)
-            self._report(Done(key=job.key))
+            self._untold.append(Done(key=job.key))
+        self.tell()
+
+    def tell(self) -> None:
+        """Report what hasn't been yet, all at once: for a stack's many answers calls and wake-ups cost most."""
+        if self._untold:
+            self._report(tuple(self._untold))
+            self._untold.clear()
 
     def _begin(self, job: Train) -> Training:
         data = fit(self._recordings(job.data, self._plan.data).train, self._plan)
-        watch = Watch(job, self._model, data, engine(), self._inbox, self._report)
+        watch = Watch(job, self._model, data, engine(), self._inbox, self._untold.append)
         since = time.perf_counter()
         try:
             training, rounding = self._start(job, data, watch, resuming=True)

@@ -274,13 +274,13 @@ class _Child:
         left = {task.job.key: task for task in tasks}
         deadlines: dict[str, float] = {}
         try:
-            self._send(*request([task.job for task in tasks], self._stacking))
+            self._peer.send(*request([task.job for task in tasks], self._stacking))
+            look_at = 0.0
             while left:
-                for key, task in left.items():
-                    if key not in deadlines and task.cancelled.is_set():
-                        self._send(*Cancel(key=key, keep=task.suspended).frames())
-                        deadlines[key] = time.monotonic() + CANCEL_S
-                if hopeless() or (deadlines and time.monotonic() > min(deadlines.values())):
+                if (now := time.monotonic()) >= look_at:  # not for each of a thousand answers at once
+                    self._pass_on_cancels(left, deadlines, now)
+                    look_at = now + _POLL_S
+                if hopeless() or (deadlines and now > min(deadlines.values())):
                     raise ChildDied("it was stopped")
                 if not self._peer.waits(_POLL_S):
                     continue
@@ -296,6 +296,13 @@ class _Child:
             raise ChildDied(self._how(error)) from error
         except WireError as error:
             raise ChildDied(f"it said something else than an answer ({error})") from error
+
+    def _pass_on_cancels(self, left: dict[str, _Task], deadlines: dict[str, float], now: float) -> None:
+        """Tell the child what has been cancelled of what is ``left``, and note by when it should have listened."""
+        for key, task in left.items():
+            if key not in deadlines and task.cancelled.is_set():
+                self._peer.send(*Cancel(key=key, keep=task.suspended).frames())
+                deadlines[key] = now + CANCEL_S
 
     def ended(self) -> bool:
         """Whether the process is gone, killed for memory perhaps while it had nothing to do."""
@@ -320,10 +327,6 @@ class _Child:
         reason = self._how("it did not connect")
         self._stop()
         raise ChildDied(reason)
-
-    def _send(self, *frames: bytes) -> None:
-        for frame in frames:
-            self._peer.send(frame)
 
     def _how(self, otherwise: object) -> str:
         """How the process ended, where it has."""

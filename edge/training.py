@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from typing import Any, Final, Literal, NamedTuple
 
 import numpy as np
@@ -29,8 +28,7 @@ from schemas.parameters import Manifest, Parameters
 from schemas.plan import Plan
 
 
-@dataclass(frozen=True, slots=True)
-class Event:
+class Event(NamedTuple):
     """Where training is: before the first batch, after each batch and each pass over the data, and after the last."""
 
     kind: Literal["start", "batch", "epoch", "end"]
@@ -186,17 +184,17 @@ class Training:
         descend(settings, run.flat, gradient, run.memory, [run.step + 1], self.anchor)
         if self._held is not None:
             run.flat[self._held] = self._start[self._held]  # momentum and weight decay would move them too
-        self._advance(loss)
+        self.advance(loss)
 
-    def descended(self, flat: Tensor, memory: list[Tensor], loss: float) -> None:
-        """The next batch is done, had the mean ``loss``, and moved parameters and optimiser to these, (P,) each.
-
-        For trainings without a tether. Raises as ``descend`` does.
-        """
+    def lie_in(self, flat: Tensor, memory: list[Tensor]) -> None:
+        """Have parameters and optimiser from now on in these, (P,) each, which hold what ``flat`` and ``memory`` do."""
         self._run.flat, self._run.memory = flat, memory
-        self._advance(loss)
 
-    def _advance(self, loss: float) -> None:
+    def advance(self, loss: float) -> None:
+        """The next batch is done, had the mean ``loss``, and has moved ``flat`` and ``memory``.
+
+        Raises as ``descend`` does.
+        """
         run, steps = self._run, self._steps
         assert self.batch is not None
         if not math.isfinite(loss):

@@ -22,14 +22,50 @@ def ends() -> Iterator[tuple[Frames, Frames]]:
         yield one, other
 
 
+a_frame = st.one_of(
+    st.binary(max_size=100),
+    st.sampled_from([16_384, 16_385, 65_528, 65_529, 65_536, 70_000]).map(lambda size: (b"0123456789" * size)[:size]),
+)
+
+
 @settings(deadline=None, max_examples=30)
-@given(st.lists(st.one_of(st.binary(max_size=100), st.integers(16_000, 17_000).map(bytes)), max_size=6))
-def test_frames_come_as_they_were_sent(frames: list[bytes]) -> None:
+@given(st.lists(st.lists(a_frame, max_size=4), max_size=4))
+def test_frames_come_as_they_were_sent_together_or_not(sent: list[list[bytes]]) -> None:
+    frames = [frame for together in sent for frame in together]
     one, other = (Frames(end) for end in socketpair())
+
+    def send() -> None:
+        for together in sent:
+            one.send(*together)
+        one.close()
+
+    sending = threading.Thread(target=send)
     with one, other:
+        sending.start()
         for frame in frames:
-            one.send(frame)
-        assert [other.receive(MOST) for _ in frames] == frames
+            assert other.waits(10)
+            assert other.receive(MOST) == frame
+        with pytest.raises(EOFError):
+            other.receive(MOST)
+    sending.join()
+
+
+def test_what_was_received_ahead_is_waiting(ends: tuple[Frames, Frames]) -> None:
+    ends[0].send(b"first", b"second")
+    assert ends[1].receive(MOST) == b"first"
+    assert ends[1].waits()
+    assert ends[1].receive(MOST) == b"second"
+    assert not ends[1].waits()
+
+
+def test_a_hang_up_within_a_frame_is_a_fault() -> None:
+    raw, end = socketpair()
+    with Frames(end) as frames:
+        raw.sendall((5).to_bytes(8, "big") + b"whole" + (5).to_bytes(8, "big") + b"par")
+        raw.close()
+        assert frames.receive(MOST) == b"whole"
+        with pytest.raises(OSError, match="2 bytes before the end"):
+            frames.receive(MOST)
 
 
 def test_a_model_comes_in_one_copy(ends: tuple[Frames, Frames]) -> None:
