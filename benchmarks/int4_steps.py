@@ -41,7 +41,7 @@ RULES: dict[str, tuple[Rule, int | None]] = {
     "the model's deviation": (lambda _, model: model, None),
     "their geometric mean": (_between, None),
     "0.8 of it": (lambda piece, model: 0.8 * _between(piece, model), None),
-    "1.2 of it": (lambda piece, model: 1.2 * _between(piece, model), None),
+    "1.6 of it": (lambda piece, model: 1.6 * _between(piece, model), None),
     "it, over 1024 values": (_between, 1024),
     "it, over 256 values": (_between, 256),
 }

@@ -10,7 +10,7 @@ start. A round's mean delta D, of devices that trained from P, makes
                                       on the downlink: Tang et al. 2019, "DoubleSqueeze")
 
 Every line is float32, element by element, so that P' and e' can be computed again bit for bit. Without a codec P' is M,
-and there is no e. Under ``int4`` a value is off by half a step at most, which is as wide as the changes are on the way.
+and there is no e. Under ``int4`` a value is off by half a step at most, that is by 0.8 of what changes are on the way.
 """
 
 from __future__ import annotations

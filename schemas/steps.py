@@ -44,9 +44,14 @@ def encode(codec: str, model: Parameters, target: Parameters) -> bytes:
 
     Raises ``WireError`` where a difference is not finite or beyond the codec's range.
     """
+    return encode_with(_CODECS[codec], model, target)
+
+
+def encode_with(codec: compression.Codec, model: Parameters, target: Parameters) -> bytes:
+    """As ``encode`` does, by any codec whose decoding is the same on every machine."""
     with np.errstate(over="ignore"):  # it is refused as what it becomes
         change = target.subtract(model)
-    return compression.encode_with(_CODECS[codec], change, _Halves(np.random.PCG64(0)))
+    return compression.encode_with(codec, change, _Halves(np.random.PCG64(0)))
 
 
 def apply(model: Parameters, step: bytes) -> Parameters:

@@ -9,10 +9,10 @@ from hypothesis import strategies as st
 
 from coordinator import downlink
 from schemas import steps
-from schemas.parameters import Flat, Parameters
+from schemas.parameters import Flat, Manifest, Parameters, TensorSpec
 from tests.test_steps import codecs, parameters, values
 
-SHARES = {"int8": 1 / (2 * 127 - 1), "int4": 0.6 / (1 - 0.6)}  # of the largest delta
+SHARES = {"int8": 1 / (2 * 127 - 1), "int4": 0.8 / (1 - 0.8)}  # of the largest delta
 
 
 @settings(max_examples=30)
@@ -27,7 +27,7 @@ def test_without_a_codec_the_model_is_the_rules_own(before: Flat, target: Flat) 
 @settings(max_examples=50)
 @given(codec=codecs, model=values, deltas=st.lists(values, min_size=1, max_size=6))
 def test_what_a_version_owes_is_bounded_however_many_there_were(codec: str, model: Flat, deltas: list[Flat]) -> None:
-    """Half a step of a tensor's change, which itself holds what was owed: 1.5 of the largest delta under int4.
+    """Half a step of a tensor's change, which itself holds what was owed: 4 of the largest delta under int4.
 
     That is where all values of a change are as large; of the ECG plan's it is an eighth of the squared norm.
 
@@ -58,3 +58,24 @@ def test_a_model_that_stands_still_is_reached_to_the_last_place(codec: str) -> N
         before = out.parameters
         target = downlink.intended(before, out.residual)
     assert np.abs(before.flat - target.flat).max() <= 1e-7
+
+
+@settings(max_examples=100, deadline=None)
+@given(
+    scales=st.lists(st.floats(1e-4, 1), min_size=1, max_size=5),
+    size=st.integers(1, 299),
+    draw=st.sampled_from(["normal", "sign", "heavy"]),
+    seed=st.integers(0, 1000),
+)
+def test_a_model_that_stands_still_is_reached_soon_however_unlike_its_tensors_are(
+    scales: list[float], size: int, draw: str, seed: int
+) -> None:
+    """Within 40 steps of int4. Seen to fail with steps of 1.8 deviations."""
+    rng, sizes = np.random.default_rng(seed), [size // (place + 1) + 1 for place in range(len(scales))]
+    manifest = Manifest(tuple(TensorSpec(f"t{place}", (count,)) for place, count in enumerate(sizes)))
+    values = rng.standard_t(1.5, sum(sizes)) if draw == "heavy" else rng.standard_normal(sum(sizes))
+    values = np.repeat(scales, sizes) * (np.sign(values) if draw == "sign" else values)
+    target, before = Parameters(manifest, values.astype(np.float32)), Parameters.zeros(manifest)
+    for _ in range(40):
+        before = downlink.publish("int4", before, target).parameters
+    assert np.abs(before.flat - target.flat).max() <= 1e-6 * np.abs(target.flat).max()

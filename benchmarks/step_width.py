@@ -1,0 +1,82 @@
+"""What wider steps of the model's way down cost ``ecg-beats``, on people held out within DS1.
+
+    python benchmarks/step_width.py --data ../shared/data/mitdb --seeds 0 1 2
+
+As ``ecg_cross_validation.py`` has it, 25 rounds of a patient a device in this process, with int4 updates; each new
+model goes out as an int4 step whose levels lie so many times as far apart as an update's, and what a step loses is fed
+back to the next (``coordinator/downlink.py``). ``none`` sends the model as it is. Bytes are of the steps alone, without
+their message. A minute or two a row.
+"""
+
+from __future__ import annotations
+
+import argparse
+import statistics
+from collections.abc import Sequence
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+from broker import machine
+from ecg_cross_validation import ECTOPIC, Say, held_out
+from ecg_patients import FILE, SHOWN, confusion, crowded, figures, patients, score
+
+from coordinator.aggregation import mean
+from coordinator.downlink import intended
+from edge.dataset import Dataset
+from edge.sources.wfdb_records import DS1
+from edge.training import train
+from schemas import compression, steps
+from schemas.compression.int4 import UPDATES, Int4
+from schemas.parameters import Flat, Parameters
+
+
+def made(rounds: int, seed: int, width: float | None, sizes: list[int], devices: Sequence[Dataset]) -> Say:
+    """What the model after so many rounds says; adds each step's bytes to ``sizes``."""
+    plan, model, residual = FILE.plan, FILE.initial(seed), None
+    for number in range(rounds):
+        total = mean.init(model.manifest, plan.strategy, mean.MAX_WEIGHT)
+        for index, dataset in enumerate(devices):
+            rng = np.random.default_rng((seed, number, index))
+            done = train(model, dataset, plan, plan.train, rng)
+            payload = compression.encode_with(UPDATES, done.delta, rng)
+            mean.fold(total, compression.decode(payload, model.manifest), done.examples)
+        target = intended(model, residual).add(mean.finish(total).scale(plan.strategy.learning_rate))
+        model, residual = (target, None) if width is None else _following(model, target, width, sizes)
+    return lambda beats: confusion(model, beats)
+
+
+def _following(model: Parameters, target: Parameters, width: float, sizes: list[int]) -> tuple[Parameters, Flat]:
+    """The next model, and what it owes."""
+    step = steps.encode_with(Int4(width), model, target)
+    sizes.append(len(step))
+    following = steps.apply(model, step)
+    return following, target.subtract(following).flat
+
+
+def main() -> None:
+    """Run the widths and seeds asked for."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--data", type=Path, required=True, help="the MIT-BIH records")
+    parser.add_argument("--seeds", type=int, nargs="*", default=[0, 1, 2])
+    parser.add_argument("--widths", nargs="*", default=["none", "1.2", "1.6", "2.4"])
+    parser.add_argument("--rounds", type=int, default=25)
+    given = parser.parse_args()
+    people = {name: beats for name, beats in patients(given.data).items() if name in DS1}
+    crowds = {name: crowded(given.data, name) for name in ECTOPIC}
+    print(f"# {machine()}; means and standard deviations over seeds {given.seeds}")
+    print(f"| width | bytes a step | accuracy | macro-F1 | {' | '.join(f'{name} F1' for name in SHOWN)} |")
+    print("|---|---|---|---|---|---|---|")
+    for width in given.widths:
+        sizes: list[int] = []
+        found = []
+        for seed in given.seeds:
+            make = partial(made, given.rounds, seed, None if width == "none" else float(width), sizes)
+            tables, _ = held_out(people, crowds, make)
+            found.append(figures(score(np.sum(list(tables.values()), axis=0))))
+        cells = " | ".join(f"{np.mean(each):.3f} ± {np.std(each):.3f}" for each in zip(*found, strict=True))
+        print(f"| {width} | {statistics.mean(sizes or [0]):.0f} | {cells} |", flush=True)
+
+
+if __name__ == "__main__":
+    main()
