@@ -8,7 +8,6 @@ nobody would have beside a device.
 from __future__ import annotations
 
 import contextlib
-import importlib.util
 import json
 import queue
 import statistics
@@ -26,7 +25,7 @@ from edge.bench_report import CodecSpeed, Disk, Prepared, Report, trained_on
 from edge.config import EdgeSettings
 from edge.dataspec import DataSpec
 from edge.jobs import Describe, Described, Failure, Job, Progressed, Result, Train, Trained
-from edge.start import SOFTWARE, needed
+from edge.start import SOFTWARE, check_training, needed
 from edge.trainer_pool import TrainerPool
 from schemas.errors import DataError, FedbeatError, PlanError, SettingsError, StateError, TrainingError
 from schemas.messages import TrainSettings
@@ -48,8 +47,7 @@ def bench(settings: EdgeSettings, plan: str, seconds: float, examples: int | Non
 
     ``examples`` is how many a round is reckoned with; those that there are unless given. Raises any ``FedbeatError``.
     """
-    if importlib.util.find_spec("torch") is None:
-        raise SettingsError("training needs PyTorch, which isn't installed here: pip install 'fedbeat[edge]'")
+    check_training()
     began = time.perf_counter()
     data = needed(settings.data) if settings.data else ""
     place = _nearest(settings.state)

@@ -63,4 +63,4 @@ def choose(model_size: int, speed: float | None, time_s: float, left: int | None
             why = f"{codec} would take {size / 1000:.0f} kB of the {left / 1000:.0f} kB left"
         else:
             return Choice(codec, why, slow)
-    return Choice(CHOICES[-1], why, slow)
+    return Choice(CHOICES[-1], f"even {why}", slow)

@@ -14,6 +14,7 @@ from collections.abc import Callable
 from contextlib import ExitStack
 from functools import partial
 from importlib.metadata import version
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
@@ -52,6 +53,7 @@ BUNDLED = frozenset({"watch", "sklearn-digits", "synthetic-ecg"})  # words that 
 def run_device(settings: EdgeSettings) -> None:
     """Be one device until SIGINT or SIGTERM. Raises any ``FedbeatError``."""
     log_to_stderr()
+    check_training()
     name = settings.device or host_name()
     check_name(name, "device")
     recording = recording_of(settings)
@@ -141,6 +143,7 @@ def run_fleet(settings: FleetSettings, *, until_stdin_closes: bool) -> None:
     from edge.fleet import Fleet, VirtualFleet  # noqa: PLC0415 - a real device does without
 
     log_to_stderr()
+    check_training()
     fleet = Fleet(
         devices=settings.devices,
         data=needed(settings.data),
@@ -169,6 +172,12 @@ def run_fleet(settings: FleetSettings, *, until_stdin_closes: bool) -> None:
             virtual.run()
     finally:
         trainer.close()
+
+
+def check_training() -> None:
+    """Raises ``SettingsError`` where nothing here could train: each round would fail, and its others wait for us."""
+    if find_spec("torch") is None:
+        raise SettingsError("training needs PyTorch, which isn't installed here: pip install 'fedbeat[edge]'")
 
 
 def check_accelerator(accelerator: Accelerator) -> None:

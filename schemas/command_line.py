@@ -12,7 +12,7 @@ from typing import Any, Final, NoReturn, TypeVar
 
 import click
 
-from schemas.errors import FedbeatError, StateError
+from schemas.errors import FedbeatError, SettingsError, StateError
 
 F = TypeVar("F", bound=Callable[..., Any])
 PATH = click.Path(path_type=Path)
@@ -20,6 +20,8 @@ EXIT_CODES: Final = (
     "Exit codes: 0 done or stopped by its operator, 1 a bug, 2 settings, 3 recordings, 4 plan, 5 broker, "
     "6 federation, 7 state directory, 8 training, 130 interrupted before anything had begun."
 )
+# What an installation may lack, by the extra that brings it; "edge" brings all that a device needs.
+_EXTRAS: Final = {"torch": "edge", "scipy": "edge", "wfdb": "edge", "matplotlib": "edge"}
 GROUP = {"help_option_names": ["-h", "--help"], "max_content_width": 110}
 
 
@@ -35,11 +37,22 @@ def run(command: click.Command) -> NoReturn:
     except FedbeatError as error:
         click.echo(f"error: {error}", err=True)
         sys.exit(error.exit_code)
+    except ModuleNotFoundError as error:  # an installation without the extra that this command asks for
+        package = (error.name or "").partition(".")[0]
+        if package not in _EXTRAS:
+            raise
+        click.echo(f"error: {lacks(package)}", err=True)
+        sys.exit(SettingsError.exit_code)
     except PermissionError as error:  # a look at what lies in a folder that we may not even enter
         place = error.filename or "what it needs"
         click.echo(f"error: can't look at {place}: {error.strerror}; run it as the user whose folder it is", err=True)
         sys.exit(StateError.exit_code)
     sys.exit(code if isinstance(code, int) else 0)
+
+
+def lacks(package: str) -> str:
+    """What is said where ``package``, one that an extra brings, isn't installed."""
+    return f"{package} isn't installed here, and this needs it: pip install 'fedbeat[{_EXTRAS[package]}]'"
 
 
 def broker_options(command: F) -> F:

@@ -27,7 +27,7 @@ def test_with_nothing_in_its_way_it_is_the_most_exact() -> None:
         (100.0, None, "topk10", "int4 would take 67.0 s"),
         (60.0, None, "eden1", "topk10 would take 72.0 s"),
         (40.0, None, "topk", "eden1 would take 80.0 s"),
-        (1.0, None, "topk", "topk would take 1170.0 s"),
+        (1.0, None, "topk", "even topk would take 1170.0 s"),
         (None, 100_000, "int4", "int8 would take 20 kB of the 100 kB left"),
         (None, 50_000, "topk10", "int4 would take 7 kB of the 50 kB left"),
         (1e6, 40_000, "eden1", "topk10 would take 4 kB of the 40 kB left"),

@@ -12,7 +12,7 @@ from coordinator.cli import cli as coordinator
 from edge.cli import cli as edge
 from schemas import errors
 from schemas.command_line import EXIT_CODES, given, run, stopping_on_signals
-from schemas.errors import FedbeatError, StateError
+from schemas.errors import FedbeatError, SettingsError, StateError
 from tests.locked_folder import locked_folder
 
 
@@ -54,6 +54,29 @@ def test_what_lies_in_a_folder_that_may_not_be_entered_is_told_in_a_sentence(
         assert ending(monkeypatch, look) == StateError.exit_code
     said = capsys.readouterr().err
     assert said == f"error: can't look at {inside}: Permission denied; run it as the user whose folder it is\n"
+
+
+def test_an_installation_without_an_extra_says_which_one_to_add(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """`coordinator evaluate` where PyTorch isn't. Seen to fail with a traceback and the exit code of a bug."""
+
+    @click.command()
+    def load() -> None:
+        raise ModuleNotFoundError("No module named 'torch'", name="torch.nn")
+
+    assert ending(monkeypatch, load) == SettingsError.exit_code
+    assert capsys.readouterr().err.endswith("pip install 'fedbeat[edge]'\n")
+
+
+def test_a_module_of_ours_that_is_missing_is_a_bug() -> None:
+    @click.command()
+    def load() -> None:
+        raise ModuleNotFoundError("No module named 'edge.gone'", name="edge.gone")
+
+    with pytest.raises(ModuleNotFoundError), pytest.MonkeyPatch.context() as patch:
+        patch.setattr("sys.argv", ["command"])
+        run(load)
 
 
 def test_a_command_ends_with_its_own_code_or_zero(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,16 +1,19 @@
 from __future__ import annotations
 
 import os
+import sys
 import threading
 from pathlib import Path
 
 import pytest
 
 from edge import start
+from edge.cli import cli
 from edge.sources import digits, synthetic, watch
 from edge.start import host_name, links, needed
 from schemas.errors import DataError, SettingsError
 from schemas.settings import LinkSettings
+from tests.running_commands import in_process
 
 
 def test_recordings_that_are_there_are_taken_and_others_named(tmp_path: Path) -> None:
@@ -21,6 +24,19 @@ def test_recordings_that_are_there_are_taken_and_others_named(tmp_path: Path) ->
         needed(str(tmp_path / "101"))
     with pytest.raises(SettingsError, match="add --data PATH"):
         needed("")
+
+
+@pytest.mark.parametrize("command", [("run",), ("fleet",), ("bench",)])
+def test_a_machine_without_pytorch_ends_at_once_and_says_what_brings_it(
+    command: tuple[str, ...], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Seen to fail: a device joined every round, and its trainer's child ended in a traceback each time."""
+    monkeypatch.setitem(sys.modules, "torch", None)
+    monkeypatch.setattr(start, "log_to_stderr", lambda: None)
+    options = () if command == ("bench",) else ("--broker", "mqtt://127.0.0.1:1")
+    done = in_process(cli, *command, *options, "--data", "synthetic-ecg:2", cwd=tmp_path)
+    assert done.says(SettingsError.exit_code, "training needs PyTorch", "pip install 'fedbeat[edge]'")
+    assert not list(tmp_path.iterdir())
 
 
 def test_words_that_stand_for_recordings_are_those_the_readers_know() -> None:
