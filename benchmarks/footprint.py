@@ -239,6 +239,8 @@ def main() -> None:
     parser.add_argument("--only", choices=("start", "wait", "train"), help="one of the three measurements")
     given = parser.parse_args()
     flower = install(given.peer) if given.peer else None
+    if given.peer is None:
+        print("# Flower is left out: give --peer FOLDER", file=sys.stderr)
     figures: dict[str, dict[str, float]] = {}
     with tempfile.TemporaryDirectory() as scratch:
         folder = Path(scratch)

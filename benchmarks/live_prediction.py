@@ -8,6 +8,7 @@ plan's own start for a model. What the beats are taken for makes no difference h
 
 from __future__ import annotations
 
+import argparse
 import json
 import os
 import subprocess
@@ -46,7 +47,9 @@ print(json.dumps({"mb": peak_mb(), "busy_s": busy_s, "signal_s": signal_s, "torc
 
 def main() -> None:
     """Record, then follow with each runtime."""
-    record = sys.argv[1] if len(sys.argv) > 1 else str(MITDB / "208")
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("record", nargs="?", default=str(MITDB / "208"), help="a WFDB record, by its name")
+    record = parser.parse_args().record
     print(machine())
     print("runtime   memory MB   s for an hour of ECG")
     with tempfile.TemporaryDirectory() as folder:

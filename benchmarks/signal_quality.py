@@ -9,7 +9,7 @@ own power, and what is left of the index is told. Prints tables.
 
 from __future__ import annotations
 
-import sys
+import argparse
 from array import array
 from collections import Counter
 from pathlib import Path
@@ -52,7 +52,9 @@ def windows(lead: Any) -> list[Quality]:
 
 def main() -> None:
     """Run it."""
-    folder = Path(sys.argv[1])
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("data", type=Path, metavar="PATH_TO_MITDB", help="the MIT-BIH records")
+    folder = parser.parse_args().data
     counts: Counter[tuple[int, str]] = Counter()
     left: dict[int, list[float]] = {ratio: [] for ratio in RATIOS_DB}
     draw = np.random.default_rng(1)

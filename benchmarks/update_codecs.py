@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import shutil
 import statistics
 import subprocess
 import sys
@@ -105,6 +106,9 @@ for qp in json.loads(sys.argv[3]):
 
 def nnc(python: Path, updates: list[Parameters], qps: list[int]) -> list[dict[str, Any]]:
     """The standard coder's figures at some quantisation parameters; none where it can't be run."""
+    if shutil.which(python) is None:
+        print(f"# nncodec is left out: there is no Python at {python}", file=sys.stderr)
+        return []
     manifest = updates[0].manifest
     shapes = json.dumps([(tensor.name, tensor.shape or (1,)) for tensor in manifest.tensors])
     with tempfile.TemporaryDirectory() as folder:

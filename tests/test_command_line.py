@@ -69,13 +69,13 @@ def test_an_installation_without_an_extra_says_which_one_to_add(
     assert capsys.readouterr().err.endswith("pip install 'fedbeat[edge]'\n")
 
 
-def test_a_module_of_ours_that_is_missing_is_a_bug() -> None:
+def test_a_module_of_ours_that_is_missing_is_a_bug(monkeypatch: pytest.MonkeyPatch) -> None:
     @click.command()
     def load() -> None:
         raise ModuleNotFoundError("No module named 'edge.gone'", name="edge.gone")
 
-    with pytest.raises(ModuleNotFoundError), pytest.MonkeyPatch.context() as patch:
-        patch.setattr("sys.argv", ["command"])
+    monkeypatch.setattr("sys.argv", ["command"])
+    with pytest.raises(ModuleNotFoundError):
         run(load)
 
 
