@@ -7,9 +7,12 @@ import html
 import io
 import math
 from collections.abc import Iterator, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from edge.ec57 import DRAWS
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 STYLE = """
 :root { color-scheme: light dark }
@@ -57,9 +60,17 @@ def page(figures: dict[str, Any]) -> str:
             *(f"<p><b>Note:</b> {html.escape(note)}.</p>" for note in figures["notes"]),
             *(f"<p>Left out: {count} {html.escape(reason)}.</p>" for reason, count in figures["left_out"].items()),
             *_summary(figures),
-            _plot(figures),
+            _class_plot(figures),
             *_confusion("All people", figures["confusion"], list(figures["classes"])),
             *_people(figures),
+            _people_plot(figures),
+            "<details><summary>Each person's confusion</summary>",
+            *(
+                line
+                for person, rows in figures["patients"].items()
+                for line in _confusion(person, rows, list(figures["classes"]))
+            ),
+            "</details>",
             f'<p class="quiet">{MEASURES} {BEATS if figures["detection"] else ""}</p>',
             f'<p class="quiet">{html.escape(brackets(figures))}. This is no clinical validation.</p>',
             "</html>",
@@ -113,7 +124,7 @@ def _people(figures: dict[str, Any]) -> Iterator[str]:
     yield "</table></div>"
 
 
-def _plot(figures: dict[str, Any]) -> str:
+def _class_plot(figures: dict[str, Any]) -> str:
     """Se, PPV and F1 of each class with their intervals."""
     from matplotlib.figure import Figure  # noqa: PLC0415 - a second that only a page pays
 
@@ -138,11 +149,35 @@ def _plot(figures: dict[str, Any]) -> str:
     axes.set_ylabel("share, 0 to 1")
     axes.legend(loc="upper left", bbox_to_anchor=(1.0, 1.0), frameon=False)
     axes.spines[["top", "right"]].set_visible(False)
+    return _image(drawing, "Se, PPV and F1 by class")
+
+
+def _people_plot(figures: dict[str, Any]) -> str:
+    """What share of each person's examples is taken for something else, by what they are."""
+    from matplotlib.figure import Figure  # noqa: PLC0415 - likewise
+
+    people: dict[str, Sequence[Sequence[int]]] = figures["patients"]
+    drawing = Figure(figsize=(8, 2.5))
+    axes = drawing.subplots()
+    below = [0.0] * len(people)
+    for place, name in enumerate(figures["classes"]):
+        wrong = [(sum(rows[place]) - rows[place][place]) / sum(map(sum, rows)) for rows in people.values()]
+        if any(wrong):
+            axes.bar(range(len(people)), wrong, bottom=below, label=name)
+        below = [sum(pair) for pair in zip(below, wrong, strict=True)]
+    axes.set_xticks(range(len(people)), list(people), rotation=90, fontsize=8)
+    axes.set_xlabel("person")
+    axes.set_ylabel("share wrong")
+    if any(below):
+        axes.legend(title="true class", loc="upper left", bbox_to_anchor=(1.0, 1.0), frameon=False)
+    axes.spines[["top", "right"]].set_visible(False)
+    return _image(drawing, "Share of each person's examples that are wrong, by true class")
+
+
+def _image(drawing: Figure, what: str) -> str:
     out = io.BytesIO()
     drawing.savefig(out, format="png", dpi=120, bbox_inches="tight")
-    return (
-        f'<img alt="Se, PPV and F1 by class" src="data:image/png;base64,{base64.b64encode(out.getvalue()).decode()}">'
-    )
+    return f'<img alt="{what}" src="data:image/png;base64,{base64.b64encode(out.getvalue()).decode()}">'
 
 
 def _interval(one: Sequence[float]) -> str:

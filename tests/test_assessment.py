@@ -84,7 +84,15 @@ def test_words_and_json_say_the_same_and_a_page_shows_each_person(model: Path, t
     assert "data:image/png;base64," in html
     assert '<meta name="viewport"' in html  # else a phone shows it as wide as a desk, too small to read
     assert "prefers-color-scheme: dark" in html
-    assert html.count('<div class="wide"><table>') == html.count("<table>") == 4
+    assert html.count('<div class="wide"><table>') == html.count("<table>") == 4 + 6
+    confusions = re.findall(r"<caption>(\S+): true class down.*?</table>", html, re.DOTALL)
+    assert confusions == list(figures["patients"])
+    wrong = sum(
+        sum(map(sum, rows)) - sum(row[at] for at, row in enumerate(rows)) for rows in figures["patients"].values()
+    )
+    shown = [int(count) for count in re.findall(r'<td class="wrong">(\d+)', html.partition("<details>")[2])]
+    assert sum(shown) == wrong > 0
+    assert html.count("<img alt=") == 2
     assert "Se: sensitivity" in html
     assert not re.search(r"(src|href)=.(?!data:)", html)  # nothing is fetched from elsewhere
     with pytest.raises(StateError, match=r"can't write the page .*choose another --page"):
