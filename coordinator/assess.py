@@ -32,7 +32,8 @@ def assess(settings: CoordinatorSettings, version: int | None, people: str, page
         done = subprocess.run(command, capture_output=True, text=True, check=False)  # noqa: S603 - our own program
     if done.returncode:
         lines = done.stderr.strip().splitlines()
-        error = FedbeatError(lines[-1].removeprefix("error: ") if lines else f"edge evaluate: exit {done.returncode}")
+        said = lines[-1].removeprefix("error: ") if lines else f"edge evaluate: exit {done.returncode}"
+        error = FedbeatError(said.replace(str(model), name))  # that file is gone
         error.exit_code = done.returncode
         raise error
     return done.stdout.rstrip() if as_json else f"{name}\n{done.stdout.rstrip()}"

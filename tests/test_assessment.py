@@ -115,5 +115,5 @@ def test_the_coordinator_evaluates_a_version_of_its_own(tmp_path: Path) -> None:
     assert figures["macro_f1"][0] == pytest.approx(metrics["macro_f1"])
     wrong = subprocess.run([*command, "--plan", "watch"], capture_output=True, text=True, check=False)
     assert wrong.returncode == PlanError.exit_code
-    assert "is of another plan than 'watch'" in wrong.stderr
+    assert "model 1 is of another plan than 'watch'" in wrong.stderr
     assert "Traceback" not in wrong.stderr
