@@ -276,6 +276,8 @@ class Agent:
                 self._try(self._store.keep_pace, pace)
             case fx.KeepBudget(budget, running_s):
                 self._try(self._store.keep_budget, budget, running_s)
+            case fx.Listen(on):
+                (self._link.subscribe if on else self._link.unsubscribe)(*map(self._topics.filter, _FOLLOWED))
             case fx.KeepSpeed(speed):
                 self._try(self._store.keep_speed, speed)
             case fx.KeepAge():

@@ -202,6 +202,13 @@ class KeepBudget:
 
 
 @dataclass(frozen=True, slots=True)
+class Listen:
+    """Subscribe to what the coordinator tells all devices, or unsubscribe from it."""
+
+    on: bool
+
+
+@dataclass(frozen=True, slots=True)
 class KeepSpeed:
     """Remember over restarts how fast the link is."""
 
@@ -287,6 +294,7 @@ Effect = (
     | KeepAge
     | KeepBudget
     | KeepSpeed
+    | Listen
     | StoreUpdate
     | SendParts
     | Forget

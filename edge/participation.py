@@ -38,7 +38,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import Final, assert_never
 
-from edge import attempt, counting, delivery, personalising, thrift, versions
+from edge import attempt, counting, delivery, hearing, personalising, thrift, versions
 from edge import effects as fx
 from edge import events as ev
 from edge.attempt import RETRY_S
@@ -144,6 +144,8 @@ def wake_at(state: State) -> float | None:
         times.append(state.trouble.until)
     if state.rest is not None:
         times.append(state.rest.until)
+    if not state.listening:
+        times.append(hearing.wake_at(state))
     if state.connected and state.silence_at is not None and not state.silent:
         times.append(state.silence_at)
     times.extend(pending.expires_at for pending in state.outbox)
@@ -424,6 +426,7 @@ _RULES: Final[tuple[Callable[[State], Step], ...]] = (
     _answer,
     personalising.give_way,
     attempt.begin,
+    hearing.listen,
     versions.merge,
     personalising.begin,
     delivery.send,

@@ -213,6 +213,7 @@ class State:
     budget: Budget | None = None  # of the owner; None where what is moved doesn't matter
     unkept: int = 0  # bytes moved since the budget was last put on disk
     budget_at: float = 0.0  # when that was
+    listening: bool = True  # to what the coordinator tells all devices (``hearing``)
     speed: float | None = None  # of uploads, in bytes a second; None until one was seen
     weighed: tuple[str, str, int] | None = None  # digest of the plan, codec and bytes of the newest update
     chosen: str | None = None  # the codec of the newest training, where the run leaves it to devices
@@ -242,7 +243,7 @@ class State:
         often_s, seldom_s = self.identity.heartbeat_s, max(self.identity.heartbeat_s, self.identity.idle_heartbeat_s)
         if self.work is not None and self.work.stage in {"running", "storing"}:
             return often_s
-        if self.coordinator is None or not self.served:
+        if self.coordinator is None or not self.served or not self.listening:
             return seldom_s
         return min(max(often_s, self.coordinator.heartbeat_s), seldom_s)
 

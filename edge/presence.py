@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Final
 
-from edge import thrift
+from edge import hearing, thrift
 from edge.participation_state import Describing, State, Stock, Unusable
 from schemas.messages import DeviceState, DeviceStatus
 
@@ -83,6 +83,8 @@ def _activity(state: State) -> DeviceState:
 
 def trouble(state: State) -> str:
     """Why the device can't take part at all; empty where it can."""
+    if not state.listening:
+        return hearing.why_not(state)
     if state.trouble is not None:
         return state.trouble.reason
     match state.data:

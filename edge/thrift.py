@@ -3,7 +3,7 @@
 Everything that is published or received counts, payload for payload, and what is sent again after a cut. What is on its
 way is spoken for, so that two don't go by the same room. What is large waits where the budget hasn't the
 room: the model, an update. A round whose model and update it hasn't the room for is declined, with when it has. A plan,
-statuses, joins and what comes unasked go on, so that the owner sees it.
+statuses, joins and what comes unasked go on, so that the owner sees it; once nothing is left ``hearing`` ends the last.
 """
 
 from __future__ import annotations

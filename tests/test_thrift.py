@@ -17,7 +17,7 @@ from edge.device import Device
 from edge.events import Ticket
 from edge.store import Store
 from schemas.link.memory import Faults
-from schemas.messages import DeviceState, Outcome, Task
+from schemas.messages import DeviceState, Outcome, Phase, Task
 from schemas.topics import Kind
 from tests.edge_scripts import DEVICE, RUN, announcement, coordinator, nonce, pointer, receipt, run
 from tests.test_agent import TOPICS, World
@@ -53,6 +53,29 @@ def test_a_round_that_the_budget_has_no_room_for_is_declined_with_when_it_has() 
     (join,) = only(device(ev.RoundSeen(announcement(2, version=0))), fx.SendJoin)
     assert join.accepts
     assert device.shown().budget_left == 1.0
+
+
+def test_a_device_whose_budget_is_spent_listens_to_nothing_until_some_is_free() -> None:
+    """Seen to fail without ``hearing.listen``: what is told to all took five times a budget of 40 kB in nine seconds."""
+    device = bench(moved=LIMIT)
+    (join,) = only(device(ev.RoundSeen(announcement(1))), fx.SendJoin)
+    assert not join.accepts  # who may have been asked is told before
+    assert only(device.effects, fx.Listen) == [fx.Listen(False)]
+    assert device.shown().state is DeviceState.TROUBLE
+    assert device.shown().detail == "its budget of 100 kB a day is spent: it listens again once some of it is free"
+    device.at(25 * HOUR_S - 10)
+    assert len(only(device.effects, fx.Listen)) == 1
+    device.at(25 * HOUR_S + 2)
+    assert only(device.effects, fx.Listen) == [fx.Listen(False), fx.Listen(True)]
+    device(ev.CoordinatorSeen(coordinator()))
+    assert device.shown().state is DeviceState.IDLE
+    assert only(device(ev.RoundSeen(announcement(2, version=0))), fx.SendJoin)[0].accepts
+
+
+def test_work_in_hand_is_ended_before_a_device_stops_listening() -> None:
+    device = bench(LIMIT)
+    device(ev.RoundSeen(announcement(1)))
+    assert not only(device(ev.Moved(LIMIT)), fx.Listen)
 
 
 def evaluator(moved: int) -> Bench:
@@ -317,6 +340,12 @@ class Poor(Thrifty):
 
     limit = 60_000
 
+    @property
+    def overspent(self) -> int:
+        budget = self.agent._state.budget
+        assert budget is not None
+        return sum(much for _, much in budget.hours) - budget.limit
+
 
 def test_a_device_whose_budget_is_spent_says_so_to_its_coordinator(tmp_path: Path) -> None:
     world = Poor(tmp_path)
@@ -331,6 +360,23 @@ def test_a_device_whose_budget_is_spent_says_so_to_its_coordinator(tmp_path: Pat
     assert "of its 60 kB a day are left" in world.desk.joins[-1].reason
     assert world.agent.status.state is DeviceState.IDLE
     assert "waits" in world.desk.statuses[-1].detail
+
+
+def test_what_is_told_to_all_overspends_no_budget_and_is_caught_up_with(tmp_path: Path) -> None:
+    """Seen to fail with ``Listen`` left undone by the agent: six times the budget."""
+    world = Poor(tmp_path)
+    world.desk.begin()
+    world.turn()
+    for number in range(1, 1000):
+        world.desk.announce(announcement(number, version=0, phase=Phase.ABANDONED))
+        world.turn()
+    assert 0 < world.overspent < 2_000
+    assert world.desk.statuses[-1].state is DeviceState.TROUBLE
+    assert "budget of 60 kB a day is spent" in world.desk.statuses[-1].detail
+    world.desk.announce(announcement(1000, version=0))
+    world.turn(25 * HOUR_S)
+    world.turn()
+    assert world.desk.joins[-1].accepts
 
 
 def test_an_upload_is_timed_until_the_broker_has_it(world: Thrifty) -> None:

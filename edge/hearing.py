@@ -1,0 +1,44 @@
+"""Whether a device listens to what the coordinator tells all devices. Pure.
+
+Announcements, pointers to models and the coordinator's signs of life are small, but there are some in each round, and
+nobody can hold them back but who asked for them. So a device whose budget is spent asks for them no more, and says that
+it can't take part, so that nobody waits for it. It asks again when the budget has room for an hour's even share.
+"""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import replace
+
+from edge import budget as budgets
+from edge import effects as fx
+from edge.participation_state import State, Step
+
+
+def listen(state: State) -> Step:
+    """Stop listening where nothing may be moved any more, and nothing is under way; begin again where some may."""
+    budget = state.budget
+    if budget is None or not state.ticked:
+        return state, ()
+    if not state.listening:
+        if wake_at(state) > state.now:
+            return state, ()
+        # What was missed comes with the retained messages; until then it is as after a reconnect.
+        state = replace(state, listening=True, heard=False, heard_at=state.now)
+        return state, (fx.Listen(True), fx.Say("its budget has room again: it listens to the coordinator"))
+    at_work = state.work is not None and state.work.stage != "declined"
+    if budget.left(state.running_s) or at_work or state.fetching_plan or state.fetching_model:
+        return state, ()
+    return replace(state, listening=False), (fx.Listen(False), fx.Say(why_not(state), logging.WARNING))
+
+
+def why_not(state: State) -> str:
+    """Why a device that doesn't listen takes part in nothing; the same text for as long as it doesn't."""
+    assert state.budget is not None
+    return f"its budget of {budgets.size(state.budget.limit)} a day is spent: it listens again once some of it is free"
+
+
+def wake_at(state: State) -> float:
+    """When one that doesn't listen is to begin again."""
+    assert state.budget is not None
+    return state.now + state.budget.wait_s(state.running_s, state.budget.limit // budgets.HOURS)
