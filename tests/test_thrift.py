@@ -56,7 +56,7 @@ def test_a_round_that_the_budget_has_no_room_for_is_declined_with_when_it_has() 
 
 
 def test_a_device_whose_budget_is_spent_listens_to_nothing_until_some_is_free() -> None:
-    """Seen to fail without ``hearing.listen``: what is told to all took five times a budget of 40 kB in nine seconds."""
+    """Seen to fail without ``hearing.listen``: what is told to all took five budgets of 40 kB in nine seconds."""
     device = bench(moved=LIMIT)
     (join,) = only(device(ev.RoundSeen(announcement(1))), fx.SendJoin)
     assert not join.accepts  # who may have been asked is told before
