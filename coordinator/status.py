@@ -226,12 +226,13 @@ def _devices(snapshot: Snapshot) -> Table:
 
 
 def _remark(device: DeviceStatus) -> str:
-    """What the device says of its rounds, of its recorder where it has one, and what is left of its budget."""
+    """What the device says of its rounds, of its recorder where it has one, the codec it chose, and its budget."""
     recording = (device.health.recording if device.health else None) or ""
     if recording and "recording" not in recording:
         recording = f"recording: {recording}"
     budget = "" if device.budget_left is None else f"{device.budget_left:.0%} of its budget left"
-    return "; ".join(filter(None, (device.detail, recording, budget)))
+    chosen = "" if device.codec is None else f"chose {device.codec}"
+    return "; ".join(filter(None, (device.detail, recording, chosen, budget)))
 
 
 def _peaks(health: Health | None) -> str:

@@ -187,6 +187,13 @@ def test_a_recorder_in_trouble_shows_among_the_remarks(capsys: pytest.CaptureFix
     assert "resting; recording: no electrode contact" in capsys.readouterr().out
 
 
+def test_the_codec_that_a_device_chose_shows(capsys: pytest.CaptureFixture[str]) -> None:
+    """Seen to fail where only programs were given it."""
+    device = DEVICE.model_copy(update={"codec": "topk10", "budget_left": 0.07})
+    Console(width=140).print(_devices(Snapshot(devices={"dev-one": device})))
+    assert "chose topk10; 7% of its budget left" in capsys.readouterr().out
+
+
 def test_what_is_left_of_a_budget_shows_and_no_word_twice(capsys: pytest.CaptureFixture[str]) -> None:
     """Seen to fail where only programs were given the budget, and with `recording: recording`."""
     health = Health(recording="recording, quality 0.98")
