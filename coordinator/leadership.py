@@ -22,7 +22,8 @@ anything, and goes on listening to it.
 * A last will, or whatever else shows in the place of the leader's status, is answered with that status; one of a lower
   rank that serves, with the whole tree, and once more a heartbeat later: for an instant both led, and both wrote.
 * The status comes every ``heartbeat_s``, or every ``idle_heartbeat_s`` where nothing is at stake as it becomes due. As
-  soon as something is, one is due that promises the next ones sooner.
+  soon as something is, one is due that promises the next ones sooner. What it says of the round is news for people
+  alone, which each device gets and pays for: it comes every ``NEWS_S`` at most.
 """
 
 from __future__ import annotations
@@ -36,6 +37,7 @@ from schemas.messages import CoordinatorState, CoordinatorStatus
 PATIENCE: Final = 2.5  # heartbeats without a sign of life
 LONGEST_S: Final = 75.0  # in which one that is asked answers
 RETURN_S: Final = 2.0  # in which a coordinator that lost its connection to us has taken it back
+NEWS_S: Final = 3.0  # between two statuses that say something new for people; a device's come as seldom
 LOOKS: Final = 2  # subscriptions to the status: as the second is answered, what was retained for the first is here
 SERVING: Final = frozenset({CoordinatorState.STARTING, CoordinatorState.RUNNING, CoordinatorState.PAUSED})
 
@@ -44,10 +46,14 @@ SERVING: Final = frozenset({CoordinatorState.STARTING, CoordinatorState.RUNNING,
 
 @dataclass(frozen=True, slots=True)
 class Tick:
-    """It is now ``now``, in monotonic seconds that never stand still. ``idle``: nothing is at stake."""
+    """It is now ``now``, in monotonic seconds that never stand still.
+
+    ``idle``: nothing is at stake. ``news``: the status says something that it didn't when it was last published.
+    """
 
     now: float
     idle: bool = False
+    news: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -154,9 +160,11 @@ class Doubting:
 class Leading:
     """The one writer."""
 
+    said_at: float  # the last heartbeat, or news
     due_at: float  # the next heartbeat
     repeats: bool = False  # the tree, with that
     slow: bool = False  # whether the last status promised no other one for ``idle_heartbeat_s``
+    news: bool = False  # whether there are some
 
 
 @dataclass(frozen=True, slots=True)
@@ -209,8 +217,8 @@ def step(state: State, event: Event) -> Step:
     if isinstance(state.stage, GaveUp):
         return state, ()
     match event:
-        case Tick(now, idle):
-            return _advance(replace(state, now=max(now, state.now)), idle)
+        case Tick():
+            return _advance(replace(state, now=max(event.now, state.now)), event)
         case Connected():
             return replace(state, stage=Looking()), (Look(),)
         case Disconnected():
@@ -226,18 +234,22 @@ def wake_at(state: State) -> float:
     match state.stage:
         case Doubting(until=until):
             return until
-        case Leading(due_at=due_at):
-            return due_at
+        case Leading(said_at, due_at, news=news):
+            return min(due_at, said_at + NEWS_S) if news else due_at
         case _:
             return math.inf
 
 
-def _advance(state: State, idle: bool) -> Step:  # noqa: FBT001 - a tick's
+def _advance(state: State, tick: Tick) -> Step:
     match state.stage:
         case Doubting(rival, until) if state.now >= until:
             return _lead(state, rival)
-        case Leading(due_at, repeats, slow) if state.now >= due_at or (slow and not idle):
-            return _leading(state, slow=idle), (Say(), *[Repeat()] * repeats)
+        case Leading(_, due_at, repeats, slow) if state.now >= due_at or (slow and not tick.idle):
+            return _leading(state, slow=tick.idle), (Say(), *[Repeat()] * repeats)
+        case Leading(said_at) if tick.news and state.now >= said_at + NEWS_S:
+            return replace(state, stage=replace(state.stage, said_at=state.now, news=False)), (Say(),)
+        case Leading(news=news) if news != tick.news:
+            return replace(state, stage=replace(state.stage, news=tick.news)), ()
         case _:
             return state, ()
 
@@ -310,7 +322,7 @@ def _leading(state: State, *, repeats: bool = False, slow: bool = False) -> Stat
     """In office, the status having just been said."""
     slow = slow and state.idle_heartbeat_s > state.heartbeat_s
     wait_s = state.idle_heartbeat_s if slow else state.heartbeat_s
-    return replace(state, stage=Leading(state.now + wait_s, repeats, slow))
+    return replace(state, stage=Leading(state.now, state.now + wait_s, repeats, slow))
 
 
 def _give_up(state: State, error: str, rival: CoordinatorStatus, *, again: bool = False) -> Step:

@@ -85,7 +85,7 @@ class Office:
 
     def beat(self, *, idle: bool) -> None:
         """Say what is due by now; ``idle``: nothing is at stake."""
-        self._follow(lead.Tick(self._now(), idle))
+        self._follow(lead.Tick(self._now(), idle, self._performer.news))
 
     def heard(self, message: Inbound) -> Rejected | None:
         """Take what somebody published in our place: nothing, or rubbish to be counted.

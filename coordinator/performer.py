@@ -121,7 +121,8 @@ class Performer:
         self._contents: dict[str, Content] = {}  # of updates on their way from the inbox to the accumulator
         self._opened: tuple[str, str] = ("", "")  # nonce, and the wall clock at its opening
         self._pointer: ModelPointer | None = None
-        self.status = status  # the coordinator's, as it was published last
+        self.status = status  # the coordinator's
+        self._said = status  # as it was published last
         self._untidy = TIDY_AFTER  # commits since the journal was tidied, or what a crash left
         self._untidy_bytes = 0  # and the bytes of their updates
 
@@ -145,6 +146,11 @@ class Performer:
         """Clear what an earlier run left on the broker, but for what this one has put in its place."""
         self._publisher.remove(*(address for address in leftovers if not self._publisher.holds(address)))
 
+    @property
+    def news(self) -> bool:
+        """Whether the status says something by now that it didn't when it was published."""
+        return self.status != self._said
+
     def beat(self, heartbeat_s: float) -> None:
         """Publish the coordinator's status, which comes every ``heartbeat_s`` from now on."""
         self.status = self.status.model_copy(update={"heartbeat_s": heartbeat_s})
@@ -152,6 +158,7 @@ class Performer:
 
     def _say_status(self) -> None:
         """Publish it past everything else."""
+        self._said = self.status
         self._publisher.say(Address(Kind.COORDINATOR), codec.encode(spoken(self.status, self._wall)))
 
     def perform(self, batch: Batch) -> Event | None:
@@ -196,11 +203,11 @@ class Performer:
 
     def pause(self, detail: str) -> None:
         """Say that the disk takes no more."""
-        self._say(state=CoordinatorState.PAUSED, detail=detail[:MAX_DETAIL])
+        self._say(CoordinatorState.PAUSED, detail[:MAX_DETAIL])
 
     def resume(self) -> None:
         """Say that it takes more again."""
-        self._say(state=CoordinatorState.RUNNING, detail="")
+        self._say(CoordinatorState.RUNNING)
 
     def _do(self, effect: Effect) -> Iterable[Event]:  # noqa: C901 - a case an effect
         match effect:
@@ -340,18 +347,17 @@ class Performer:
 
         self._publisher.put(Address(Kind.ROUND), render)
         self._say(
-            state=CoordinatorState.RUNNING,
-            detail="",
+            CoordinatorState.RUNNING,
             round=message.round,
             phase=message.phase.value,
             model_version=message.model_version,
         )
 
-    def _say(self, **changes: object) -> None:
-        """Publish the status where these are changes."""
-        status = self.status.model_copy(update=changes)
-        if status != self.status:
-            self.status = status
+    def _say(self, state: CoordinatorState, detail: str = "", **about: object) -> None:
+        """Have the status say this. What the round is ``about`` waits for the next one (``leadership``)."""
+        decisive = (state, detail) != (self.status.state, self.status.detail)
+        self.status = self.status.model_copy(update={"state": state, "detail": detail, **about})
+        if decisive:
             self._say_status()
 
     def _announcement(self, effect: Announce) -> RoundAnnouncement:

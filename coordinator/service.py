@@ -147,8 +147,8 @@ class CoordinatorService:
                 ended = CoordinatorState.STOPPED if stopped else CoordinatorState.FINISHED
             except FedbeatError as error:
                 detail, ours = str(error), not isinstance(error, Superseded)
-                if isinstance(error, Superseded) and error.session < LAST_SESSION:
-                    store.outranked(error.session)
+                if isinstance(error, Superseded):
+                    _remember(store, error)
                 raise
             finally:
                 last = {"state": ended, "detail": detail[:MAX_DETAIL], "model_version": store.version.number}
@@ -167,16 +167,12 @@ class CoordinatorService:
         """
         if self._look is None:
             return True
-        looked = first_look(
-            self._look,
-            self._topics,
-            instance,
-            self._events,
-            self._observe,
-            self._alive,
-            self._clock,
-            sweeps=not store.begun,
-        )
+        about = self._look, self._topics, instance, self._events, self._observe, self._alive, self._clock
+        try:
+            looked = first_look(*about, sweeps=not store.begun)
+        except Superseded as error:
+            _remember(store, error)
+            raise
         if looked is None:
             return False
         if looked.above >= LAST_SESSION:
@@ -237,3 +233,9 @@ class CoordinatorService:
             raise FederationError(finish.error)
         reactor.drain(HASTE_S if finish.stopped else FAREWELL_S, insists=not finish.stopped)
         return finish
+
+
+def _remember(store: RunStore, error: Superseded) -> None:
+    """Have the next start be above whom this one gives way to: devices follow that one, and a broker may forget it."""
+    if error.session < LAST_SESSION:
+        store.outranked(error.session)

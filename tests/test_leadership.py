@@ -263,6 +263,26 @@ def test_must_31_its_status_comes_seldom_while_nothing_is_at_stake_and_at_once_a
     assert bench(lead.Tick(401.0, idle=True), lead.Tick(402.0)) == []
 
 
+def test_news_for_people_come_every_three_seconds_at_most() -> None:
+    """Each device of a fleet gets them. Seen to fail with a ``Say`` for each."""
+    bench = office()
+    assert bench(lead.Tick(2.9, news=True)) == []
+    assert lead.wake_at(bench.state) == 3.0
+    assert bench(lead.Tick(3.0, news=True)) == [lead.Say()]
+    assert lead.wake_at(bench.state) == 30.0
+    assert bench(lead.Tick(3.1, news=True), lead.Tick(5.9)) == []
+    assert lead.wake_at(bench.state) == 30.0
+    assert bench(lead.Tick(6.1, news=True)) == [lead.Say()]
+
+
+def test_must_31_news_leave_its_heartbeat_alone() -> None:
+    """Who counts on the promised time hears it then. Seen to fail with ``_leading`` for news."""
+    bench = office(idle_heartbeat_s=300.0)
+    bench(lead.Tick(30.0, idle=True))
+    assert bench(lead.Tick(60.0, idle=True, news=True)) == [lead.Say()]
+    assert (bench.state.promised_s, lead.wake_at(bench.state)) == (300.0, 330.0)
+
+
 def test_must_31_over_a_new_connection_its_first_status_promises_the_next_one_soon() -> None:
     """Who was away meanwhile is to answer. Seen to fail with the pace kept in ``_lead``."""
     bench = office(idle_heartbeat_s=300.0)
@@ -289,7 +309,7 @@ def test_where_a_lower_one_led_too_the_tree_is_repeated_soon_though_nothing_is_a
 
 
 EVENTS = st.one_of(
-    st.builds(lead.Tick, st.floats(0, 1e4)),
+    st.builds(lead.Tick, st.floats(0, 1e4), st.booleans(), st.booleans()),
     st.just(lead.Connected()),
     st.just(lead.Disconnected()),
     st.just(lead.Looked()),

@@ -22,7 +22,7 @@ from coordinator.journal import Journal
 from coordinator.models import ModelStore
 from coordinator.service import CoordinatorService, RunResult
 from schemas import codec, compression
-from schemas.errors import FederationError, LinkError, PayloadTooLarge, SettingsError, StateError
+from schemas.errors import FederationError, LinkError, PayloadTooLarge, SettingsError, StateError, Superseded
 from schemas.link.address import BrokerAddress
 from schemas.link.link import Event, Inbound, Sink, Will
 from schemas.link.memory import Faults, MemoryBroker, MemoryLink
@@ -296,6 +296,56 @@ def test_a_device_that_never_answers_is_left_behind_at_the_deadline(home: Home) 
     home.device("dev-2", Script(silent=True))
     result = home.run(run_settings(rounds=1, deadline_s=0.5, evaluate=False))
     assert result.summaries[0].devices == ("dev-0", "dev-1")
+
+
+def test_ten_rounds_in_an_instant_are_no_ten_statuses(home: Home) -> None:
+    """Each would go to every device. Seen to fail with a status for each phase of a round: 33."""
+    for number in range(2):
+        home.device(f"dev-{number}")
+    ear = Ear()
+    ears = home.link("ears", ear, Will("ears", b""))
+    ears.subscribe(TOPICS.topic(Address(Kind.COORDINATOR)))
+    ears.open()
+    home.service(run_settings(rounds=10, quorum=2, goal=2), clock=lambda: 1e6).run()
+    said = [codec.decode(Kind.COORDINATOR, payload) for payload in ear.payloads()]
+    ears.close()
+    assert len(said) <= 3  # as it begins, over its connection, and as it ends
+    last = said[-1]
+    assert isinstance(last, CoordinatorStatus)
+    assert (last.state, last.round, last.model_version) == (CoordinatorState.FINISHED, 10, 10)
+
+
+def test_must_29_a_refused_start_is_followed_by_one_above_whom_it_gave_way_to_though_the_broker_forgets(
+    home: Home,
+) -> None:
+    """Devices that know that one follow no lower session. Seen to fail without ``_remember`` for a newcomer."""
+    topic, highest = TOPICS.topic(Address(Kind.COORDINATOR)), 2**40
+    theirs = CoordinatorStatus(state=CoordinatorState.RUNNING, session=highest, instance="f" * 16, run="other")
+
+    def answer(event: Event) -> None:
+        if isinstance(event, Inbound):
+            event.ack()
+            if not event.payload:
+                rival.publish(topic, codec.encode(theirs), retain=True)
+
+    rival = home.link("rival", answer, Will("rival", b""))
+    rival.subscribe(topic)
+    rival.open()
+    rival.publish(topic, codec.encode(theirs), retain=True)
+
+    def run() -> RunResult:
+        look = partial(MemoryLink, home.broker, "coordinator")
+        return home.service(run_settings(rounds=1, quorum=1, goal=1), look=look).run()
+
+    with pytest.raises(Superseded, match="another coordinator"):
+        run()
+    rival.close()
+    home.broker = MemoryBroker()
+    home.device("dev-0")
+    assert run().version == 1
+    status = codec.decode(Kind.COORDINATOR, home.retained(Address(Kind.COORDINATOR)))
+    assert isinstance(status, CoordinatorStatus)
+    assert status.session > highest
 
 
 def test_a_run_whose_devices_all_decline_fails_naming_their_reasons(home: Home) -> None:

@@ -40,8 +40,9 @@ def test_what_a_long_run_has_found_stays_mended(seed: int) -> None:
 
     500389 (30): a status of a higher rank was at hand, and time was let pass before it was heard. 1000283 (30): the
     next start had forgotten the session it had given way to. 1000400 (liveness): an earlier attempt's receipt took the
-    bytes of an update that waited for its own. 11000687 (4): a restart forgot who had joined an attempt that was open
-    already, and gave it up as though they had declined.
+    bytes of an update that waited for its own; and later, a newcomer forgot the session of who refused it, whom devices
+    went on following. 11000687 (4): a restart forgot who had joined an attempt that was open already, and gave it up as
+    though they had declined.
     """
     outcome = simulate(draw(seed))
     assert not outcome.violation, told(outcome)
