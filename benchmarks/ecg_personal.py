@@ -115,9 +115,9 @@ def row(name: str, runs: Sequence[NDArray[np.float64]], *more: str) -> str:
     return f"| {name} | {' | '.join(cells)} | {' | '.join(more)} |"
 
 
-def grid() -> Iterator[PersonalSettings]:
-    """All that ``--choose`` tries."""
-    for steps in STEPS:
+def grid(lengths: Sequence[int]) -> Iterator[PersonalSettings]:
+    """All that ``--choose`` tries, with so many batches."""
+    for steps in lengths:
         yield PersonalSettings(method="fine-tune", steps=steps)
         for pull in PULLS:
             yield PersonalSettings(method="ditto", steps=steps, pull=pull)
@@ -140,7 +140,7 @@ def without(people: Mapping[str, Person], seeds: Sequence[int], rounds: int) -> 
     return shared
 
 
-def choose(people: Mapping[str, Person], seeds: Sequence[int], rounds: int) -> None:
+def choose(people: Mapping[str, Person], seeds: Sequence[int], rounds: int, lengths: Sequence[int]) -> None:
     """Every setting on DS1, each patient's global model being of the other folds."""
     shared = without(people, seeds, rounds)
     tables = [[confusion(shared[seed, name], people[name].tested) for name in DS1] for seed in seeds]
@@ -149,7 +149,7 @@ def choose(people: Mapping[str, Person], seeds: Sequence[int], rounds: int) -> N
     still = np.mean([f1s(each) for each in tables], axis=0)
     print(f"| global | {still[0]:.3f} | {still[0]:.3f} | {cells(still)} | {still[0]:.3f} |", flush=True)
     found = []
-    for how in grid():
+    for how in grid(lengths):
         parts = []
         for which in PARTS:
             runs = [
@@ -212,6 +212,7 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, nargs="*", default=[0, 1, 2])
     parser.add_argument("--rounds", type=int, default=25)
     parser.add_argument("--choose", action="store_true", help="try all settings on DS1; DS2 is not looked at")
+    parser.add_argument("--steps", type=int, nargs="*", default=STEPS, help="batches that --choose tries")
     parser.add_argument("--by-record", action="store_true", help="what each record wins or loses")
     given = parser.parse_args()
     torch.set_num_threads(1)
@@ -219,7 +220,7 @@ def main() -> None:
     people = {name: person(given.data, name) for name in names}
     print(f"# {machine()}; plan {FILE.plan.name}, {given.rounds} rounds, seeds {given.seeds}")
     if given.choose:
-        choose(people, given.seeds, given.rounds)
+        choose(people, given.seeds, given.rounds, given.steps)
         return
     shared: dict[int, Parameters] = {}
     for seed in given.seeds:

@@ -5,8 +5,9 @@
 Patients, global models, beats and scores are those of ``ecg_personal.py --choose``; method, lambda and batches are the
 defaults. First ways to make one model of a person's labelled beats, each used where cross-fitting (or, in the first
 row, the newest fifth) finds the lower mean loss; then other judges of the model that ``edge.personal`` makes, on
-the same predictions; then that model with nothing but the first so many beats. ``--few`` is that last table alone.
-"worse off" counts people with more beats wrong than the global model has, and those beats. Some ten minutes.
+the same predictions; then how each fit is trained; then that model with nothing but the first so many beats.
+``--only fits`` and ``--only few`` are those last tables alone.
+"worse off" counts people with more beats wrong than the global model has, and those beats. Some fifteen minutes.
 """
 
 from __future__ import annotations
@@ -25,21 +26,29 @@ from numpy.typing import NDArray
 
 from edge import ec57
 from edge.dataset import Dataset
-from edge.personal import cross_fits, deal
+from edge.dropout import of_inputs_alone
+from edge.personal import deal, fit
 from edge.personal_settings import FOLDS, PersonalSettings
 from edge.plan_runtime import Program
 from edge.sources.wfdb_records import DS1
 from edge.training import Tether, train
 from schemas.messages import TrainSettings
 from schemas.parameters import Parameters
+from schemas.plan import Plan
 
 CLASSES = len(PLAN.classes)
 HOW = PersonalSettings(method="ditto").training(PLAN.train)
+FITTED = of_inputs_alone(PLAN)  # as ``personalise`` trains
 FEW = (5, 8, 12, 20, 40)
 NEWEST = 0.2
+HEADER = (
+    "\n| way or judge | macro-F1: first minute | minute asked for | 5 min | first minute and 5 min | beats wrong "
+    "| people worse off (beats) | own model used |\n|---|---|---|---|---|---|---|---|"
+)
 
 LogP = NDArray[np.float32]  # (n, classes): logarithms of probabilities
 Labels = NDArray[np.int64]
+Fit = Callable[[Parameters, Dataset, Plan, TrainSettings, np.random.Generator, Tether], Parameters]
 Judge = Callable[[LogP, LogP, Labels], bool]  # whether the first, of the personal model, is better than the global's
 
 
@@ -103,14 +112,20 @@ JUDGES: Mapping[str, Judge] = {
 
 
 def folded(
-    shared: Parameters, own: Dataset, fold_of: Labels, seed: int, how: TrainSettings = HOW
+    shared: Parameters,
+    own: Dataset,
+    fold_of: Labels,
+    seed: int,
+    how: TrainSettings = HOW,
+    plan: Plan = FITTED,
+    once: Fit = fit,
 ) -> tuple[list[Parameters], LogP]:
     """The fits, and what each says of the beats it hasn't seen, in their order."""
-    found, fits = np.zeros((len(own), CLASSES), np.float32), []
-    made = cross_fits(shared, own, fold_of, PLAN, how, np.random.default_rng(seed), Tether(shared))
-    for fold, (delta, unseen) in zip(np.unique(fold_of), made, strict=True):
-        fits.append(shared.add(delta))
-        found[fold_of == fold] = said(fits[-1], unseen)
+    found, fits, folds = np.zeros((len(own), CLASSES), np.float32), [], np.unique(fold_of)
+    for fold, drawn in zip(folds, np.random.default_rng(seed).spawn(len(folds)), strict=True):
+        seen = own.take(np.flatnonzero(fold_of != fold))
+        fits.append(shared.add(once(shared, seen, plan, how, drawn, Tether(shared))))
+        found[fold_of == fold] = said(fits[-1], own.take(np.flatnonzero(fold_of == fold)))
     return fits, found
 
 
@@ -122,19 +137,19 @@ def mean(fits: Sequence[Parameters]) -> Parameters:
 def ways(shared: Parameters, own: Dataset, tested: Dataset, seed: int) -> Iterator[tuple[str, Made]]:
     """One person's models, made in each way."""
 
-    def fit(data: Dataset, *drawn: int) -> Parameters:
+    def fitted(data: Dataset, *drawn: int) -> Parameters:
         rng = np.random.default_rng((seed, *drawn))
-        return shared.add(train(shared, data, PLAN, HOW, rng, tether=Tether(shared)).delta)
+        return shared.add(fit(shared, data, FITTED, HOW, rng, Tether(shared)))
 
     older, newest = own.split(NEWEST)
-    once = fit(older)
+    once = fitted(older)
     yield (
         "older four fifths, judged by the newest",
         Made(said(once, tested), said(once, newest), said(shared, newest), newest.labels),
     )
     before = said(shared, own)
     fits, found = folded(shared, own, deal(own.labels), seed)
-    alone = [fit(own, number) for number in range(3)]
+    alone = [fitted(own, number) for number in range(3)]
     yield "one fit to all", Made(said(alone[0], tested), found, before, own.labels)
     yield "mean weights of three fits to all", Made(said(mean(alone), tested), found, before, own.labels)
     together = np.log(np.mean([np.exp(said(each, tested)) for each in fits], axis=0))
@@ -187,6 +202,38 @@ def row(name: str, cases: Sequence[Case], made: Mapping[str, Sequence[Made]], ju
     return f"| {name} | {f1} | {wrong} | {worse} | {used} |"
 
 
+def last_batch(
+    shared: Parameters, data: Dataset, plan: Plan, settings: TrainSettings, rng: np.random.Generator, tether: Tether
+) -> Parameters:
+    """What a fit would be that isn't averaged over batches."""
+    return train(shared, data, plan, settings, rng, tether=tether).delta
+
+
+def undropped() -> Plan:
+    """The plan whose dropouts drop nothing."""
+    operations = (
+        each.model_copy(update={"args": (each.args[0], 0.0, *each.args[2:])}) if each.op == "dropout" else each
+        for each in PLAN.operations
+    )
+    return PLAN.model_copy(update={"operations": tuple(operations)})
+
+
+def fits(people: Mapping[str, Person], shared: Mapping[tuple[int, str], Parameters]) -> None:
+    """The table of ways to train a fold's fit."""
+    cases = [cased(seed, model, people[name]) for (seed, name), model in shared.items()]
+    print(HEADER)
+    for dropped, plan in (("as in rounds", PLAN), ("of inputs alone", FITTED), ("nowhere", undropped())):
+        for taken, once in (("the last batch", last_batch), ("mean of the second half", fit)):
+            made: dict[str, list[Made]] = {part: [] for part in PARTS}
+            for (seed, name), model in shared.items():
+                for part in PARTS:
+                    own = people[name].own(part, model)
+                    each, found = folded(model, own, deal(own.labels), seed, plan=plan, once=once)
+                    before = said(model, own)
+                    made[part].append(Made(said(mean(each), people[name].tested), found, before, own.labels))
+            print(row(f"dropout {dropped}, {taken}", cases, made, by_loss), flush=True)
+
+
 def compare(people: Mapping[str, Person], shared: Mapping[tuple[int, str], Parameters]) -> None:
     """The tables of ways, and of judges."""
     cases = [cased(seed, model, people[name]) for (seed, name), model in shared.items()]
@@ -196,11 +243,7 @@ def compare(people: Mapping[str, Person], shared: Mapping[tuple[int, str], Param
         for part in PARTS:
             for way, one in ways(model, people[name].own(part, model), tested, seed):
                 made.setdefault(way, {}).setdefault(part, []).append(one)
-    print(
-        "| way or judge | macro-F1: first minute | minute asked for | 5 min | first minute and 5 min | beats wrong "
-        "| people worse off (beats) | own model used |"
-    )
-    print("|---|---|---|---|---|---|---|---|")
+    print(HEADER)
     for way, each in made.items():
         print(row(way, cases, each, by_loss))
     for name, judge in JUDGES.items():
@@ -234,20 +277,20 @@ def few(people: Mapping[str, Person], shared: Mapping[tuple[int, str], Parameter
 
 
 def main() -> None:
-    """Both tables."""
+    """The tables."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", type=Path, required=True, help="the MIT-BIH records")
     parser.add_argument("--seeds", type=int, nargs="*", default=[0, 1, 2])
     parser.add_argument("--rounds", type=int, default=25)
-    parser.add_argument("--few", action="store_true", help="a few beats alone")
+    parser.add_argument("--only", choices=("ways", "fits", "few"), help="one table alone")
     given = parser.parse_args()
     torch.set_num_threads(1)
     people = {name: person(given.data, name) for name in DS1}
     print(f"# {machine()}; plan {PLAN.name}, {given.rounds} rounds, seeds {given.seeds}")
     shared = without(people, given.seeds, given.rounds)
-    if not given.few:
-        compare(people, shared)
-    few(people, shared)
+    for name, print_table in {"ways": compare, "fits": fits, "few": few}.items():
+        if given.only in (None, name):
+            print_table(people, shared)
 
 
 if __name__ == "__main__":

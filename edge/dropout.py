@@ -113,6 +113,23 @@ class Masks:
         return masks
 
 
+def of_inputs_alone(plan: Plan) -> Plan:
+    """The same plan whose dropouts drop nothing of what parameters have had a part in.
+
+    What is dropped of the inputs remains: an example that lacks a value is still one. The rest is a regulariser.
+    """
+    hidden = {parameter.name for parameter in plan.parameters}
+    operations = []
+    for operation in plan.operations:
+        if hidden.isdisjoint(operation.references()):
+            operations.append(operation)
+            continue
+        hidden.add(operation.out)
+        kept = {"args": (operation.args[0], 0.0, *operation.args[2:])} if operation.op == "dropout" else {}
+        operations.append(operation.model_copy(update=kept))
+    return plan.model_copy(update={"operations": tuple(operations)})
+
+
 def _decide(words: NDArray[np.uint16], probability: float, masks: NDArray[np.float32]) -> None:
     """What ``words`` say of as many values, to ``masks``."""
     kept = round((1 - probability) * _LEVELS)

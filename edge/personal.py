@@ -3,7 +3,9 @@
 It is cross-fitted: the owner's labelled examples are dealt into folds, and for each fold the global model is fitted to
 the others. The fold is what judges that fit (Stone 1974), so that every example decides, each by a model that hasn't
 seen it. The fits start alike and stay near each other, so that the mean of their weights is one model as good as all of
-them together (Wortsman et al. 2022): better than one fit to all examples (``benchmarks/ecg_personal_ways.py``).
+them together (Wortsman et al. 2022): better than one fit to all examples (``benchmarks/ecg_personal_ways.py``). A fit
+is the mean over its second half, in place of where its last batch happened to lead (Polyak and Juditsky 1992). Means
+and pull regularise already, so that nothing of hidden layers is dropped meanwhile; of inputs it is.
 
 A fold is a stretch of time of each class: beats of one minute resemble each other, so that a random part would flatter
 whatever has learned its neighbours by heart. The judgement is of the fits, each of which has seen less than their mean
@@ -20,9 +22,10 @@ from numpy.typing import NDArray
 
 from edge import ec57
 from edge.dataset import Dataset
+from edge.dropout import of_inputs_alone
 from edge.evaluation import BATCH, evaluate
 from edge.personal_settings import FEWEST, FOLDS, PersonalSettings, Verdict
-from edge.training import Tether, train
+from edge.training import Event, Tether, train
 from schemas.errors import DataError, PlanError
 from schemas.messages import Counts, TrainSettings
 from schemas.parameters import Manifest, Parameters
@@ -50,7 +53,7 @@ def personalise(
     """Fit the global model ``shared`` to the owner of ``data`` (``plan_fit.fit`` it first; in order of recording).
 
     ``batch`` examples are evaluated at a time; ``on_batch`` stops it by raising, which leaves nothing behind. Beside
-    the global model and the fit that is running it holds one sum of (P,), however many folds there are. Raises
+    the global model and the fit that is running it holds two sums of (P,), however many folds there are. Raises
     ``DataError`` where there are too few examples, ``PlanError`` where no parameter has such a name, and
     ``TrainingError`` where numbers go wrong.
     """
@@ -59,7 +62,8 @@ def personalise(
     tether = Tether(shared, local(shared.manifest, how.layers) if how.method == "local-layers" else None)
     fold_of = deal(data.labels)
     total, judged = Parameters.zeros(shared.manifest), []
-    for delta, unseen in cross_fits(shared, data, fold_of, plan, how.training(run), rng, tether, on_batch):
+    fitted = of_inputs_alone(plan)
+    for delta, unseen in cross_fits(shared, data, fold_of, fitted, how.training(run), rng, tether, on_batch):
         judged.append(evaluate(shared.add(delta), unseen, plan, batch, on_batch))
         total = total.add(delta)
     mine = _score(judged, plan)
@@ -91,7 +95,33 @@ def cross_fits(
     folds = np.unique(fold_of)
     for fold, drawn in zip(folds, rng.spawn(len(folds)), strict=True):
         seen, unseen = (data.take(np.flatnonzero(chosen)) for chosen in (fold_of != fold, fold_of == fold))
-        yield train(shared, seen, plan, settings, drawn, lambda _event: on_batch(), tether=tether).delta, unseen
+        yield fit(shared, seen, plan, settings, drawn, tether, on_batch), unseen
+
+
+def fit(
+    shared: Parameters,
+    data: Dataset,
+    plan: Plan,
+    settings: TrainSettings,
+    rng: np.random.Generator,
+    tether: Tether,
+    on_batch: Callable[[], None] = lambda: None,
+) -> Parameters:
+    """What training on ``data`` adds to ``shared``: the mean over the batches of its second half.
+
+    Raises what ``personalise`` does.
+    """
+    total, batches = np.zeros(shared.manifest.size), 0
+
+    def observe(event: Event) -> None:
+        nonlocal total, batches
+        on_batch()
+        if event.capture is not None and 2 * event.step > event.steps:
+            total += event.capture().parameters
+            batches += 1
+
+    train(shared, data, plan, settings, rng, observe, tether=tether)
+    return Parameters(shared.manifest, (total / batches - shared.flat).astype(np.float32))
 
 
 def deal(labels: NDArray[np.int64], folds: int = FOLDS) -> NDArray[np.int64]:

@@ -10,9 +10,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from edge.dropout import _AT_ONCE, Layout, Masks
+from edge.dropout import _AT_ONCE, Layout, Masks, of_inputs_alone
 from schemas.errors import PlanError
 from schemas.plan import Plan
+from schemas.plan_file import find
 from tests.plan_examples import fields, tiny, with_step
 
 STEPS = 20
@@ -96,3 +97,16 @@ def test_few_examples_in_place_of_a_large_batch_cost_no_more_than_themselves(
 def test_a_dropout_without_a_probability_is_refused(arguments: tuple[object, ...]) -> None:
     with pytest.raises(PlanError, match="doesn't say with which probability from 0 to 1"):
         Layout(Plan.build(**with_step(1, op="dropout", args=arguments)), 4)
+
+
+def test_inputs_alone_are_dropped_of_and_in_no_other_way_than_before() -> None:
+    """Seen to fail with all dropouts at 0, and with those at 0 alone that take a parameter themselves."""
+    plan = find("ecg-beats").plan
+    bare = of_inputs_alone(plan)
+    assert [share.probability for share in Layout(plan, 4).shares] == [0.1, 0.2, 0.2]
+    assert [share.probability for share in Layout(bare, 4).shares] == [0.1, 0, 0]
+    end = Layout(plan, 4).shares[0].stop
+    rows = [Masks(7, Layout(each, 4), STEPS, 4).row(3) for each in (plan, bare)]
+    assert np.array_equal(rows[0][:end], rows[1][:end])
+    assert (rows[1][end:] == 1).all()
+    assert bare.parameters == plan.parameters
