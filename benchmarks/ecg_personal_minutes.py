@@ -25,13 +25,14 @@ from ecg_personal import SHOWN, TESTED_FROM_S, Person, f1s, person, row, without
 from numpy.typing import NDArray
 from people import Confusion
 
+from edge import labelling
 from edge.assessment import predict
 from edge.personal import personalise
 from edge.personal_settings import PULL, PersonalSettings
 from edge.sources.wfdb_records import DS1, DS2
 from schemas.parameters import Parameters
 
-MINUTES = 5
+MINUTES = labelling.SPREAD
 HOW = PersonalSettings(method="ditto", pull=PULL)
 
 Chosen = NDArray[np.bool_]  # (n,): a person's beats that are labelled
@@ -48,8 +49,7 @@ def first(who: Person, _shared: Parameters) -> Chosen:
 
 def spread(who: Person, _shared: Parameters) -> Chosen:
     """Minutes in the middle of as many equal parts of the record."""
-    whole = int(who.at.max() // 60) + 1
-    return _within(who, (whole * (np.arange(MINUTES) + 0.5) / MINUTES).astype(np.int64))
+    return _within(who, np.array(labelling.spread(int(who.at.max() // 60) + 1)))
 
 
 def telling(who: Person, shared: Parameters) -> Chosen:

@@ -372,6 +372,7 @@ def import_labels(files: tuple[Path, ...], directory: Path, *, replace: bool) ->
 @click.option("--model", type=PATH, metavar="FILE", help="suggest what this model says (default: RECORD.fb, if there)")
 @click.option("--plan", "plan_name", default="ecg-beats", show_default=True, metavar="PLAN", help="that model's plan")
 @click.option("--again", is_flag=True, help="from the first beat on, labelled or not")
+@click.option("--minutes", metavar="MINUTES", help="these alone, as 4,17, or `spread` for five spread over RECORD")
 @detector_option
 def label_beats(record: Path, model: Path | None, plan_name: str, **options: Any) -> None:
     """Show RECORD's beats one by one in this terminal, and take a key for each: n, s, v, f or q is its class.

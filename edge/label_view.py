@@ -18,7 +18,7 @@ from edge.classifier import BeatClassifier
 from edge.detectors import Detector, Peaks, peaks_by
 from edge.label_files import LabelFiles, alone
 from edge.labelled_record import LabelledRecord, Pictures
-from edge.labelling import KEYS, Labelling, press
+from edge.labelling import KEYS, Labelling, minutes_asked, press
 from edge.wfdb_annotations import Annotation
 from schemas.command_line import stopping_on_signals
 from schemas.errors import DataError, SettingsError
@@ -30,31 +30,53 @@ _AT_ONCE: Final = 64  # bytes of keys
 _OTHER_KEYS: Final = re.compile(rb"\x1b(?:\[[0-?]*[ -/]*[@-~]|O.|.)?")  # arrows and function keys
 
 
-def label(path: Path, classifier: BeatClassifier | None, *, again: bool, detector: Detector = "own") -> str:
-    """Have a person label a record's beats in this terminal; what became of it. Raises any ``FedbeatError``."""
+def label(
+    path: Path,
+    classifier: BeatClassifier | None,
+    *,
+    again: bool,
+    minutes: str | None = None,
+    detector: Detector = "own",
+) -> str:
+    """Have a person label a record's beats in this terminal, or those of some ``minutes``; what became of it.
+
+    Raises any ``FedbeatError``.
+    """
     if not (sys.stdin.isatty() and sys.stdout.isatty()):
         raise SettingsError("labelling needs a terminal for keys and pictures: run it in one, not in a pipe")
     find = peaks_by(detector)
     path = path.with_suffix("") if path.suffix == ".hea" else path
     files = LabelFiles(path)
+    record = LabelledRecord(path)
+    asked = None if minutes is None else minutes_asked(minutes, record.minutes)
     with alone(path):
-        return _label(files, LabelledRecord(path), classifier, find, again=again)
+        return _label(files, record, classifier, find, again=again, minutes=asked)
 
 
 def _label(
-    files: LabelFiles, record: LabelledRecord, classifier: BeatClassifier | None, find: Peaks | None, *, again: bool
+    files: LabelFiles,
+    record: LabelledRecord,
+    classifier: BeatClassifier | None,
+    find: Peaks | None,
+    *,
+    again: bool,
+    minutes: tuple[int, ...] | None,
 ) -> str:
     name = files.record.name
     beats = files.begin() or files.begin(record.peaks(find))
     if not beats:
         raise DataError(f"no beat was found in {name}: there is nothing to label")
     peaks = [one.sample for one in beats]
+    asked = None if minutes is None else record.within(minutes, peaks)
+    if asked == ():
+        raise DataError(f"no beat was found in these minutes of {name}: choose others")
     suggested = record.suggestions(peaks, classifier)
     symbols = tuple(one.symbol for one in beats)
-    state = Labelling(symbols, suggested) if again else Labelling.begin(symbols, suggested)
+    state = Labelling.begin(symbols, suggested, asked, again=again)
     state = View(files, beats, record.pictures(peaks), record.rate).run(state)
     files.save()
-    left = f"{state.left} of {len(beats)} beats have none yet" if state.left else f"all {len(beats)} beats have one"
+    many = f"{len(state.places)} beats" + ("" if minutes is None else " asked about")
+    left = f"{state.left} of {many} have none yet" if state.left else f"all {many} have one"
     return f"labels saved to {name}.atr; {left}"
 
 
@@ -88,7 +110,8 @@ class View:
     def lines(self, state: Labelling, size: os.terminal_size) -> Iterator[str]:
         """The screen."""
         picture, seconds = self._pictures[state.at], self._beats[state.at].sample / self._rate
-        yield f"beat {state.at + 1} of {len(self._beats)} at {seconds:.1f} s; {state.left} without a label"
+        minute = "" if state.asked is None else f" (minute {int(seconds // 60) + 1})"
+        yield f"beat {state.at + 1} of {len(self._beats)} at {seconds:.1f} s{minute}; {state.left} without a label"
         yield picture.intervals()
         yield from picture.lines(size.columns, size.lines - _WORDS)
         has, suggested = state.symbols[state.at], state.suggested[state.at]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Final
@@ -33,6 +34,15 @@ class LabelledRecord:
         self._signal, self.rate = read_lead(path)
         if not np.isfinite(self._signal).all():
             raise DataError(f"{path.name} has gaps in its signal: cut it into gapless records")
+
+    @property
+    def minutes(self) -> int:
+        """How many minutes it has, a last one that isn't whole included."""
+        return max(1, math.ceil(len(self._signal) / self.rate / 60))
+
+    def within(self, minutes: Sequence[int], peaks: Sequence[int]) -> tuple[int, ...]:
+        """Which of these beats lie in one of these minutes, counted from 0."""
+        return tuple(place for place, peak in enumerate(peaks) if int(peak / self.rate // 60) in minutes)
 
     def peaks(self, find: Peaks | None = None) -> list[int]:
         """The beats that ``find`` finds, or else the device's own detector.

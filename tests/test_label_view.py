@@ -124,6 +124,24 @@ def test_labels_given_before_a_kill_are_there_and_are_what_a_device_trains_on(se
     assert abs(count - len(ECG.peaks)) <= 3
 
 
+def test_the_beats_of_chosen_minutes_alone_are_shown(segment: Path) -> None:
+    """Of 100 s the second minute. Seen to fail with ``minutes`` left out in ``_label``."""
+    late = [peak for peak in ECG.peaks if peak >= 60 * 250]
+    with Terminal(segment, "--minutes", "2") as terminal:
+        at, minute = re.findall(r"at ([\d.]+) s \(minute (\d)\)", terminal.until("x: save, quit"))[0]
+        assert (abs(float(at) - late[0] / 250) < 0.1, minute) == (True, "2")
+        terminal.press("nnx")
+        told = terminal.until("have none yet")
+        assert terminal.end() == 0
+    left, asked = map(int, re.findall(r"(\d+) of (\d+) beats asked about", told)[0])
+    assert left == asked - 2
+    assert abs(asked - len(late)) <= 2
+    assert examples(segment)[0] == ["N", "N"]
+    with Terminal(segment, "--minutes", "3") as terminal:
+        terminal.until("the record has minutes 1 to 2")
+        assert terminal.end() == 2
+
+
 def test_labelled_beats_are_the_examples_they_would_be_in_a_record_that_is_labelled_whole(segment: Path) -> None:
     """Seen to fail where beats without a label are no neighbours."""
     names = ["N"] * len(ECG.peaks)
