@@ -136,7 +136,7 @@ class Stack:
         masks = mask_views(self.layout, self._stack([training.masks() for training in trainings]), len(labels[0]))
         columns = [self._stack(column) for column in zip(*inputs, strict=True)]
         losses, _ = self._stacked(rows.leaves, columns, self._stack(labels), rows.weights, masks)
-        gradients = torch.autograd.grad(losses, rows.leaves, rows.ones, materialize_grads=True)  # zeros where not used
+        gradients = torch.autograd.grad(losses.sum(), rows.leaves, materialize_grads=True)  # zeros for what isn't used
         for place, gradient in zip(rows.places, gradients, strict=True):
             place.copy_(gradient)
         steps = [training.step + 1 for training in trainings]
@@ -183,7 +183,6 @@ class _Rows:
         proximal = trainings[0].settings.proximal
         self.anchor = torch.stack([training.anchor for training in trainings]) if proximal else self.flat
         self.gradient = torch.empty_like(self.flat)
-        self.ones = torch.ones(len(trainings), device=self.flat.device)  # of each loss, which is its device's alone
         self.places, self.leaves = (
             [
                 whole[:, where].view(len(trainings), *tensor.shape)
