@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Final
 
 from edge import whole
+from edge.plain_files import plain
 from edge.wfdb_annotations import CODES, LARGEST, UNLABELLED, WAITING, Annotation, decode, encode
 from edge.wfdb_header import Glance, glimpse
 from schemas.errors import DataError, SettingsError, StateError
@@ -177,8 +178,10 @@ def _set_aside(place: Path, content: bytes) -> None:
 
 def _fitting(file: Path, record: Path) -> bytes:
     """An annotation file's bytes, where they can be of this record."""
-    glance = glance_at(record)
     content = _content(file)
+    if not _header(record).exists():
+        raise DataError(f"{record.parent} has no record {record.name} for {file}: name it as its record, or add that")
+    glance = glance_at(record)
     annotations = _decoded(file, content)
     beats = [one.sample for one in annotations if one.beat]
     if not beats:
@@ -197,7 +200,7 @@ def _fitting(file: Path, record: Path) -> bytes:
 def glance_at(record: Path) -> Glance:
     """What a whole record's header tells. Raises ``DataError`` where there is none."""
     try:
-        return glimpse(_header(record).read_text(encoding="utf-8", errors="replace"))
+        return glimpse(plain(_header(record)).read_text(encoding="utf-8", errors="replace"))
     except OSError:
         raise DataError(f"there is no WFDB record {record}: give a record's path without an ending") from None
 
@@ -209,9 +212,11 @@ def annotations_in(file: Path) -> tuple[Annotation, ...]:
 
 def _content(file: Path) -> bytes:
     try:
-        if file.stat().st_size > LARGEST:
+        if plain(file).stat().st_size > LARGEST:
             raise DataError(f"{file} is larger than {LARGEST // 2**20} MiB: it is no annotation file of beats")
         return file.read_bytes()
+    except FileNotFoundError:
+        raise DataError(f"there is no file {file}: give the path of an annotation file, ending included") from None
     except OSError as error:
         raise DataError(f"can't read {file}: {error.strerror}; see to its owner and its disk") from None
 

@@ -25,6 +25,7 @@ from typing import Final
 
 from edge import whole
 from edge.live.source import Signal
+from edge.plain_files import plain
 from edge.quality import Tally
 from edge.segment_files import Segment, disk_size, finite, number_of, numbered, prune, segments
 from edge.segments import summary
@@ -208,8 +209,8 @@ class _Writer:
 
 def _finish_left(path: Path, why: str) -> Segment | None:
     """Finish the segment of ``path`` (.open) from what its file holds; None where that is nothing."""
-    data = path.with_suffix(".dat")
-    header = replace(parse(path.read_text(encoding="utf-8")), name=path.stem)
+    data = plain(path.with_suffix(".dat"))
+    header = replace(parse(plain(path).read_text(encoding="utf-8")), name=path.stem)
     length = _whole(data, header)
     if not length:
         data.unlink(missing_ok=True)

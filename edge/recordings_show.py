@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from edge.budget import size
+from edge.plain_files import plain
 from edge.segment_files import Segment, finite, segments
 from edge.timeline import wrong_rate
 from edge.wfdb_header import Glance, glimpse
@@ -58,7 +59,7 @@ def rows(directory: Path) -> tuple[tuple[Row, ...], tuple[str, ...]]:
 
 
 def _row(path: Path) -> Row:
-    glance = glimpse(path.read_text(encoding="utf-8"))
+    glance = glimpse(plain(path).read_text(encoding="utf-8"))
     data = path.with_suffix(".dat")
     length = data.stat().st_size if data.is_file() else 0
     if path.suffix == ".open":

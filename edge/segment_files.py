@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
+from edge.plain_files import plain
 from edge.wfdb_header import Glance, glimpse
 from schemas.errors import DataError
 
@@ -41,7 +42,7 @@ def segments(directory: Path) -> tuple[Segment, ...]:
     found = []
     for path in numbered(directory, ".hea"):
         with contextlib.suppress(OSError, ValueError, DataError):
-            found.append(Segment(path, glimpse(path.read_text(encoding="utf-8")), disk_size(path)))
+            found.append(Segment(path, glimpse(plain(path).read_text(encoding="utf-8")), disk_size(path)))
     return tuple(found)
 
 

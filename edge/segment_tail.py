@@ -15,6 +15,7 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
+from edge.plain_files import plain
 from edge.quality import MISSING
 from edge.segment_files import finite, number_of, numbered
 from edge.sources.wfdb_records import LEAD
@@ -105,7 +106,7 @@ class SegmentTail:
         self._number, self._header, self._taken = number_of(path), None, 0
         for place in (path, path.with_suffix(".hea")):  # which it may have become just now
             with contextlib.suppress(OSError, ValueError, DataError):
-                self._header = header = parse(place.read_text(encoding="utf-8"))
+                self._header = header = parse(plain(place).read_text(encoding="utf-8"))
                 break
         else:
             self._gap = True  # damaged
@@ -121,10 +122,10 @@ class SegmentTail:
     def _raw(self, header: Header) -> bytes:
         """Whole frames behind those that were read, at most ``_MOST_S`` of them; none where the file is gone."""
         try:
-            with self._data(header).open("rb") as file:
+            with plain(self._data(header)).open("rb") as file:
                 file.seek(self._taken * header.frame)
                 raw = file.read(round(_MOST_S * header.signal.rate) * header.frame)
-        except OSError:
+        except (OSError, DataError):
             return b""
         return raw[: len(raw) // header.frame * header.frame]
 

@@ -149,6 +149,15 @@ def test_labels_are_their_record_s_owner_s_whoever_makes_them(record: Path, owne
     assert stat.S_IMODE(record.with_suffix(".atr").stat().st_mode) == 0o640
 
 
+def test_a_file_or_a_record_that_is_not_there_is_told_as_such(record: Path) -> None:
+    """Seen to fail with "give a record's path without an ending", of which `edge label import` takes none."""
+    with pytest.raises(DataError, match=r"^there is no file nope\.atr: give the path of an annotation file"):
+        take([Path("nope.atr")], record.parent, replace=False)
+    file = brought(record, "N").rename(record.parent / "stick" / "other.atr")
+    with pytest.raises(DataError, match=r" has no record other for .*other\.atr: name it as its record, or add that"):
+        take([file], record.parent, replace=False)
+
+
 def test_what_can_not_be_read_or_is_no_annotation_file_is_told(record: Path) -> None:
     """Seen to fail with a traceback of ``IsADirectoryError``, and where the whole file is read first."""
     file = brought(record, "N")

@@ -18,7 +18,7 @@ from edge.dataset import Dataset
 from edge.dataspec import DataSpec
 from edge.sources import load, open_source, prepare, wfdb_records
 from edge.sources.report import describe
-from edge.sources.wfdb_records import DS1, DS2, PACED
+from edge.sources.wfdb_records import DS1, DS2, PACED, read_lead
 from schemas.errors import DataError
 
 MITDB = Path(os.environ.get("FEDBEAT_MITDB", Path(__file__).parents[2] / "shared" / "data" / "mitdb"))
@@ -219,6 +219,25 @@ def test_opening_reads_no_signal(tmp_path: Path) -> None:
     (tmp_path / "mine.dat").unlink()
     shutil.copy(tmp_path / "mine.hea", tmp_path / "other.hea")
     assert open_source(str(tmp_path), "ecg-beats").owners == ("mine", "other")
+
+
+@pytest.mark.parametrize(
+    ("length", "frames", "words"),
+    [
+        ("", 900, r"doesn't say how long it is \(rec\.dat has 3600 bytes, which are 900 samples\): write the number"),
+        (" 0", 900, "which are 900 samples"),
+        ("", 0, r"nothing in rec\.dat: copy it again"),
+    ],
+)
+def test_a_header_without_a_length_is_told_with_what_is_known(
+    tmp_path: Path, length: str, frames: int, words: str
+) -> None:
+    """Seen to fail with "is None samples long"."""
+    leads = "".join(f"rec.dat 16 200(0)/mV 16 0 0 0 0 {name}\n" for name in ("MLII", "V5"))
+    (tmp_path / "rec.hea").write_text(f"rec 2 360{length}\n{leads}")
+    (tmp_path / "rec.dat").write_bytes(bytes(4 * frames))
+    with pytest.raises(DataError, match=words):
+        read_lead(tmp_path / "rec")
 
 
 @pytest.mark.parametrize(

@@ -8,11 +8,14 @@ from __future__ import annotations
 
 import math
 import time
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, Final
 
 from edge.live.setting import Kind, Options, Surroundings
 from edge.live.source import Chunk, EndOfSignal, Lead, LiveSource, Signal, SourceLost
+from edge.plain_files import plain
+from schemas.errors import DataError
 
 _AHEAD_S: Final = 60.0  # of the recording, read at once
 _CHUNK_S: Final = 0.25  # of real time between two chunks
@@ -31,6 +34,7 @@ class Replay:
         self._wfdb: Any = wfdb
         self._record = record
         header = self._parsed(wfdb.rdheader)
+        _check_plain(record.with_name(name) for name in header.file_name or ())
         names = list(header.sig_name or ())
         missing = [name for name in wanted if name not in names]
         if missing or not names:
@@ -101,6 +105,14 @@ class Replay:
             raise SourceLost(
                 f"{self._record} can't be read as WFDB ({type(error).__name__}: {error}): copy it again"
             ) from error
+
+
+def _check_plain(files: Iterable[Path]) -> None:
+    try:
+        for file in files:
+            plain(file)
+    except (OSError, DataError) as error:
+        raise SourceLost(str(error)) from None
 
 
 def _in_volts(units: list[str]) -> list[int]:

@@ -21,11 +21,13 @@ from numpy.typing import NDArray
 
 from edge.dataset import Dataset, concatenate
 from edge.label_files import annotations_in
+from edge.plain_files import plain
 from edge.segment_files import number_of
 from edge.sources.ecg_beats import label_beats
 from edge.sources.ecg_unlabelled import MAKE, NOTES, Lead, none_of
 from edge.sources.source import Form, Reader, Reading, Source
 from edge.wfdb_annotations import CODES
+from edge.wfdb_header import BITS, BYTES
 from schemas.errors import DataError
 
 NO_LABELS = "annotate its beats first, or have the coordinator choose a plan that needs no labels: ecg-masked, ecg-weak"
@@ -176,14 +178,35 @@ def read_lead(record: Path) -> tuple[NDArray[np.float64], float]:
     """
     import wfdb  # noqa: PLC0415  - half a second of imports that only a device with WFDB records pays
 
+    plain(record.with_name(f"{record.name}.hea"))
     header = _parsed(wfdb.rdheader, record)
     if not header.sig_name:
         raise DataError("has no signals of its own: give the segments of a multi-segment record one by one")
-    if not 0 < (header.sig_len or 0) <= MAX_SAMPLES:
+    for name in dict.fromkeys(header.file_name):
+        plain(record.with_name(name))
+    if not header.sig_len:
+        raise DataError(_no_length(record, header))
+    if header.sig_len > MAX_SAMPLES:
         raise DataError(f"is {header.sig_len} samples long: cut it into records of at most {MAX_SAMPLES}")
     lead = header.sig_name.index(LEAD) if LEAD in header.sig_name else 0
     signal: NDArray[np.float64] = _parsed(wfdb.rdrecord, record, channels=[lead]).p_signal[:, 0]
     return signal, float(header.fs)
+
+
+def _no_length(record: Path, header: Any) -> str:
+    """What is known of a record whose header leaves its length out, or says 0: WFDB's "as long as its file"."""
+    name = header.file_name[0]
+    file = record.with_name(name)
+    size = file.stat().st_size if file.is_file() else 0
+    if not size:
+        return f"has a header that doesn't say how long it is, and nothing in {name}: copy it again"
+    many = f"{size} bytes"
+    if header.fmt[0] == str(BITS):
+        many += f", which are {size // (BYTES * header.file_name.count(name))} samples"
+    return (
+        f"has a header that doesn't say how long it is ({name} has {many}): write the number of samples behind the "
+        "rate in its first line"
+    )
 
 
 def _annotated(record: Path) -> bool:
