@@ -13,7 +13,7 @@ from pydantic import BaseModel
 from edge.config import EdgeSettings, FleetSettings
 from edge.late_modules import put_off_unused
 from schemas.command_line import EXIT_CODES, GROUP, PATH, broker_options, given, run, stopping_on_signals
-from schemas.errors import SettingsError
+from schemas.errors import DataError, SettingsError
 from schemas.settings import load, table
 
 if TYPE_CHECKING:
@@ -54,16 +54,10 @@ def trainer_options(command: F) -> F:
             help="seconds the trainer process is kept idle (default by memory: 5 below 1 GB, 30 below 3, else 600)",
         ),
         click.option(
-            "--trainer-threads",
-            type=int,
-            metavar="N",
-            help="threads of the trainer process (default: half of the cores, at most 4)",
+            "--trainer-threads", type=int, metavar="N", help="of its process (default: half of the cores, at most 4)"
         ),
         click.option(
-            "--trainer-nice",
-            type=int,
-            metavar="N",
-            help="how far it steps back for others, 0 to 19 (default: 10)",
+            "--trainer-nice", type=int, metavar="N", help="how far it steps back for others, 0 to 19 (default: 10)"
         ),
     )
     for option in reversed(options):
@@ -331,10 +325,13 @@ def export_data(records: tuple[Path, ...], directory: Path) -> None:
 
 
 def _copy(records: tuple[Path, ...], directory: Path) -> None:
-    from edge.recordings_copy import copy, found  # noqa: PLC0415 - likewise
+    from edge.recordings_copy import copy_all  # noqa: PLC0415 - likewise
 
-    copied, there = copy([record for path in records for record in found(path)], directory)
-    click.echo(f"copied {len(copied)} records to {directory}" + (f"; {len(there)} were there already" if there else ""))
+    done = copy_all(records, directory)
+    there = f"; {len(done.there)} were there already" if done.there else ""
+    click.echo(f"copied {len(done.copied)} records to {directory}{there}")
+    if done.left:
+        raise DataError("not everything was copied: " + "; ".join(done.left))
 
 
 @data.command("prune")

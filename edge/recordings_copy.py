@@ -5,11 +5,12 @@ from __future__ import annotations
 import re
 import shutil
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final
 
 from edge import whole
+from edge.plain_files import plain
 from edge.wfdb_header import glimpse
 from schemas.errors import DataError, StateError
 
@@ -31,20 +32,48 @@ class Record:
         return self.header.stem
 
 
-def found(path: Path) -> tuple[Record, ...]:
-    """The records at ``path``: of a folder, of a header, or of a bare name. Raises ``DataError``."""
+@dataclass(frozen=True, slots=True)
+class Copied:
+    """What a copy came to: names of records, and a sentence for each thing that wasn't copied."""
+
+    copied: tuple[str, ...]
+    there: tuple[str, ...]  # that were there already
+    left: tuple[str, ...] = ()
+
+
+def copy_all(paths: Iterable[Path], to: Path) -> Copied:
+    """Copy what is at ``paths``, each as ``found`` takes it, to ``to``. Raises ``DataError``, ``StateError``."""
+    at = [found(path) for path in paths]
+    done = copy([record for records, _ in at for record in records], to)
+    return replace(done, left=(*(text for _, broken in at for text in broken), *done.left))
+
+
+def found(path: Path) -> tuple[tuple[Record, ...], tuple[str, ...]]:
+    """The records at ``path``, of a folder, of a header, or of a bare name; a sentence for each that is broken.
+
+    Raises ``DataError`` where there is none at all.
+    """
     bare = path.with_name(f"{path.name}.hea")
     headers = sorted(path.glob("*.hea")) if path.is_dir() else [path if path.suffix == ".hea" else bare]
-    if not headers or not headers[0].is_file():
+    if not any(header.exists() for header in headers):
         raise DataError(f"there is no WFDB record at {path}: give a folder of them, or a record's name")
-    return tuple(map(_record, headers))
+    records, broken = [], []
+    for header in headers:
+        try:
+            records.append(_record(header))
+        except DataError as error:
+            broken.append(str(error))
+    return tuple(records), tuple(broken)
 
 
 def _record(header: Path) -> Record:
+    plain(header)
     try:
         text = header.read_text(encoding="utf-8", errors="replace")
         glance = glimpse(text)
-    except (OSError, DataError) as error:
+    except OSError as error:
+        raise DataError(f"{header} can't be read: {error.strerror}; see to its owner and its disk") from None
+    except DataError as error:
         raise DataError(f"{header} can't be read: {error}; copy it again") from None
     lines = [line for line in text.splitlines() if line.strip() and not line.startswith("#")]
     named = dict.fromkeys(line.split()[0] for line in lines[1 : glance.leads + 1])
@@ -58,22 +87,21 @@ def _record(header: Path) -> Record:
     return Record(header, (*signals, *sides))
 
 
-def copy(records: Iterable[Record], to: Path) -> tuple[list[str], list[str]]:
-    """Copy records to ``to``, their headers last; the names of those copied, and of those that were there already.
+def copy(records: Iterable[Record], to: Path) -> Copied:
+    """Copy records to ``to``, their headers last.
 
     Each is there as a whole or not at all, also after a power cut. One that was there is given the annotations it
-    hasn't got. Raises ``DataError`` where another record of that name is there, and, once all else is copied, where
-    it has other annotations; ``StateError`` where the disk is full or refuses.
+    hasn't got. Another record of its name, and other annotations, stay, and are told. Raises ``StateError`` where the
+    disk is full or refuses.
     """
-    copied, there, unlike = [], [], []
+    copied, there, left, unlike = [], [], [], []
     try:
         to.mkdir(parents=True, exist_ok=True)
         for record in records:
             if (place := to / record.header.name).exists():
-                if place.read_bytes() != record.header.read_bytes():
-                    raise DataError(
-                        f"another record {record.name} is in {to}: rename one of them, or choose another place"
-                    )
+                if not place.is_file() or place.read_bytes() != record.header.read_bytes():
+                    left.append(f"another record {record.name} is in {to}: rename one of them, or choose another place")
+                    continue
                 there.append(record.name)
                 unlike += _annotate(record, to)
                 continue
@@ -83,11 +111,11 @@ def copy(records: Iterable[Record], to: Path) -> tuple[list[str], list[str]]:
     except OSError as error:
         raise StateError(f"can't copy to {to}: {error.strerror}; free some space, or choose another place") from None
     if unlike:
-        raise DataError(
+        left.append(
             f"{', '.join(unlike)} in {to} aren't those of the records that are there already, and stay: "
             "`edge label import` replaces annotations"
         )
-    return copied, there
+    return Copied(tuple(copied), tuple(there), tuple(left))
 
 
 def _annotate(record: Record, to: Path) -> list[str]:
@@ -97,7 +125,7 @@ def _annotate(record: Record, to: Path) -> list[str]:
         place = to / path.name
         if not place.exists():
             _copy(path, place)
-        elif place.read_bytes() != path.read_bytes():
+        elif not place.is_file() or place.read_bytes() != path.read_bytes():
             unlike.append(path.name)
     return unlike
 

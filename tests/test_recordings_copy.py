@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import filecmp
+import re
 import shutil
 from pathlib import Path
 
 import pytest
 
 from edge.cli import cli
-from edge.recordings_copy import copy, found
+from edge.recordings_copy import Copied, copy_all, found
 from schemas.errors import DataError, StateError
 from tests.full_disks import small_disk
 from tests.running_commands import MITDB, in_process
@@ -42,14 +43,35 @@ def test_a_record_goes_whole_with_its_annotations_and_only_once(tmp_path: Path) 
 def test_what_is_no_whole_record_is_told(tmp_path: Path, header: str | None, words: str) -> None:
     if header is not None:
         (tmp_path / "rec.hea").write_text(header)
-    with pytest.raises(DataError, match=words):
-        found(tmp_path / "rec")
+        records, (told,) = found(tmp_path / "rec")
+        assert records == ()
+        assert re.search(words, told)
+    else:
+        with pytest.raises(DataError, match=words):
+            found(tmp_path / "rec")
+
+
+def test_records_that_are_broken_are_named_and_the_others_are_copied(tmp_path: Path) -> None:
+    """Seen to fail where the first one ends it: the stick had some records, and nobody knew of the rest."""
+    (tmp_path / "rec").mkdir()
+    for name in ("100.dat", "100.hea", "101.dat", "101.hea"):
+        shutil.copy(MITDB / name, tmp_path / "rec")
+    (tmp_path / "rec" / "000.hea").write_bytes(b"\xffnoise")
+    (tmp_path / "stick").mkdir()
+    (tmp_path / "stick" / "100.hea").write_text("100 1 360 10\n")
+    done = in_process(cli, "data", "export", "rec", "--to", "stick", cwd=tmp_path)
+    assert (done.code, done.out) == (3, "copied 1 records to stick\n")
+    assert "rec/000.hea can't be read: its header is damaged; copy it again" in done.err
+    assert "another record 100 is in stick: rename one of them" in done.err
+    assert (tmp_path / "stick" / "101.hea").exists()
+    assert not (tmp_path / "stick" / "000.hea").exists()
+    assert (tmp_path / "stick" / "100.hea").read_text() == "100 1 360 10\n"
 
 
 def test_another_record_of_the_same_name_stays(tmp_path: Path) -> None:
     (tmp_path / "100.hea").write_text("100 1 360 10\n")
-    with pytest.raises(DataError, match="another record 100 is in"):
-        copy(found(MITDB / "100"), tmp_path)
+    (told,) = copy_all([MITDB / "100"], tmp_path).left
+    assert "another record 100 is in" in told
     assert (tmp_path / "100.hea").read_text() == "100 1 360 10\n"
 
 
@@ -59,15 +81,15 @@ def test_labels_made_since_go_to_a_record_that_is_there(tmp_path: Path) -> None:
     mine.mkdir()
     for ending in (".hea", ".dat"):
         shutil.copy(MITDB / f"100{ending}", mine)
-    assert copy(found(mine), stick) == (["100"], [])
+    assert copy_all([mine], stick) == Copied(("100",), ())
     shutil.copy(MITDB / "100.atr", mine)
-    assert copy(found(mine), stick) == ([], ["100"])
+    assert copy_all([mine], stick) == Copied((), ("100",))
     assert filecmp.cmp(mine / "100.atr", stick / "100.atr", shallow=False)
     shutil.copy(MITDB / "101.atr", mine / "100.atr")
     shutil.copy(MITDB / "101.hea", mine)
     shutil.copy(MITDB / "101.dat", mine)
-    with pytest.raises(DataError, match=r"100\.atr in .* and stay: `edge label import` replaces"):
-        copy(found(mine), stick)
+    (told,) = copy_all([mine], stick).left
+    assert re.search(r"^100\.atr in .* and stay: `edge label import` replaces", told)
     assert filecmp.cmp(MITDB / "100.atr", stick / "100.atr", shallow=False)
     assert (stick / "101.hea").exists()
 
@@ -77,5 +99,5 @@ def test_a_full_disk_leaves_no_half_record(tmp_path: Path) -> None:
         shutil.copy(MITDB / f"100.{ending}", tmp_path)
     with small_disk(tmp_path / "disk", "1m") as disk:
         with pytest.raises(StateError, match=r"can't copy to .*: No space left on device; free some space"):
-            copy(found(tmp_path / "100"), disk)
+            copy_all([tmp_path / "100"], disk)
         assert list(disk.iterdir()) == []
