@@ -70,12 +70,13 @@ class Watch:
         self._stopping = True
 
     def run(self) -> None:
-        """Watch until stopped, or until the source ends; a summary comes last.
+        """Watch until stopped, or until the source ends; a summary comes last, where there was anything to watch.
 
         Raises ``SourceLost`` where it can't be opened the first time.
         """
+        first = self._opened()
         try:
-            with closing(self._opened()) as source:
+            with closing(first) as source:
                 over = self._read(source)
             while not (over or self._stopping):
                 try:

@@ -154,3 +154,13 @@ def test_silence_and_a_wrong_rate_are_told_while_it_is_watched(model: Path, monk
     rate, silent = told[events.index("rate")], next(one for one in told if one["event"] == "silent")
     assert "142.9 samples a second come, not 100" in next(predict_live.in_words(rate))
     assert "see to the electrodes" in next(predict_live.in_words(silent))
+
+
+@pytest.mark.parametrize(("source", "code"), [("replay:nowhere", 3), ("seral:/dev/ttyUSB0", 2)])
+def test_a_source_that_can_not_be_opened_is_told_and_nothing_is_summed_up(
+    tmp_path: Path, model: Path, source: str, code: int
+) -> None:
+    """Seen to fail with the summary of no signal before the error."""
+    done = in_process(cli, "predict", "--model", str(model), "--live", source, "--runtime", "onnx", cwd=tmp_path)
+    assert (done.code, done.out) == (code, "")
+    assert done.err.startswith("error: there is no ")
