@@ -56,7 +56,7 @@ def _threads() -> int:
 class DeviceSettings(LinkSettings):
     """What a device of one's own and a virtual one have in common."""
 
-    personal: Method | Literal["off"] = Field(
+    personal: Literal["off", Method] = Field(
         "off", description="how it makes its owner a model of their own: off, ditto, fine-tune or local-layers"
     )
     local_layers: str = Field("", description="for local-layers: names of layers, or what they begin with, and commas")

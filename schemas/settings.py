@@ -175,6 +175,8 @@ def _explain(error: ValidationError, known: Collection[str], sources: Mapping[st
             lines.append(f"unknown setting {name!r} (from {source}); {meant}")
         elif item["type"] == "string_pattern_mismatch":
             lines.append(f"{name} (from {source}): {item['input']!r} can't stand in a topic, use {NAME_IN_WORDS}")
+        elif item["type"] == "literal_error":
+            lines.append(f"{name} = {item['input']!r} (from {source}): choose {item['ctx']['expected']}")
         else:
             given = "" if name == "password" else f" = {item['input']!r}"
             lines.append(f"{name}{given} (from {source}): {item['msg'].lower()}")

@@ -6,7 +6,17 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from edge.config import KEPT_S, MOST_THREADS, EdgeSettings, fitting_idle_s, fitting_threads, memory_mb
+from edge.config import (
+    KEPT_S,
+    MOST_THREADS,
+    DeviceSettings,
+    EdgeSettings,
+    FleetSettings,
+    fitting_idle_s,
+    fitting_threads,
+    memory_mb,
+)
+from schemas.errors import SettingsError
 from schemas.settings import load
 from tests.running_commands import EDGE, finished
 
@@ -45,6 +55,15 @@ def test_flag_environment_and_file_say_how_the_trainer_is_kept(tmp_path: Path, m
     monkeypatch.setenv("FEDBEAT_TRAINER_IDLE", "8")
     settings, _ = load(EdgeSettings, {"trainer_nice": 4}, tmp_path / "edge.toml")
     assert (settings.trainer_idle, settings.trainer_threads, settings.trainer_nice) == (8.0, 3, 4)
+
+
+@pytest.mark.parametrize("kind", [EdgeSettings, FleetSettings])
+def test_a_word_that_is_no_choice_is_answered_with_those_there_are(kind: type[DeviceSettings]) -> None:
+    """Seen to fail with a union, of which pydantic tells each half, one after the other."""
+    with pytest.raises(SettingsError) as told:
+        load(kind, {"personal": "bogus"}, None)
+    choices = "choose 'off', 'fine-tune', 'ditto' or 'local-layers'"
+    assert str(told.value) == f"personal = 'bogus' (from flag): {choices}"
 
 
 def test_this_machine_tells_its_memory() -> None:
