@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO, TypeVar
@@ -12,6 +12,7 @@ from pydantic import BaseModel
 
 from edge.config import EdgeSettings, FleetSettings
 from edge.late_modules import put_off_unused
+from edge.options import detector_option, personal_options, source_option, trainer_options
 from schemas.command_line import EXIT_CODES, GROUP, PATH, broker_options, given, run, stopping_on_signals
 from schemas.errors import DataError, SettingsError
 from schemas.settings import load, table
@@ -19,7 +20,6 @@ from schemas.settings import load, table
 if TYPE_CHECKING:
     from edge.predict_live import Chosen
 
-F = TypeVar("F", bound=Callable[..., Any])
 S = TypeVar("S", bound=BaseModel)
 MAX_PLAN = 2**20  # bytes; no larger one is taken from the broker either
 
@@ -44,42 +44,6 @@ def read_settings(kind: type[S], config: Path | None, flags: dict[str, Any], *, 
     return settings
 
 
-def trainer_options(command: F) -> F:
-    """Add the options of every command that has a trainer process of a real device's."""
-    options = (
-        click.option(
-            "--trainer-idle",
-            type=float,
-            metavar="S",
-            help="seconds the trainer process is kept idle (default by memory: 5 below 1 GB, 30 below 3, else 600)",
-        ),
-        click.option(
-            "--trainer-threads", type=int, metavar="N", help="of its process (default: half of the cores, at most 4)"
-        ),
-        click.option(
-            "--trainer-nice", type=int, metavar="N", help="how far it steps back for others, 0 to 19 (default: 10)"
-        ),
-    )
-    for option in reversed(options):
-        command = option(command)
-    return command
-
-
-def personal_options(command: F) -> F:
-    """Add how each device fits the global model to its owner."""
-    how = "its owner's own model: ditto, fine-tune, local-layers (default: off)"
-    layers = "with commas between: the layers that are the owner's own"
-    command = click.option("--local-layers", metavar="NAMES", help=layers)(command)
-    return click.option("--personal", metavar="METHOD", help=how)(command)
-
-
-def detector_option(command: F) -> F:
-    """Add the choice of what finds the beats of a recording."""
-    told = "what finds a recording's beats: the device's own detector, or SleepECG's (fedbeat[sleepecg])"
-    choice = click.Choice(["own", "sleepecg"])
-    return click.option("--detector", type=choice, default="own", show_default=True, help=told)(command)
-
-
 @cli.command("run")
 @broker_options
 @click.option("--device", metavar="NAME", help="this device's name (default: the host's)")
@@ -92,7 +56,7 @@ def detector_option(command: F) -> F:
 @click.option("--idle-heartbeat", type=float, metavar="S", help="and while no coordinator has work (default: 600)")
 @click.option("--checkpoint", type=float, metavar="S", help="seconds between a training's checkpoints (default: 300)")
 @click.option("--outbox-days", type=float, metavar="D", help="days an update waits for its receipt (default: 7)")
-@click.option("--record", metavar="SOURCE", help="a signal to record meanwhile, as for `edge record`")
+@source_option("--record", help="a signal to record meanwhile; `help` lists the kinds")
 @click.option("--findings/--no-findings", default=None, help="publish what the model finds meanwhile (default: no)")
 @click.option("--budget", metavar="BYTES/day", help="most it sends and receives, such as 50MB/day (default: none)")
 @personal_options
@@ -130,7 +94,7 @@ def evaluate_model(
 
 
 @cli.command("record")
-@click.option("--source", "record", metavar="SOURCE", help="such as serial:/dev/ttyUSB0?rate=250; `help` lists them")
+@source_option("--source", "record", help="such as serial:/dev/ttyUSB0?rate=250; `help` lists the kinds")
 @click.option("--to", "record_to", type=PATH, metavar="DIR", help="of one person (default: state/edge/recordings)")
 @click.option("--segment", "record_segment", type=float, metavar="S", help="seconds of one recording (default: 1800)")
 @click.option("--sync", "record_sync", type=float, metavar="S", help="what a power cut costs at most (default: 1)")
@@ -158,7 +122,7 @@ def record_signal(config: Path | None, *, show_config: bool, patient: bool, as_j
 @click.option("--model", type=PATH, metavar="FILE", help="what `coordinator export` wrote")
 @click.option("--personal", "state", type=PATH, metavar="DIR", help="state directory of `edge run`: the model it uses")
 @click.option("--data", metavar="PATH", help="WFDB records: a folder of them, or one's name")
-@click.option("--live", metavar="SOURCE", help="or a signal as it comes, as for `edge record --source`")
+@source_option("--live", help="or a signal as it comes, as for `edge record --source`")
 @click.option("--annotate", is_flag=True, help="write RECORD.fb beside each record, with every beat's class")
 @click.option(
     "--window", type=click.FloatRange(10, 86_400), default=60.0, show_default=True, metavar="S", help="live: of a line"

@@ -26,6 +26,7 @@ from schemas.errors import DataError, FedbeatError, SettingsError, StateError
 
 if TYPE_CHECKING:  # what a child has no use for, or what the agent, which only starts one, has none for
     from edge.config import EdgeSettings
+    from edge.live.setting import Surroundings
     from edge.recorder import Recorder, Told
     from schemas.link.mqtt_settings import MqttSettings
 
@@ -66,6 +67,18 @@ class Recording:
             broker if settings.broker else {},
         )
 
+    def check(self) -> None:
+        """Raises ``SettingsError`` where the source can never work; one that is only absent may come."""
+        from edge.live import read  # noqa: PLC0415 - likewise
+
+        read(self.source, self.surroundings())
+
+    def surroundings(self) -> Surroundings:
+        """What its source is given beside its setting."""
+        from edge.live.setting import Surroundings  # noqa: PLC0415 - likewise
+
+        return Surroundings(time.monotonic, self.mqtt if self.broker else None)
+
     def as_json(self) -> str:
         """One line, a password included."""
         return json.dumps(asdict(self))
@@ -81,7 +94,6 @@ class Recording:
 def recorder(recording: Recording, tell: Callable[[Told], None]) -> Iterator[Recorder]:
     """What records, once it is ``run``; the directory is its own meanwhile. Raises any ``FedbeatError``."""
     from edge.live import open_source  # noqa: PLC0415 - the agent that starts a child has no use for all this
-    from edge.live.setting import Surroundings  # noqa: PLC0415
     from edge.recorder import Recorder, Retention, Told  # noqa: PLC0415
     from edge.recordings import Recordings, claim  # noqa: PLC0415
     from edge.segments import Rules  # noqa: PLC0415
@@ -89,11 +101,10 @@ def recorder(recording: Recording, tell: Callable[[Told], None]) -> Iterator[Rec
     if not recording.source:
         raise SettingsError("no source is chosen: add --source, or record = in the settings; --source help lists them")
     directory = Path(recording.directory)
-    surroundings = Surroundings(time.monotonic, recording.mqtt if recording.broker else None)
     with claim(directory):
         yield Recorder(
             recording.source,
-            partial(open_source, recording.source, surroundings),
+            partial(open_source, recording.source, recording.surroundings()),
             Recordings(directory, datetime.now, lambda text: tell(Told("trouble", text))),
             Rules(recording.segment_s, recording.sync_s),
             Retention(recording.most, recording.age_s),

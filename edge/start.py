@@ -107,6 +107,7 @@ def recording_of(settings: EdgeSettings) -> Recording | None:
     from edge.recording import Recording  # noqa: PLC0415 - for devices that record
 
     recording = Recording.of(settings)
+    recording.check()
     make_directory(Path(recording.directory))
     return recording
 

@@ -9,8 +9,9 @@ import pytest
 
 from edge import start
 from edge.cli import cli
+from edge.config import EdgeSettings
 from edge.sources import digits, synthetic, watch
-from edge.start import host_name, links, needed
+from edge.start import host_name, links, needed, recording_of
 from schemas.errors import DataError, SettingsError
 from schemas.settings import LinkSettings
 from tests.running_commands import in_process
@@ -37,6 +38,27 @@ def test_a_machine_without_pytorch_ends_at_once_and_says_what_brings_it(
     done = in_process(cli, *command, *options, "--data", "synthetic-ecg:2", cwd=tmp_path)
     assert done.says(SettingsError.exit_code, "training needs PyTorch", "pip install 'fedbeat[edge]'")
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    ("source", "words"),
+    [
+        ("seral:/dev/ttyUSB0?rate=250", "there is no source 'seral'; these are:"),
+        ("serial:/dev/ttyUSB0", "add rate="),
+        ("serial:/dev/ttyUSB0?rate=250&baud=7", "baud=7 is no speed"),
+        ("mqtt:a/#/b?rate=250&broker=mqtt://x", "'#' for all that follow"),
+        ("iio:0?channel=../x", "channel= is to name channels"),
+    ],
+)
+def test_a_source_that_can_never_work_ends_the_start_and_an_absent_one_does_not(
+    tmp_path: Path, source: str, words: str
+) -> None:
+    """Seen to fail where the recorder's child alone finds out: a line in the log, and a device without a signal."""
+    with pytest.raises(SettingsError) as told:
+        recording_of(EdgeSettings(record=source, state=tmp_path))
+    assert words in str(told.value)
+    assert not list(tmp_path.iterdir())
+    assert recording_of(EdgeSettings(record="serial:/dev/not-there?rate=250", state=tmp_path)) is not None
 
 
 def test_words_that_stand_for_recordings_are_those_the_readers_know() -> None:

@@ -9,7 +9,7 @@ from __future__ import annotations
 from importlib import import_module
 from typing import Final
 
-from edge.live.setting import Kind, Options, Surroundings
+from edge.live.setting import Kind, Opener, Options, Surroundings
 from edge.live.source import LiveSource
 from schemas.errors import SettingsError
 
@@ -22,14 +22,23 @@ def kind(name: str) -> Kind:
     return found
 
 
-def open_source(text: str, surroundings: Surroundings) -> LiveSource:
-    """Open what the setting names. Raises ``SettingsError`` where it is wrong, ``SourceLost`` where it isn't there."""
+def kinds() -> str:
+    """Every kind, for people: how it is written, what it is, and an example."""
+    return "\n".join(f"  {each.form}\n      {each.what}\n      such as {each.example}" for each in map(kind, KINDS))
+
+
+def read(text: str, surroundings: Surroundings) -> Opener:
+    """What opens the source that the setting names. Raises ``SettingsError`` where that can never work."""
     name = text.partition(":")[0]
     if name not in KINDS:
-        forms = "\n".join(f"  {each.form}\n      {each.what}" for each in map(kind, KINDS))
-        raise SettingsError(f"there is no source {name!r}; these are:\n{forms}")
+        raise SettingsError(f"there is no source {name!r}; these are:\n{kinds()}")
     used = kind(name)
-    return used.open(Options(text, used.form), surroundings)
+    return used.read(Options(text, used.form), surroundings)
+
+
+def open_source(text: str, surroundings: Surroundings) -> LiveSource:
+    """Open what the setting names. Raises ``SettingsError`` where it is wrong, ``SourceLost`` where it isn't there."""
+    return read(text, surroundings)()
 
 
 def description(text: str) -> str:

@@ -16,11 +16,13 @@ import os
 import re
 import sys
 import time
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Final
 
-from edge.live.setting import Kind, Options, Scale, Surroundings
-from edge.live.source import Chunk, Clock, LiveSource, Signal, SourceLost
+from edge.live.setting import Kind, Opener, Options, Scale, Surroundings
+from edge.live.source import Chunk, Clock, Lead, LiveSource, Signal, SourceLost
 
 _FORM: Final = "iio:device0?channel=voltage0&rate=250&scale=0.01&zero=1650&leads=ecg&root=/ (or iio:ads1015, its name)"
 _DEVICES: Final = "sys/bus/iio/devices"
@@ -100,14 +102,29 @@ class Iio:
         return frame
 
 
-def _open(options: Options, surroundings: Surroundings) -> LiveSource:
+@dataclass(frozen=True, slots=True)
+class _Wanted:
+    """What a setting says of a converter: it may be there or not."""
+
+    root: Path
+    channels: list[str]
+    rate: float
+    leads: tuple[Lead, ...]
+    scale: Scale
+
+
+def _read(options: Options, surroundings: Surroundings) -> Opener:
     channels = options.text("channel", "voltage0").split(",")
     rate, leads, scale = options.rate(250.0), options.leads(len(channels)), options.scale()
     root = Path(options.text("root", "/")) / _DEVICES
     options.done()
     if not all(map(_CHANNEL.fullmatch, channels)):
         raise options.wrong("channel= is to name channels such as voltage0, or voltage0-voltage1")
-    device = _found(root, options.place)
+    return partial(_open, options, _Wanted(root, channels, rate, leads, scale), surroundings.clock)
+
+
+def _open(options: Options, wanted: _Wanted, clock: Clock) -> LiveSource:
+    device, channels, rate = _found(wanted.root, options.place), wanted.channels, wanted.rate
     most = next((each for name in channels if (each := _attribute(device, name, "sampling_frequency"))), None)
     if most is not None and most < rate:
         raise options.wrong(
@@ -125,8 +142,8 @@ def _open(options: Options, surroundings: Surroundings) -> LiveSource:
     to_mv = []
     for channel in channels:
         offset, step = _attribute(device, channel, "offset"), _attribute(device, channel, "scale")
-        to_mv.append((Scale(-(offset or 0.0), 1.0 if step is None else step), scale))
-    return Iio(f"{device.name}", files, to_mv, Signal(leads, rate), surroundings.clock)
+        to_mv.append((Scale(-(offset or 0.0), 1.0 if step is None else step), wanted.scale))
+    return Iio(f"{device.name}", files, to_mv, Signal(wanted.leads, rate), clock)
 
 
 def _found(root: Path, place: str) -> Path:
@@ -157,4 +174,6 @@ def _text(path: Path) -> str:
         return ""
 
 
-KIND = Kind(_FORM, "a converter of Linux's Industrial I/O (an AD8232 on an ADS1115), polled", _open)
+KIND = Kind(
+    _FORM, "a converter of Linux's Industrial I/O (an AD8232 on an ADS1115), polled", "iio:ads1015?rate=250", _read
+)

@@ -8,11 +8,12 @@ from __future__ import annotations
 import os
 import queue
 import socket
+from functools import partial
 from typing import TYPE_CHECKING, Final
 
 from edge.live.lines import OPTIONS, Lines, lines_of
-from edge.live.setting import Kind, Options, Surroundings
-from edge.live.source import Chunk, Clock, LiveSource, Signal, SourceLost
+from edge.live.setting import Kind, Opener, Options, Surroundings
+from edge.live.source import Chunk, Clock, Signal, SourceLost
 from schemas.link.link import Disconnected, Event, Inbound
 
 if TYPE_CHECKING:
@@ -78,11 +79,12 @@ class Subscription:
             return
 
 
-def _open(options: Options, surroundings: Surroundings) -> LiveSource:
+def _read(options: Options, surroundings: Surroundings) -> Opener:
     lines = lines_of(options)
     broker = options.text("broker")
     options.done()
     from schemas.link.address import BrokerAddress  # noqa: PLC0415 - likewise, ssl and urllib
+    from schemas.link.filters import check_filter  # noqa: PLC0415 - likewise
     from schemas.link.mqtt_settings import MqttSettings  # noqa: PLC0415 - likewise
 
     name = f"record-{socket.gethostname()}-{os.getpid()}"
@@ -93,9 +95,10 @@ def _open(options: Options, surroundings: Surroundings) -> LiveSource:
     else:
         raise options.wrong("no broker is given: add broker=")
     try:
-        return Subscription(settings, options.place, lines, surroundings.clock)
+        check_filter(options.place)
     except ValueError as error:
         raise options.wrong(str(error)) from None
+    return partial(Subscription, settings, options.place, lines, surroundings.clock)
 
 
-KIND = Kind(_FORM, "lines of numbers from an MQTT topic", _open)
+KIND = Kind(_FORM, "lines of numbers from an MQTT topic", "mqtt:sensors/ecg?rate=250", _read)

@@ -6,14 +6,14 @@ that frames lost on the air are counted exactly; the strap's clock is used for n
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import queue
 import threading
+from functools import partial
 from typing import Any, Final
 
-from edge.live.setting import Kind, Options, Surroundings
-from edge.live.source import Chunk, Clock, Lead, LiveSource, Signal, SourceLost
+from edge.live.setting import Kind, Opener, Options, Surroundings
+from edge.live.source import Chunk, Clock, Lead, Signal, SourceLost
 from schemas.errors import SettingsError
 
 _FORM: Final = "polar:A0:9E:1A:12:34:56?leads=ecg (the strap's Bluetooth address: bluetoothctl scan le)"
@@ -31,6 +31,8 @@ class Polar:
 
     def __init__(self, address: str, lead: str, clock: Clock) -> None:
         """Connect and start the ECG. Raises ``SourceLost``, ``SettingsError`` where the extra isn't installed."""
+        import asyncio  # noqa: PLC0415 - for who opens it: the agent only reads its setting
+
         try:
             import bleak  # noqa: PLC0415 - Bluetooth, for who has a strap
             import bleakheart  # noqa: PLC0415
@@ -96,6 +98,8 @@ class Polar:
             self._loop.close()
 
     async def _hear(self) -> None:
+        import asyncio  # noqa: PLC0415 - likewise
+
         def gone(_: object) -> None:
             self._frames.put(ConnectionError("it has disconnected"))
             self._over.set()
@@ -122,10 +126,10 @@ class Polar:
             self._frames.put((self._clock(), stamp, microvolts))
 
 
-def _open(options: Options, surroundings: Surroundings) -> LiveSource:
+def _read(options: Options, surroundings: Surroundings) -> Opener:
     (lead,) = options.leads(1)
     options.done()
-    return Polar(options.place, lead.name, surroundings.clock)
+    return partial(Polar, options.place, lead.name, surroundings.clock)
 
 
-KIND = Kind(_FORM, "a Polar H10 chest strap over Bluetooth (needs fedbeat[polar])", _open)
+KIND = Kind(_FORM, "a Polar H10 chest strap over Bluetooth (needs fedbeat[polar])", "polar:A0:9E:1A:12:34:56", _read)

@@ -9,10 +9,11 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Iterable
+from functools import partial
 from pathlib import Path
 from typing import Any, Final
 
-from edge.live.setting import Kind, Options, Surroundings
+from edge.live.setting import Kind, Opener, Options, Surroundings
 from edge.live.source import Chunk, EndOfSignal, Lead, LiveSource, Signal, SourceLost
 from edge.plain_files import plain
 from schemas.errors import DataError
@@ -125,16 +126,19 @@ def _run(rows: list[list[float]], *, missing: bool) -> int:
     return next((number for number, each in enumerate(gone) if each != missing), len(gone))
 
 
-def _open(options: Options, surroundings: Surroundings) -> LiveSource:
+def _read(options: Options, surroundings: Surroundings) -> Opener:
     speed = options.text("speed", "1")
     times = math.inf if speed == "max" else options.number("speed", 1.0, least=0.01, most=10_000)
     wanted = tuple(name for name in options.text("leads").split(",") if name)
     options.done()
-    record = Path(options.place)
+    return partial(_open, Path(options.place), wanted, times, surroundings)
+
+
+def _open(record: Path, wanted: tuple[str, ...], times: float, surroundings: Surroundings) -> LiveSource:
     record = record.with_suffix("") if record.suffix == ".hea" else record
     if not record.with_name(f"{record.name}.hea").is_file():
         raise SourceLost(f"there is no WFDB recording at {record}: give a record's name without its ending")
     return Replay(record, wanted, times, surroundings)
 
 
-KIND = Kind(_FORM, "a WFDB recording, again", _open)
+KIND = Kind(_FORM, "a WFDB recording, again", "replay:recordings/100?speed=max", _read)

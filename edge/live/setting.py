@@ -25,13 +25,23 @@ class Surroundings:
     mqtt: Callable[[str], MqttSettings] | None = None  # how a client of this name connects to the device's own broker
 
 
+Opener = Callable[
+    [], LiveSource
+]  # raises ``SourceLost`` where the source isn't there, ``SettingsError`` where it can't be
+
+
 @dataclass(frozen=True, slots=True)
 class Kind:
-    """One kind of source: how its setting is written, what it is, and how to open it."""
+    """One kind of source: how its setting is written, what it is, and how it is opened.
+
+    ``read`` reads the setting alone, so that a mistake is told where nothing is plugged in: it raises
+    ``SettingsError``, looks at no device, and gives what opens the source.
+    """
 
     form: str
     what: str
-    open: Callable[[Options, Surroundings], LiveSource]
+    example: str
+    read: Callable[[Options, Surroundings], Opener]
 
 
 class Options:

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import socket
+from functools import partial
 from typing import Final
 
-from edge.live.lines import OPTIONS, lines_of
-from edge.live.setting import Kind, Options, Surroundings
-from edge.live.source import LiveSource, SourceLost
+from edge.live.lines import OPTIONS, Lines, lines_of
+from edge.live.setting import Kind, Opener, Options, Surroundings
+from edge.live.source import Clock, LiveSource, SourceLost
 from edge.live.stream import Stream
 
 _FORM: Final = f"tcp:HOST:PORT?{OPTIONS}"
@@ -17,22 +18,26 @@ _MOST_PORT: Final = 65_535
 _ALIVE: Final = ((socket.TCP_KEEPIDLE, 10), (socket.TCP_KEEPINTVL, 5), (socket.TCP_KEEPCNT, 3))
 
 
-def _open(options: Options, surroundings: Surroundings) -> LiveSource:
+def _read(options: Options, surroundings: Surroundings) -> Opener:
     lines = lines_of(options)
     options.done()
     host, _, port = options.place.rpartition(":")
     if not host or not port.isdecimal() or not 0 < int(port) <= _MOST_PORT:
         raise options.wrong(f"{options.place} is no HOST:PORT")
+    return partial(_open, (host.strip("[]"), int(port)), options.place, lines, surroundings.clock)
+
+
+def _open(address: tuple[str, int], place: str, lines: Lines, clock: Clock) -> LiveSource:
     try:
-        connection = socket.create_connection((host.strip("[]"), int(port)), _CONNECT_S)
+        connection = socket.create_connection(address, _CONNECT_S)
     except OSError as error:
-        raise SourceLost(f"nothing answers at {options.place}: {error.strerror or error}") from None
+        raise SourceLost(f"nothing answers at {place}: {error.strerror or error}") from None
     connection.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
     for option, value in _ALIVE:
         connection.setsockopt(socket.IPPROTO_TCP, option, value)
     connection.setblocking(False)
-    name = f"the connection to {options.place}"
-    return Stream(name, connection.fileno(), connection.close, lines, surroundings.clock)
+    name = f"the connection to {place}"
+    return Stream(name, connection.fileno(), connection.close, lines, clock)
 
 
-KIND = Kind(_FORM, "lines of numbers from a TCP server, one line a sample", _open)
+KIND = Kind(_FORM, "lines of numbers from a TCP server, one line a sample", "tcp:esp32.local:3333?rate=250", _read)
