@@ -31,6 +31,7 @@ WEAK_MV: Final = 0.2  # a window that spans less holds no beat
 LARGE_MV: Final = 10.0  # and one that spans more is no heart
 JUMP_MV: Final = 2.0  # from one sample to the next
 SLOPE_S: Final = 0.022  # over which a slope is taken: a quarter of a QRS complex
+OFF_S: Final = 5  # seconds in a row that are off, after which somebody is to see to the electrode
 PEAKED: Final = 5.0  # kurtosis of a window's slopes; Gaussian noise has 3, a sine 1.5, an ECG some 15
 
 
@@ -74,17 +75,27 @@ class Tally:
     rest: tuple[int, ...] = ()  # samples of the second that isn't full
     window: tuple[Second, ...] = ()  # seconds of the window that isn't full
     past: Quality = Quality()  # of the windows before
+    off_for: int = 0  # newest seconds in a row that are off
 
     def add(self, samples: Sequence[int]) -> Tally:
         """With these samples, in steps, behind the others."""
         pending = array("h", self.rest)
         pending.extend(samples)
-        seconds, window, past = len(pending) // self.rate, list(self.window), self.past
+        seconds, window, past, off_for = len(pending) // self.rate, list(self.window), self.past, self.off_for
         for number in range(seconds):
             window.append(measure(pending[number * self.rate : (number + 1) * self.rate], self.rate))
+            off_for = off_for + 1 if _off(window[-1], self.gain) else 0
             if len(window) == WINDOW:
                 past, window = past.plus(judge(window, self.gain)), []
-        return replace(self, rest=tuple(pending[seconds * self.rate :]), window=tuple(window), past=past)
+        rest = tuple(pending[seconds * self.rate :])
+        return replace(self, rest=rest, window=tuple(window), past=past, off_for=off_for)
+
+    @property
+    def off(self) -> bool | None:
+        """Whether the lead is off now: for ``OFF_S`` at least, or not in its newest second; None: it can't tell yet."""
+        if self.off_for:
+            return True if self.off_for >= OFF_S else None
+        return False if self.window or self.past != Quality() else None
 
     @property
     def total(self) -> Quality:

@@ -18,6 +18,7 @@ from typing import Final
 from edge.live import description
 from edge.live.ahead import Ahead
 from edge.live.source import EndOfSignal, LiveSource, SourceLost
+from edge.quality import OFF_S
 from edge.recordings import FULL, Recordings
 from edge.segment_files import Segment
 from edge.segments import (
@@ -36,6 +37,7 @@ from edge.segments import (
     Rules,
     State,
     Write,
+    flat,
     step,
 )
 from edge.timeline import rate_told, wrong_rate
@@ -56,7 +58,7 @@ class Retention:
 class Told:
     """Something an owner may want to know."""
 
-    event: str  # source, silent, heard, rate, lost, segment, recovered, removed, full, room, trouble, end
+    event: str  # source, silent, off, flat, heard, rate, lost, segment, recovered, removed, full, room, trouble, end
     text: str
     segment: Segment | None = None
 
@@ -96,6 +98,7 @@ class Recorder:
         self._full = False
         self._failures = 0
         self._rate_told = False  # of the segment in hand
+        self._amiss = ""  # the newest that was told of what comes, silent, off or flat; empty where all is well
 
     def stop(self) -> None:
         """Have ``run`` return soon."""
@@ -129,20 +132,17 @@ class Recorder:
         """Record until stopped, or until the source is lost or ends; whether it has ended."""
         self._tell(Told("source", f"recording {self._source}: {_form(source)}"))
         self._step(Opened(source.signal))
-        heard_at, silent = self._clock(), False
+        heard_at, self._amiss = self._clock(), ""
         try:
             while not self._stopping:
                 came = source.take(LOOK_S)
                 if came is None:
-                    self._step(Passed(self._clock()))
-                    if not silent and self._clock() - heard_at >= SILENT_S:
-                        silent = True
-                        self._tell(Told("silent", f"nothing has come for {SILENT_S:.0f} s: {SEE_TO}"))
+                    self._step(Passed(self._clock(), source.off))
+                    self._mind_silence(self._clock() - heard_at, off=source.off)
                 else:
-                    if silent:
-                        self._tell(Told("heard", "samples come again: recording goes on"))
-                    self._failures, heard_at, silent = 0, self._clock(), False
+                    self._failures, heard_at = 0, self._clock()
                     self._step(Heard(*came))
+                    self._mind_electrodes()
                     self._mind_rate(source.signal.rate)
             for rest in source.stop():
                 self._step(Heard(*rest))
@@ -154,6 +154,28 @@ class Recorder:
             self._step(Closed("source lost"))
             self._wait(error)
         return False
+
+    def _mind_silence(self, seconds: float, *, off: bool) -> None:
+        """Say so once where nothing has come for so long."""
+        if off and seconds >= OFF_S and self._amiss != "off":
+            self._amiss = "off"
+            self._tell(Told("off", f"the source says that an electrode is off: {SEE_TO}"))
+        elif not off and seconds >= SILENT_S and self._amiss != "silent":
+            self._amiss = "silent"
+            self._tell(Told("silent", f"nothing has come for {SILENT_S:.0f} s: {SEE_TO}"))
+
+    def _mind_electrodes(self) -> None:
+        """Say so once where samples come of which a lead is flat, and where it is well again."""
+        off = flat(self._state)
+        if self._amiss in {"silent", "off"}:
+            self._amiss = ""
+            self._tell(Told("heard", "samples come again: recording goes on"))
+        elif off and self._amiss != "flat":
+            self._amiss = "flat"
+            self._tell(Told("flat", f"{', '.join(off)} has been flat for {OFF_S} s: {SEE_TO}; it is recorded as it is"))
+        elif off == () and self._amiss == "flat":
+            self._amiss = ""
+            self._tell(Told("heard", "no lead is flat any more"))
 
     def _mind_rate(self, claimed: float) -> None:
         """Say so in each segment where the source's rate is another than it claims: nothing else would show it."""

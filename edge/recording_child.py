@@ -13,7 +13,7 @@ from edge.kept_child import KeptChild
 from edge.recording import Recording
 
 _LEVELS: Final = {
-    **dict.fromkeys(("silent", "rate", "lost", "full", "trouble", "failed"), logging.WARNING),
+    **dict.fromkeys(("silent", "off", "flat", "rate", "lost", "full", "trouble", "failed"), logging.WARNING),
     **dict.fromkeys(("segment", "removed"), logging.DEBUG),  # every half an hour, and of no use in a journal
 }
 # What the status says, to everybody who reads the broker: not when somebody wore what, nor a sensor's address.
@@ -24,6 +24,8 @@ _CONDITIONS: Final = {
     "heard": "recording",
     "rate": "recording at another rate than is set; see the log",
     "silent": "not recording: nothing comes from the source; see the log",
+    "off": "not recording: an electrode is off; see the log",
+    "flat": "recording, but an electrode is off; see the log",
     "lost": "not recording: the source is lost; see the log",
     "full": "not recording: the disk is full",
     "failed": "not recording: the recorder failed; see the log",
@@ -51,5 +53,6 @@ class RecordingChild(KeptChild):
         notes = told.get("notes")
         quality = str(notes.get("quality", "?")) if isinstance(notes, dict) else ""
         _log.log(_LEVELS.get(event, logging.INFO), "%s", text)
-        words = _CONDITIONS.get(event)
+        stays = event == "segment" and self._condition in {_CONDITIONS["off"], _CONDITIONS["flat"]}
+        words = None if stays else _CONDITIONS.get(event)
         self._condition = self._condition if words is None else words.format(quality=quality[:_MOST_QUALITY])

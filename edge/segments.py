@@ -25,6 +25,7 @@ GAP_S: Final = 2.0  # by which a chunk comes later than it should where samples 
 SCRAP_S: Final = 1.0  # what is shorter, between two gaps, is not worth two files
 LOOK_S: Final = 0.25  # between two events at most: where nothing comes, ``Passed`` does
 SEE_TO: Final = "see to the electrodes, the cable, and what sends"  # where nothing comes
+OFF: Final = "lead off"  # why a segment ended, where the source marks that
 SILENT_S: Final = 10.0  # after which a segment is finished although nothing has come that could end it
 
 
@@ -53,9 +54,10 @@ class Heard:
 
 @dataclass(frozen=True, slots=True)
 class Passed:
-    """It is ``now``, and nothing came."""
+    """It is ``now``, and nothing came; ``off`` where the source says that its electrode is off."""
 
     now: float
+    off: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -134,9 +136,9 @@ def step(state: State, event: Event) -> Step:
             return replace(state, signal=signal, last=()), effects
         case Heard(chunk, now):
             return _hear(state, chunk, now)
-        case Passed(now):
+        case Passed(now, off):
             if state.count and now - state.heard_at >= SILENT_S:
-                return _finish(state, "silence")
+                return _finish(state, OFF if off else "silence")
             return _flush(state, now, LOOK_S)
         case Closed(why):
             return _finish(state, why)
@@ -192,7 +194,7 @@ def _mind_gap(state: State, signal: Signal, chunk: Chunk) -> Step:
     if state.taken_at is None:
         return state, ()
     if chunk.lost > BRIDGED_S * signal.rate:
-        return _finish(state, "samples lost")
+        return _finish(state, OFF if chunk.marked else "samples lost")
     late_s = chunk.at - (len(chunk.samples[0]) + chunk.lost) / signal.rate - state.taken_at
     return _finish(state, "silence") if late_s > GAP_S else (state, ())
 
@@ -260,6 +262,15 @@ def _fresh(state: State, why: str) -> State:
         last=state.last,
         notes={"after": why},
     )
+
+
+def flat(state: State) -> tuple[str, ...] | None:
+    """The leads whose electrode is off now, by their samples; None where it can't be told of all yet, and none is."""
+    if state.signal is None or not state.tallies:
+        return None
+    off = {lead.name: tally.off for lead, tally in zip(state.signal.leads, state.tallies, strict=True)}
+    names = tuple(name for name, is_off in off.items() if is_off)
+    return None if not names and None in off.values() else names
 
 
 def summary(tallies: Sequence[Tally]) -> dict[str, str]:

@@ -53,6 +53,17 @@ def test_a_line_that_is_no_number_is_a_sample_that_is_missing() -> None:
     assert [chunk.at for chunk in (first, second, third)] == pytest.approx([10.0 - 5 / RATE, 10.0 - 1 / RATE, 10.5])
 
 
+def test_a_mark_of_an_electrode_that_is_off_is_told_from_other_noise() -> None:
+    """Seen to fail where both are samples that are missing, and no more."""
+    lines = reader()
+    told = []
+    for raw in (b"1\n!\n", b"!\r\n!\n", b"2\n3\nnoise\n", b"4\n"):
+        lines.feed(raw, 10.0)
+        told.append(lines.off)
+    assert told == [True, True, False, False]
+    assert [(chunk.lost, chunk.marked) for chunk in taken(lines)] == [(0, False), (3, True), (1, False)]
+
+
 def test_the_rest_of_a_line_at_the_beginning_is_thrown_away_where_it_may_be_one() -> None:
     lines = reader(from_middle=True)
     lines.feed(b"23\n124\n", 0.0)

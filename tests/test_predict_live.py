@@ -84,8 +84,8 @@ def test_it_ends_with_its_summary_when_it_is_told_to(tmp_path: Path, model: Path
     ("arguments", "code", "words"),
     [
         ((), 2, "--data RECORDINGS, or --live SOURCE"),
-        (("--live", "help", "--data", "x"), 2, "--data RECORDINGS, or --live SOURCE"),
-        (("--live", "help"), 2, "there is no source 'help'"),
+        (("--live", "replay:x", "--data", "x"), 2, "--data RECORDINGS, or --live SOURCE"),
+        (("--live", "seral:x"), 2, "there is no source 'seral'"),
         (("--live", "replay:nothing"), 3, "there is no WFDB recording"),
         (("--live", "replay:nothing", "--alerts", "x=1"), 2, "no alert's threshold"),
         (("--live", "replay:nothing", "--annotate"), 2, "leave --annotate out"),

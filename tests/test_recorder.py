@@ -59,6 +59,7 @@ def recorder(
     told: list[Told],
     retention: Retention | None = None,
     segment_s: float = 3.0,
+    sync_s: float = 1.0,
 ) -> Recorder:
     def opens() -> LiveSource:
         first = opened.pop(0)
@@ -67,7 +68,7 @@ def recorder(
         return first
 
     store = Recordings(directory, datetime.now, lambda text: told.append(Told("trouble", text)))
-    rules = Rules(segment_s)
+    rules = Rules(segment_s, sync_s)
     return Recorder("tcp:x?password=y", opens, store, rules, retention or Retention(), time.monotonic, told.append)
 
 
@@ -120,6 +121,37 @@ def test_a_source_that_gives_nothing_is_told_once_and_so_is_that_it_gives_again(
     one.run()
     assert [each.event for each in told] == ["source", "silent", "heard", "segment", "end"]
     assert "see to the electrodes" in told[1].text
+
+
+def test_electrodes_that_are_off_are_told_while_it_records(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A flat line for 7 s, beats, and marks. Seen to fail without the looks: the notes of the whole segment had it."""
+    monkeypatch.setattr("edge.recorder.OFF_S", 0.1)
+    monkeypatch.setattr("edge.recorder.LOOK_S", 0.02)
+    noticed, told = threading.Event(), list[Told]()
+    beat = [1.0 if number == 50 else 0.001 * (number % 7 + number % 50) for number in range(100)]
+
+    class Marks(Script):
+        off = False
+
+        def read(self, wait_s: float) -> Chunk | None:
+            self.off = len(self._seconds) == 1 and not noticed.wait(0.01)
+            if self.off:
+                return None
+            chunk = super().read(wait_s)
+            assert chunk is not None
+            return chunk if chunk.at <= 7 else Chunk(chunk.at, (beat,))
+
+    def tell(one: Told) -> None:
+        told.append(one)
+        if one.event == "off":
+            noticed.set()
+
+    one = recorder(tmp_path, [Marks([float(second) for second in range(1, 12)])], told, segment_s=60.0, sync_s=0.0)
+    monkeypatch.setattr(one, "_tell", tell)
+    one.run()
+    assert [each.event for each in told] == ["source", "flat", "heard", "off", "heard", "segment", "end"]
+    assert told[1].text.startswith("ecg has been flat for ")
+    assert told[3].text == "the source says that an electrode is off: see to the electrodes, the cable, and what sends"
 
 
 def test_a_source_that_was_never_there_ends_it_unless_it_is_to_be_patient(

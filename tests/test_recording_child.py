@@ -48,6 +48,17 @@ def test_the_status_says_that_a_source_gives_nothing(tmp_path: Path) -> None:
     assert conditions == ["recording", "not recording: nothing comes from the source; see the log", "recording"]
 
 
+def test_the_status_says_that_an_electrode_is_off_until_it_is_on_again(tmp_path: Path) -> None:
+    """Seen to fail where a segment that ends meanwhile has the status say that all is well."""
+    child = RecordingChild(Recording("tcp:nowhere:1?rate=250", str(tmp_path)))
+    conditions = []
+    for event in ("source", "flat", "segment", "off", "segment", "heard", "segment"):
+        child.heard(event, "", {"notes": {"quality": "0.900"}})
+        conditions.append(child.condition)
+    flat, off = (f"{how}recording{but} an electrode is off; see the log" for how, but in (("", ", but"), ("not ", ":")))
+    assert conditions == ["recording", flat, flat, off, off, "recording", "recording, quality 0.900"]
+
+
 def test_a_child_that_dies_is_started_again_and_finishes_what_it_left(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from array import array
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import pytest
 from hypothesis import given, settings
@@ -27,6 +27,7 @@ from edge.segments import (
     Rules,
     State,
     Write,
+    flat,
     step,
     stored,
 )
@@ -178,6 +179,37 @@ def test_a_gap_ends_the_segment_and_the_next_one_says_why_and_how_long(
     assert (ended["ended"], notes["after"]) == (why, why)
     assert float(notes["gap_s"]) == pytest.approx(gap_s, abs=0.002)
     assert (ended["after"], notes["ended"]) == ("start", "stopped")
+
+
+def test_a_segment_that_ends_where_the_source_marks_an_electrode_as_off_says_so() -> None:
+    """Seen to fail with ``silence`` after ten seconds of marks, and with ``samples lost`` after fewer."""
+    state, disk = begun()
+    state = told(state, Heard(chunk(0, 200, 2.0), 2.0), disk)
+    state = told(state, Heard(replace(chunk(200, 200, 7.0, 300), marked=True), 7.0), disk)
+    state = told(state, Passed(7.0 + SILENT_S, off=True), disk)
+    state = told(state, Heard(replace(chunk(400, 200, 30.0, 2100), marked=True), 30.0), disk)
+    told(state, Closed("stopped"), disk)
+    assert [(notes["after"], notes["ended"]) for _, notes in disk.whole] == [
+        ("start", "lead off"),
+        ("lead off", "lead off"),
+        ("lead off", "stopped"),
+    ]
+
+
+def test_a_lead_that_is_flat_is_known_while_the_segment_is_open() -> None:
+    """Seen to fail where seconds are judged for the notes of a segment that is whole alone."""
+    state, disk = begun(Signal((Lead("a"), Lead("b")), RATE))
+    beat = [1.0 if number == 50 else 0.001 * (number % 7 + number % 50) for number in range(100)]
+    seen = []
+    for second in range(1, 15):
+        off = second > 2 and second < 11
+        state = told(state, Heard(Chunk(second, (beat, [0.5] * 100 if off else beat)), second), disk)
+        seen.append(flat(state))
+    assert disk.whole == []
+    assert seen[:2] == [(), ()]
+    assert seen[2:6] == [None] * 4
+    assert seen[6:10] == [("b",)] * 4
+    assert seen[10:] == [()] * 4
 
 
 def test_what_comes_late_but_whole_is_no_gap() -> None:

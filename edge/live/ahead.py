@@ -11,7 +11,7 @@ import queue
 import threading
 from typing import Final
 
-from edge.live.source import Chunk, Clock, LiveSource, Signal
+from edge.live.source import Chunk, Clock, LiveSource, Signal, TellsOff
 
 _MOST: Final = 1200  # chunks that wait: two minutes of a converter's; a replay then waits for the disk
 _LOOK_S: Final = 0.25
@@ -33,6 +33,11 @@ class Ahead:
     def signal(self) -> Signal:
         """What the source gives."""
         return self._source.signal
+
+    @property
+    def off(self) -> bool:
+        """Whether its electrode is off, as far as it can tell."""
+        return isinstance(self._source, TellsOff) and self._source.off
 
     def take(self, wait_s: float) -> tuple[Chunk, float] | None:
         """The next chunk, and when it was read; None where none comes within ``wait_s``.

@@ -1,7 +1,8 @@
 """Lines of numbers, one line a sample, as microcontrollers print them: bytes into chunks. Pure.
 
 Numbers are parted by commas, semicolons or blanks. A line that isn't numbers enough stands for a sample that is
-missing: the well-known sketches for the AD8232 print ``!`` for each while an electrode is off.
+missing: the well-known sketches for the AD8232 print ``!`` for each while an electrode is off, which is told from
+other noise.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ from edge.live.setting import Options, Scale
 from edge.live.source import Chunk, Signal
 
 OPTIONS: Final = "rate=250&columns=0&leads=ecg&scale=1&zero=0"
+_OFF: Final = b"!"
 LONGEST: Final = 4096  # bytes of a line; what is longer is noise
 _MOST_COLUMN: Final = 255
 
@@ -29,6 +31,8 @@ class Lines:
         self._rest = b""
         self._torn = from_middle
         self._lost = 0
+        self._marked = False  # whether the source said of one that is lost that its electrode is off
+        self.off = False  # and of the newest
         self._chunks: deque[Chunk] = deque()
 
     def feed(self, raw: bytes, at: float) -> None:
@@ -39,14 +43,16 @@ class Lines:
             self._rest, self._torn = b"", True
         if self._torn and lines:
             lines, self._torn = lines[1:], False
-        frames = [self._frame(line) for line in lines if line.strip()]
-        behind = len(frames)
+        lines = [line for line in lines if line.strip()]
+        behind = len(lines)
         run: list[tuple[float, ...]] = []
-        for frame in frames:
+        for line in lines:
             behind -= 1
+            frame, self.off = self._frame(line), line.strip() == _OFF
             if frame is None:
                 self._end(run, at - (behind + 1) / self.signal.rate)
                 self._lost += 1
+                self._marked = self._marked or self.off
                 run = []
             else:
                 run.append(frame)
@@ -58,8 +64,8 @@ class Lines:
 
     def _end(self, run: list[tuple[float, ...]], at: float) -> None:
         if run:
-            self._chunks.append(Chunk(at, tuple(map(self._scale.mv, zip(*run, strict=True))), self._lost))
-            self._lost = 0
+            self._chunks.append(Chunk(at, tuple(map(self._scale.mv, zip(*run, strict=True))), self._lost, self._marked))
+            self._lost, self._marked = 0, False
 
     def _frame(self, line: bytes) -> tuple[float, ...] | None:
         words = line.replace(b",", b" ").replace(b";", b" ").split()

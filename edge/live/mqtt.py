@@ -46,6 +46,11 @@ class Subscription:
         """What it gives."""
         return self._lines.signal
 
+    @property
+    def off(self) -> bool:
+        """Whether its electrode is off, as it says."""
+        return self._lines.off
+
     def read(self, wait_s: float) -> Chunk | None:
         """Samples that came; see ``LiveSource``."""
         if (chunk := self._lines.take()) is not None:

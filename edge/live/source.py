@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Final, Protocol
+from typing import Final, Protocol, runtime_checkable
 
 from schemas.errors import DataError
 
@@ -46,12 +46,14 @@ class Chunk:
     """Samples that follow one another without a gap.
 
     ``samples`` has for each lead as many values in mV, NaN where that lead alone has none. ``lost`` samples, as far as
-    the source can tell, are missing between the chunk before and this one.
+    the source can tell, are missing between the chunk before and this one; ``marked`` where it said of some of them
+    that its electrode was off.
     """
 
     at: float  # when the last one was taken, in monotonic seconds
     samples: tuple[Sequence[float], ...]
     lost: int = 0
+    marked: bool = False
 
 
 class LiveSource(Protocol):
@@ -69,3 +71,12 @@ class LiveSource(Protocol):
 
     def close(self) -> None:
         """Let go of it. The second time nothing happens."""
+
+
+@runtime_checkable
+class TellsOff(Protocol):
+    """What a source has beside that, where it can tell that its electrode is off."""
+
+    @property
+    def off(self) -> bool:
+        """Whether it is, by the newest that came."""
