@@ -68,7 +68,11 @@ class Finder:
         live = LiveFindings(self._model.classify, self._finding.window_s)
         tail = SegmentTail(Path(self._finding.directory))
         yield {"event": "ready", "text": f"findings begin with {self._model.name}"}
+        unread = ""
         while not self._stopping:
+            if tail.trouble not in {"", unread}:
+                unread = tail.trouble
+                yield {"event": "trouble", "text": unread}
             self._wait(LOOK_S)
             while not self._stopping and (piece := tail.read()) is not None:
                 yield from self._hear(live, piece)

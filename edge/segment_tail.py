@@ -7,7 +7,6 @@ was cleared numbers begin anew.
 
 from __future__ import annotations
 
-import contextlib
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -24,6 +23,7 @@ from schemas.errors import DataError
 
 _MOST_S: Final = 60.0  # of a lead, read at once
 _NO_GAP_S: Final = 0.05
+_NAMED: Final = 5  # records in a sentence
 
 
 @dataclass(frozen=True, eq=False, slots=True)
@@ -50,6 +50,7 @@ class SegmentTail:
         self._anew = False
         self._number = 0
         found = self._found()
+        self.trouble = "" if found else _foreign(directory)  # why nothing may come of what is here, where that is so
         self._there = {path.stem for path in found}  # when the segment in hand began
         newest = max(found, key=number_of, default=None)
         if newest is not None:
@@ -105,9 +106,13 @@ class SegmentTail:
         follows = number_of(path) == self._number + 1
         self._number, self._header, self._taken = number_of(path), None, 0
         for place in (path, path.with_suffix(".hea")):  # which it may have become just now
-            with contextlib.suppress(OSError, ValueError, DataError):
+            try:
                 self._header = header = parse(plain(place).read_text(encoding="utf-8"))
                 break
+            except OSError:
+                continue
+            except (ValueError, DataError) as error:
+                self.trouble = f"{place} can't be followed ({error}): nothing is found in it"
         else:
             self._gap = True  # damaged
             return
@@ -139,6 +144,18 @@ class SegmentTail:
         self._taken += len(steps)
         self._at += len(steps) / signal.rate
         return Piece(samples / signal.leads[place].gain, signal.rate, self._at, gap, anew)
+
+
+def _foreign(directory: Path) -> str:
+    """What to say of records that no recorder made, where there are some."""
+    others = sorted(path.stem for path in directory.glob("*.hea"))
+    if not others:
+        return ""
+    named = ", ".join(others[:_NAMED]) + (f" and {len(others) - _NAMED} more" if len(others) > _NAMED else "")
+    return (
+        f"{directory} has no recordings of this device, only others' ({named}): findings are of what `edge record` or "
+        "--record writes there meanwhile; `edge predict --data` looks at those"
+    )
 
 
 def _size(path: Path) -> int:

@@ -83,6 +83,23 @@ def test_what_is_open_is_told_when_the_signal_stops(tmp_path: Path) -> None:
     assert one["ago"] == pytest.approx(55, abs=4)  # a minute from its first sample on
 
 
+def test_recordings_that_nothing_can_be_found_in_are_told_once(tmp_path: Path) -> None:
+    """Seen to fail where others' records are passed over, as if the sensor were silent, and damaged ones too."""
+    (tmp_path / "rec").mkdir()
+    for name in range(100, 107):
+        (tmp_path / "rec" / f"{name}.hea").write_text(f"{name} 1 360 10\n{name}.dat 212 200 11 1024 0 0 0 MLII\n")
+    segment = tmp_path / "rec" / "ecg_000001_20261128T000000.hea"
+
+    def another_unit() -> None:
+        segment.write_text("rec 1 250 9 00:00:00 28/11/2026\nrec.dat 16 9/NU 16 0 0 0 0 ECG\n")
+
+    foreign, damaged = follow(tmp_path, {20: another_unit}, 40)
+    assert foreign["event"] == damaged["event"] == "trouble"
+    assert "only others' (100, 101, 102, 103, 104 and 2 more): findings are of what `edge record`" in foreign["text"]
+    assert f"{segment} can't be followed (its header is not one of a recorded segment)" in damaged["text"]
+    assert damaged["told_at"] >= 20
+
+
 def test_a_recorder_that_writes_seldom_is_not_silent_between(tmp_path: Path) -> None:
     """Seen to fail with a silence of 15 s whatever the recorder's ``--sync``."""
     recorder = Recorder(tmp_path / "rec")
