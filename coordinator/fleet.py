@@ -46,8 +46,15 @@ class Member:
 
     def worth(self, now: float) -> tuple[bool, bool, bool, str | None]:
         """What of it is in a ``View``."""
-        complaint = self.detail if self.state is DeviceState.TROUBLE else None
-        return self.ready(now), self.examples > 0, self.held_out > 0, complaint
+        return self.ready(now), self.examples > 0, self.held_out > 0, self.complaint
+
+    @property
+    def complaint(self) -> str | None:
+        """Why it takes no part although it is there: it is in trouble, or its operator has paused it."""
+        if self.state not in {DeviceState.TROUBLE, DeviceState.PAUSED}:
+            return None
+        what = "paused" if self.state is DeviceState.PAUSED else "in trouble"
+        return self.detail or f"is {what} and does not say why"
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,7 +64,7 @@ class View:
     ready: frozenset[str] = frozenset()
     trainers: frozenset[str] = frozenset()  # the ready ones with examples to train on
     evaluators: frozenset[str] = frozenset()  # the ready ones with held-out examples
-    complaints: Mapping[str, str] = field(default_factory=dict)  # devices in trouble, and what they say
+    complaints: Mapping[str, str] = field(default_factory=dict)  # devices in trouble or paused, and what they say
     roll: frozenset[str] | None = None  # who is known, once nobody else can be; None while there is room
 
 
@@ -144,9 +151,7 @@ class Fleet:
             trainers=frozenset(name for name, member in ready.items() if member.examples > 0),
             evaluators=frozenset(name for name, member in ready.items() if member.held_out > 0),
             complaints={
-                name: member.detail or "is in trouble and does not say why"
-                for name, member in self.members.items()
-                if member.state is DeviceState.TROUBLE
+                name: complaint for name, member in self.members.items() if (complaint := member.complaint) is not None
             },
             roll=frozenset(self.members) if self.full else None,
         )

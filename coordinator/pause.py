@@ -7,6 +7,7 @@ from typing import Final
 
 RETRY_S: Final = 1.0  # after a disk took no more, then twice as long each time
 LONGEST_RETRY_S: Final = 30.0
+AGAIN: Final = f"It goes on by itself, at most {LONGEST_RETRY_S:.0f} s after there is room"
 
 
 @dataclass(frozen=True, slots=True)

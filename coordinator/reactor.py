@@ -41,7 +41,7 @@ from coordinator.events import (
 from coordinator.inbox import Delivery, Inbox
 from coordinator.intake import Events, Stop
 from coordinator.office import CONNECT_S, Office
-from coordinator.pause import Pause
+from coordinator.pause import AGAIN, Pause
 from coordinator.performer import Batch, Performer
 from coordinator.publisher import Publisher
 from coordinator.round import begin, is_idle, step, wake_at
@@ -265,8 +265,9 @@ class Reactor:
         self._pause = Pause.after(self._pause, self._clock.real())
         if self._pause.failures == 1:
             self._run_clock()
-            self._performer.pause(str(error))
-            self._observe(seen.Paused(str(error)))
+            reason = f"{error}. {AGAIN}"
+            self._performer.pause(reason)
+            self._observe(seen.Paused(reason))
 
     def _try_again(self) -> None:
         self._flush()

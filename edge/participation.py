@@ -69,6 +69,7 @@ from schemas.messages import (
     RunSettings,
 )
 
+_UNTIL: Final = "; until the command `resume`, or the device's next start"
 _SIGNS_OF_LIFE: Final = (ev.RunSeen, ev.ModelSeen, ev.RoundSeen, ev.ReceiptSeen)
 
 
@@ -292,10 +293,10 @@ def _command_seen(state: State, command: Command) -> Step:
         case "resume":
             return replace(state, paused=None), (fx.Say("resumed by the operator"),)
         case "pause":
-            text = f"paused by the operator: {command.reason}".removesuffix(": ")
+            text = f"paused by the operator: {command.reason}".removesuffix(": ") + _UNTIL
             return replace(state, paused=text), (fx.Say(text),)
         case "evict":
-            text = f"evicted by the operator: {command.reason}".removesuffix(": ")
+            text = f"evicted by the operator: {command.reason}".removesuffix(": ") + _UNTIL
             effects: tuple[Effect, ...] = (fx.Say(text, logging.WARNING),)
             for pending in state.outbox:
                 state, more = delivery.forget(state, pending, fx.EVICTED)

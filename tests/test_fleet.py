@@ -119,14 +119,28 @@ def test_a_device_whose_sessions_begin_again_is_heard() -> None:
     assert after(status(session=9, examples=1), status(session=1, examples=7)).members["dev-1"].examples == 7
 
 
-def test_devices_in_trouble_are_quoted() -> None:
+def test_devices_in_trouble_or_paused_are_quoted() -> None:
     view = after(
         status(state=DeviceState.TROUBLE, detail="no recordings in /data"),
         status("dev-2", state=DeviceState.TROUBLE),
         status("dev-3"),
+        status("dev-4", state=DeviceState.PAUSED, detail="paused by the operator"),
+        status("dev-5", state=DeviceState.OFFLINE, detail="gone"),
     ).view(0.0)
-    assert view.complaints["dev-1"] == "no recordings in /data"
-    assert view.complaints.keys() == {"dev-1", "dev-2"}
+    assert view.complaints == {
+        "dev-1": "no recordings in /data",
+        "dev-2": "is in trouble and does not say why",
+        "dev-4": "paused by the operator",
+    }
+
+
+def test_a_device_that_is_paused_alters_what_is_known_of_the_fleet() -> None:
+    """Seen to fail where only trouble is told: a run waited for a device that nobody remembered to have paused."""
+    fleet = after(status())
+    assert not fleet.view(0.0).complaints
+    fleet.hear(status(state=DeviceState.PAUSED, detail="paused by the operator"), 1.0)
+    assert fleet.altered
+    assert fleet.view(1.0).complaints == {"dev-1": "paused by the operator"}
 
 
 def test_a_full_fleet_turns_newcomers_away_while_all_are_ready() -> None:

@@ -63,6 +63,7 @@ def test_invariant_11_invariant_02_a_full_disk_pauses_the_coordinator_until_ther
         heard = spy.heard
     assert isinstance(paused.message, CoordinatorStatus)
     assert str(disk) in paused.message.detail
+    assert paused.message.detail.endswith("It goes on by itself, at most 30 s after there is room")
     assert not committed
     assert [*ledger.faults(room.rounds), *lost(heard, ledger)] == []
     assert "Traceback" not in room.said("coordinator")

@@ -576,7 +576,7 @@ def test_must_33_pause_cancels_and_resume_takes_the_round_up_again() -> None:
     assert only(effects, fx.CancelJob) == [fx.CancelJob(start.key)]
     assert (bench.shown().state, bench.shown().detail) == (
         DeviceState.PAUSED,
-        "paused by the operator: maintenance",
+        "paused by the operator: maintenance; until the command `resume`, or the device's next start",
     )
     assert not only(bench(ev.RoundSeen(announcement(1))), fx.StartTraining)
     assert only(bench(ev.CommandSeen(Command(command="resume"))), fx.StartTraining) == [start]
