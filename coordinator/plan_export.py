@@ -16,7 +16,9 @@ import math
 import sys
 import warnings
 from collections.abc import Mapping, Sequence
+from importlib.machinery import SourceFileLoader
 from pathlib import Path
+from types import CodeType
 from typing import Any, Final, TypeGuard
 
 import torch
@@ -41,19 +43,30 @@ _NORMS: Final = (nn.GroupNorm, nn.LayerNorm)
 _AFFINE: Final = (nn.Linear, nn.Conv1d, nn.Conv2d)
 
 
+class _Source(SourceFileLoader):
+    """Compiles a file as it is now: compiled ones are told by the second, and a file may be edited twice within one."""
+
+    def get_code(self, fullname: str) -> CodeType | None:
+        """The file's code."""
+        path = self.get_filename(fullname)
+        return self.source_to_code(self.get_data(path), path)
+
+
 def load_class(source: str) -> nn.Module:
     """The module that ``FILE.py:CLASS`` names, constructed without arguments. Runs that file. Raises ``PlanError``."""
     file, colon, name = source.rpartition(":")
     path = Path(file)
     if not colon or not path.is_file():
         raise PlanError(f"{source!r} is not FILE.py:CLASS with a file that exists: write it as models.py:Net")
-    spec = importlib.util.spec_from_file_location(f"plan_source_{path.stem}", path)
-    if spec is None or spec.loader is None:
+    if path.suffix != ".py":
         raise PlanError(f"{file} is not a Python file")
+    loader = _Source(f"plan_source_{path.stem}", str(path))
+    spec = importlib.util.spec_from_file_location(loader.name, path, loader=loader)
+    assert spec is not None
     module = importlib.util.module_from_spec(spec)
     sys.modules[spec.name] = module
     try:
-        spec.loader.exec_module(module)
+        loader.exec_module(module)
         classes = {key: value for key, value in vars(module).items() if _is_module_class(value)}
         made = classes[name]() if name in classes else None
     except Exception as error:  # it is the operator's own code, which may raise anything

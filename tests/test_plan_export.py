@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -269,6 +270,17 @@ def test_a_class_is_loaded_from_the_operators_file(tmp_path: Path) -> None:
     file = tmp_path / "my_models.py"
     file.write_text(SOURCE)
     assert isinstance(load_class(f"{file}:Net"), nn.Sequential)
+
+
+def test_a_class_that_was_edited_a_moment_ago_is_the_edited_one(tmp_path: Path) -> None:
+    """To the same length within the same second. Seen to fail with compiled files in use."""
+    file = tmp_path / "net.py"
+    for width in (4, 5):
+        file.write_text(f"from torch import nn\nclass Net(nn.Flatten):\n    width = {width}\n")
+        os.utime(file, (1e9, 1e9))
+        made = load_class(f"{file}:Net")
+        assert made.width == width
+    assert not list(tmp_path.glob("__pycache__"))
 
 
 @pytest.mark.parametrize(
