@@ -187,7 +187,7 @@ def test_annotation_files_come_to_their_records(segment: Path, tmp_path: Path) -
     assert "can't be read" in brought()[1]
     file.rename(stick / "other.ann")
     file = stick / "other.ann"
-    assert "there is no WFDB record" in brought()[1]
+    assert "has no record other for" in brought()[1]
     assert set(examples(segment)[0]) == {"V"}
 
 
