@@ -18,8 +18,7 @@ import warnings
 from collections.abc import Mapping, Sequence
 from importlib.machinery import SourceFileLoader
 from pathlib import Path
-from types import CodeType
-from typing import Any, Final, TypeGuard
+from typing import Any, Final, NoReturn, TypeGuard
 
 import torch
 from torch import Tensor, nn
@@ -46,10 +45,9 @@ _AFFINE: Final = (nn.Linear, nn.Conv1d, nn.Conv2d)
 class _Source(SourceFileLoader):
     """Compiles a file as it is now: compiled ones are told by the second, and a file may be edited twice within one."""
 
-    def get_code(self, fullname: str) -> CodeType | None:
-        """The file's code."""
-        path = self.get_filename(fullname)
-        return self.source_to_code(self.get_data(path), path)
+    def path_stats(self, path: str) -> NoReturn:
+        """Raises ``OSError``, which leaves compiled files out."""
+        raise FileNotFoundError(path)
 
 
 def load_class(source: str) -> nn.Module:
