@@ -23,8 +23,8 @@ def listen(state: State) -> Step:
     if not state.listening:
         if wake_at(state) > state.now:
             return state, ()
-        # What was missed comes with the retained messages; until then it is as after a reconnect.
-        state = replace(state, listening=True, heard=False, heard_at=state.now)
+        # What was missed comes with the retained messages; not to have heard of it was no silence of the coordinator's.
+        state = replace(state, listening=True, heard_at=state.now)
         return state, (fx.Listen(True), fx.Say("its budget has room again: it listens to the coordinator"))
     at_work = state.work is not None and state.work.stage != "declined"
     if budget.left(state.running_s) or at_work or state.fetching_plan or state.fetching_model:

@@ -95,10 +95,10 @@ def cross_fits(
     folds = np.unique(fold_of)
     for fold, drawn in zip(folds, rng.spawn(len(folds)), strict=True):
         seen, unseen = (data.take(np.flatnonzero(chosen)) for chosen in (fold_of != fold, fold_of == fold))
-        yield fit(shared, seen, plan, settings, drawn, tether, on_batch), unseen
+        yield settled(shared, seen, plan, settings, drawn, tether, on_batch), unseen
 
 
-def fit(
+def settled(
     shared: Parameters,
     data: Dataset,
     plan: Plan,

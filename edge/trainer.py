@@ -107,8 +107,8 @@ class Recordings:
 class Trainer:
     """Does jobs, one at a time; ``inbox`` says when a job's result is no longer wanted."""
 
-    def __init__(self, inbox: Inbox, threads: int, report: Callable[..., None]) -> None:
-        """``report(*answers)`` hears on the way how far a training is, and what becomes of a batch's."""
+    def __init__(self, inbox: Inbox, threads: int, report: Callable[[Sequence[Answer]], None]) -> None:
+        """``report`` hears on the way how far a training is, and what becomes of a batch's."""
         self._inbox = inbox
         self._report = report
         self._threads = threads
@@ -134,7 +134,7 @@ class Trainer:
             for answer in answers:
                 if not isinstance(answer, Progressed):
                     self._inbox.forget(answer.key)
-            self._report(*answers)
+            self._report(answers)
 
         train_batch(batch, self._plan, self._models.read, self._recordings.get_at_once(), self._inbox, hear)
 
@@ -179,7 +179,7 @@ class Trainer:
         model, mine = _with_own_layers(job, model, plan)
         tether = Tether(free=None if mine is None else ~mine)
         about = engine() if mine is None else f"{engine()}, local: {', '.join(job.local)}"
-        watch = Watch(job, model, data, about, self._inbox, self._report)
+        watch = Watch(job, model, data, about, self._inbox, lambda told: self._report((told,)))
         training, rounding = np.random.default_rng(job.seed).spawn(2)
         started = time.perf_counter()
         try:
@@ -307,7 +307,7 @@ def main(address: str, threads: int, nice: int) -> None:
     with contextlib.suppress(ConnectionError), Frames.connect(address) as agent:
         inbox = Inbox(agent)
 
-        def send(*answers: Answer) -> None:
+        def send(answers: Sequence[Answer]) -> None:
             agent.send(*(frame for answer in answers for frame in answer.frames()))
 
         trainer = Trainer(inbox, threads, send)
@@ -316,7 +316,7 @@ def main(address: str, threads: int, nice: int) -> None:
             if isinstance(job, Batch):
                 trainer.answer_together(job)
             else:
-                send(trainer.answer(job))
+                send((trainer.answer(job),))
 
 
 if __name__ == "__main__":

@@ -132,7 +132,7 @@ def test_a_fit_is_the_mean_of_where_the_second_half_of_its_batches_led(steps: in
             path.append(event.capture().parameters)
 
     train(GLOBAL, windows(), tiny(), settings, np.random.default_rng(1), observe, tether=tether)
-    delta = personal.fit(GLOBAL, windows(), tiny(), settings, np.random.default_rng(1), tether)
+    delta = personal.settled(GLOBAL, windows(), tiny(), settings, np.random.default_rng(1), tether)
     second = path[steps // 2 :]
     np.testing.assert_allclose(GLOBAL.add(delta).flat, np.mean(second, axis=0, dtype=np.float64), rtol=1e-5, atol=1e-6)
 

@@ -172,7 +172,7 @@ def test_a_checkpoint_of_other_local_layers_is_not_gone_on_with(tmp_path: Path) 
     about = {"key": "k", "plan": PLAN_BLOB, "model": MODEL_BLOB, "data": data, "settings": RUN, "seed": 3}
     job = Train.model_validate({**about, "codec": "float32", "checkpoint_s": 1e-9})
     answers: list[Answer] = []
-    Trainer(Inbox(unheard(), leave=lambda _code: None), 1, answers.append).answer(job)
+    Trainer(Inbox(unheard(), leave=lambda _code: None), 1, answers.extend).answer(job)
     (*_, last) = [one.checkpoint for one in answers if isinstance(one, Progressed) and one.checkpoint]
     trained = child()[0].answer(job.model_copy(update={"checkpoint": last, "local": ("out",)}))
     assert isinstance(trained, Trained)

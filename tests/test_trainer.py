@@ -136,7 +136,7 @@ def test_invariant_08_a_training_resumed_from_any_checkpoint_gives_the_same_upda
 ) -> None:
     """The residual is no part of the training, so any checkpoint will do."""
     kept: list[Answer] = []
-    trainer = Trainer(Inbox(ends[1], leave=lambda _code: None), 1, kept.append)
+    trainer = Trainer(Inbox(ends[1], leave=lambda _code: None), 1, kept.extend)
     first = trainer.answer(job(data, codec="topk"))
     assert isinstance(first, Trained)
     again = job(data, codec="topk", seed=4, residual=first.residual, checkpoint_s=1e-9)
@@ -158,11 +158,11 @@ def test_invariant_08_a_checkpoint_made_with_other_threads_is_not_gone_on_with(
     told: list[Answer] = []
     inbox = Inbox(ends[1], leave=lambda _code: None)
     try:
-        Trainer(inbox, 2, told.append).answer(job(data, checkpoint_s=1e-9))
+        Trainer(inbox, 2, told.extend).answer(job(data, checkpoint_s=1e-9))
         kept = next(one.checkpoint for one in told if isinstance(one, Progressed) and one.checkpoint)
         told.clear()
         for threads, first in ((2, False), (1, True)):
-            Trainer(inbox, threads, told.append).answer(job(data, checkpoint=kept))
+            Trainer(inbox, threads, told.extend).answer(job(data, checkpoint=kept))
             assert (fractions(told)[0] == 0) == first
             told.clear()
     finally:
@@ -175,7 +175,7 @@ def test_a_checkpoint_outlives_the_merging_of_its_models_steps(ends: tuple[Frame
     newer = steps.apply(MODEL, step)
     apart = Lineage(BLOB, ((newer.digest(), step),)).pack()
     told: list[Answer] = []
-    trainer = Trainer(Inbox(ends[1], leave=lambda _code: None), 1, told.append)
+    trainer = Trainer(Inbox(ends[1], leave=lambda _code: None), 1, told.extend)
     trainer.answer(job(data, model=apart, checkpoint_s=1e-9))
     kept = next(one.checkpoint for one in told if isinstance(one, Progressed) and one.checkpoint)
     told.clear()
@@ -271,7 +271,7 @@ def test_a_cancelled_job_ends_at_the_next_batch_without_a_result(
 def test_a_child_keeps_no_cancel_of_a_job_it_has_answered(ends: tuple[Frames, Frames], data: DataSpec) -> None:
     """A fleet whose rounds close early cancels as long as it runs."""
     inbox, answers = Inbox(ends[1], leave=lambda _code: None), list[Answer]()
-    trainer = Trainer(inbox, threads=1, report=answers.append)
+    trainer = Trainer(inbox, threads=1, report=answers.extend)
     endless = job(data, settings=TrainSettings(epochs=1000, batch_size=1))
     more = [endless.model_copy(update={"key": key}) for key in ("round-1", "round-2")]
     send(ends[0], *(Cancel(key=each.key) for each in more), Warm(key="behind"))

@@ -25,9 +25,8 @@ class Surroundings:
     mqtt: Callable[[str], MqttSettings] | None = None  # how a client of this name connects to the device's own broker
 
 
-Opener = Callable[
-    [], LiveSource
-]  # raises ``SourceLost`` where the source isn't there, ``SettingsError`` where it can't be
+# Raises ``SourceLost`` where the source isn't there, and ``SettingsError`` where it can't be what was set.
+Opener = Callable[[], LiveSource]
 
 
 @dataclass(frozen=True, slots=True)
