@@ -27,7 +27,7 @@ from numpy.typing import NDArray
 from edge import ec57
 from edge.dataset import Dataset
 from edge.dropout import of_inputs_alone
-from edge.personal import deal, fit
+from edge.personal import deal, settled
 from edge.personal_settings import FOLDS, PersonalSettings
 from edge.plan_runtime import Program
 from edge.sources.wfdb_records import DS1
@@ -118,7 +118,7 @@ def folded(
     seed: int,
     how: TrainSettings = HOW,
     plan: Plan = FITTED,
-    once: Fit = fit,
+    once: Fit = settled,
 ) -> tuple[list[Parameters], LogP]:
     """The fits, and what each says of the beats it hasn't seen, in their order."""
     found, fits, folds = np.zeros((len(own), CLASSES), np.float32), [], np.unique(fold_of)
@@ -139,7 +139,7 @@ def ways(shared: Parameters, own: Dataset, tested: Dataset, seed: int) -> Iterat
 
     def fitted(data: Dataset, *drawn: int) -> Parameters:
         rng = np.random.default_rng((seed, *drawn))
-        return shared.add(fit(shared, data, FITTED, HOW, rng, Tether(shared)))
+        return shared.add(settled(shared, data, FITTED, HOW, rng, Tether(shared)))
 
     older, newest = own.split(NEWEST)
     once = fitted(older)
@@ -223,7 +223,7 @@ def fits(people: Mapping[str, Person], shared: Mapping[tuple[int, str], Paramete
     cases = [cased(seed, model, people[name]) for (seed, name), model in shared.items()]
     print(HEADER)
     for dropped, plan in (("as in rounds", PLAN), ("of inputs alone", FITTED), ("nowhere", undropped())):
-        for taken, once in (("the last batch", last_batch), ("mean of the second half", fit)):
+        for taken, once in (("the last batch", last_batch), ("mean of the second half", settled)):
             made: dict[str, list[Made]] = {part: [] for part in PARTS}
             for (seed, name), model in shared.items():
                 for part in PARTS:

@@ -6,7 +6,7 @@ that aren't compressed; or centrally on everybody's examples at once.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 import numpy as np
 import torch
@@ -34,7 +34,18 @@ def by_person(data: str, plan: Plan) -> dict[str, Dataset]:
     return {str(name): whole.take(np.flatnonzero(whole.owners == name)) for name in np.unique(whole.owners)}
 
 
-def versions(file: PlanFile, devices: Sequence[Dataset], rounds: int, seed: int) -> Iterator[Parameters]:
+Heard = Callable[[Parameters, np.random.Generator], Parameters]  # what the coordinator has of a device's delta
+Follow = Callable[[Parameters, Parameters], Parameters]  # the next model: from the one before, by a round's mean delta
+
+
+def versions(
+    file: PlanFile,
+    devices: Sequence[Dataset],
+    rounds: int,
+    seed: int,
+    heard: Heard = lambda delta, _rng: delta,
+    follow: Follow = Parameters.add,
+) -> Iterator[Parameters]:
     """The model after each of so many rounds in which every device takes part; weighed as the plan says."""
     model = file.initial(seed)
     for number in range(rounds):
@@ -42,8 +53,8 @@ def versions(file: PlanFile, devices: Sequence[Dataset], rounds: int, seed: int)
         for index, dataset in enumerate(devices):
             rng = np.random.default_rng((seed, number, index))
             done = train(model, dataset, file.plan, file.plan.train, rng)
-            mean.fold(total, done.delta, done.examples)
-        model = model.add(mean.finish(total).scale(file.plan.strategy.learning_rate))
+            mean.fold(total, heard(done.delta, rng), done.examples)
+        model = follow(model, mean.finish(total).scale(file.plan.strategy.learning_rate))
         yield model
 
 

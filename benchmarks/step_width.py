@@ -15,43 +15,49 @@ import statistics
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
+from typing import cast
 
 import numpy as np
 from broker import machine
 from ecg_cross_validation import ECTOPIC, Say, held_out
 from ecg_patients import FILE, SHOWN, confusion, crowded, figures, patients, score
+from people import versions
 
-from coordinator.aggregation import mean
 from coordinator.downlink import intended
 from edge.dataset import Dataset
 from edge.sources.wfdb_records import DS1
-from edge.training import train
 from schemas import compression, steps
 from schemas.compression.int4 import UPDATES, Int4
 from schemas.parameters import Flat, Parameters
 
 
+def by_int4(delta: Parameters, rng: np.random.Generator) -> Parameters:
+    """What is left of a delta once it has come as an update."""
+    return compression.decode(compression.encode_with(UPDATES, delta, rng), delta.manifest)
+
+
+class Steps:
+    """Each model goes out as a step from the one before, and what that loses is fed back to the next."""
+
+    def __init__(self, width: float, sizes: list[int]) -> None:
+        """Adds each step's bytes to ``sizes``."""
+        self._codec, self._sizes, self._residual = Int4(width), sizes, cast("Flat | None", None)
+
+    def __call__(self, model: Parameters, delta: Parameters) -> Parameters:
+        """The next model."""
+        target = intended(model, self._residual).add(delta)
+        step = steps.encode_with(self._codec, model, target)
+        self._sizes.append(len(step))
+        following = steps.apply(model, step)
+        self._residual = target.subtract(following).flat
+        return following
+
+
 def made(rounds: int, seed: int, width: float | None, sizes: list[int], devices: Sequence[Dataset]) -> Say:
-    """What the model after so many rounds says; adds each step's bytes to ``sizes``."""
-    plan, model, residual = FILE.plan, FILE.initial(seed), None
-    for number in range(rounds):
-        total = mean.init(model.manifest, plan.strategy, mean.MAX_WEIGHT)
-        for index, dataset in enumerate(devices):
-            rng = np.random.default_rng((seed, number, index))
-            done = train(model, dataset, plan, plan.train, rng)
-            payload = compression.encode_with(UPDATES, done.delta, rng)
-            mean.fold(total, compression.decode(payload, model.manifest), done.examples)
-        target = intended(model, residual).add(mean.finish(total).scale(plan.strategy.learning_rate))
-        model, residual = (target, None) if width is None else _following(model, target, width, sizes)
+    """What the model after so many rounds says."""
+    follow = Parameters.add if width is None else Steps(width, sizes)
+    *_, model = versions(FILE, devices, rounds, seed, by_int4, follow)
     return lambda beats: confusion(model, beats)
-
-
-def _following(model: Parameters, target: Parameters, width: float, sizes: list[int]) -> tuple[Parameters, Flat]:
-    """The next model, and what it owes."""
-    step = steps.encode_with(Int4(width), model, target)
-    sizes.append(len(step))
-    following = steps.apply(model, step)
-    return following, target.subtract(following).flat
 
 
 def main() -> None:
