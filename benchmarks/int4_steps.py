@@ -3,8 +3,8 @@
     python benchmarks/int4_steps.py --data ../shared/data/mitdb --kept /tmp/deltas
 
 A rule sets a step for each piece of an update, which is a tensor, or so many neighbouring values of one. Levels, levels
-that stand apart, and zstd are int4's own; the error is the squared distance over the squared norm of one update, and of
-the mean over the devices. Prints a table.
+that stand apart, and zstd are int4's own; the error is the squared distance over the squared norm of one update, read
+with its draws taken back and as it came, and of the mean over the devices. Prints a table.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ import statistics
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 from broker import machine
@@ -21,6 +22,8 @@ from updates import deltas, normal
 
 from schemas import compression
 from schemas.compression import entropy
+from schemas.compression.dither import SEEDS
+from schemas.compression.int4 import UPDATES
 from schemas.parameters import Flat, Parameters
 
 LEVELS = 7
@@ -35,15 +38,17 @@ def _between(piece: Flat, model: float) -> float:
     return float(np.sqrt(_deviation(piece) * model))
 
 
+WIDTH = UPDATES.width
 RULES: dict[str, tuple[Rule, int | None]] = {
     "largest / 7, a tensor": (lambda piece, _: float(np.abs(piece).max()) / LEVELS, None),
-    "the tensor's deviation": (lambda piece, _: _deviation(piece), None),
-    "the model's deviation": (lambda _, model: model, None),
-    "their geometric mean": (_between, None),
-    "0.8 of it": (lambda piece, model: 0.8 * _between(piece, model), None),
-    "1.6 of it": (lambda piece, model: 1.6 * _between(piece, model), None),
-    "it, over 1024 values": (_between, 1024),
-    "it, over 256 values": (_between, 256),
+    f"{WIDTH} of the tensor's deviation": (lambda piece, _: WIDTH * _deviation(piece), None),
+    f"{WIDTH} of the model's deviation": (lambda _, model: WIDTH * model, None),
+    f"{WIDTH} of their geometric mean": (lambda piece, model: WIDTH * _between(piece, model), None),
+    "1.0 of it": (_between, None),
+    "1.3 of it": (lambda piece, model: 1.3 * _between(piece, model), None),
+    "2.0 of it": (lambda piece, model: 2.0 * _between(piece, model), None),
+    f"{WIDTH} of it, over 1024 values": (lambda piece, model: WIDTH * _between(piece, model), 1024),
+    f"{WIDTH} of it, over 256 values": (lambda piece, model: WIDTH * _between(piece, model), 256),
 }
 
 
@@ -65,23 +70,35 @@ def packed(levels: Flat, count: int) -> int:
     near[: levels.size] = np.where(apart, 0, levels)
     nibbles = near.view(np.uint8) & 15
     far = np.flatnonzero(apart).astype("<u2").tobytes() + levels[apart].astype("<i2").tobytes()
-    body = bytes(4 * count) + (nibbles[1::2] << 4 | nibbles[::2]).tobytes() + far
+    body = (nibbles[1::2] << 4 | nibbles[::2]).tobytes() + far
     _, data = entropy.pack(memoryview(body))
-    return compression.HEADER.size + 4 * count + len(data)  # steps don't pack: the zeros here do
+    return compression.HEADER.size + 2 * count + SEEDS.itemsize + len(data)  # steps and seed don't pack
 
 
-def measure(updates: list[Parameters], rule: Rule, width: int | None) -> tuple[float, float, float]:
-    """Bytes, error, and that of the mean."""
+class Figures(NamedTuple):
+    """Bytes, and the error of one, of one whose draws aren't taken back, and of the mean."""
+
+    size: float
+    error: float
+    as_it_came: float
+    of_the_mean: float
+
+
+def measure(updates: list[Parameters], rule: Rule, width: int | None) -> Figures:
+    """What a rule makes of the updates."""
     sizes, errors, total = [], [], np.zeros(updates[0].manifest.size)
     for seed, update in enumerate(updates):
         step, count = steps(update, rule, width)
-        levels = np.floor(update.flat / step + np.random.default_rng(seed).random(step.size, np.float32))
-        lost = levels * step - update.flat
+        drawn = np.random.default_rng(seed).random(step.size, np.float32)
+        levels = np.floor(update.flat / step + drawn)
+        lost = (levels + 0.5 - drawn) * step - update.flat
         sizes.append(packed(levels, count))
-        errors.append(float(np.square(lost).sum() / np.square(update.flat).sum()))
+        power = np.square(update.flat).sum()
+        errors.append([float(np.square(each).sum() / power) for each in (lost, levels * step - update.flat)])
         total += lost
     mean = np.sum([update.flat for update in updates], axis=0, dtype=np.float64)
-    return statistics.mean(sizes), statistics.mean(errors), float(np.square(total).sum() / np.square(mean).sum())
+    error, as_it_came = np.mean(errors, axis=0)
+    return Figures(statistics.mean(sizes), error, as_it_came, float(np.square(total).sum() / np.square(mean).sum()))
 
 
 def main() -> None:
@@ -92,13 +109,14 @@ def main() -> None:
     parser.add_argument("--round", type=int, default=3, help="which round's updates")
     given = parser.parse_args()
     print(f"# {machine()}")
-    print("| steps | ECG, kB | error | of the mean | normal, bits a value | error |\n|---|---|---|---|---|---|")
+    print("| steps | ECG, kB | error | as it came | of the mean | normal, bits a value | error | as it came |")
+    print("|---|---|---|---|---|---|---|---|")
     real, drawn = deltas(given.data, given.kept, given.round), normal(1_000_000)
     for name, (rule, width) in RULES.items():
-        size, error, mean = measure(real, rule, width)
-        bits, lost, _ = measure(drawn, rule, width)
-        normal_bits = 8 * bits / drawn[0].manifest.size
-        print(f"| {name} | {size / 1e3:.2f} | {error:.3f} | {mean:.4f} | {normal_bits:.2f} | {lost:.3f} |", flush=True)
+        ecg, values = measure(real, rule, width), measure(drawn, rule, width)
+        cells = f"{ecg.size / 1e3:.2f} | {ecg.error:.3f} | {ecg.as_it_came:.3f} | {ecg.of_the_mean:.4f}"
+        bits = 8 * values.size / drawn[0].manifest.size
+        print(f"| {name} | {cells} | {bits:.2f} | {values.error:.3f} | {values.as_it_came:.3f} |", flush=True)
 
 
 if __name__ == "__main__":

@@ -25,6 +25,7 @@ from edge.download import WINDOW
 from schemas import codec
 from schemas.link.address import BrokerAddress
 from schemas.messages import (
+    TAG,
     CoordinatorStatus,
     DeviceState,
     DeviceStatus,
@@ -138,7 +139,7 @@ class LightDevice:
             Update(
                 **about,
                 model_version=asked.model_version,
-                model_digest=asked.model_digest,
+                model_tag=asked.model_digest[:TAG],
                 examples=EXAMPLES,
                 payload=self.delta,
                 train_loss=1.0,

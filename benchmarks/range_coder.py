@@ -19,11 +19,12 @@ from typing import Any
 
 import numpy as np
 from broker import machine
-from int4_steps import RULES, steps
+from int4_steps import RULES, WIDTH, steps
 from updates import deltas, normal
 
 from schemas import compression
 from schemas.compression import grid
+from schemas.compression.dither import SEEDS
 from schemas.parameters import Flat, Parameters
 
 FARTHEST = 127
@@ -32,7 +33,7 @@ FARTHEST = 127
 def levels(codec: str, update: Parameters, seed: int) -> list[Flat]:
     """Each tensor's, rounded at random."""
     if codec == "int4":
-        each, _ = steps(update, *RULES["their geometric mean"])
+        each, _ = steps(update, *RULES[f"{WIDTH} of their geometric mean"])
     else:
         by_tensor = grid.steps(update, FARTHEST, codec)
         each = np.repeat(by_tensor, [where.stop - where.start for where in update.manifest.slices()])
@@ -57,13 +58,14 @@ def coded(constriction: Any, tensors: list[Flat]) -> bytes:
 
 def row(constriction: Any, codec: str, updates: list[Parameters]) -> str:
     """Mean bytes of an update either way, and MB of float32 that the range coder takes in a second of a core."""
-    front = compression.HEADER.size + 5 * len(updates[0].manifest.tensors)  # a step and a scale a tensor
+    tensors, step = len(updates[0].manifest.tensors), 2 if codec == "int4" else 4
+    front = compression.HEADER.size + (step + 1) * tensors + SEEDS.itemsize * (codec == "int4")  # and scales
     ours, theirs, spent = [], [], 0.0
     for seed, update in enumerate(updates):
         ours.append(len(compression.encode(codec, update, np.random.default_rng(seed))))
-        tensors = levels(codec, update, seed)
+        rounded = levels(codec, update, seed)
         began = time.process_time()
-        theirs.append(front + len(coded(constriction, tensors)))
+        theirs.append(front + len(coded(constriction, rounded)))
         spent += time.process_time() - began
     zstd, coder = statistics.mean(ours), statistics.mean(theirs)
     speed = sum(update.flat.nbytes for update in updates) / spent / 1e6

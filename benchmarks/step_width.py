@@ -1,10 +1,12 @@
-"""What wider steps of the model's way down cost ``ecg-beats``, on people held out within DS1.
+"""What wider steps of int4 cost ``ecg-beats``, on people held out within DS1: of updates, or of the model's way down.
 
     python benchmarks/step_width.py --data ../shared/data/mitdb --seeds 0 1 2
+    python benchmarks/step_width.py --data ../shared/data/mitdb --seeds 0 1 2 --of updates
 
-As ``ecg_cross_validation.py`` has it, 25 rounds of a patient a device in this process, with int4 updates; each new
-model goes out as an int4 step whose levels lie so many times as far apart as an update's, and what a step loses is fed
-back to the next (``coordinator/downlink.py``). ``none`` sends the model as it is. Bytes are of the steps alone, without
+As ``ecg_cross_validation.py`` has it, 25 rounds of a patient a device in this process. A width is a multiple of what
+``schemas/compression/int4.py`` reckons with. Either each new model goes out as a step of that width, rounded to the
+nearest, and what it loses is fed back to the next (``coordinator/downlink.py``), with updates as they are; or updates
+have that width, and models go out as they are. ``none`` compresses neither. Bytes are of the payloads alone, without
 their message. A minute or two a row.
 """
 
@@ -31,9 +33,18 @@ from schemas.compression.int4 import UPDATES, Int4
 from schemas.parameters import Flat, Parameters
 
 
-def by_int4(delta: Parameters, rng: np.random.Generator) -> Parameters:
+class Updates:
     """What is left of a delta once it has come as an update."""
-    return compression.decode(compression.encode_with(UPDATES, delta, rng), delta.manifest)
+
+    def __init__(self, codec: Int4, sizes: list[int]) -> None:
+        """Adds each update's bytes to ``sizes``."""
+        self._codec, self._sizes = codec, sizes
+
+    def __call__(self, delta: Parameters, rng: np.random.Generator) -> Parameters:
+        """It, decoded."""
+        payload = compression.encode_with(self._codec, delta, rng)
+        self._sizes.append(len(payload))
+        return compression.decode(payload, delta.manifest)
 
 
 class Steps:
@@ -41,7 +52,7 @@ class Steps:
 
     def __init__(self, width: float, sizes: list[int]) -> None:
         """Adds each step's bytes to ``sizes``."""
-        self._codec, self._sizes, self._residual = Int4(width), sizes, cast("Flat | None", None)
+        self._codec, self._sizes, self._residual = Int4(width, chance=False), sizes, cast("Flat | None", None)
 
     def __call__(self, model: Parameters, delta: Parameters) -> Parameters:
         """The next model."""
@@ -53,10 +64,14 @@ class Steps:
         return following
 
 
-def made(rounds: int, seed: int, width: float | None, sizes: list[int], devices: Sequence[Dataset]) -> Say:
+def made(rounds: int, seed: int, width: float | None, of: str, sizes: list[int], devices: Sequence[Dataset]) -> Say:
     """What the model after so many rounds says."""
-    follow = Parameters.add if width is None else Steps(width, sizes)
-    *_, model = versions(FILE, devices, rounds, seed, by_int4, follow)
+    if of == "updates":
+        send = (lambda delta, _: delta) if width is None else Updates(Int4(width), sizes)
+        *_, model = versions(FILE, devices, rounds, seed, send, Parameters.add)
+    else:
+        follow = Parameters.add if width is None else Steps(width, sizes)
+        *_, model = versions(FILE, devices, rounds, seed, Updates(UPDATES, []), follow)
     return lambda beats: confusion(model, beats)
 
 
@@ -65,19 +80,20 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", type=Path, required=True, help="the MIT-BIH records")
     parser.add_argument("--seeds", type=int, nargs="*", default=[0, 1, 2])
+    parser.add_argument("--of", choices=("steps", "updates"), default="steps")
     parser.add_argument("--widths", nargs="*", default=["none", "1.2", "1.6", "2.4"])
     parser.add_argument("--rounds", type=int, default=25)
     given = parser.parse_args()
     people = {name: beats for name, beats in patients(given.data).items() if name in DS1}
     crowds = {name: crowded(given.data, name) for name in ECTOPIC}
     print(f"# {machine()}; means and standard deviations over seeds {given.seeds}")
-    print(f"| width | bytes a step | accuracy | macro-F1 | {' | '.join(f'{name} F1' for name in SHOWN)} |")
+    print(f"| width | bytes | accuracy | macro-F1 | {' | '.join(f'{name} F1' for name in SHOWN)} |")
     print("|---|---|---|---|---|---|---|")
     for width in given.widths:
         sizes: list[int] = []
         found = []
         for seed in given.seeds:
-            make = partial(made, given.rounds, seed, None if width == "none" else float(width), sizes)
+            make = partial(made, given.rounds, seed, None if width == "none" else float(width), given.of, sizes)
             tables, _ = held_out(people, crowds, make)
             found.append(figures(score(np.sum(list(tables.values()), axis=0))))
         cells = " | ".join(f"{np.mean(each):.3f} ± {np.std(each):.3f}" for each in zip(*found, strict=True))

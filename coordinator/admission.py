@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from typing import Final
 
-from coordinator.events import Header, Ticket
+from coordinator.events import Header, Ticket, Version
 from coordinator.round_state import ATTEMPTS, Collecting, State
 from schemas import cohort
 from schemas.errors import Reject
@@ -26,7 +26,8 @@ def refusal(state: State, header: Header) -> Refusal | None:  # noqa: PLR0911  -
         if was_asked(state, header):
             return Outcome.LATE, None, f"round {header.round} ({header.task}) does not take updates any more"
         return Outcome.REJECTED, Reject.WRONG_RUN, "it answers nothing this run ever asked"
-    if header.model != state.model and not (state.rules.max_staleness and header.model in state.lineage):
+    models = (state.model, *state.lineage) if state.rules.max_staleness else (state.model,)
+    if not any(_starts_from(header, model) for model in models):
         return Outcome.REJECTED, Reject.WRONG_RUN, f"it starts from another model than version {state.model.number}"
     if not cohort.has(stage.ticket.nonce, header.device, stage.cohort):
         return Outcome.REJECTED, Reject.NOT_SELECTED, "the device was not drawn for this round"
@@ -81,6 +82,10 @@ def staleness(state: State, header: Header) -> int | None:
     """How many versions an update's model is behind; None in synchronous rounds, where every weight is whole."""
     asynchronous = state.rules.max_staleness is not None and header.task == "train"
     return state.model.number - header.model.number if asynchronous else None
+
+
+def _starts_from(header: Header, model: Version) -> bool:
+    return header.model.number == model.number and model.digest.startswith(header.model.digest)
 
 
 def _is_stale(state: State, stage: Collecting, header: Header) -> bool:

@@ -36,7 +36,7 @@ class Header:
     round: int
     task: Task
     nonce: str
-    model: Version
+    model: Version  # that it starts from; of its digest the tag alone
     examples: int
     train_loss: float | None
     digest: str  # of the update's bytes

@@ -193,6 +193,8 @@ class Inbox:
         join = codec.decode(Kind.JOIN, payload)
         assert isinstance(join, Join)
         self._check_identity(join, address, device)
+        if join.run != self._run:
+            raise WireError(Reject.WRONG_RUN, f"it is for the run {join.run}; this is {self._run}")
         return JoinReceived(join)
 
     def _part(self, address: Address, device: str, part: Part, topic: str, state: State) -> Arrival | None:
@@ -319,8 +321,6 @@ class Inbox:
     def _check_identity(self, message: Join | Heading | Update, address: Address, device: str) -> None:
         if message.device != device:
             raise WireError(Reject.WRONG_SENDER, f"it is from {message.device}, on the topic of {device}")
-        if message.run != self._run:
-            raise WireError(Reject.WRONG_RUN, f"it is for the run {message.run}; this is {self._run}")
         if message.round != address.number:
             raise WireError(Reject.WRONG_RUN, f"it is for round {message.round}, on the topic of {address.number}")
 
@@ -378,7 +378,7 @@ def _header(update: Heading | Update, digest: str, size: int) -> Header:
         round=update.round,
         task=update.task,
         nonce=update.nonce,
-        model=Version(update.model_version, update.model_digest),
+        model=Version(update.model_version, update.model_tag),
         examples=update.examples,
         train_loss=update.train_loss if isinstance(update, Update) else None,
         digest=digest,

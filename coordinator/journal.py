@@ -241,13 +241,13 @@ class Journal:
         sql = "SELECT coalesce(max(attempt) + 1, 0) FROM rounds WHERE run = ? AND round = ? AND task = ?"
         return rows.integer(self._database.execute(sql, (run, number, task))[0][0])
 
-    def add_update(self, update: Update, blob: bytes, digest: str, counted: str | None = None) -> bool:
-        """Keep an update with its bytes and their SHA-256; False where it is there already.
+    def add_update(self, run: str, update: Update, blob: bytes, digest: str, counted: str | None = None) -> bool:
+        """Keep a run's update with its bytes and their SHA-256; False where it is there already.
 
         ``counted`` is the nonce of the open attempt in which it counts, where it answers an earlier one.
         """
         sql = "SELECT 1 FROM updates WHERE run = ? AND round = ? AND task = ? AND device = ?"
-        identity = (update.run, update.round, update.task, update.device)
+        identity = (run, update.round, update.task, update.device)
         if self._database.execute(sql, identity):
             return False
         counts = None if update.counts is None else update.counts.model_dump_json()

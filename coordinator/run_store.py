@@ -181,7 +181,7 @@ class RunStore:
 
     def keep(self, header: Header, content: Content) -> None:
         """Put an update that counts in the open attempt in the journal; call it within ``journal.batch``."""
-        if not self.journal.add_update(content.update, content.blob, header.digest, self._open):
+        if not self.journal.add_update(self.settings.run, content.update, content.blob, header.digest, self._open):
             raise StateError(
                 f"an update of {header.device} for round {header.round} would count twice: please report it; "
                 "what was committed is safe, and the same command goes on from there"

@@ -23,7 +23,7 @@ from edge.jobs import Evaluated, Failure, Trained
 from edge.pace import Pace
 from edge.participation_state import Announced, Describing, Kept, State, Step, Stock, Trouble, Unusable, Work
 from edge.presence import MAX_TEXT, trouble
-from schemas.messages import CoordinatorState, Phase, RoundAnnouncement, RunSettings, Update
+from schemas.messages import TAG, CoordinatorState, Phase, RoundAnnouncement, RunSettings, Update
 
 RETRY_S: Final = 20.0  # after trouble that somebody must see to, such as a full disk
 CRASHES: Final = 3  # of a trainer over one ticket, or files that it can't begin with
@@ -72,9 +72,9 @@ def done(state: State, result: Trained | Evaluated) -> Step:
     work, run = state.work, state.run
     if work is None or run is None or work.stage != "running" or result.key != state.key(work.ticket):
         return state, ()
-    about = {"device": state.identity.device, "model_version": work.model_version, "model_digest": work.model_digest}
-    ticket = work.ticket
-    about |= {"run": ticket.run, "round": ticket.round, "task": ticket.task, "nonce": ticket.nonce}
+    ticket, tag = work.ticket, work.model_digest[:TAG]
+    about = {"device": state.identity.device, "model_version": work.model_version, "model_tag": tag}
+    about |= {"round": ticket.round, "task": ticket.task, "nonce": ticket.nonce}
     told = fx.TellWork(f"round {ticket.round} ({ticket.task}): {_work_done(result)}", result.peak_mb)
     if isinstance(result, Trained):
         about |= {"examples": result.examples, "payload": result.payload, "train_loss": result.train_loss}

@@ -21,7 +21,7 @@ _SIZES: Final = {
     "bfloat16": 0.55,
     "float16": 0.56,
     "int8": 0.28,
-    "int4": 0.09,
+    "int4": 0.07,
     "eden1": 0.04,
     "eden2": 0.076,
     "eden3": 0.112,

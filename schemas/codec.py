@@ -24,7 +24,6 @@ from schemas.messages import (
     CoordinatorStatus,
     Counts,
     DeviceStatus,
-    Digest,
     Examples,
     Findings,
     Join,
@@ -38,6 +37,7 @@ from schemas.messages import (
     RoundNumber,
     RoundSummary,
     RunSettings,
+    Tag,
     Task,
     Update,
 )
@@ -85,16 +85,7 @@ _RANGE_ERRORS: Final = frozenset(
 _BLOB_FIELDS: Final = ("digest", "size", "parts")
 _PART_FIELDS: Final = ("blob", "index", "payload")
 _COUNTS_FIELDS: Final = ("examples", "loss_sum")
-_UPDATE_FIELDS: Final = (
-    "run",
-    "round",
-    "task",
-    "nonce",
-    "device",
-    "model_version",
-    "model_digest",
-    "examples",
-)
+_UPDATE_FIELDS: Final = ("round", "task", "nonce", "device", "model_version", "model_tag", "examples")
 
 W = TypeVar("W", bound=Wire)
 M = TypeVar("M", bound=Message)
@@ -160,13 +151,12 @@ def encode_update(update: Update) -> bytes:
     if len(update.payload) > MAX_UPDATE - MAX_COUNTS - 1024:
         raise WireError(Reject.TOO_LARGE, f"a delta of {len(update.payload)} bytes: use a codec that makes it smaller")
     wire = pb.Update(
-        run=update.run,
         round=update.round,
         task=_TASKS[update.task],
         nonce=bytes.fromhex(update.nonce),
         device=update.device,
         model_version=update.model_version,
-        model_digest=bytes.fromhex(update.model_digest),
+        model_tag=bytes.fromhex(update.model_tag),
         examples=update.examples,
         train_loss=update.train_loss,
     )
@@ -193,17 +183,16 @@ def decode_update(payload: bytes) -> Update:
     task = _TASK_NAMES.get(wire.task)
     if task is None:
         raise WireError(Reject.MALFORMED, f"Update: task {wire.task} is not known here")
-    nonce, digest = _hex(wire.nonce), _hex(wire.model_digest)
+    nonce, tag = _hex(wire.nonce), _hex(wire.model_tag)
     counts = _decode_counts(wire.counts) if wire.HasField("counts") else None
     return _build(
         lambda: Update(
-            run=_short(wire.run),
             round=wire.round,
             task=task,
             nonce=nonce,
             device=_short(wire.device),
             model_version=wire.model_version,
-            model_digest=digest,
+            model_tag=tag,
             examples=wire.examples,
             payload=delta,
             train_loss=wire.train_loss if wire.HasField("train_loss") else None,
@@ -216,13 +205,12 @@ def decode_update(payload: bytes) -> Update:
 class Heading(Message):
     """What an update says before its payload, each field in its range."""
 
-    run: Name
     round: RoundNumber
     task: Task
     nonce: Nonce
     device: Name
     model_version: RoundNumber
-    model_digest: Digest
+    model_tag: Tag
     examples: Examples
 
 
@@ -235,16 +223,15 @@ def decode_heading(start: bytes) -> Heading | None:
     task = _TASK_NAMES.get(wire.task)
     if task is None or not all(wire.HasField(field) for field in _UPDATE_FIELDS):
         return None
-    nonce, digest = _hex(wire.nonce), _hex(wire.model_digest)
+    nonce, tag = _hex(wire.nonce), _hex(wire.model_tag)
     return _build(
         lambda: Heading(
-            run=_short(wire.run),
             round=wire.round,
             task=task,
             nonce=nonce,
             device=_short(wire.device),
             model_version=wire.model_version,
-            model_digest=digest,
+            model_tag=tag,
             examples=wire.examples,
         ),
         "Update",

@@ -16,9 +16,11 @@ LARGEST = 1e9  # of a number that nothing else bounds
 MAX_PARTS = 100_000
 MAX_DEVICES = 10_000
 MAX_FOUND = 16  # classes, and alerts, of one window
+TAG = 16  # digits of a digest that tell models apart
 
 Name = Annotated[str, StringConstraints(pattern=r"^[a-z0-9][a-z0-9-]{2,62}$")]
 Digest = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")]
+Tag = Annotated[str, StringConstraints(pattern=rf"^[0-9a-f]{{{TAG}}}$")]  # how a digest begins
 Nonce = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{32}$")]
 Text = Annotated[str, StringConstraints(max_length=500)]
 Instance = Annotated[str, StringConstraints(pattern=r"^([0-9a-f]{16})?$")]
@@ -379,13 +381,12 @@ class Update(Message):
 
     model_config = ConfigDict(arbitrary_types_allowed=True)  # memoryview: a delta can be as large as the model
 
-    run: Name
     round: RoundNumber
     task: Task
-    nonce: Nonce
+    nonce: Nonce  # of the announcement, which names a run as well
     device: Name
     model_version: RoundNumber
-    model_digest: Digest
+    model_tag: Tag
     examples: Examples
     payload: bytes | memoryview = b""  # ``compression.encode`` of the delta; empty for ``evaluate``
     train_loss: float | None = None

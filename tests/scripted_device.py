@@ -12,6 +12,7 @@ from schemas import codec, cohort, compression
 from schemas.errors import WireError
 from schemas.link.link import Connected, Event, Inbound, Link, Sink, Will
 from schemas.messages import (
+    TAG,
     Counts,
     DeviceState,
     DeviceStatus,
@@ -159,13 +160,12 @@ class ScriptedDevice:
     def update(self, asked: RoundAnnouncement, examples: int) -> Update:
         """The answer to an announcement."""
         training = Update(
-            run=asked.run,
             round=asked.round,
             task="train",
             nonce=asked.nonce,
             device=self.name,
             model_version=asked.model_version,
-            model_digest=asked.model_digest,
+            model_tag=asked.model_digest[:TAG],
             examples=examples,
             payload=compression.encode(
                 self.script.codec, delta_of(self.name, asked.round, self.manifest), np.random.default_rng(asked.round)

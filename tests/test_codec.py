@@ -11,6 +11,7 @@ from schemas import codec
 from schemas.errors import Reject, WireError
 from schemas.messages import (
     MAX_CLASSES,
+    TAG,
     Alert,
     BlobRef,
     ClassMetrics,
@@ -185,25 +186,23 @@ JSON_SAMPLES: dict[Kind, Message] = {
 }
 PART = Part(blob=BLOB, index=1, payload=b"\x00\xffpayload")
 TRAINED = Update(
-    run="run-1",
     round=2,
     task="train",
     nonce=NONCE,
     device="dev-1",
     model_version=1,
-    model_digest=DIGEST,
+    model_tag=DIGEST[:TAG],
     examples=20,
     payload=b"\x00delta",
     train_loss=0.5,
 )
 EVALUATED = Update(
-    run="run-1",
     round=2,
     task="evaluate",
     nonce=NONCE,
     device="dev-1",
     model_version=1,
-    model_digest=DIGEST,
+    model_tag=DIGEST[:TAG],
     examples=6,
     counts=Counts(examples=6, loss_sum=1.5, confusion=((1, 2), (0, 3))),
 )
@@ -225,13 +224,12 @@ def counts(draw: st.DrawFn) -> Counts:
 def updates(draw: st.DrawFn) -> Update:
     task = draw(st.sampled_from(["train", "evaluate"]))
     return Update(
-        run=draw(names),
         round=draw(numbers),
         task="train" if task == "train" else "evaluate",
         nonce=draw(st.binary(min_size=16, max_size=16)).hex(),
         device=draw(names),
         model_version=draw(numbers),
-        model_digest=draw(digests),
+        model_tag=draw(digests)[:TAG],
         examples=draw(st.integers(1, 2**31)),
         payload=draw(st.binary(min_size=1, max_size=200)) if task == "train" else b"",
         train_loss=draw(st.none() | finite),
@@ -451,14 +449,14 @@ def test_an_update_without_one_of_its_fields_is_refused(field: str) -> None:
 @pytest.mark.parametrize(
     ("field", "value", "reason"),
     [
-        ("run", "UPPER", Reject.MALFORMED),
-        ("run", "x" * 1000, Reject.TOO_LARGE),
+        ("device", "UPPER", Reject.MALFORMED),
+        ("device", "x" * 1000, Reject.TOO_LARGE),
         ("device", "dev-1\n", Reject.MALFORMED),
         ("round", 2**32 - 1, Reject.OUT_OF_RANGE),
         ("task", pb.TASK_UNSPECIFIED, Reject.MALFORMED),
         ("task", 77, Reject.MALFORMED),
         ("nonce", b"short", Reject.MALFORMED),
-        ("model_digest", bytes(1000), Reject.TOO_LARGE),
+        ("model_tag", bytes(1000), Reject.TOO_LARGE),
         ("examples", 0, Reject.OUT_OF_RANGE),
         ("examples", 2**64 - 1, Reject.OUT_OF_RANGE),
         ("payload", b"", Reject.MALFORMED),
@@ -618,7 +616,7 @@ def test_the_start_of_an_update_is_enough_for_its_heading(update: Update, length
     [
         ("nonce", b"short", Reject.MALFORMED),
         ("nonce", b"", Reject.MALFORMED),
-        ("model_digest", bytes(33), Reject.MALFORMED),
+        ("model_tag", bytes(9), Reject.MALFORMED),
         ("device", "dev/1", Reject.MALFORMED),
         ("round", 2**32 - 1, Reject.OUT_OF_RANGE),
         ("examples", 0, Reject.OUT_OF_RANGE),

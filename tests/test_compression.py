@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 from schemas import compression
-from schemas.compression import HEADER, NAMES, TABLE
+from schemas.compression import HEADER, MARK, NAMES, TABLE
 from schemas.errors import Reject, WireError
 from schemas.parameters import Manifest, Parameters, TensorSpec
 
@@ -139,14 +139,14 @@ def test_an_unknown_codec_is_refused_with_the_known_ones() -> None:
     with pytest.raises(WireError, match=f"unknown-codec: 'int7': use one of {', '.join(NAMES)}"):
         _encode("int7", _normal(MANIFEST))
     payload = bytearray(_encode("int8", _normal(MANIFEST)))
-    payload[4] = 200
+    payload[1] = 200
     assert _refused(bytes(payload)) is Reject.UNKNOWN_CODEC
 
 
 @pytest.mark.parametrize(
     ("place", "value", "reason"),
-    [(0, 0, Reject.MALFORMED), (3, 1, Reject.MALFORMED), (5, 9, Reject.MALFORMED), (6, 1, Reject.MALFORMED)],
-    ids=["magic", "version", "packing", "reserved"],
+    [(0, 0, Reject.MALFORMED), (0, ord("F"), Reject.MALFORMED), (2, 9, Reject.MALFORMED), (3, 1, Reject.TOO_LARGE)],
+    ids=["mark", "the layout before", "packing", "size"],
 )
 def test_a_header_of_another_form_is_refused(place: int, value: int, reason: Reject) -> None:
     payload = bytearray(_encode("float32", _normal(MANIFEST)))
@@ -181,7 +181,7 @@ def test_any_body_makes_finite_parameters_or_a_wire_error(name: str, data: st.Da
     codec = TABLE[name]
     limit = codec.limit(MANIFEST)
     body = data.draw(st.binary(min_size=limit, max_size=limit) | st.binary(max_size=limit))
-    payload = HEADER.pack(b"FBT", 2, codec.ID, 0, 0, len(body)) + body
+    payload = HEADER.pack(MARK, codec.ID, 0, len(body)) + body
     try:
         decoded = compression.decode(payload, MANIFEST)
     except WireError:
@@ -218,7 +218,7 @@ def test_a_bomb_is_refused_before_anything_is_unpacked(tmp_path: Path) -> None:
     size = 200_000_000
     frame = zstandard.ZstdCompressor(level=19).compress(bytes(size))
     assert len(frame) < 20_000
-    honest, lying = (HEADER.pack(b"FBT", 2, 1, 1, 0, said) + frame for said in (size, 100))
+    honest, lying = (HEADER.pack(MARK, 1, 1, said) + frame for said in (size, 100))
     (tmp_path / "honest").write_bytes(honest)
     (tmp_path / "lying").write_bytes(lying)
     script = f"""
@@ -234,7 +234,7 @@ def test_a_bomb_is_refused_before_anything_is_unpacked(tmp_path: Path) -> None:
         for name in ("honest", "lying"):
             payload = (pathlib.Path({str(tmp_path)!r}) / name).read_bytes()
             try:
-                zstandard.ZstdDecompressor().decompress(payload[16:], max_output_size=100)
+                zstandard.ZstdDecompressor().decompress(payload[{HEADER.size}:], max_output_size=100)
             except (MemoryError, zstandard.ZstdError) as error:
                 print(type(error).__name__)
             try:

@@ -5,7 +5,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 from schemas import compression
-from schemas.compression import HEADER
+from schemas.compression import HEADER, MARK
 from schemas.errors import WireError
 from schemas.parameters import Manifest, Parameters, TensorSpec
 
@@ -40,6 +40,6 @@ def test_a_value_that_would_become_infinite_is_refused(value: float) -> None:
 
 @pytest.mark.parametrize("bits", [0x7F80, 0xFF80, 0x7FC0, 0x7F81, 0xFFA0], ids=hex)
 def test_infinities_and_all_kinds_of_nan_are_refused_when_decoding(bits: int) -> None:
-    payload = HEADER.pack(b"FBT", 2, 4, 0, 0, 2) + bits.to_bytes(2, "little")
+    payload = HEADER.pack(MARK, 4, 0, 2) + bits.to_bytes(2, "little")
     with pytest.raises(WireError, match="not-finite"):
         compression.decode(payload, MANIFEST)

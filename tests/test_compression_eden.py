@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from schemas import compression
-from schemas.compression import HEADER, eden, hadamard
+from schemas.compression import HEADER, MARK, eden, hadamard
 from schemas.compression.eden import Eden
 from schemas.errors import Reject, WireError
 from schemas.parameters import Manifest, Parameters, TensorSpec
@@ -33,7 +33,7 @@ def _decoded(bits: int, parameters: Parameters, rng: np.random.Generator) -> np.
 
 
 def _payload(body: bytes) -> bytes:
-    return HEADER.pack(b"FBT", 2, eden.ID, 0, 0, len(body)) + body
+    return HEADER.pack(MARK, eden.ID, 0, len(body)) + body
 
 
 def _error(decoded: np.ndarray, values: np.ndarray) -> float:

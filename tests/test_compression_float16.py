@@ -5,7 +5,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 from schemas import compression
-from schemas.compression import HEADER
+from schemas.compression import HEADER, MARK
 from schemas.errors import WireError
 from schemas.parameters import Manifest, Parameters, TensorSpec
 
@@ -35,6 +35,6 @@ def test_a_value_beyond_float16_is_refused_by_its_name(value: float) -> None:
 
 @pytest.mark.parametrize("bits", [0x7C00, 0xFC00, 0x7E00, 0x7C01, 0xFD00], ids=hex)
 def test_infinities_and_all_kinds_of_nan_are_refused_when_decoding(bits: int) -> None:
-    payload = HEADER.pack(b"FBT", 2, 2, 0, 0, 2) + bits.to_bytes(2, "little")
+    payload = HEADER.pack(MARK, 2, 0, 2) + bits.to_bytes(2, "little")
     with pytest.raises(WireError, match="not-finite"):
         compression.decode(payload, Manifest((TensorSpec("t", (1,)),)))

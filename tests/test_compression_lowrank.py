@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from schemas import compression
-from schemas.compression import HEADER, lowrank
+from schemas.compression import HEADER, MARK, lowrank
 from schemas.errors import Reject, WireError
 from schemas.parameters import Manifest, Parameters, TensorSpec
 
@@ -83,7 +83,7 @@ def test_values_too_large_for_finite_factors_are_refused_by_name() -> None:
 )
 def test_steps_whose_products_are_not_finite_are_refused(steps: tuple[float, ...], reason: Reject) -> None:
     body = struct.pack("<4f", *steps) + b"\x80" * 100
-    payload = HEADER.pack(b"FBT", 2, lowrank.ID, 0, 0, len(body)) + body
+    payload = HEADER.pack(MARK, lowrank.ID, 0, len(body)) + body
     with pytest.raises(WireError) as caught:
         compression.decode(payload, _of((30, 20)))
     assert caught.value.reason is reason
@@ -92,6 +92,6 @@ def test_steps_whose_products_are_not_finite_are_refused(steps: tuple[float, ...
 def test_the_largest_steps_there_are_make_finite_values_below_the_peak() -> None:
     step = float(np.sqrt(np.finfo(np.float32).max / 2 / 128**2)) * (1 - 1e-6)
     body = struct.pack("<4f", *[step] * 4) + b"\x80" * 100
-    held = compression.read(HEADER.pack(b"FBT", 2, 10, 0, 0, len(body)) + body, _of((30, 20)))
+    held = compression.read(HEADER.pack(MARK, 10, 0, len(body)) + body, _of((30, 20)))
     assert held.parameters().is_finite()
     assert held.parameters().peak <= held.peak

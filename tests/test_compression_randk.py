@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from schemas import compression
-from schemas.compression import HEADER, randk
+from schemas.compression import HEADER, MARK, randk
 from schemas.errors import Reject, WireError
 from schemas.parameters import Manifest, Parameters, TensorSpec
 
@@ -46,7 +46,7 @@ def test_the_places_are_the_same_on_every_machine() -> None:
     """Written down once: a decoder elsewhere, or NumPy's next version, must not draw others."""
     manifest = Manifest((TensorSpec("t", (1000,)),))
     body = struct.pack("<IQf", 1000, 2**63 + 12345, 1.0) + b"\1" * 10
-    decoded = compression.decode(HEADER.pack(b"FBT", 2, 9, 0, 0, len(body)) + body, manifest)
+    decoded = compression.decode(HEADER.pack(MARK, 9, 0, len(body)) + body, manifest)
     assert np.flatnonzero(decoded.flat).tolist() == [16, 121, 222, 388, 459, 509, 617, 796, 871, 905]
 
 
@@ -62,7 +62,7 @@ def test_the_places_are_the_same_on_every_machine() -> None:
     ],
 )
 def test_a_body_that_no_encoder_makes_is_refused(body: bytes, reason: Reject) -> None:
-    payload = HEADER.pack(b"FBT", 2, randk.ID, 0, 0, len(body)) + body
+    payload = HEADER.pack(MARK, randk.ID, 0, len(body)) + body
     with pytest.raises(WireError) as caught:
         compression.decode(payload, Manifest((TensorSpec("t", (250,)),)))
     assert caught.value.reason is reason

@@ -5,7 +5,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 from schemas import compression
-from schemas.compression import HEADER, sign
+from schemas.compression import HEADER, MARK, sign
 from schemas.errors import WireError
 from schemas.parameters import Manifest, Parameters, TensorSpec
 
@@ -22,7 +22,7 @@ def _decoded(parameters: Parameters) -> np.ndarray:
 
 
 def _payload(body: bytes) -> bytes:
-    return HEADER.pack(b"FBT", 2, sign.ID, 0, 0, len(body)) + body
+    return HEADER.pack(MARK, sign.ID, 0, len(body)) + body
 
 
 @given(hnp.arrays(np.float32, st.integers(1, 100), elements=st.floats(-LARGEST, LARGEST, width=32)))

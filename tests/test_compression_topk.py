@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 from schemas import compression
-from schemas.compression import HEADER, nearest, topk
+from schemas.compression import HEADER, MARK, nearest, topk
 from schemas.errors import Reject, WireError
 from schemas.parameters import Manifest, Parameters, TensorSpec
 
@@ -82,7 +82,7 @@ def test_a_model_of_25_000_parameters_takes_0_7_kb() -> None:
 
 
 def _refused(body: bytes, size: int) -> WireError:
-    payload = HEADER.pack(b"FBT", 2, topk.HUNDREDTH.ID, 0, 0, len(body)) + body
+    payload = HEADER.pack(MARK, topk.HUNDREDTH.ID, 0, len(body)) + body
     with pytest.raises(WireError) as caught:
         compression.decode(payload, Manifest((TensorSpec("t", (size,)),)))
     return caught.value
@@ -124,7 +124,7 @@ def test_a_payload_of_some_bytes_makes_its_reader_allocate_no_model(gap: bytes) 
     manifest = Manifest((TensorSpec("t", (5_000_000,)),))
     size = compression.TABLE["topk10"].limit(manifest) - 16
     body = struct.pack("<IIIf", manifest.size, size, size, 1.0) + gap * size
-    payload = HEADER.pack(b"FBT", 2, topk.TENTH.ID, 1, 0, len(body)) + zstandard.ZstdCompressor().compress(body)
+    payload = HEADER.pack(MARK, topk.TENTH.ID, 1, len(body)) + zstandard.ZstdCompressor().compress(body)
     tracemalloc.start()
     try:
         with pytest.raises(WireError, match="bytes of gaps"):
@@ -141,7 +141,7 @@ def test_more_values_than_a_tenth_are_refused_where_the_bytes_would_do() -> None
 
 def test_the_last_place_of_a_block_can_be_sent() -> None:
     body = _body(500, 1, b"\xff\xf4", b"\x7f")
-    payload = HEADER.pack(b"FBT", 2, 8, 0, 0, len(body)) + body
+    payload = HEADER.pack(MARK, 8, 0, len(body)) + body
     held = compression.read(payload, Manifest((TensorSpec("t", (500,)),)))
     assert np.flatnonzero(held.parameters().flat).tolist() == [499]
     assert held.parameters().peak == 127 <= held.peak

@@ -225,14 +225,13 @@ def test_invariant_01_two_different_updates_of_a_device_are_one_and_an_equivocat
 
 
 def test_invariant_13_what_answers_another_run_round_nonce_or_model_is_refused_with_its_reason(three: Round) -> None:
-    """Seen to fail without the comparison of runs in ``Inbox._check_identity``, and of nonces in ``belongs``."""
+    """Seen to fail without the comparison of rounds in ``Inbox._check_identity``, and of nonces in ``belongs``."""
     honest = three.devices[0].update(three.asked, 10)
     others: tuple[dict[str, object], ...] = (
-        {"run": "run-2"},
         {"round": 2},
         {"nonce": "f" * 32},
         {"model_version": 7},
-        {"model_digest": "f" * 64},
+        {"model_tag": "f" * 16},
         {"task": "evaluate", "payload": b"", "counts": counts_of("dev-0", 10)},
     )
     for number, changes in enumerate(others, 1):

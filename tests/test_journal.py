@@ -19,6 +19,7 @@ from coordinator import database
 from coordinator.journal import PIECE, Journal, ModelVersion
 from schemas.errors import DiskFull, StateError
 from schemas.messages import (
+    TAG,
     BlobRef,
     Counts,
     DeviceState,
@@ -82,13 +83,12 @@ def update(device: str, number: int = 1, task: Task = "train", attempt: int = 0)
     """An update, its bytes and their digest."""
     blob = f"the bytes of {device} in attempt {attempt}".encode() * 50
     message = Update(
-        run="run-1",
         round=number,
         task=task,
         nonce=nonce(number, task, attempt),
         device=device,
         model_version=0,
-        model_digest=DIGESTS[0],
+        model_tag=DIGESTS[0][:TAG],
         examples=37,
         payload=b"delta" if task == "train" else b"",
         train_loss=0.25 if task == "train" else None,
@@ -120,7 +120,7 @@ def commit(journal: Journal, number: int, *devices: str) -> None:
     journal.open_round(announced(number))
     with journal.batch():
         for device in devices:
-            journal.add_update(*update(device, number))
+            journal.add_update("run-1", *update(device, number))
     journal.commit_round(nonce(number), summary(number), version(number), AT)
 
 
@@ -172,8 +172,8 @@ def test_a_journal_that_an_earlier_version_wrote_goes_on_with_its_open_round(pat
         resume = journal.open_run()
         assert resume is not None
         assert (resume.devices, kept(journal), journal.marked(asked.nonce)) == (("dev-a",), ["dev-a"], (0.0, 0))
-        assert journal.add_update(sent, blob, digest) is False
-        journal.add_update(*update("dev-b"))
+        assert journal.add_update("run-1", sent, blob, digest) is False
+        journal.add_update("run-1", *update("dev-b"))
         journal.commit_round(asked.nonce, summary(1), version(1), AT)
         assert kept(journal) == ["dev-a", "dev-b"]
 
@@ -183,7 +183,7 @@ def test_an_interrupted_round_resumes_with_its_nonce_deadline_and_updates(journa
     journal.open_round(announced(2))
     with journal.batch():
         for device in ("dev-c", "dev-a", "dev-b"):
-            assert journal.add_update(*update(device, 2))
+            assert journal.add_update("run-1", *update(device, 2))
     journal.close()
     with Journal(path) as again:
         resume = again.open_run()
@@ -216,7 +216,7 @@ def test_no_device_counts_twice_however_often_and_in_whatever_batches_it_sends(
             with journal.batch():
                 for device in sent[start : start + batch]:
                     message, blob, digest = update(device)
-                    fresh = journal.add_update(message, blob, digest)
+                    fresh = journal.add_update("run-1", message, blob, digest)
                     assert fresh == (device not in seen)
                     seen.add(device)
         assert kept(journal) == sorted(seen)
@@ -225,7 +225,7 @@ def test_no_device_counts_twice_however_often_and_in_whatever_batches_it_sends(
 def test_a_round_and_its_evaluation_are_two_tasks(journal: Journal) -> None:
     commit(journal, 1, "dev-a")
     journal.open_round(announced(1, "evaluate"))
-    assert journal.add_update(*update("dev-a", 1, "evaluate"))
+    assert journal.add_update("run-1", *update("dev-a", 1, "evaluate"))
     assert [each.counts for each in journal.updates("run-1", 1, "evaluate")] == [COUNTS]
     journal.commit_evaluation(nonce(1, "evaluate"), METRICS)
     resume = journal.open_run()
@@ -236,12 +236,12 @@ def test_a_round_and_its_evaluation_are_two_tasks(journal: Journal) -> None:
 
 def test_an_abandoned_attempt_counts_for_nothing_and_its_devices_are_taken_again(journal: Journal) -> None:
     journal.open_round(announced(1))
-    journal.add_update(*update("dev-a"))
+    journal.add_update("run-1", *update("dev-a"))
     journal.abandon_round(nonce(1), "train", "1 update of the 3 needed")
     assert kept(journal) == []
     assert journal.attempts("run-1", 1, "train") == 1
     journal.open_round(announced(1, attempt=1))
-    assert journal.add_update(*update("dev-a", attempt=1))
+    assert journal.add_update("run-1", *update("dev-a", attempt=1))
     journal.commit_round(nonce(1, attempt=1), summary(1), version(1), AT)
     first, second = journal.history("run-1")
     assert (first.outcome, first.reason, first.model_version) == ("abandoned", "1 update of the 3 needed", 0)
@@ -252,7 +252,7 @@ def test_versions_go_up_by_one_and_chain_and_are_never_used_again(journal: Journ
     """Invariant 5, and 3: a commit that is refused leaves the round open with all it had."""
     commit(journal, 1)
     journal.open_round(announced(2))
-    journal.add_update(*update("dev-a", 2))
+    journal.add_update("run-1", *update("dev-a", 2))
     for wrong in (version(3, 1), version(1, 0), version(2, 0), version(2, 3)):
         with pytest.raises(StateError, match="does not follow"):
             journal.commit_round(nonce(2), summary(2, rejected={"malformed": 4}), wrong, AT)
@@ -297,18 +297,18 @@ def test_only_one_run_and_one_round_are_open(journal: Journal) -> None:
 
 def test_nothing_can_be_added_to_or_done_with_a_round_that_is_not_open(journal: Journal) -> None:
     with pytest.raises(StateError, match="not open"):
-        journal.add_update(*update("dev-a"))
+        journal.add_update("run-1", *update("dev-a"))
     commit(journal, 1, "dev-a")
     with pytest.raises(StateError, match="not open"):
-        journal.add_update(*update("dev-b"))
-    assert not journal.add_update(*update("dev-a"))  # a duplicate is still one
+        journal.add_update("run-1", *update("dev-b"))
+    assert not journal.add_update("run-1", *update("dev-a"))  # a duplicate is still one
     with pytest.raises(StateError, match="no open train round"):
         journal.commit_round(nonce(1), summary(1), version(1), AT)
     with pytest.raises(StateError, match="no open evaluate round"):
         journal.commit_evaluation(nonce(1), METRICS)
     journal.open_round(announced(2))
     with pytest.raises(StateError, match="not open"):
-        journal.add_update(*update("dev-b", 2, attempt=7))  # of another attempt: another nonce
+        journal.add_update("run-1", *update("dev-b", 2, attempt=7))  # of another attempt: another nonce
 
 
 def test_an_exception_in_a_batch_undoes_all_of_it(journal: Journal) -> None:
@@ -316,13 +316,13 @@ def test_an_exception_in_a_batch_undoes_all_of_it(journal: Journal) -> None:
 
     def fail_after_one() -> None:
         with journal.batch():
-            journal.add_update(*update("dev-a"))
+            journal.add_update("run-1", *update("dev-a"))
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
         fail_after_one()
     assert kept(journal) == []
-    assert journal.add_update(*update("dev-a"))
+    assert journal.add_update("run-1", *update("dev-a"))
 
 
 def test_a_batch_with_a_failed_part_is_not_kept_even_if_the_failure_was_caught(journal: Journal) -> None:
@@ -330,7 +330,7 @@ def test_a_batch_with_a_failed_part_is_not_kept_even_if_the_failure_was_caught(j
 
     def swallow() -> None:
         with journal.batch():
-            journal.add_update(*update("dev-a"))
+            journal.add_update("run-1", *update("dev-a"))
             with pytest.raises(StateError, match="does not follow"):
                 journal.commit_round(nonce(1), summary(1), version(2), AT)
 
@@ -346,7 +346,7 @@ def test_pruning_forgets_the_updates_of_old_rounds_and_nothing_else(journal: Jou
     for number in (1, 2, 3):
         commit(journal, number, "dev-a", "dev-b")
     journal.open_round(announced(3, "evaluate"))
-    journal.add_update(*update("dev-a", 3, "evaluate"))
+    journal.add_update("run-1", *update("dev-a", 3, "evaluate"))
     journal.prune(1)
     assert [kept(journal, number) for number in (1, 2, 3)] == [[], [], ["dev-a", "dev-b"]]
     journal.prune(0)
@@ -363,7 +363,7 @@ def test_the_file_stops_growing_when_rounds_are_pruned(journal: Journal, path: P
         journal.open_round(announced(number))
         message, _, _ = update("dev-a", number)
         blob = bytes([number]) * 400_000
-        journal.add_update(message, blob, hashlib.sha256(blob).hexdigest())
+        journal.add_update("run-1", message, blob, hashlib.sha256(blob).hexdigest())
         journal.commit_round(nonce(number), summary(number), version(number), AT)
         journal.prune(1)
         journal.checkpoint()
@@ -373,7 +373,7 @@ def test_the_file_stops_growing_when_rounds_are_pruned(journal: Journal, path: P
 
 def test_a_damaged_update_is_found_when_it_is_read(journal: Journal) -> None:
     journal.open_round(announced(1))
-    journal.add_update(*update("dev-a"))
+    journal.add_update("run-1", *update("dev-a"))
     journal._database.execute("UPDATE updates SET blob = x'00'")
     with pytest.raises(StateError, match=r"update of dev-a .* damaged"):
         kept(journal)
@@ -387,7 +387,7 @@ def test_an_update_of_many_pieces_comes_back_whole_and_goes_whole(journal: Journ
     for device in ("dev-a", "dev-b"):
         blobs[device] = os.urandom(size)
         sent, _, _ = update(device)
-        journal.add_update(sent, blobs[device], hashlib.sha256(blobs[device]).hexdigest())
+        journal.add_update("run-1", sent, blobs[device], hashlib.sha256(blobs[device]).hexdigest())
     assert {each.device: each.blob for each in journal.updates("run-1", 1, "train")} == blobs
     journal.abandon_round(nonce(1), "train", "too few")
     assert not journal._database.execute("SELECT 1 FROM pieces")
@@ -397,7 +397,7 @@ def test_a_damaged_piece_of_an_update_is_found_when_it_is_read(journal: Journal)
     journal.open_round(announced(1))
     sent, _, _ = update("dev-a")
     blob = bytes(2 * PIECE)
-    journal.add_update(sent, blob, hashlib.sha256(blob).hexdigest())
+    journal.add_update("run-1", sent, blob, hashlib.sha256(blob).hexdigest())
     journal._database.execute("DELETE FROM pieces")
     with pytest.raises(StateError, match=r"update of dev-a .* damaged"):
         kept(journal)
@@ -414,7 +414,7 @@ def test_a_second_coordinator_is_refused_while_a_reader_is_welcome(journal: Jour
 
 def test_a_full_disk_is_said_and_everything_committed_stays(journal: Journal) -> None:
     journal.open_round(announced(1))
-    journal.add_update(*update("dev-a"))
+    journal.add_update("run-1", *update("dev-a"))
     pages = journal._database._pragma("page_count")
     journal._database.execute(f"PRAGMA max_page_count = {pages}")  # SQLite's own way to be out of space
     message, _, _ = update("dev-c")
@@ -422,8 +422,8 @@ def test_a_full_disk_is_said_and_everything_committed_stays(journal: Journal) ->
 
     def too_much() -> None:
         with journal.batch():
-            journal.add_update(*update("dev-b"))
-            journal.add_update(message, blob, hashlib.sha256(blob).hexdigest())
+            journal.add_update("run-1", *update("dev-b"))
+            journal.add_update("run-1", message, blob, hashlib.sha256(blob).hexdigest())
 
     with pytest.raises(DiskFull, match=r"disk is full.*Free some disk space"):
         too_much()
@@ -449,7 +449,7 @@ with Journal(Path(sys.argv[1])) as journal:
             for n in range(first, first + 5):
                 message, _, _ = update(f"dev-{n:06d}")
                 blob = b"%d" % n * 20_000
-                journal.add_update(message, blob, hashlib.sha256(blob).hexdigest())
+                journal.add_update("run-1", message, blob, hashlib.sha256(blob).hexdigest())
         print(first + 5, flush=True)
 """
 
@@ -479,7 +479,7 @@ def test_a_large_round_is_pruned_in_pieces(journal: Journal) -> None:
     """Each keeps nobody waiting for long. Seen to fail without the comparison with ``most_bytes``."""
     journal.open_round(announced(1))
     for number in range(7):
-        journal.add_update(*update(f"dev-{number}"))
+        journal.add_update("run-1", *update(f"dev-{number}"))
     size = len(update("dev-0")[1])
     journal.commit_round(nonce(1), summary(1), version(1), AT)
     left = []

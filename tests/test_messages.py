@@ -32,13 +32,12 @@ BLOB = BlobRef(digest=DIGEST, size=10, parts=1)
 
 def _update(**changes: object) -> Update:
     fields = {
-        "run": "run-1",
         "round": 1,
         "task": "train",
         "nonce": NONCE,
         "device": "dev-1",
         "model_version": 0,
-        "model_digest": DIGEST,
+        "model_tag": DIGEST[:16],
         "examples": 5,
         "payload": b"delta",
     }

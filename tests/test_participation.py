@@ -20,7 +20,7 @@ from edge.events import Event, Parcel, Ticket
 from edge.jobs import Failure
 from edge.participation_state import Identity, State
 from schemas import cohort, parts
-from schemas.messages import Command, CoordinatorState, DeviceState, DeviceStatus, Outcome, Phase, Task
+from schemas.messages import TAG, Command, CoordinatorState, DeviceState, DeviceStatus, Outcome, Phase, Task
 from tests.edge_scripts import (
     DEVICE,
     PLAN_REF,
@@ -117,7 +117,7 @@ def test_a_round_is_joined_trained_stored_and_only_then_sent() -> None:
     effects = bench(ev.JobDone(trained(start.key)))
     (store,) = only(effects, fx.StoreUpdate)
     assert not only(effects, fx.SendParts)
-    assert (store.update.model_version, store.update.model_digest) == (0, digest(f"{RUN}/0"))
+    assert (store.update.model_version, store.update.model_tag) == (0, digest(f"{RUN}/0")[:TAG])
     stored = parcel(store.ticket)
     assert only(bench(ev.UpdateStored(stored)), fx.SendParts) == [fx.SendParts(stored, None)]
 

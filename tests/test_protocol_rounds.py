@@ -519,7 +519,7 @@ def test_must_24_invariant_06_the_order_of_updates_changes_no_bit_of_the_model(t
 def test_must_24_invariant_06_a_rejected_update_leaves_no_trace_in_the_model(three: Three) -> None:
     """Seen to fail without the comparison of models in ``round.refusal``."""
     running, devices, asked = three
-    stale = devices[0].update(asked, 10).model_copy(update={"model_digest": "0" * 64})
+    stale = devices[0].update(asked, 10).model_copy(update={"model_tag": "0" * 16})
     devices[0].send(stale)
     answered(running, devices[0], Outcome.REJECTED)
     finish(running, devices[1:], asked)

@@ -377,7 +377,7 @@ def test_must_08_a_device_is_never_subscribed_to_more_than_a_few_parts(world: Ta
 
 def raw(number: int, packing: int, size: int, body: bytes) -> bytes:
     """A payload with this header."""
-    return compression.HEADER.pack(b"FBT", 2, number, packing, 0, size) + body
+    return compression.HEADER.pack(compression.MARK, number, packing, size) + body
 
 
 def bomb(size: int, *, honest: bool) -> bytes:

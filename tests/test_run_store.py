@@ -70,7 +70,9 @@ def test_an_update_that_can_not_be_read_any_more_costs_its_attempt(tmp_path: Pat
         running.until(lambda: all(device.receipts for device in devices[:2]), "two receipts")
     with closing(sqlite3.connect(directory / "journal.db")) as journal, journal:
         for device, blob in journal.execute("SELECT device, blob FROM updates").fetchall()[:1]:
-            other = blob.replace(b"FBT\x02", b"FBT\x01")
+            mark = bytes((compression.MARK, compression.TABLE["float32"].ID))
+            other = blob.replace(mark, b"\0" + mark[1:])
+            assert other != blob
             values = (other, hashlib.sha256(blob if rotten else other).hexdigest(), device)
             journal.execute("UPDATE updates SET blob = ?, digest = ? WHERE device = ?", values)
     running = coordinator()

@@ -1,16 +1,14 @@
 """Update codecs: parameters to few bytes and back, from the bytes and the model's manifest alone.
 
-A payload is a header of 16 bytes and a body. The header names the codec, how the body was packed (``entropy``), and
+A payload is a header of 7 bytes and a body. The header names the codec, how the body was packed (``entropy``), and
 the body's length before that; each codec's module has both of its halves. To add a codec, write its module beside
 the others with an ``ID`` of its own and what ``Codec`` asks for, and add its line to ``TABLE``.
 
     offset  bytes  field
-    0       3      "FBT"
-    3       1      version of this layout: 2
-    4       1      the codec's ID
-    5       1      packing: 0 none, 1 zstd
-    6       2      zero
-    8       8      length of the unpacked body in bytes, little-endian
+    0       1      what marks this layout, the third: 0xF3
+    1       1      the codec's ID
+    2       1      packing: 0 none, 1 zstd
+    3       4      length of the unpacked body in bytes, little-endian
 """
 
 from __future__ import annotations
@@ -80,10 +78,10 @@ TABLE: Final[dict[str, Codec]] = {
     "lowrank": lowrank,
 }
 NAMES: Final = tuple(TABLE)
-HEADER: Final = struct.Struct("<3sBBBHQ")
+HEADER: Final = struct.Struct("<BBBI")
+MARK: Final = 0xF3
 
-_MAGIC: Final = b"FBT"
-_VERSION: Final = 2
+_LONGEST: Final = 2**32 - 1  # bytes that the header can say
 # Of codecs with one number the last reads the bodies of all.
 _BY_ID: Final = {codec.ID: codec for codec in TABLE.values()}
 
@@ -128,8 +126,10 @@ def encode_with(codec: Codec, parameters: Parameters, rng: np.random.Generator) 
     if not parameters.is_finite():
         raise WireError(Reject.NOT_FINITE, "some values are NaN or infinite: lower the learning rate or check the data")
     body = codec.encode(parameters, rng)
+    if len(body) > _LONGEST:
+        raise WireError(Reject.TOO_LARGE, f"a body of {len(body)} bytes; at most {_LONGEST}: use a smaller codec")
     packing, packed = entropy.pack(body)
-    return b"".join((HEADER.pack(_MAGIC, _VERSION, codec.ID, packing, 0, len(body)), packed))
+    return b"".join((HEADER.pack(MARK, codec.ID, packing, len(body)), packed))
 
 
 def read(payload: bytes | memoryview, manifest: Manifest) -> Compressed:
@@ -139,8 +139,8 @@ def read(payload: bytes | memoryview, manifest: Manifest) -> Compressed:
     """
     if len(payload) < HEADER.size:
         raise WireError(Reject.TRUNCATED, f"{len(payload)} bytes, less than a header")
-    magic, version, number, packing, zero, size = HEADER.unpack_from(payload)
-    if (magic, version, zero) != (_MAGIC, _VERSION, 0):
+    mark, number, packing, size = HEADER.unpack_from(payload)
+    if mark != MARK:
         raise WireError(Reject.MALFORMED, "not the header of compressed parameters")
     codec = _BY_ID.get(number)
     if codec is None:

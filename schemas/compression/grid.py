@@ -21,7 +21,7 @@ STEPS: Final = np.dtype("<f4")
 BLOCK: Final = 32_768  # values at a time, so that the intermediates stay in the cache; int4's body is laid out by it
 _FINE: Final = 1 + 2.0**-20  # keeps y below its bound whatever float32 rounds up, so that floor(y + u) keeps to it
 _FEW: Final = 256
-_SMALLEST_STEP: Final = float(np.finfo(np.float32).tiny)  # a smaller one has no float32 inverse
+SMALLEST_STEP: Final = float(np.finfo(np.float32).tiny)  # a smaller one has no float32 inverse
 _LARGEST: Final = float(np.finfo(np.float32).max)
 
 
@@ -39,7 +39,7 @@ def steps(parameters: Parameters, levels: int, codec: str) -> NDArray[np.float32
 
 def usable(step: float) -> float:
     """A step that is never less, that float32 can hold, and that keeps the largest value to its level."""
-    return max(step * _FINE, _SMALLEST_STEP)
+    return max(step * _FINE, SMALLEST_STEP)
 
 
 def too_large(name: str, largest: float, codec: str) -> WireError:
@@ -68,7 +68,7 @@ def largest_step(levels: int) -> float:
 def read_steps(body: Body, manifest: Manifest, levels: int) -> NDArray[np.float32]:
     """The steps at the front of a body. ``WireError`` where one can't be a step."""
     found = np.frombuffer(body.take(STEPS.itemsize * len(manifest.tensors)), STEPS)
-    if not ((found >= _SMALLEST_STEP) & (found <= largest_step(levels))).all():  # False for NaN too
+    if not ((found >= SMALLEST_STEP) & (found <= largest_step(levels))).all():  # False for NaN too
         raise WireError(Reject.OUT_OF_RANGE, "a step is not a positive, finite number")
     return found
 
@@ -77,15 +77,24 @@ def rounded(
     parameters: Parameters, steps: NDArray[np.float32], rng: np.random.Generator
 ) -> Iterator[tuple[slice, NDArray[np.float32]]]:
     """Each block's place and its values as whole numbers of steps, in a buffer that the next block takes over."""
-    noise, scaled = np.empty(BLOCK, np.float32), np.empty(BLOCK, np.float32)
-    inverse = np.float32(1) / steps
-    for where, pieces in blocks(parameters.manifest, BLOCK):
-        y, u = scaled[: where.stop - where.start], noise[: where.stop - where.start]
+    noise = np.empty(BLOCK, np.float32)
+    for where, _, y in in_steps(parameters, steps):
+        u = noise[: y.size]
         rng.random(dtype=np.float32, out=u)
-        for tensor, piece in pieces:
-            np.multiply(parameters.flat[where][piece], inverse[tensor], out=y[piece])
         np.add(y, u, out=y)
         yield where, np.floor(y, out=y)
+
+
+def in_steps(
+    parameters: Parameters, steps: NDArray[np.float32]
+) -> Iterator[tuple[slice, list[tuple[int, slice]], NDArray[np.float32]]]:
+    """Each block's place, the tensors in it, and its values in steps, in a buffer that the next block takes over."""
+    scaled, inverse = np.empty(BLOCK, np.float32), np.float32(1) / steps
+    for where, pieces in blocks(parameters.manifest, BLOCK):
+        y = scaled[: where.stop - where.start]
+        for tensor, piece in pieces:
+            np.multiply(parameters.flat[where][piece], inverse[tensor], out=y[piece])
+        yield where, pieces, y
 
 
 def blocks(manifest: Manifest, most: int) -> Iterator[tuple[slice, list[tuple[int, slice]]]]:

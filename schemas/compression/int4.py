@@ -6,9 +6,14 @@ Pierce 1968), and a tensor of small changes would drown in them; on ECG updates 
 tensor's alone would cost a sixth more for the same error, and so would its largest value over 7. Most levels are -1, 0
 and 1, which zstd packs into two bits or fewer.
 
+What was drawn for a value is taken back where it is read (``dither``), which halves the error of values that spread
+over steps. Values that are mostly zeros are better off without: read as they came, zeros stay zeros. Which of the two
+loses less is reckoned for each tensor from its values alone, so that it remains unbiased, and said in its step.
+
 A level beyond 7 either way stands apart, and a zero in its place: no more than one value in 49 does (Chebyshev's
-inequality, and Cauchy's over the tensors). The body is one float32 step per tensor, in the manifest's order, and for
-each block of 32,768 values: how many stand apart; two levels a byte, the first in the low half, each in two's
+inequality, and Cauchy's over the tensors). The body is two bytes per tensor, in the manifest's order: a bfloat16, the
+step, of which the sign says that draws are taken back; the seed of the draws, four bytes, where any are; and for each
+block of 32,768 values: how many stand apart; two levels a byte, the first in the low half, each in two's
 complement, an odd last one with a zero beside it; the places in the block of those apart, rising; and their levels. The
 number, the places and the levels take two bytes each.
 """
@@ -24,17 +29,25 @@ import numpy as np
 from numpy.typing import NDArray
 
 from schemas.compression import grid
+from schemas.compression.dither import ERROR, SEEDS, Dither
 from schemas.compression.entropy import Body
 from schemas.errors import Reject, WireError
 from schemas.parameters import Flat, Manifest, Parameters
 
 _LEVELS: Final = 7
+_STEPS: Final = np.dtype("<u2")  # the upper half of a float32
+_TAKEN_BACK: Final = 0x8000  # the sign of a step
+_ODDS: Final = 2**32  # seeds
 _NUMBERS: Final = np.dtype("<u2")
 _FAR: Final = np.dtype("<i2")
 _FARTHEST: Final = 32_767
 _APART: Final = _NUMBERS.itemsize + _FAR.itemsize  # bytes of a level
 _RARE: Final = 48  # values there are at least to one apart
 _LARGEST: Final = float(np.finfo(np.float32).max)
+_LARGEST_STEP: Final = grid.largest_step(_LEVELS + 1)  # a level's draw adds up to half of one
+_HALF: Final = np.float32(0.5)
+_ONES: Final = np.ones(grid.BLOCK, np.float32)
+_COARSE: Final = 1 + 2.0**-7  # what bfloat16 may round up
 _BYTES: Final = np.arange(256, dtype=np.uint8)
 _PAIRS: Final = (np.stack((_BYTES << 4, _BYTES), axis=1).view(np.int8) >> 4).astype(np.float32)  # by byte: two levels
 
@@ -51,33 +64,38 @@ class _Block(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Int4:
-    """The codec with steps of so many deviations, 1 or more. All read each other's bodies."""
+    """The codec with steps of so many deviations, 1 or more, rounding by ``chance`` or to the nearest.
+
+    All read each other's bodies.
+    """
 
     width: float
+    chance: bool = True
 
     @property
     def ID(self) -> int:  # noqa: N802 - a codec's constant
-        """One for all; 5 was of a layout without levels apart."""
-        return 11
+        """One for all; 5 was of a layout without levels apart, 11 of one whose draws were never taken back."""
+        return 12
 
     @property
     def FEEDBACK(self) -> bool:  # noqa: N802 - a codec's constant
-        """Unbiased."""
+        """Unbiased by chance; to the nearest, whoever encodes makes up for what is lost (``steps``)."""
         return False
 
     def limit(self, manifest: Manifest) -> int:
-        """Half a byte a value, four a tensor, two a block, and four for each level apart."""
+        """Half a byte a value, two a tensor, two a block, four for each level apart, and the seed."""
         blocks = -(-manifest.size // grid.BLOCK)
-        packed = grid.STEPS.itemsize * len(manifest.tensors) + (manifest.size + 1) // 2 + _NUMBERS.itemsize * blocks
-        return packed + _APART * (manifest.size // _RARE)
+        packed = _STEPS.itemsize * len(manifest.tensors) + (manifest.size + 1) // 2 + _NUMBERS.itemsize * blocks
+        return SEEDS.itemsize + packed + _APART * (manifest.size // _RARE)
 
     def encode(self, parameters: Parameters, rng: np.random.Generator) -> memoryview:
-        """Steps and levels; one float32 drawn per value. ``WireError`` naming the tensor where values are too large."""
-        steps = _steps(parameters, self.width)
-        body, at = np.empty(self.limit(parameters.manifest), np.uint8), steps.nbytes
-        body[:at] = steps.view(np.uint8)
-        levels = np.zeros(grid.BLOCK, np.int8)
-        for _, values in grid.rounded(parameters, steps, rng):
+        """Steps and levels; one seed drawn by chance. ``WireError`` naming the tensor where values are too large."""
+        codes = _steps(parameters, self.width)
+        seed = int(rng.integers(_ODDS)) if self.chance else None
+        body = np.empty(self.limit(parameters.manifest), np.uint8)
+        start, at = 0, codes.nbytes + SEEDS.itemsize
+        levels, lost = np.zeros(grid.BLOCK, np.int8), np.zeros(codes.size)
+        for values in _rounded(parameters, _widths(codes), seed, lost):
             count = values.size
             apart = np.flatnonzero(np.abs(values) > _LEVELS)
             far = values[apart].astype(_FAR)
@@ -90,41 +108,55 @@ class Int4:
             for piece in (np.array([apart.size], _NUMBERS), packed, apart.astype(_NUMBERS), far):
                 body[at : at + piece.nbytes] = piece.view(np.uint8)
                 at += piece.nbytes
-        return body[:at].data
+        taken_back = lost > [ERROR * (where.stop - where.start) for where in parameters.manifest.slices()]
+        head = np.where(taken_back, codes | _TAKEN_BACK, codes).astype(_STEPS).tobytes()
+        if taken_back.any():
+            head += np.array(seed, SEEDS).tobytes()
+        else:
+            start = SEEDS.itemsize
+        body[start : start + len(head)] = np.frombuffer(head, np.uint8)
+        return body[start:at].data
 
     def check(self, body: Body, manifest: Manifest) -> float:
         """The largest magnitude that the steps allow, or that a level apart says."""
-        steps = grid.read_steps(body, manifest, _LEVELS)
-        peak = float(steps.max(initial=0)) * (_LEVELS + 1)
+        steps, _, _ = _head(body, manifest)
+        peak, apart = float(steps.max(initial=0)) * (_LEVELS + 2), 0  # -8, and what was drawn
         for block in _read(body, manifest):
             if block.levels.size:
-                peak = max(peak, _far_peak(block, steps))
-        return peak * (1 + 2.0**-23)  # what float32 may round up
+                peak, apart = max(peak, _far_peak(block, steps)), apart + block.levels.size
+        if apart > manifest.size // _RARE:
+            raise WireError(Reject.TOO_LARGE, f"{apart} levels stand apart, of {manifest.size}")
+        return peak * (1 + 2.0**-22)  # what float32 may round up
 
     def blocks(self, body: Body, manifest: Manifest) -> Iterator[Flat]:
-        """Levels times steps."""
-        steps = grid.read_steps(body, manifest, _LEVELS)
+        """Levels, less what was drawn, times steps."""
+        steps, taken_back, dither = _head(body, manifest)
         buffer = np.empty((grid.BLOCK // 2, 2), np.float32)
-        for block in _read(body, manifest):
+        for index, block in enumerate(_read(body, manifest)):
             pairs = np.frombuffer(block.pairs, np.uint8)
             np.take(_PAIRS, pairs, axis=0, out=buffer[: pairs.size], mode="clip")  # "raise" would buffer
             values = buffer.reshape(-1)[: block.where.stop - block.where.start]
             if block.places.size:
                 values[block.places] = block.levels
+            if dither is not None:
+                drawn = dither.draws(index, values.size)
+                for piece in (piece for tensor, piece in block.pieces if taken_back[tensor]):
+                    np.subtract(values[piece], drawn[piece], out=values[piece])
+                    np.add(values[piece], _HALF, out=values[piece])
             yield grid.scaled(values, steps, block.pieces)
 
 
-UPDATES: Final = Int4(1.0)
-STEPS: Final = Int4(1.6)
+UPDATES: Final = Int4(1.6)
+STEPS: Final = Int4(1.6, chance=False)
 """Of the steps from model to model, whose loss is made up for by the next (``steps``), so that wider ones cost nothing
 (``benchmarks/step_width.py``). But from 2 on values that are all as large would never be sent, and close to it a model
 that stands still is reached slowly.
 """
 
 
-def _steps(parameters: Parameters, width: float) -> NDArray[np.float32]:
+def _steps(parameters: Parameters, width: float) -> NDArray[np.uint16]:
     """One step a tensor. ``WireError`` naming the tensor where values are too large."""
-    manifest, found = parameters.manifest, np.empty(len(parameters.manifest.tensors), grid.STEPS)
+    manifest, found = parameters.manifest, np.empty(len(parameters.manifest.tensors), np.float32)
     powers = [grid.power(parameters.flat[where]) for where in manifest.slices()]
     model = math.sqrt(math.fsum(powers) / max(manifest.size, 1))
     for index, where in enumerate(manifest.slices()):
@@ -132,10 +164,51 @@ def _steps(parameters: Parameters, width: float) -> NDArray[np.float32]:
         largest = max(float(values.max()), -float(values.min()))
         step = width * math.sqrt(math.sqrt(powers[index] / values.size) * model)
         step = grid.usable(max(step, largest / _FARTHEST))
-        if step > grid.largest_step(_LEVELS) or largest + step > _LARGEST:
+        if _COARSE * step > _LARGEST_STEP or largest + _COARSE * step > _LARGEST:
             raise grid.too_large(manifest.tensors[index].name, largest, "int4")
         found[index] = step
-    return found
+    return ((found.view(np.uint32) + 0xFFFF) >> 16).astype(np.uint16)
+
+
+def _widths(codes: NDArray[np.uint16]) -> NDArray[np.float32]:
+    """The steps that bfloat16s say, whatever their signs."""
+    return ((codes & 0x7FFF).astype(np.uint32) << 16).view(np.float32)
+
+
+def _rounded(
+    parameters: Parameters, steps: NDArray[np.float32], seed: int | None, lost: NDArray[np.float64]
+) -> Iterator[NDArray[np.float32]]:
+    """Each block's levels, in a buffer that the next takes over; by the draws of ``seed``, or to the nearest.
+
+    By chance, what a tensor's values lose, read without their draws, is added to ``lost``, in steps squared.
+    """
+    beyond = np.empty(grid.BLOCK, np.float32)
+    dither = None if seed is None else _dither(seed, parameters.manifest)
+    for index, (_, pieces, y) in enumerate(grid.in_steps(parameters, steps)):
+        if dither is None:
+            np.add(y, _HALF, out=y)
+        else:
+            p = np.floor(y, out=beyond[: y.size])
+            np.subtract(y, p, out=p)
+            for tensor, piece in pieces:
+                lost[tensor] += float(np.dot(p[piece], _ONES[: p[piece].size])) - float(np.dot(p[piece], p[piece]))
+            np.add(y, dither.draws(index, y.size), out=y)
+        yield np.floor(y, out=y)
+
+
+def _dither(seed: int, manifest: Manifest) -> Dither:
+    return Dither(seed, min(manifest.size, grid.BLOCK))
+
+
+def _head(body: Body, manifest: Manifest) -> tuple[NDArray[np.float32], NDArray[np.bool_], Dither | None]:
+    """The steps at the front of a body, of which tensors draws are taken back, and these. ``WireError`` for others."""
+    codes = np.frombuffer(body.take(_STEPS.itemsize * len(manifest.tensors)), _STEPS)
+    steps, taken_back = _widths(codes), codes >= _TAKEN_BACK
+    if not ((steps >= grid.SMALLEST_STEP) & (steps <= _LARGEST_STEP)).all():  # False for NaN too
+        raise WireError(Reject.OUT_OF_RANGE, "a step is not a positive, finite number")
+    if not taken_back.any():
+        return steps, taken_back, None
+    return steps, taken_back, _dither(int.from_bytes(body.take(SEEDS.itemsize), "little"), manifest)
 
 
 def _read(body: Body, manifest: Manifest) -> Iterator[_Block]:
@@ -158,7 +231,7 @@ def _read(body: Body, manifest: Manifest) -> Iterator[_Block]:
 def _far_peak(block: _Block, steps: NDArray[np.float32]) -> float:
     """The largest magnitude of the levels apart. ``WireError`` where it is infinite."""
     tensors = np.repeat([tensor for tensor, _ in block.pieces], [piece.stop - piece.start for _, piece in block.pieces])
-    peak = float((np.abs(block.levels.astype(np.float64)) * steps[tensors[block.places]]).max())
+    peak = float(((np.abs(block.levels.astype(np.float64)) + 0.5) * steps[tensors[block.places]]).max())
     if peak > _LARGEST:
         raise WireError(Reject.OUT_OF_RANGE, "a level leads to an infinite value")
     return peak

@@ -47,27 +47,25 @@ class Counts(_message.Message):
     def __init__(self, examples: _Optional[int] = ..., loss_sum: _Optional[float] = ..., confusion: _Optional[_Iterable[int]] = ...) -> None: ...
 
 class Update(_message.Message):
-    __slots__ = ("run", "round", "task", "nonce", "device", "model_version", "model_digest", "examples", "payload", "train_loss", "counts")
-    RUN_FIELD_NUMBER: _ClassVar[int]
+    __slots__ = ("round", "task", "nonce", "device", "model_version", "model_tag", "examples", "payload", "train_loss", "counts")
     ROUND_FIELD_NUMBER: _ClassVar[int]
     TASK_FIELD_NUMBER: _ClassVar[int]
     NONCE_FIELD_NUMBER: _ClassVar[int]
     DEVICE_FIELD_NUMBER: _ClassVar[int]
     MODEL_VERSION_FIELD_NUMBER: _ClassVar[int]
-    MODEL_DIGEST_FIELD_NUMBER: _ClassVar[int]
+    MODEL_TAG_FIELD_NUMBER: _ClassVar[int]
     EXAMPLES_FIELD_NUMBER: _ClassVar[int]
     PAYLOAD_FIELD_NUMBER: _ClassVar[int]
     TRAIN_LOSS_FIELD_NUMBER: _ClassVar[int]
     COUNTS_FIELD_NUMBER: _ClassVar[int]
-    run: str
     round: int
     task: Task
     nonce: bytes
     device: str
     model_version: int
-    model_digest: bytes
+    model_tag: bytes
     examples: int
     payload: bytes
     train_loss: float
     counts: bytes
-    def __init__(self, run: _Optional[str] = ..., round: _Optional[int] = ..., task: _Optional[_Union[Task, str]] = ..., nonce: _Optional[bytes] = ..., device: _Optional[str] = ..., model_version: _Optional[int] = ..., model_digest: _Optional[bytes] = ..., examples: _Optional[int] = ..., payload: _Optional[bytes] = ..., train_loss: _Optional[float] = ..., counts: _Optional[bytes] = ...) -> None: ...
+    def __init__(self, round: _Optional[int] = ..., task: _Optional[_Union[Task, str]] = ..., nonce: _Optional[bytes] = ..., device: _Optional[str] = ..., model_version: _Optional[int] = ..., model_tag: _Optional[bytes] = ..., examples: _Optional[int] = ..., payload: _Optional[bytes] = ..., train_loss: _Optional[float] = ..., counts: _Optional[bytes] = ...) -> None: ...

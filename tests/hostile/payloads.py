@@ -33,13 +33,13 @@ def hostile(rng: random.Random) -> bytes:
     match rng.choice(("header", "frame", "frame", "values", "damage")):
         case "header":
             at = rng.randrange(len(head))
-            choices: tuple[object, ...] = (b"FBU", b"\0\0\0") if at == 0 else (0, 1, 2, 3, 4, 200, 255)
-            head[at] = rng.choice((0, 1, 2**16, 2**31, 2**63, 2**64 - 1)) if at == 5 else rng.choice(choices)
+            last = at == len(head) - 1
+            head[at] = rng.choice((0, 1, 2**16, 2**31, 2**32 - 1) if last else (0, 1, 2, 3, 4, 200, 255))
         case "frame":
-            head[3], body = 1, frame(rng, head[5])
+            head[2], body = 1, frame(rng, head[3])
         case "values":
-            head[3], body = 0, rng.choice((b"\xff", b"\0", b"\x7f\x80", b"\x00\x7c", b"\x88")) * head[5]
-            body = body[: head[5]]
+            head[2], body = 0, rng.choice((b"\xff", b"\0", b"\x7f\x80", b"\x00\x7c", b"\x88")) * head[3]
+            body = body[: head[3]]
         case _:
             return damage(rng, payload, valid(rng))
     return compression.HEADER.pack(*head) + body

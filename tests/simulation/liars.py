@@ -11,7 +11,7 @@ from schemas import codec, cohort, compression
 from schemas.errors import WireError
 from schemas.link.link import Connected, Event, Inbound, Will
 from schemas.link.memory import MemoryLink
-from schemas.messages import DeviceState, DeviceStatus, Join, Phase, RoundAnnouncement, Update
+from schemas.messages import TAG, DeviceState, DeviceStatus, Join, Phase, RoundAnnouncement, Update
 from schemas.parameters import Parameters
 from schemas.parts import cut, describe
 from schemas.topics import Address, Kind
@@ -93,15 +93,14 @@ class Liar:
         payload = compression.encode("float32", Parameters(manifest, values), np.random.default_rng(0))
         if spoilt:  # the header of values that are not there
             body = np.full(manifest.size, np.nan, np.float32).tobytes()
-            payload = compression.HEADER.pack(b"FBT", 1, compression.TABLE["float32"].ID, 0, 0, len(body)) + body
+            payload = compression.HEADER.pack(compression.MARK, compression.TABLE["float32"].ID, 0, len(body)) + body
         update = Update(
-            run=asked.run,
             round=asked.round,
             task="train",
             nonce=asked.nonce,
             device=name,
             model_version=asked.model_version,
-            model_digest=asked.model_digest,
+            model_tag=asked.model_digest[:TAG],
             examples=self.member.examples,
             payload=payload,
         )
