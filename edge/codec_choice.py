@@ -11,7 +11,7 @@ from typing import Final
 
 AUTO: Final = "auto"
 # Most exact first, by where the model is after rounds of them (docs/architecture.md); each also takes fewer bytes.
-CHOICES: Final = ("int8", "int4", "topk10", "eden1", "topk")
+CHOICES: Final = ("int8", "int4", "topk10", "topk")
 SHARE: Final = 0.1
 _MESSAGE: Final = 400  # bytes around a payload
 # The most that an update takes of a model's bytes, the model being as float32 with zstd: about 3.5 bytes a parameter.
@@ -27,8 +27,8 @@ _SIZES: Final = {
     "eden3": 0.112,
     "eden4": 0.146,
     "sign": 0.04,
-    "topk": 0.011,
-    "topk10": 0.056,
+    "topk": 0.008,
+    "topk10": 0.04,
     "randk": 0.005,
     "lowrank": 0.033,
 }

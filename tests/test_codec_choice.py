@@ -25,13 +25,12 @@ def test_with_nothing_in_its_way_it_is_the_most_exact() -> None:
     [
         (150.0, None, "int4", "int8 would take 133.3 s of the 600 s there are"),
         (80.0, None, "topk10", "int4 would take 66.2 s"),
-        (60.0, None, "eden1", "topk10 would take 72.0 s"),
-        (40.0, None, "topk", "eden1 would take 80.0 s"),
-        (1.0, None, "topk", "even topk would take 1170.0 s"),
+        (50.0, None, "topk", "topk10 would take 64.0 s"),
+        (1.0, None, "topk", "even topk would take 960.0 s"),
         (None, 100_000, "int4", "int8 would take 20 kB of the 100 kB left"),
         (None, 50_000, "topk10", "int4 would take 5 kB of the 50 kB left"),
-        (1e6, 40_000, "eden1", "topk10 would take 4 kB of the 40 kB left"),
-        (100.0, 20_000, "topk", "eden1 would take 3 kB"),
+        (1e6, 30_000, "topk", "topk10 would take 3 kB of the 30 kB left"),
+        (80.0, 20_000, "topk", "topk10 would take 3 kB"),
     ],
 )
 def test_it_is_the_most_exact_that_takes_a_tenth_of_the_time_and_of_the_budget(

@@ -13,9 +13,8 @@ loses less is reckoned for each tensor from its values alone, so that it remains
 A level beyond 7 either way stands apart, and a zero in its place: no more than one value in 49 does (Chebyshev's
 inequality, and Cauchy's over the tensors). The body is two bytes per tensor, in the manifest's order: a bfloat16, the
 step, of which the sign says that draws are taken back; the seed of the draws, four bytes, where any are; and for each
-block of 32,768 values: how many stand apart; two levels a byte, the first in the low half, each in two's
-complement, an odd last one with a zero beside it; the places in the block of those apart, rising; and their levels. The
-number, the places and the levels take two bytes each.
+block of 32,768 values: how many stand apart; the levels, two a byte (``nibbles``); the places in the block of those
+apart, rising; and their levels. The number, the places and these levels take two bytes each.
 """
 
 from __future__ import annotations
@@ -28,13 +27,12 @@ from typing import Final, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from schemas.compression import grid
+from schemas.compression import grid, nibbles
 from schemas.compression.dither import ERROR, SEEDS, Dither
 from schemas.compression.entropy import Body
 from schemas.errors import Reject, WireError
 from schemas.parameters import Flat, Manifest, Parameters
 
-_LEVELS: Final = 7
 _STEPS: Final = np.dtype("<u2")  # the upper half of a float32
 _TAKEN_BACK: Final = 0x8000  # the sign of a step
 _ODDS: Final = 2**32  # seeds
@@ -44,12 +42,11 @@ _FARTHEST: Final = 32_767
 _APART: Final = _NUMBERS.itemsize + _FAR.itemsize  # bytes of a level
 _RARE: Final = 48  # values there are at least to one apart
 _LARGEST: Final = float(np.finfo(np.float32).max)
-_LARGEST_STEP: Final = grid.largest_step(_LEVELS + 1)  # a level's draw adds up to half of one
+_LARGEST_STEP: Final = grid.largest_step(nibbles.LEVELS + 1)  # a level's draw adds up to half of one
 _HALF: Final = np.float32(0.5)
 _ONES: Final = np.ones(grid.BLOCK, np.float32)
 _COARSE: Final = 1 + 2.0**-7  # what bfloat16 may round up
-_BYTES: Final = np.arange(256, dtype=np.uint8)
-_PAIRS: Final = (np.stack((_BYTES << 4, _BYTES), axis=1).view(np.int8) >> 4).astype(np.float32)  # by byte: two levels
+_PAIRS: Final = nibbles.unpacked(np.arange(256, dtype=np.uint8), 512).reshape(256, 2).astype(np.float32)  # by byte
 
 
 class _Block(NamedTuple):
@@ -57,7 +54,7 @@ class _Block(NamedTuple):
 
     where: slice
     pieces: list[tuple[int, slice]]
-    pairs: memoryview
+    pairs: NDArray[np.uint8]
     places: NDArray[np.uint16]
     levels: NDArray[np.int16]
 
@@ -97,15 +94,13 @@ class Int4:
         levels, lost = np.zeros(grid.BLOCK, np.int8), np.zeros(codes.size)
         for values in _rounded(parameters, _widths(codes), seed, lost):
             count = values.size
-            apart = np.flatnonzero(np.abs(values) > _LEVELS)
+            apart = np.flatnonzero(np.abs(values) > nibbles.LEVELS)
             far = values[apart].astype(_FAR)
             values[apart] = 0
             levels[:count] = values
             levels[count:] = 0  # beside an odd last one
-            nibbles = levels[: count + count % 2].view(np.uint8)
-            packed = np.left_shift(nibbles[1::2], 4)
-            np.bitwise_or(packed, nibbles[::2] & 15, out=packed)
-            for piece in (np.array([apart.size], _NUMBERS), packed, apart.astype(_NUMBERS), far):
+            pairs = nibbles.packed(levels[: count + count % 2])
+            for piece in (np.array([apart.size], _NUMBERS), pairs, apart.astype(_NUMBERS), far):
                 body[at : at + piece.nbytes] = piece.view(np.uint8)
                 at += piece.nbytes
         taken_back = lost > [ERROR * (where.stop - where.start) for where in parameters.manifest.slices()]
@@ -120,7 +115,7 @@ class Int4:
     def check(self, body: Body, manifest: Manifest) -> float:
         """The largest magnitude that the steps allow, or that a level apart says."""
         steps, _, _ = _head(body, manifest)
-        peak, apart = float(steps.max(initial=0)) * (_LEVELS + 2), 0  # -8, and what was drawn
+        peak, apart = float(steps.max(initial=0)) * (nibbles.LEVELS + 2), 0  # -8, and what was drawn
         for block in _read(body, manifest):
             if block.levels.size:
                 peak, apart = max(peak, _far_peak(block, steps)), apart + block.levels.size
@@ -133,8 +128,8 @@ class Int4:
         steps, taken_back, dither = _head(body, manifest)
         buffer = np.empty((grid.BLOCK // 2, 2), np.float32)
         for index, block in enumerate(_read(body, manifest)):
-            pairs = np.frombuffer(block.pairs, np.uint8)
-            np.take(_PAIRS, pairs, axis=0, out=buffer[: pairs.size], mode="clip")  # "raise" would buffer
+            pairs = buffer[: block.pairs.size]
+            np.take(_PAIRS, block.pairs, axis=0, out=pairs, mode="clip")  # "raise" would buffer
             values = buffer.reshape(-1)[: block.where.stop - block.where.start]
             if block.places.size:
                 values[block.places] = block.levels
@@ -216,14 +211,12 @@ def _read(body: Body, manifest: Manifest) -> Iterator[_Block]:
     for where, pieces in grid.blocks(manifest, grid.BLOCK):
         size = where.stop - where.start
         count = int.from_bytes(body.take(_NUMBERS.itemsize), "little")
-        pairs = body.take((size + 1) // 2)
-        if size % 2 and pairs[-1] >> 4:
-            raise WireError(Reject.MALFORMED, "something stands beside the last level")
+        pairs = nibbles.take(body, size)
         places = np.frombuffer(body.take(_NUMBERS.itemsize * count), _NUMBERS)
         levels = np.frombuffer(body.take(_FAR.itemsize * count), _FAR)
         if count and (int(places[-1]) >= size or (places[1:] <= places[:-1]).any()):
             raise WireError(Reject.WRONG_SHAPE, "places of levels that stand apart don't rise within their block")
-        if count and ((levels >= -_LEVELS) & (levels <= _LEVELS) | (levels < -_FARTHEST)).any():
+        if count and ((levels >= -nibbles.LEVELS) & (levels <= nibbles.LEVELS) | (levels < -_FARTHEST)).any():
             raise WireError(Reject.OUT_OF_RANGE, "a level that would have its place, or none, stands apart")
         yield _Block(where, pieces, pairs, places, levels)
 

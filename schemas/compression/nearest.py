@@ -1,4 +1,4 @@
-"""Rounding to the nearest of 127 steps either way, for codecs whose loss is fed back to the sender's next update.
+"""Rounding to the nearest of so many steps either way, for codecs whose loss is fed back to the sender's next update.
 
 Half the error of rounding at random (``grid``); that it is biased doesn't matter where what was lost is added again.
 """
@@ -23,10 +23,10 @@ _SMALLEST_STEP: Final = float(np.finfo(np.float32).tiny)  # a smaller one has no
 _LARGEST_STEP: Final = grid.largest_step(LEVELS)
 
 
-def quantised(values: Flat, codec: str) -> tuple[np.float32, NDArray[np.int8]]:
-    """The step of ``values``, and each of them in steps. ``WireError`` where values are too large."""
+def quantised(values: Flat, codec: str, levels: int = LEVELS) -> tuple[np.float32, NDArray[np.int8]]:
+    """The step of ``values``, and each of them in steps, ``levels`` at most. ``WireError`` where they are too large."""
     largest = max(float(values.max(initial=0)), -float(values.min(initial=0)))
-    step = np.float32(max(largest / LEVELS, _SMALLEST_STEP))
+    step = np.float32(max(largest / levels, _SMALLEST_STEP))
     if step > _LARGEST_STEP:
         raise WireError(Reject.OUT_OF_RANGE, f"a value of {largest:g} is too large for {codec}: use float32")
     return step, np.rint(values * (np.float32(1) / step)).astype(np.int8)
