@@ -2,8 +2,8 @@
 
 Names are ATen's own, with the overload (``.default`` left out). Each operation gives one tensor, or one whole number;
 none writes in place, makes values out of nothing, or reaches outside its arguments. To allow another one, write its
-rule and its line in ``RULES``: ``edge.plan_runtime`` finds the operation by its name, and a test holds the rule against
-torch's own.
+rule and its line in ``RULES``, and a line in ``plan_types``: ``edge.plan_runtime`` finds the operation by its name, and
+tests hold both against torch's own.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from typing import Final
 from schemas.plan_values import Shape, Value, axis_of, describe, each_of, require, require_dtype, require_plain, tensor
 
 MAX_WHOLE: Final = 2**40
+_MOST_PADDED: Final = 3  # dimensions that can be padded otherwise than by a constant
 Rule = Callable[..., Value]  # what an operation takes, with shapes for tensors, to what it gives
 
 # Rules take what the ATen operation takes, with shapes for tensors. What doesn't fit raises ValueError or TypeError.
@@ -271,17 +272,23 @@ def _stack(items: Sequence[Shape], dim: int = 0) -> Shape:
     )
 
 
-def _pad(x: Shape, pads: Sequence[int], mode: str = "constant", *_: object) -> Shape:
+def _pad(x: Shape, pads: Sequence[int], mode: str = "constant", value: float | None = None) -> Shape:
     sizes = list(tensor(x))
-    require(len(pads) % 2 == 0 and len(pads) // 2 <= len(x), f"{pads} can't pad {describe(x)}")
+    require_plain(value)
+    dims = len(pads) // 2
+    # Values of the tensor itself are laid around its last dimensions, with one or two before them.
+    fits = dims <= len(x) if mode == "constant" else 1 <= dims <= _MOST_PADDED and dims < len(x) <= dims + 2
+    require(mode in {"constant", "reflect", "replicate"}, f"there is no padding {mode!r}")
+    require(len(pads) % 2 == 0 and fits, f"the {mode} pads {pads} don't fit {describe(x)}")
+    require(mode == "constant" or not value, f"{mode} padding takes no value")
     for number, (before, after) in enumerate(zip(pads[::2], pads[1::2], strict=True), 1):
         require(mode != "reflect" or max(before, after) < sizes[-number], "reflected padding is longer than the values")
         sizes[-number] += before + after
     return Shape(sizes)
 
 
-def _constant_pad(x: Shape, pads: Sequence[int], *_: object) -> Shape:
-    return _pad(x, pads)
+def _constant_pad(x: Shape, pads: Sequence[int], value: float = 0) -> Shape:
+    return _pad(x, pads, "constant", value)
 
 
 def _glu(x: Shape, dim: int = -1) -> Shape:

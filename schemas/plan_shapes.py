@@ -1,4 +1,4 @@
-"""The dry run of a plan: shapes instead of tensors, one rule for each operation. No framework, no memory, microseconds.
+"""The dry run of a plan: shapes and kinds instead of tensors, by a rule for each operation. No framework, microseconds.
 
 torch's own dry run, on its ``meta`` device, has to import a second's and 80 MB worth of its compiler first, which
 a Raspberry Pi would pay in every trainer process. Tests hold these rules against it, operation by operation. Both ends
@@ -8,11 +8,13 @@ use them: ``coordinator plan check`` refuses exactly what a device refuses.
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from typing import Any, Final
 
 from schemas.errors import PlanError
 from schemas.plan import CLASS_WEIGHTS, LABELS, REFERENCE, Argument, Operation, Plan
 from schemas.plan_rules import RULES
+from schemas.plan_types import TYPES, Kind
 from schemas.plan_values import Shape, Value, describe
 
 MAX_VALUES: Final = 2**40  # of one result: above all memory, below any trouble with large numbers
@@ -26,15 +28,22 @@ def infer(plan: Plan, batch: int) -> dict[str, Value]:
     values: dict[str, Value] = {LABELS: Shape((batch,)), CLASS_WEIGHTS: Shape((len(plan.classes),))}
     values |= {parameter.name: Shape(parameter.shape) for parameter in plan.parameters}
     values |= {entry.name: Shape((batch, *entry.shape)) for entry in plan.inputs}
+    kinds: dict[str, Value | Kind] = {**dict.fromkeys(values, Kind.FLOAT), LABELS: Kind.WHOLE}
     for number, operation in enumerate(plan.operations, 1):
         try:
             result = _apply(operation, values)
+            kinds[operation.out] = _kind(operation, kinds) if isinstance(result, Shape) else result
         except (TypeError, ValueError, IndexError, ArithmeticError) as error:
             where = f"step {number} of the plan ({operation.op}{f' in {operation.layer}' if operation.layer else ''})"
             raise PlanError(f"{where} can't run at a batch of {batch}: {error}") from None
         values[operation.out] = result
     if values[plan.loss] != Shape(()):
         raise PlanError(f"the loss {plan.loss!r} must be one number, not {describe(values[plan.loss])}")
+    for what, name in (("loss", plan.loss), ("logits", plan.logits)):
+        if kinds[name] is Kind.WHOLE:
+            raise PlanError(
+                f"the {what} {name!r} must hold floats, not whole numbers (int64): nothing is learned from those"
+            )
     wanted = Shape((batch, len(plan.classes)))
     if values[plan.logits] != wanted:
         raise PlanError(
@@ -73,7 +82,12 @@ def _apply(operation: Operation, values: dict[str, Value]) -> Value:
     return result
 
 
-def _value(argument: Argument, values: dict[str, Value]) -> Any:
+def _kind(operation: Operation, kinds: dict[str, Value | Kind]) -> Kind:
+    args = [_value(argument, kinds) for argument in operation.args]
+    return TYPES[operation.op](*args, **{key: _value(item, kinds) for key, item in operation.kwargs.items()})
+
+
+def _value(argument: Argument, values: Mapping[str, Value | Kind]) -> Any:
     if isinstance(argument, tuple):
         return [_value(item, values) for item in argument]
     if isinstance(argument, str) and argument.startswith(REFERENCE):

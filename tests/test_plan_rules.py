@@ -164,6 +164,22 @@ def test_convolution_gives_the_shape_that_torch_gives(
     agree("conv1d", [(1, 4, size), (2, 4 // groups, kernel), None, [stride], [padding], [dilation], groups])
 
 
+@pytest.mark.parametrize("rank", range(1, 7))
+@pytest.mark.parametrize("mode", ["constant", "reflect", "replicate", "same"])
+@pytest.mark.parametrize("value", [None, 0.5])
+def test_pads_are_refused_exactly_where_torch_refuses_them(rank: int, mode: str, value: float | None) -> None:
+    for pads in ([1] * count for count in range(15)):
+        for before in (1, 2, 3, -1):  # of a dimension of 3
+            given = [before, *pads[1:]]
+            try:
+                expected = tuple(TABLE["pad"](torch.rand([3] * rank), given, mode, value).shape)
+            except (RuntimeError, IndexError):
+                with pytest.raises(ValueError, match="pad"):
+                    RULES["pad"](Shape([3] * rank), given, mode, value)
+            else:
+                assert RULES["pad"](Shape([3] * rank), given, mode, value) == expected
+
+
 @settings(max_examples=40, deadline=None)
 @given(st.lists(st.integers(1, 3), min_size=1, max_size=4), st.integers(-5, 5), st.integers(-4, 4), st.integers(1, 3))
 def test_slicing_and_turning_give_the_shape_that_torch_gives(sizes: list[int], start: int, dim: int, step: int) -> None:
