@@ -73,8 +73,15 @@ class Budget:
         if not wait_s:
             return ""
         left = size(self.left(at_s))
-        again = f"{wait_s / HOUR_S:.1f} h" if wait_s >= HOUR_S else f"{math.ceil(wait_s / 60)} min"
-        return f"{left} of its {size(self.limit)} a day are left and it takes about {size(needed)}: again in {again}"
+        return (
+            f"{left} of its {size(self.limit)} a day are left and it takes about {size(needed)}: "
+            f"again in {duration(wait_s)}"
+        )
+
+
+def duration(seconds: float) -> str:
+    """A wait as a person reads it."""
+    return f"{seconds / HOUR_S:.1f} h" if seconds >= HOUR_S else f"{math.ceil(seconds / 60)} min"
 
 
 def size(count: int) -> str:

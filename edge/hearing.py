@@ -29,7 +29,8 @@ def listen(state: State) -> Step:
     at_work = state.work is not None and state.work.stage != "declined"
     if budget.left(state.running_s) or at_work or state.fetching_plan or state.fetching_model:
         return state, ()
-    return replace(state, listening=False), (fx.Listen(False), fx.Say(why_not(state), logging.WARNING))
+    text = f"{why_not(state)}, in {budgets.duration(wake_at(state) - state.now)}"
+    return replace(state, listening=False), (fx.Listen(False), fx.Say(text, logging.WARNING))
 
 
 def why_not(state: State) -> str:

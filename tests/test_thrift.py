@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from dataclasses import replace
 from pathlib import Path
 
@@ -70,6 +71,31 @@ def test_a_device_whose_budget_is_spent_listens_to_nothing_until_some_is_free() 
     device(ev.CoordinatorSeen(coordinator()))
     assert device.shown().state is DeviceState.IDLE
     assert only(device(ev.RoundSeen(announcement(2, version=0))), fx.SendJoin)[0].accepts
+
+
+@pytest.mark.parametrize("ran_s", [0.0, 3 * HOUR_S + 1200, 24.5 * HOUR_S])
+def test_a_device_that_starts_with_a_spent_budget_logs_once_for_how_long_it_waits(ran_s: float) -> None:
+    """Seen to fail with the wait told to those alone who ask for a round: nobody does at the start."""
+    budget = Budget(LIMIT).moved(0.0, LIMIT)
+    device = Bench(participation.begin(IDENTITY, budget=budget, ran_s=ran_s))
+    device(ev.Tick(0.0), ev.Connected())
+    device.at(2.0)
+    device(ev.Disconnected(), ev.Connected())
+    device.at(4.0)
+    again = {0.0: "25.0 h", 3 * HOUR_S + 1200: "21.7 h", 24.5 * HOUR_S: "30 min"}[ran_s]
+    text = f"its budget of 100 kB a day is spent: it listens again once some of it is free, in {again}"
+    assert [(said.text, said.level) for said in only(device.effects, fx.Say)] == [(text, logging.WARNING)]
+    device.at(25 * HOUR_S - ran_s - 1)
+    assert only(device.effects, fx.Listen) == [fx.Listen(False)]
+    device.at(25 * HOUR_S - ran_s + 1)
+    assert only(device.effects, fx.Listen) == [fx.Listen(False), fx.Listen(True)]
+
+
+def test_one_that_spends_it_while_it_runs_logs_the_same() -> None:
+    device = bench()
+    device.at(1800.0)
+    (said,) = only(device(ev.Moved(LIMIT)), fx.Say)
+    assert said.text == "its budget of 100 kB a day is spent: it listens again once some of it is free, in 24.5 h"
 
 
 def test_work_in_hand_is_ended_before_a_device_stops_listening() -> None:
