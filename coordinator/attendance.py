@@ -22,6 +22,7 @@ class Attendance:
         self.met: dict[str, DeviceStatus] = {}  # for the next commit
         self._view = View()
         self._told: Mapping[str, str] = {}  # complaints that were let be seen
+        self._synthetic = False  # whether made-up people were let be seen
         self._slow = False
 
     def hear(self, status: DeviceStatus, now: float, *, topic: str, retained: bool) -> Rejected | None:
@@ -54,6 +55,14 @@ class Attendance:
         self._view = view
         old, new = ((len(v.ready), len(v.trainers), len(v.evaluators)) for v in (before, view))
         return view, seen.FleetSeen(*new) if old != new else None
+
+    def made_up(self) -> seen.DataMadeUp | None:
+        """That there are devices with made-up people, once."""
+        devices = self._view.synthetic
+        if self._synthetic or not devices:
+            return None
+        self._synthetic = True
+        return seen.DataMadeUp(min(devices), len(devices) - 1)
 
     def troubles(self) -> Iterator[seen.DeviceTroubled]:
         """New complaints, all of one kind at once: a whole fleet may have the same."""

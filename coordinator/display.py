@@ -147,12 +147,13 @@ def plain_line(event: seen.Observation) -> str | None:  # noqa: C901, PLR0911, P
         case seen.RoundClosed(summary=summary):
             return f"round {summary.round}: {_closing(summary)}"
         case seen.ModelEvaluated(version=version, devices=devices, metrics=metrics):
-            where = f"{metrics.examples} held-out examples on {count(devices, 'device')}"
+            where = f"{metrics.examples} held-out examples on {_devices(devices, metrics.synthetic)}"
             return f"model {version}: {_scores(metrics)}, {where}"
         case seen.EvaluationFailed(round=number, reason=reason):
             return f"round {number}: not evaluated: {reason}"
-        case seen.DataMadeUp(path=path):
-            return f"{path}: these people are synthetic, and what follows says nothing about patients"
+        case seen.DataMadeUp(device=device, others=others):
+            these = f"{device}{f' and {others} more' if others else ''}"
+            return f"{these}: the people are synthetic, and what comes of them says nothing about patients"
         case seen.OwnModelsAwaited():
             return "the virtual devices make models of their own; Ctrl-C doesn't wait for them"
         case seen.Finished(version=version, stopped=True, error=None):
@@ -185,6 +186,18 @@ def count(number: int, noun: str) -> str:
     return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
 
 
+def _devices(number: int, synthetic: int) -> str:
+    """So many devices, and how many of them have made-up people's examples."""
+    return count(number, "device") + synthetic_people(synthetic, of=number)
+
+
+def synthetic_people(devices: int, of: int | None = None) -> str:
+    """That figures are of made-up people, to be put behind them: on so many devices of some; empty where on none."""
+    if not devices:
+        return ""
+    return f" (synthetic people{'' if of in {None, devices} else f' on {devices}'})"
+
+
 def _bytes(size: float) -> str:
     return f"{size / 1e6:.2f} MB" if size >= 1e6 else f"{size / 1e3:.1f} kB"  # noqa: PLR2004 - the unit's own limit
 
@@ -194,7 +207,7 @@ def _closing(summary: RoundSummary) -> str:
         return f"abandoned: {summary.reason}"
     loss = "" if summary.train_loss is None else f", training loss {summary.train_loss:.3f}"
     return (
-        f"committed as model {summary.model_version} from {count(len(summary.devices), 'device')}, "
+        f"committed as model {summary.model_version} from {_devices(len(summary.devices), summary.synthetic)}, "
         f"{summary.examples} examples{loss}, {_bytes(summary.uplink_bytes)} up, {summary.seconds:.1f} s"
     )
 
@@ -326,9 +339,8 @@ def _number(value: float | None) -> str:
 
 def classes_table(metrics: Metrics) -> Table:
     """Sensitivity, PPV and F1 of each class that has held-out examples."""
-    table = plain_table(
-        "newest model, on held-out examples", "class", "examples", "sensitivity", "PPV", "F1", words=("class",)
-    )
+    title = f"newest model, on held-out examples{synthetic_people(metrics.synthetic)}"
+    table = plain_table(title, "class", "examples", "sensitivity", "PPV", "F1", words=("class",))
     for each in metrics.classes:
         if each.examples:
             figures = (_number(each.sensitivity), _number(each.ppv), _number(each.f1))

@@ -36,6 +36,7 @@ class Member:
     state: DeviceState
     examples: int
     held_out: int
+    synthetic: bool
     heartbeat_s: float
     heard_at: float
     detail: str
@@ -44,9 +45,9 @@ class Member:
         """Whether it can be asked for anything."""
         return self.state not in AWAY and now - self.heard_at <= PATIENCE * self.heartbeat_s
 
-    def worth(self, now: float) -> tuple[bool, bool, bool, str | None]:
+    def worth(self, now: float) -> tuple[bool, bool, bool, bool, str | None]:
         """What of it is in a ``View``."""
-        return self.ready(now), self.examples > 0, self.held_out > 0, self.complaint
+        return self.ready(now), self.examples > 0, self.held_out > 0, self.synthetic, self.complaint
 
     @property
     def complaint(self) -> str | None:
@@ -66,6 +67,7 @@ class View:
     evaluators: frozenset[str] = frozenset()  # the ready ones with held-out examples
     complaints: Mapping[str, str] = field(default_factory=dict)  # devices in trouble or paused, and what they say
     roll: frozenset[str] | None = None  # who is known, once nobody else can be; None while there is room
+    synthetic: frozenset[str] = frozenset()  # those known, ready or not, whose examples are of made-up people
 
 
 @dataclass(slots=True, eq=False)
@@ -100,6 +102,7 @@ class Fleet:
             state=status.state,
             examples=status.examples,
             held_out=status.held_out,
+            synthetic=status.synthetic or False,
             heartbeat_s=_promised(status, known) if retained else status.heartbeat_s,
             heard_at=known.heard_at if retained and known else now,
             detail=status.detail,
@@ -150,6 +153,7 @@ class Fleet:
             ready=frozenset(ready),
             trainers=frozenset(name for name, member in ready.items() if member.examples > 0),
             evaluators=frozenset(name for name, member in ready.items() if member.held_out > 0),
+            synthetic=frozenset(name for name, member in self.members.items() if member.synthetic),
             complaints={
                 name: complaint for name, member in self.members.items() if (complaint := member.complaint) is not None
             },

@@ -177,9 +177,10 @@ class EvaluationFailed:
 
 @dataclass(frozen=True, slots=True)
 class DataMadeUp:
-    """The virtual devices' recordings, at ``path``, are of nobody: no figure that follows is about patients."""
+    """The first devices whose examples are of made-up people have come: no figure of theirs is about patients."""
 
-    path: str
+    device: str
+    others: int = 0
 
 
 @dataclass(frozen=True, slots=True)

@@ -375,8 +375,9 @@ class Reactor:
         due = now - self._looked_at >= LOOK_S
         if (self._attendance.fleet.altered or due) and (looked := self._attendance.look(now)) is not None:
             view, sight = looked
-            if sight is not None:
-                self._observe(sight)
+            for remark in (sight, self._attendance.made_up()):
+                if remark is not None:
+                    self._observe(remark)
             self._step(FleetChanged(view))
         if due or ticket != self._polled or (self._room_freed and self._inbox.turned_away):
             self._polled, self._room_freed = ticket, False

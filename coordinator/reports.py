@@ -26,6 +26,7 @@ def summarise(state: State, stage: Collecting | None, failure: str = "") -> Roun
         reason=failure,
         model_version=state.model.number + (state.task == "train" and not failure),
         devices=() if failure else tuple(sorted({header.device for header in headers})),
+        synthetic=0 if failure else len(state.view.synthetic.intersection(header.device for header in headers)),
         examples=0 if failure else sum(header.examples for header in headers),
         train_loss=_mean(losses),
         declined={} if stage is None else dict(sorted(stage.declined.items())),

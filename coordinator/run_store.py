@@ -246,6 +246,7 @@ class RunStore:
         """Add up what devices counted, and commit it as the newest version's scores."""
         counts: list[Counts] = self._folded
         metrics = scores.metrics(scores.add(counts), self.plan.classes, self.plan.report)
+        metrics = metrics.model_copy(update={"synthetic": summary.synthetic})
         with self.journal.batch():
             self.journal.commit_evaluation(ticket.nonce, metrics)
             self.journal.roster.add_rejections(summary.run, summary.round, summary.rejected)

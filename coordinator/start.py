@@ -35,7 +35,6 @@ BUNDLED_DATA = {
     "digits": "sklearn-digits",
     **dict.fromkeys(("ecg-beats", "ecg-weak", "ecg-masked"), "synthetic-ecg"),
 }
-MADE_UP = "synthetic"  # what the words for recordings of nobody begin with
 
 M_MMAP_THRESHOLD = -3  # as <malloc.h> has it
 
@@ -102,8 +101,6 @@ def start(settings: CoordinatorSettings, *, fresh: bool) -> int:
 
         services = Services(service)
         stack.enter_context(stopping_on_signals(services.stop))
-        if settings.virtual and settings.data.startswith(MADE_UP):
-            display(seen.DataMadeUp(settings.data))
         fleet = VirtualFleet(settings, broker, on_exit=services.stop) if settings.virtual else None
         if fleet is not None:
             stack.enter_context(fleet)

@@ -16,7 +16,7 @@ from rich.console import Console
 from rich.table import Table
 
 from coordinator.config import CoordinatorSettings
-from coordinator.display import count, plain_table, printable
+from coordinator.display import count, plain_table, printable, synthetic_people
 from coordinator.leadership import PATIENCE, SERVING
 from schemas import codec
 from schemas.errors import BrokerUnreachable, FederationError, WireError
@@ -113,7 +113,7 @@ class Snapshot:
         yield from self._open_round()
         if self.model is not None:
             m = self.model
-            score = "" if m.metrics is None else f", {_score(m.metrics)} on held-out examples"
+            score = "" if m.metrics is None else f", {_score(m.metrics)}"
             size = f"{m.blob.size} bytes in {count(m.blob.parts, 'part')}"
             yield f"model {m.version}: {size}, digest {m.digest[:12]}{score}"
         if self.unreadable:
@@ -226,13 +226,14 @@ def _devices(snapshot: Snapshot) -> Table:
 
 
 def _remark(device: DeviceStatus) -> str:
-    """What the device says of its rounds, of its recorder where it has one, the codec it chose, and its budget."""
+    """What the device says of its rounds, its people and recorder, the codec it chose, and its budget."""
     recording = (device.health.recording if device.health else None) or ""
     if recording and "recording" not in recording:
         recording = f"recording: {recording}"
     budget = "" if device.budget_left is None else f"{device.budget_left:.0%} of its budget left"
     chosen = "" if device.codec is None else f"chose {device.codec}"
-    return "; ".join(filter(None, (device.detail, recording, chosen, budget)))
+    people = "synthetic people" if device.synthetic else ""
+    return "; ".join(filter(None, (device.detail, people, recording, chosen, budget)))
 
 
 def _peaks(health: Health | None) -> str:
@@ -242,7 +243,8 @@ def _peaks(health: Health | None) -> str:
 
 
 def _score(metrics: Metrics) -> str:
-    return f"accuracy {metrics.accuracy:.3f}" if metrics.tells_classes else f"loss {metrics.loss:.5f}"
+    score = f"accuracy {metrics.accuracy:.3f}" if metrics.tells_classes else f"loss {metrics.loss:.5f}"
+    return f"{score} on held-out examples{synthetic_people(metrics.synthetic)}"
 
 
 def _rounds(snapshot: Snapshot) -> Table:
@@ -253,6 +255,7 @@ def _rounds(snapshot: Snapshot) -> Table:
         accuracy = "" if metrics is None or not metrics.tells_classes else f"{metrics.accuracy:.3f}"
         macro = "" if metrics is None or metrics.macro_f1 is None else f"{metrics.macro_f1:.3f}"
         counts = (str(summary.model_version), str(len(summary.devices)), str(summary.examples))
-        remark = printable(summary.reason)
+        synthetic = max(summary.synthetic, metrics.synthetic if metrics else 0)
+        remark = "; ".join(filter(None, (printable(summary.reason), "synthetic people" if synthetic else "")))
         table.add_row(str(number), summary.outcome, *counts, accuracy, macro, f"{summary.seconds:.1f}", remark)
     return table

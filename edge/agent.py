@@ -88,9 +88,10 @@ class Agent:
         self._unsaid: deque[Findings] = deque(maxlen=UNSAID)
         held, contents = self._store.model(), self._outbox.contents(self._ran_s)
         told = device.heartbeat_s, device.software, device.outbox_s, device.idle_heartbeat_s, device.personal
+        synthetic = device.data.synthetic
         own = self._store.personal() if device.personal else None
         self._state = participation.begin(
-            Identity(device.name, device.session, *told),
+            Identity(device.name, device.session, *told, synthetic),
             model=None if held is None else held.pointer,
             steps=() if held is None else tuple(len(step) for _, step in held.lineage.steps),
             parcels=contents.parcels,

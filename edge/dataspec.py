@@ -11,6 +11,7 @@ from typing import Annotated, Self
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints, field_validator, model_validator
 
 EVALUATOR = -1  # the index of the device that owns the held-out people and trains on nothing
+SYNTHETIC = "synthetic-ecg"  # the word for ECGs of made-up people
 PEOPLE = "people:"  # what a rule begins with that names those who are held out
 MAX_DEVICES = 10_000
 MAX_SHARDS = 1000  # per device
@@ -91,6 +92,11 @@ class DataSpec(BaseModel):
     def _known_held_out(cls, value: str) -> str:
         parse_held_out(value)
         return value
+
+    @property
+    def synthetic(self) -> bool:
+        """Whether the examples are of made-up people, so that no figure they give says anything about patients."""
+        return self.path.partition(":")[0] == SYNTHETIC
 
     @model_validator(mode="after")
     def _index_within_devices(self) -> Self:

@@ -41,6 +41,7 @@ class Identity:
     outbox_s: float = OUTBOX_S  # how long an update waits for its receipt
     idle_heartbeat_s: float = 0.0  # instead of a shorter ``heartbeat_s`` while no coordinator has work
     personal: PersonalSettings | None = None  # how its owner's own model is made; None: there is none
+    synthetic: bool = False  # whether its examples are of made-up people
 
 
 @dataclass(frozen=True, slots=True)

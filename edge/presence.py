@@ -29,6 +29,7 @@ def status(state: State) -> DeviceStatus:
         state=shown,
         examples=stock.examples if stock else 0,
         held_out=stock.held_out if stock else 0,
+        synthetic=state.identity.synthetic or None,
         model_version=state.model.version if state.model else None,
         last_round=state.last_round,
         software=state.identity.software,

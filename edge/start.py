@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Final
 from edge.agent import Agent, MakeLink
 from edge.budget import parse
 from edge.config import EdgeSettings, FleetSettings
-from edge.dataspec import DataSpec
+from edge.dataspec import SYNTHETIC, DataSpec
 from edge.device import Device
 from edge.files import make_directory
 from edge.health import Monitor
@@ -47,7 +47,7 @@ if TYPE_CHECKING:
 SOFTWARE = f"fedbeat {version('fedbeat')}"
 MOST_TRAINERS = 4
 LOOK_S: Final = 0.5  # between two looks at whether there is something left to make
-BUNDLED = frozenset({"watch", "sklearn-digits", "synthetic-ecg"})  # words that stand for recordings, not paths
+BUNDLED = frozenset({"watch", "sklearn-digits", SYNTHETIC})  # words that stand for recordings, not paths
 
 
 def run_device(settings: EdgeSettings) -> None:

@@ -80,6 +80,7 @@ class Metrics(Message):
     macro_f1: float | None  # mean F1 over the classes the plan reports, absent ones left out; None of one class
     classes: Annotated[tuple[ClassMetrics, ...], Field(max_length=MAX_CLASSES), FailFast()] = ()
     confusion: Confusion = ()
+    synthetic: Count = 0  # of the devices that evaluated it, those whose examples are of made-up people
 
     @property
     def tells_classes(self) -> bool:
@@ -239,6 +240,7 @@ class RoundSummary(Message):
     reason: Text = ""
     model_version: RoundNumber  # after the round
     devices: Annotated[tuple[Name, ...], Field(max_length=MAX_DEVICES), FailFast()] = ()  # in the model
+    synthetic: Count = 0  # of these devices, those whose examples are of made-up people
     examples: Count = 0
     train_loss: float | None = None  # mean over examples of the devices' last epoch
     declined: dict[Name, Text] = Field(default_factory=dict)
@@ -323,6 +325,7 @@ class DeviceStatus(Message):
     state: DeviceState
     examples: Count = 0  # to train on
     held_out: Count = 0  # to evaluate on
+    synthetic: bool | None = None  # whether those are of made-up people; None, as most leave it out, where they aren't
     model_version: RoundNumber | None = None
     last_round: RoundNumber | None = None  # whose update was accepted
     software: Text = ""

@@ -48,6 +48,21 @@ def test_a_device_for_which_there_is_no_room_is_rejected() -> None:
     assert set(attendance.met) == {"dev-a"}
 
 
+def test_that_people_are_made_up_is_told_once_of_the_first_devices() -> None:
+    attendance = Attendance()
+    heard(attendance, status("dev-a"))
+    attendance.look(0.0)
+    assert attendance.made_up() is None
+    heard(attendance, *(status(f"dev-{n}", synthetic=True) for n in range(3)))
+    looked = attendance.look(0.0)
+    assert looked is not None
+    assert looked[0].synthetic == {"dev-0", "dev-1", "dev-2"}
+    assert attendance.made_up() == seen.DataMadeUp("dev-0", 2)
+    heard(attendance, status("dev-3", synthetic=True))
+    attendance.look(0.0)
+    assert attendance.made_up() is None
+
+
 def test_a_complaint_of_many_is_told_once() -> None:
     attendance = Attendance()
     heard(attendance, *(status(f"dev-{n}", state=DeviceState.TROUBLE, detail="no data") for n in range(3)))

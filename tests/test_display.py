@@ -41,7 +41,7 @@ def closed(number: int, outcome: str = "committed", metrics: Metrics | None = No
 
 STORY: tuple[seen.Observation, ...] = (
     seen.Started("run-1d1045a8", "watch", 5, 1, 0, resumed=False),
-    seen.DataMadeUp("synthetic-ecg:8"),
+    seen.DataMadeUp("dev-one", 2),
     seen.RivalDoubted("run-other", 7, 75.0),
     seen.RivalReplaced("run-other", 7),
     seen.Selecting(1, 0, 2, 600.0),
@@ -141,6 +141,21 @@ def test_of_a_reconstruction_the_loss_alone_is_told() -> None:
         assert "sensitivity" not in text
 
 
+@pytest.mark.parametrize(("synthetic", "words"), [(2, "2 devices (synthetic people)"), (1, "(synthetic people on 1)")])
+def test_figures_of_made_up_people_are_said_to_be_that(synthetic: int, words: str) -> None:
+    """Seen to fail where only ``--virtual`` was said to bring them."""
+    summary = closed(1).model_copy(update={"synthetic": synthetic})
+    metrics = METRICS.model_copy(update={"synthetic": synthetic})
+    for event in (seen.RoundClosed(summary), seen.ModelEvaluated(1, 1, 2, metrics)):
+        assert words in (plain_line(event) or "")
+    lines = table((STORY[0], seen.DataMadeUp("dev-one"), seen.ModelEvaluated(1, 1, 2, metrics)))
+    screen = " ".join(" ".join(lines).split())
+    assert "dev-one: the people are synthetic" in screen
+    assert "newest model, on held-out examples (synthetic people)" in screen
+    for event in (seen.RoundClosed(closed(1)), seen.ModelEvaluated(1, 1, 2, METRICS)):
+        assert "synthetic" not in (plain_line(event) or "")
+
+
 def test_an_evaluation_of_a_round_from_before_a_restart_is_told_too() -> None:
     story = (seen.Started("run-1", "watch", 2, 2, 2, resumed=True), seen.ModelEvaluated(2, 2, 1, METRICS))
     text = "\n".join(table(story))
@@ -177,7 +192,7 @@ def test_the_plain_log_says_what_happens_in_order() -> None:
             lines(event)
     assert out.getvalue().splitlines()[:11] == [
         "run run-1d1045a8: plan watch, 5 rounds",
-        "synthetic-ecg:8: these people are synthetic, and what follows says nothing about patients",
+        "dev-one and 2 more: the people are synthetic, and what comes of them says nothing about patients",
         DOUBT,
         "no sign of life of the coordinator of run run-other: going on in its place",
         "round 1: waiting for 2 devices, at most 600 s",
@@ -207,8 +222,8 @@ def test_the_plain_log_says_what_happens_in_order() -> None:
         ),
         (seen.RoundOpened(3, "train", 0, 0, None, 2, 600.0), "round 3: open again, waiting for updates, 600 s"),
         (
-            seen.DataMadeUp("synthetic-ecg"),
-            "synthetic-ecg: these people are synthetic, and what follows says nothing about patients",
+            seen.DataMadeUp("virtual-000"),
+            "virtual-000: the people are synthetic, and what comes of them says nothing about patients",
         ),
         (seen.Finished(2, stopped=False, error=None), "finished with model 2"),
         (seen.OwnModelsAwaited(), "the virtual devices make models of their own"),

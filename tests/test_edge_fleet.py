@@ -8,6 +8,7 @@ from typing import Literal
 import numpy as np
 import pytest
 
+from coordinator import observers as seen
 from coordinator.service import CoordinatorService, RunResult
 from edge.dataspec import DataSpec
 from edge.fleet import Fleet, SharedRecordings, VirtualFleet
@@ -42,11 +43,11 @@ from schemas.link.link import Disconnected, Event, Inbound, Link, Sink, Will
 from schemas.link.memory import MemoryBroker, MemoryLink
 from schemas.link.mqtt import MqttLink
 from schemas.link.mqtt_settings import MqttSettings
-from schemas.messages import Counts, DeviceState, DeviceStatus, PlanRef, RunSettings, TrainSettings
+from schemas.messages import Counts, DeviceState, DeviceStatus, ModelPointer, PlanRef, RunSettings, TrainSettings
 from schemas.parameters import Parameters
 from schemas.parts import describe
 from schemas.plan import Plan
-from schemas.topics import Kind, Topics
+from schemas.topics import Address, Kind, Topics
 from tests.edge_scripts import InstantTrainer, personalised
 from tests.link_mosquitto import Mosquitto
 from tests.waiting import until
@@ -153,6 +154,40 @@ def test_two_rounds_of_a_real_coordinator_end_in_the_weighted_mean(
     assert result.digest == expected.digest()
     assert result.metrics is not None
     assert (result.metrics.examples, result.metrics.accuracy) == (7, 6 / 7)
+
+
+@pytest.mark.parametrize(("data", "synthetic"), [("synthetic-ecg:8", True), ("none", None)])
+def test_must_38_devices_of_made_up_people_say_so_and_so_do_the_figures_that_come_of_them(
+    tmp_path: Path, data: str, *, synthetic: bool | None
+) -> None:
+    """In births, wills and farewells; others leave it out. Seen to fail where only ``start --virtual`` said so."""
+    broker = MemoryBroker()
+    watched: list[seen.Observation] = []
+    service = CoordinatorService(
+        lambda sink, will: MemoryLink(broker, "coordinator", sink, will),
+        TOPICS,
+        run_settings(1),
+        PLAN,
+        MODEL,
+        tmp_path / "coordinator",
+        observer=watched.append,
+    )
+    fleet = Fleet(devices=3, data=data, state=tmp_path / "fleet")
+    with VirtualFleet(fleet, TOPICS, memory_links(broker), Steps()) as running:
+        result = service.run()
+        broker.cut(running.agents[0].name)
+        told = statuses(broker)
+    assert told[running.agents[0].name].state is DeviceState.OFFLINE
+    assert {status.synthetic for status in (*told.values(), *statuses(broker).values())} == {synthetic}
+    birth = broker.retained[TOPICS.topic(Address(Kind.DEVICE, device="virtual-001"))]
+    assert (b"synthetic" in birth) is bool(synthetic)
+    (summary,) = result.summaries
+    pointer = codec.decode(Kind.MODEL, broker.retained[TOPICS.topic(Address(Kind.MODEL))])
+    assert isinstance(pointer, ModelPointer)
+    assert pointer.metrics is not None
+    assert (summary.synthetic, pointer.metrics.synthetic) == ((3, 1) if synthetic else (0, 0))
+    first = next((event for event in watched if isinstance(event, seen.DataMadeUp | seen.RoundOpened)), None)
+    assert isinstance(first, seen.DataMadeUp) is bool(synthetic)
 
 
 class Slow(InstantTrainer):

@@ -36,6 +36,16 @@ def after(*statuses: DeviceStatus, limit: int = 100) -> Fleet:
     return fleet
 
 
+def test_whose_people_are_made_up_is_known_for_as_long_as_the_device_is() -> None:
+    """Seen to fail where only those were told that are ready: an update counts after its device has left, too."""
+    made_up = status().model_copy(update={"synthetic": True})
+    fleet = after(status("dev-2"), made_up.model_copy(update={"state": DeviceState.OFFLINE}))
+    assert fleet.view(1.0).synthetic == {"dev-1"}
+    fleet.hear(status(), 2.0)
+    assert fleet.altered
+    assert fleet.view(2.0).synthetic == frozenset()
+
+
 @pytest.mark.parametrize("state", DeviceState)
 def test_a_device_is_ready_unless_it_is_away_paused_or_in_trouble(state: DeviceState) -> None:
     away = {DeviceState.OFFLINE, DeviceState.STOPPED, DeviceState.PAUSED, DeviceState.TROUBLE}

@@ -53,6 +53,14 @@ def test_a_committed_training_makes_the_next_version_and_a_failed_one_counts_nob
     assert summarise(dataclasses.replace(STATE, task="evaluate"), stage).model_version == 0
 
 
+def test_a_summary_counts_the_devices_of_made_up_people_among_those_that_answered() -> None:
+    """One that has left since counts too: it is of what came of it. Seen to fail with all that are known."""
+    state = dataclasses.replace(STATE, view=View(synthetic=frozenset({"dev-1", "dev-7"})))
+    stage = collected([(0.5, 10), (0.7, 30)])
+    assert (summarise(state, stage).synthetic, summarise(STATE, stage).synthetic) == (1, 0)
+    assert summarise(state, stage, "too few came").synthetic == 0
+
+
 Counts = st.dictionaries(st.sampled_from(["malformed", "late", "not finite"]), st.integers(1, 9))
 
 

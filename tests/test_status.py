@@ -14,12 +14,15 @@ from schemas.errors import BrokerUnreachable, FederationError
 from schemas.link.link import Disconnected, Link, Sink, Will
 from schemas.link.memory import MemoryBroker, MemoryLink
 from schemas.messages import (
+    BlobRef,
     CoordinatorState,
     CoordinatorStatus,
     DeviceState,
     DeviceStatus,
     Health,
     Message,
+    Metrics,
+    ModelPointer,
     Phase,
     RoundAnnouncement,
     RoundSummary,
@@ -192,6 +195,20 @@ def test_the_codec_that_a_device_chose_shows(capsys: pytest.CaptureFixture[str])
     device = DEVICE.model_copy(update={"codec": "topk10", "budget_left": 0.07})
     Console(width=140).print(_devices(Snapshot(devices={"dev-one": device})))
     assert "chose topk10; 7% of its budget left" in capsys.readouterr().out
+
+
+def test_figures_of_made_up_people_are_said_to_be_that(capsys: pytest.CaptureFixture[str]) -> None:
+    """Seen to fail where nothing but the device's own log told."""
+    metrics = Metrics(examples=9, loss=0.5, accuracy=0.75, macro_f1=0.7, synthetic=1)
+    summary = SUMMARY.model_copy(update={"outcome": "committed", "reason": "", "metrics": metrics})
+    blob = BlobRef(digest="0" * 64, size=100, parts=1)
+    model = ModelPointer(run="run-one", version=2, digest="1" * 64, previous=None, blob=blob, metrics=metrics)
+    device = DEVICE.model_copy(update={"synthetic": True, "detail": ""})
+    snapshot = Snapshot(COORDINATOR, model=model, summaries={2: summary}, devices={"dev-one": device})
+    assert any(line.endswith("accuracy 0.750 on held-out examples (synthetic people)") for line in snapshot.lines(NOON))
+    Console(width=140).print(_devices(snapshot), _rounds(snapshot))
+    lines = capsys.readouterr().out.splitlines()
+    assert [line.split()[0] for line in lines if line.rstrip().endswith("synthetic people")] == ["dev-one", "2"]
 
 
 def test_what_is_left_of_a_budget_shows_and_no_word_twice(capsys: pytest.CaptureFixture[str]) -> None:

@@ -9,12 +9,13 @@ import numpy as np
 
 from edge import synthetic_ecg
 from edge.dataset import concatenate
+from edge.dataspec import SYNTHETIC
 from edge.sources.ecg_beats import label_beats
 from edge.sources.ecg_unlabelled import MAKE, NOTES, Lead, none_of
 from edge.sources.source import Form, Reader, Reading, Source
 from schemas.errors import DataError
 
-WORD = "synthetic-ecg"
+WORD = SYNTHETIC
 PEOPLE = 40  # unless told
 MOST = 10_000
 SECONDS, RATE = 600.0, 250.0  # of one person's recording
