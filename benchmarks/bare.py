@@ -1,5 +1,7 @@
 """What a broker and paho need for messages alone: no journal, no rules, nothing read or checked.
 
+    python benchmarks/bare.py --kb 5 --clients 1000
+
 ``fan_in`` is one message from each client to one subscriber. ``exchange`` is as many messages each way as a round of
 Fedbeat has, one after the other as there: a broadcast that opens it; of each client a join, a status and the update;
 of the server a receipt for each; broadcasts, the step to the new model among them; and a last status of each.
@@ -7,6 +9,7 @@ of the server a receipt for each; broadcasts, the step to the new model among th
 
 from __future__ import annotations
 
+import argparse
 import os
 import socket
 import statistics
@@ -18,7 +21,7 @@ from collections.abc import Iterator
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from typing import Final
 
-from broker import mosquitto
+from broker import machine, mosquitto
 from crowd import Crowd
 from paho.mqtt import client as mqtt
 from paho.mqtt.enums import CallbackAPIVersion
@@ -111,7 +114,7 @@ def _played(host: str, port: str, size: int, clients: int, kind: int) -> Iterato
         for number in range(count):
             share = clients // count + (number < clients % count)
             about = map(str, (host, port, share, size, number, kind))
-            children.append(stack.enter_context(_piped([sys.executable, __file__, *about])))
+            children.append(stack.enter_context(_piped([sys.executable, __file__, "--be-clients", *about])))
         for child in children:
             assert child.stdout is not None
             child.stdout.readline()
@@ -157,5 +160,25 @@ def be_clients(host: str, port: int, clients: int, size: int, number: int, kind:
         crowd.turn(0.1)
 
 
+def main() -> None:
+    """Measure what is asked for; by itself what ``fleet_scale.py`` has beside its own figures."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--kb", type=float, nargs="*", default=[5.0, 100.0], help="of an update")
+    parser.add_argument("--clients", type=int, nargs="*", default=[100, 500, 1000])
+    parser.add_argument("--be-clients", nargs=6, help=argparse.SUPPRESS)
+    given = parser.parse_args()
+    if given.be_clients:
+        host, *about = given.be_clients
+        be_clients(host, *map(int, about))
+        return
+    print(f"# {machine()}; medians of {TRIES} tries")
+    print("| update | clients | fan-in s | exchange s |")
+    print("|---|---|---|---|")
+    for kb in given.kb:
+        for clients in given.clients:
+            size = round(kb * 1000)
+            print(f"| {kb:g} kB | {clients} | {fan_in(size, clients)} | {exchange(size, clients)} |", flush=True)
+
+
 if __name__ == "__main__":
-    be_clients(sys.argv[1], *map(int, sys.argv[2:]))
+    main()

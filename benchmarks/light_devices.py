@@ -8,6 +8,7 @@ They look at no content: the model of version 0 is not fetched, and each sends t
 
 from __future__ import annotations
 
+import argparse
 import functools
 import heapq
 import os
@@ -207,5 +208,21 @@ def be_light_devices(broker: str, federation: str, devices: int, prefix: str, de
             heapq.heapreplace(alarms, (min(device.show_at, time.monotonic() + presence.STATUS_S), alarms[0][1]))
 
 
+def main() -> None:
+    """Play the devices that are asked for; ``fleet_scale.py`` starts these processes, and ends them."""
+    parser = argparse.ArgumentParser(
+        description=__doc__,
+        epilog="They play until standard input closes, and say `ready` once all are connected.",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("broker", help="mqtt://HOST:PORT")
+    parser.add_argument("federation")
+    parser.add_argument("devices", type=int, help="how many")
+    parser.add_argument("prefix", help="what their names begin with")
+    parser.add_argument("delta", type=Path, help="a file with the encoded delta that each sends")
+    given = parser.parse_args()
+    be_light_devices(given.broker, given.federation, given.devices, given.prefix, given.delta)
+
+
 if __name__ == "__main__":
-    be_light_devices(sys.argv[1], sys.argv[2], int(sys.argv[3]), sys.argv[4], Path(sys.argv[5]))
+    main()
