@@ -186,6 +186,8 @@ def _fitting(file: Path, record: Path) -> bytes:
     beats = [one.sample for one in annotations if one.beat]
     if not beats:
         raise DataError(f"{file} marks no beat: give an annotation file of beats")
+    if not glance.samples:
+        raise DataError(f"{record.name} has a header that doesn't say how long it is: `edge data show` tells more")
     if sorted(beats) != beats or beats[0] < 0 or beats[-1] >= glance.samples:
         raise DataError(
             f"{file} marks beats up to sample {max(beats)}, and {record.name} has {glance.samples}: it is another's"

@@ -85,6 +85,15 @@ def test_one_process_at_a_time_has_a_record_s_labels(record: Path) -> None:
     assert take([file], record.parent, replace=True) == [f"rec: 4 beats from {file}"]
 
 
+@pytest.mark.parametrize("length", ["", " 0"])
+def test_a_record_whose_header_has_no_length_is_told_to_be_that(record: Path, length: str) -> None:
+    """Seen to fail with "rec has 0: it is another's" for its own annotations."""
+    header = record.with_suffix(".hea")
+    header.write_text(header.read_text().replace("250 50000", f"250{length}"))
+    with pytest.raises(DataError, match="rec has a header that doesn't say how long it is"):
+        take([brought(record, "N")], record.parent, replace=False)
+
+
 @pytest.mark.parametrize("links", [True, False])
 def test_whatever_is_replaced_is_kept(record: Path, monkeypatch: pytest.MonkeyPatch, *, links: bool) -> None:
     """Seen to fail with one name for all that are set aside."""

@@ -240,6 +240,18 @@ def test_a_header_without_a_length_is_told_with_what_is_known(
         read_lead(tmp_path / "rec")
 
 
+@pytest.mark.parametrize(("fmt", "size", "there"), [("16", 3600, 900), ("212", 2700, 900), ("16", 4, 1), ("212", 0, 0)])
+def test_a_header_of_more_samples_than_there_are_is_told_with_both(
+    tmp_path: Path, fmt: str, size: int, there: int
+) -> None:
+    """Seen to fail with NumPy's "could not broadcast input array"."""
+    leads = "".join(f"rec.dat {fmt} 200(0)/mV 12 0 0 0 0 {name}\n" for name in ("MLII", "V5"))
+    (tmp_path / "rec.hea").write_text(f"rec 2 360 1000\n{leads}")
+    (tmp_path / "rec.dat").write_bytes(bytes(size))
+    with pytest.raises(DataError, match=rf"header of 1000 samples, and rec\.dat has {there}: copy both again"):
+        read_lead(tmp_path / "rec")
+
+
 @pytest.mark.parametrize(
     ("rate", "samples", "words"),
     [("360", 10, "too near an end"), ("99999999999999999999", 4680, "Hz is too far from 180 Hz to be resampled")],

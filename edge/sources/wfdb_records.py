@@ -27,10 +27,10 @@ from edge.sources.ecg_beats import label_beats
 from edge.sources.ecg_unlabelled import MAKE, NOTES, Lead, none_of
 from edge.sources.source import Form, Reader, Reading, Source
 from edge.wfdb_annotations import CODES
-from edge.wfdb_header import BITS, BYTES
 from schemas.errors import DataError
 
 NO_LABELS = "annotate its beats first, or have the coordinator choose a plan that needs no labels: ecg-masked, ecg-weak"
+_BITS = {"80": 8, "212": 12, "16": 16, "61": 16, "24": 24, "32": 32}  # of a sample, by WFDB's number of the format
 PACED = ("102", "104", "107", "217")
 DS1 = (
     "101",
@@ -189,7 +189,13 @@ def read_lead(record: Path) -> tuple[NDArray[np.float64], float]:
     if header.sig_len > MAX_SAMPLES:
         raise DataError(f"is {header.sig_len} samples long: cut it into records of at most {MAX_SAMPLES}")
     lead = header.sig_name.index(LEAD) if LEAD in header.sig_name else 0
-    signal: NDArray[np.float64] = _parsed(wfdb.rdrecord, record, channels=[lead]).p_signal[:, 0]
+    try:
+        signal: NDArray[np.float64] = _parsed(wfdb.rdrecord, record, channels=[lead]).p_signal[:, 0]
+    except DataError:
+        if (there := _samples(record, header)) is not None and there < header.sig_len:
+            text = f"has a header of {header.sig_len} samples, and {header.file_name[0]} has {there}: copy both again"
+            raise DataError(text) from None
+        raise
     return signal, float(header.fs)
 
 
@@ -200,13 +206,23 @@ def _no_length(record: Path, header: Any) -> str:
     size = file.stat().st_size if file.is_file() else 0
     if not size:
         return f"has a header that doesn't say how long it is, and nothing in {name}: copy it again"
-    many = f"{size} bytes"
-    if header.fmt[0] == str(BITS):
-        many += f", which are {size // (BYTES * header.file_name.count(name))} samples"
+    many, there = f"{size} bytes", _samples(record, header)
+    if there is not None:
+        many += f", which are {there} samples"
     return (
         f"has a header that doesn't say how long it is ({name} has {many}): write the number of samples behind the "
         "rate in its first line"
     )
+
+
+def _samples(record: Path, header: Any) -> int | None:
+    """How many samples of a lead its first file has; None where the format doesn't tell."""
+    name, bits = header.file_name[0], _BITS.get(header.fmt[0])
+    file = record.with_name(name)
+    if bits is None or any(each != 1 for each in header.samps_per_frame) or not file.is_file():
+        return None
+    signals, before = header.file_name.count(name), header.byte_offset[0] or 0
+    return int(8 * (file.stat().st_size - before) // (bits * signals))
 
 
 def _annotated(record: Path) -> bool:
