@@ -1,8 +1,9 @@
 """A device's state machine: what happens and what follows. Pure; no other file but its parts decides anything.
 
 ``versions`` has the rules of the newest model; ``attempt`` those of the attempt in hand, up to the update on disk;
-``delivery`` those of updates on disk, up to their receipt; ``thrift`` those of what may be moved; ``counting`` those of
-the data; ``personalising`` those of its owner's own model; all others are here.
+``delivery`` those of updates on disk, up to their receipt; ``contact`` those of the broker and the coordinator;
+``thrift`` those of what may be moved; ``counting`` those of the data; ``personalising`` those of its owner's own model;
+all others are here.
 What must be done next follows from what the state holds, whatever order messages came in: ``step`` takes the event in,
 then ``_RULES``, in their order, close the gap between what is and what should be.
 
@@ -14,16 +15,11 @@ then ``_RULES``, in their order, close the gap between what is and what should b
   this task but something for the other it stays silent: nobody waits for it.
 * It trains once for a ticket (run, round, task, nonce), and goes on from a checkpoint after a crash.
 * An update is sent only once it is on disk, and stays there until a final receipt. A part of it goes again after
-  ``RESEND_S``, then after twice as long each time, and at once, the join too, for a new coordinator session and after a
-  reconnect. That is when the coordinator is heard: a broker that has lost its sessions drops what comes before.
+  ``RESEND_S``, then after twice as long each time, and at once, the join too, where ``contact`` finds a coordinator.
   Updates of another run wait for that run; the oldest beyond ``OUTBOX`` are dropped, and those that got no receipt for
   longer than the owner allows.
-* A coordinator is there while its status says so, paused included, and something of it was heard within ``PATIENCE``
-  of its heartbeats. Else a device takes up nothing and holds its updates; at the first sign of life it goes on as after
-  a reconnect. While there is no broker, that time stands still.
 * Told when to come back, it stays silent to further attempts until then, and after a rejection to all training.
-* A status or will of a session before the newest seen is stale. So is an announcement of an earlier attempt, unless a
-  new coordinator session makes it.
+* An announcement of an earlier attempt is stale, unless a new coordinator session makes it.
 * ``pause`` and ``evict`` last until ``resume`` or a restart; ``evict`` also drops what was not sent.
 * Where its owner gave it a budget, it declines what that hasn't the room for, and what is large waits (``thrift``).
 * What it does is told at once where the coordinator must know it, else at most every second, and as a heartbeat:
@@ -38,7 +34,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import Final, assert_never
 
-from edge import attempt, counting, delivery, hearing, personalising, thrift, versions
+from edge import attempt, contact, counting, delivery, hearing, personalising, thrift, versions
 from edge import effects as fx
 from edge import events as ev
 from edge.attempt import RETRY_S
@@ -57,12 +53,11 @@ from edge.participation_state import (
     Stock,
     Trouble,
 )
-from edge.presence import STATUS_S, interval, status
+from edge.presence import interval, status
 from edge.versions import SOON_S
 from schemas import cohort
 from schemas.messages import (
     Command,
-    CoordinatorStatus,
     ModelPointer,
     Phase,
     RoundAnnouncement,
@@ -70,7 +65,6 @@ from schemas.messages import (
 )
 
 _UNTIL: Final = "; until the command `resume`, or the device's next start"
-_SIGNS_OF_LIFE: Final = (ev.RunSeen, ev.ModelSeen, ev.RoundSeen, ev.ReceiptSeen)
 
 
 def begin(
@@ -120,7 +114,7 @@ def step(state: State, event: Event) -> Step:
     """What ``event`` changes, and what is to be done about it, in this order."""
     if state.stopped:
         return state, ()
-    state, effects = _heard(state) if isinstance(event, _SIGNS_OF_LIFE) else (state, ())
+    state, effects = contact.heard(state) if isinstance(event, contact.SIGNS_OF_LIFE) else (state, ())
     state, more = _take(state, event)
     effects += more
     for rule in () if state.stopped else _RULES:
@@ -147,8 +141,7 @@ def wake_at(state: State) -> float | None:
         times.append(state.rest.until)
     if not state.listening:
         times.append(hearing.wake_at(state))
-    if state.connected and state.silence_at is not None and not state.silent:
-        times.append(state.silence_at)
+    times.extend(contact.wake_at(state))
     times.extend(pending.expires_at for pending in state.outbox)
     if state.connected and state.served:
         times.extend(pending.resend_at for pending in state.outbox if state.is_current(pending.parcel.ticket))
@@ -163,12 +156,11 @@ def _take(state: State, event: Event) -> Step:  # noqa: C901, PLR0911, PLR0912 -
         case ev.Tick(now):
             return replace(_started(state, now), now=max(now, state.now)), ()
         case ev.Connected():
-            return _connected(state), ()
+            return contact.connected(state), ()
         case ev.Disconnected():
-            lost_at = state.now if state.connected else state.lost_at
-            return replace(state, connected=False, lost_at=lost_at, shown=None), ()
+            return contact.disconnected(state), ()
         case ev.CoordinatorSeen(seen):
-            return _coordinator_seen(state, seen)
+            return contact.coordinator_seen(state, seen)
         case ev.RunSeen(run):
             return _run_seen(state, run)
         case ev.ModelSeen(pointer):
@@ -219,47 +211,12 @@ def _take(state: State, event: Event) -> Step:  # noqa: C901, PLR0911, PLR0912 -
             assert_never(event)
 
 
-def _introduce(state: State) -> Step:
-    """Somebody may have missed what we said: how we are, the join again, and a part of every update."""
-    state = delivery.say_again(state)
-    if state.now > state.shown_at + STATUS_S:
-        state = replace(state, shown=None)
-    if state.work is None or not state.served:
-        return state, ()
-    return state, attempt.join(state, state.work)
-
-
 def _started(state: State, now: float) -> State:
     """What was found on disk counts from the first tick."""
     if state.ticked:
         return state
     outbox = tuple(replace(pending, expires_at=now + pending.expires_at) for pending in state.outbox)
     return replace(state, now=now, ticked=True, outbox=outbox, aged_at=now, since=now, budget_at=now)
-
-
-def _connected(state: State) -> State:
-    """The broker is there; the time without it was no silence of the coordinator's."""
-    away_s = 0.0 if state.connected else state.now - state.lost_at
-    heard_at = min(state.now, state.heard_at + away_s)
-    return replace(state, connected=True, heard=False, heard_at=heard_at, shown=None, part_at=state.now)
-
-
-def _heard(state: State) -> Step:
-    """A sign of life of the coordinator's. After a reconnect we wait for its status with what it may have missed."""
-    back = state.silent and state.heard
-    state = replace(state, heard_at=state.now)
-    return _introduce(state) if back else (state, ())
-
-
-def _coordinator_seen(state: State, seen: CoordinatorStatus) -> Step:
-    known = state.coordinator
-    if known is not None and seen.session < known.session:
-        return state, ()
-    if known is not None and seen.heartbeat_s < known.heartbeat_s:  # it has something at stake again, and counts us
-        state = replace(state, shown=None)
-    same = state.heard and state.served and known is not None and known.session == seen.session
-    state = replace(state, coordinator=seen, heard=True, heard_at=state.now)
-    return (state, ()) if same or not state.served else _introduce(state)
 
 
 def _run_seen(state: State, run: RunSettings) -> Step:

@@ -9,7 +9,7 @@ from edge import effects as fx
 from edge import events as ev
 from edge.events import Ticket
 from edge.participation_state import OUTBOX_S, Identity
-from schemas.messages import CoordinatorState, DeviceState, Outcome, Phase
+from schemas.messages import DeviceState, Outcome, Phase
 from tests.edge_scripts import DEVICE, announcement, coordinator, nonce, pointer, receipt, run, trained
 from tests.test_participation import IDENTITY, Bench, only, parcel, stored
 
@@ -97,85 +97,6 @@ def test_an_update_that_the_disk_has_lost_is_waited_for_no_longer() -> None:
     assert not bench.state.outbox
     assert [join.ticket for join in only(effects, fx.SendJoin)] == [Ticket.of(announcement(1, attempt=1))]
     assert bench(ev.UpdateLost(about.ticket)) == []
-
-
-# -- a silent coordinator ----------------------------------------------------------------------------------------------
-
-
-def test_must_32_a_coordinator_that_is_not_heard_of_for_two_and_a_half_heartbeats_is_not_there() -> None:
-    """Its update is held, no round is taken up. Seen to fail with ``served`` by the coordinator's own word alone."""
-    bench = Bench().settle()
-    kept = stored(bench)
-    bench.at(75.9)
-    assert bench.shown().detail == ""
-    assert participation.wake_at(bench.state) == 76.0
-    bench.at(76.0)
-    assert bench.shown().detail == "the coordinator has been silent for 75 s"
-    assert not only(bench.at(5000.0), fx.SendParts)
-    assert bench.state.outbox
-    effects = bench(ev.CoordinatorSeen(coordinator()))
-    assert only(effects, fx.SendParts) == [fx.SendParts(kept, (0,))]
-    assert bench.shown().detail == ""
-
-
-@pytest.mark.parametrize(
-    "sign",
-    [
-        ev.RunSeen(run()),
-        ev.ModelSeen(pointer(0)),
-        ev.RoundSeen(announcement(1, phase=Phase.COMMITTED)),
-        ev.ReceiptSeen(receipt(announcement(9))),
-    ],
-)
-def test_must_32_any_message_of_its_is_a_sign_of_life(sign: ev.Event) -> None:
-    """Seen to fail with statuses alone counted."""
-    bench = Bench().settle()
-    kept = stored(bench)
-    bench.at(5000.0)
-    assert only(bench(sign), fx.SendParts) == [fx.SendParts(kept, (0,))]
-
-
-def test_work_in_hand_goes_on_while_the_coordinator_is_silent_and_no_other_is_taken_up() -> None:
-    bench = Bench().settle()
-    (start,) = only(bench(ev.RoundSeen(announcement(1, remaining_s=900.0))), fx.StartTraining)
-    assert not only(bench.at(100.0), fx.CancelJob)
-    assert only(bench(ev.JobDone(trained(start.key))), fx.StoreUpdate)
-
-
-def test_must_32_time_without_a_broker_is_no_silence_of_the_coordinator() -> None:
-    """Seen to fail without shifting ``heard_at`` at the reconnect."""
-    bench = Bench().settle()
-    bench.at(41.0)
-    bench(ev.Disconnected())
-    bench.at(5000.0)
-    bench(ev.Connected())
-    assert bench.shown().detail == ""
-    bench.at(5034.9)
-    assert bench.shown().detail == ""
-    bench.at(5035.0)
-    assert "silent" in bench.shown().detail
-
-
-def test_a_heartbeat_of_nothing_is_not_believed() -> None:
-    bench = Bench().settle()
-    bench(ev.CoordinatorSeen(coordinator(heartbeat_s=0.0)))
-    assert bench.shown().detail == ""
-
-
-def test_a_paused_coordinator_is_there_and_costs_nobody_any_work() -> None:
-    """Seen to fail with a pause counted as an absence."""
-    bench = Bench().settle()
-    (start,) = only(bench(ev.RoundSeen(announcement(1, remaining_s=900.0))), fx.StartTraining)
-    bench(ev.CoordinatorSeen(coordinator(state=CoordinatorState.PAUSED)))
-    (store,) = only(bench(ev.JobDone(trained(start.key))), fx.StoreUpdate)
-    effects = bench(ev.UpdateStored(parcel(store.ticket)))
-    assert only(effects, fx.SendParts) == [fx.SendParts(parcel(store.ticket), None)]
-    times = []
-    for now in range(1, 400):
-        bench(ev.CoordinatorSeen(coordinator(state=CoordinatorState.PAUSED)))
-        times += [now for _ in only(bench.at(float(now)), fx.SendParts)]
-    assert times == [31, 91, 211]
-    assert bench.state.outbox
 
 
 def test_of_a_large_update_only_the_first_part_goes_unasked(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -200,20 +200,6 @@ def test_must_15_another_run_another_phase_and_an_expired_round_are_not_answered
     assert not only(effects, fx.StartTraining)
 
 
-def test_without_a_coordinator_no_round_is_taken_up() -> None:
-    bench = Bench().settle()
-    bench(ev.CoordinatorSeen(coordinator(state=CoordinatorState.OFFLINE)))
-    assert not only(bench(ev.RoundSeen(announcement(1))), fx.StartTraining)
-    assert only(bench(ev.CoordinatorSeen(coordinator(session=2))), fx.StartTraining)
-
-
-def test_must_11_a_stale_will_of_an_earlier_coordinator_is_ignored() -> None:
-    bench = Bench().settle()
-    bench(ev.CoordinatorSeen(coordinator(session=3)))
-    bench(ev.CoordinatorSeen(coordinator(session=2, state=CoordinatorState.OFFLINE)))
-    assert only(bench(ev.RoundSeen(announcement(1))), fx.StartTraining)
-
-
 def test_must_14_a_device_without_examples_declines_and_says_why() -> None:
     bench = Bench().settle(examples=0)
     (join,) = only(bench(ev.RoundSeen(announcement(1))), fx.SendJoin)
@@ -613,58 +599,6 @@ def test_must_10_a_status_goes_out_at_every_connect_and_every_heartbeat() -> Non
     assert not only(bench.at(30.9), fx.PublishStatus)
     assert only(bench.at(31.0), fx.PublishStatus)
     assert only(bench(ev.Disconnected(), ev.Connected()), fx.PublishStatus)
-
-
-def test_must_10_a_device_beats_seldom_while_there_is_no_coordinator_and_speaks_up_when_one_comes() -> None:
-    """Seen to fail with ``identity.heartbeat_s`` in ``presence.status``, and without ``shown=None``."""
-    bench = Bench(participation.begin(replace(IDENTITY, idle_heartbeat_s=300.0)))
-    bench(ev.Tick(1.0), ev.Connected(), ev.Tick(2.0))
-    assert bench.shown().heartbeat_s == 300.0
-    assert not only(bench.at(300.9), fx.PublishStatus)
-    assert only(bench.at(301.0), fx.PublishStatus)
-    (said,) = only(bench(ev.Tick(310.0), ev.CoordinatorSeen(coordinator())), fx.PublishStatus)
-    assert said.status.heartbeat_s == 30.0
-    assert only(bench(ev.Tick(340.0), ev.RunSeen(run())), fx.PublishStatus)
-    gone = coordinator(state=CoordinatorState.FINISHED)
-    assert not only(bench(ev.Tick(350.0), ev.CoordinatorSeen(gone), ev.Tick(369.9)), fx.PublishStatus)
-    (said,) = only(bench.at(370.0), fx.PublishStatus)
-    assert said.status.heartbeat_s == 300.0
-
-
-def test_must_10_a_device_beats_as_seldom_as_its_coordinator_and_answers_where_that_beats_faster() -> None:
-    """A promise of fewer comes with the last of the old pace.
-
-    Seen to fail without ``coordinator.heartbeat_s`` in ``State.heartbeat_s``, without ``shown=None`` in
-    ``_coordinator_seen``, and with fewer taken for news in ``interval``.
-    """
-    bench = Bench(participation.begin(replace(IDENTITY, idle_heartbeat_s=300.0))).settle()
-    assert bench.shown().heartbeat_s == 30.0
-    bench.at(20.0)
-    at = bench.state.shown_at
-    assert not only(bench(ev.CoordinatorSeen(coordinator(heartbeat_s=900.0)), ev.Tick(at + 29.9)), fx.PublishStatus)
-    (said,) = only(bench.at(at + 30.0), fx.PublishStatus)
-    assert said.status.heartbeat_s == 300.0
-    assert not only(bench.at(at + 329.9), fx.PublishStatus)
-    assert only(bench.at(at + 330.0), fx.PublishStatus)
-    (said,) = only(bench(ev.CoordinatorSeen(coordinator())), fx.PublishStatus)
-    assert said.status.heartbeat_s == 30.0
-    assert only(bench.at(at + 360.0), fx.PublishStatus)
-
-
-def test_must_10_a_device_answers_a_coordinator_that_beats_faster_whatever_its_own_heartbeat() -> None:
-    """That counts those who don't as gone. Seen to fail with an answer for another promise alone."""
-    bench = Bench(participation.begin(replace(IDENTITY, heartbeat_s=600.0)))
-    bench(ev.Tick(1.0), ev.Connected(), ev.CoordinatorSeen(coordinator(heartbeat_s=300.0)))
-    assert only(bench(ev.CoordinatorSeen(coordinator())), fx.PublishStatus)
-    assert not only(bench(ev.Tick(60.0), ev.CoordinatorSeen(coordinator())), fx.PublishStatus)
-
-
-def test_must_10_a_new_coordinator_hears_of_a_device_whatever_its_heartbeat() -> None:
-    """Seen to fail without ``shown=None`` in ``_introduce``."""
-    bench = Bench(participation.begin(replace(IDENTITY, heartbeat_s=600.0)))
-    bench(ev.Tick(1.0), ev.Connected(), ev.CoordinatorSeen(coordinator()))
-    assert only(bench(ev.Tick(50.0), ev.CoordinatorSeen(coordinator(session=2))), fx.PublishStatus)
-    assert not only(bench(ev.Tick(60.0), ev.CoordinatorSeen(coordinator(session=2))), fx.PublishStatus)
 
 
 def test_a_training_that_outlasts_its_coordinator_is_told_of_as_often_as_ever() -> None:

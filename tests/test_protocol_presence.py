@@ -160,7 +160,7 @@ def test_must_11_a_coordinator_ignores_a_will_of_another_session_than_the_newest
 def test_must_11_a_device_ignores_a_coordinators_status_of_an_earlier_session(
     world: World, newest: CoordinatorState, stale: CoordinatorState, *, answers: bool
 ) -> None:
-    """Seen to fail without the comparison of sessions in ``participation._coordinator_seen``."""
+    """Seen to fail without the comparison of sessions in ``contact.coordinator_seen``."""
     world.desk.say(Kind.COORDINATOR, coordinator(session=3, state=newest))
     world.desk.say(Kind.COORDINATOR, coordinator(session=2, state=stale))
     world.turn()
