@@ -60,8 +60,8 @@ def _sum_of_two(x: object, y: object, *, alpha: object = 1) -> Kind:
     return kind
 
 
-def _from_number(x: Kind, number: object, alpha: object = 1) -> Kind:
-    return _sum_of_two(x, number, alpha=alpha)
+def _from_number(x: Kind, other: object, alpha: object = 1) -> Kind:
+    return _sum_of_two(x, other, alpha=alpha)
 
 
 def _two(x: object, y: object) -> Kind:

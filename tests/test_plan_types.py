@@ -52,6 +52,9 @@ NAMED: list[tuple[str, tuple[Any, ...], dict[str, Any]]] = [
         for dtype in (torch.float32, torch.int64)
     ),
     ("gelu", (X,), {"approximate": "tanh"}),
+    *(("rsub.Scalar", (X,), {"other": other, "alpha": alpha}) for other in (1, 0.5) for alpha in (2, 0.5)),
+    *(("clamp", (X,), {"min": low}) for low in (0, 0.5)),
+    *(("pow.Tensor_Scalar", (X,), {"exponent": power}) for power in (2, -1, 0.5)),
     ("linear", (X, (5, 6)), {"bias": (5,)}),
 ]
 # torch multiplies and pools whole numbers too, on some machines and in some windows, and sums inputs into them.
