@@ -13,6 +13,10 @@ from schemas.messages import Join, Metrics, Outcome, Phase, RoundSummary
 BACK_WITHIN: Final = 0.1  # of the deadline, in which those sent away come back, each at its own time
 LONGEST_S: Final = 3600.0 / (1 + BACK_WITHIN)  # with which all within an hour come back, still each at its own time
 NAMED: Final = 10  # devices that an error names before it only counts
+# Between two announcements that say only how many joined and were received, which is for people, and paid by devices:
+NEWS_S: Final = 1.0  # at least
+NEWS_SHARE: Final = 0.5  # of the time that the attempt had been open at the first of them
+NEWS_LONGEST_S: Final = 60.0  # at most
 
 
 def summarise(state: State, stage: Collecting | None, failure: str = "") -> RoundSummary:
@@ -108,6 +112,12 @@ def announce(state: State, phase: Phase) -> Announce:
         joined=len(stage.joined),
         received=len(stage.received),
     )
+
+
+def news_at(stage: Collecting) -> float:
+    """When the next news of the attempt may be told: the longer it is open, the less a second matters to anybody."""
+    spacing = NEWS_SHARE * (stage.told_at - stage.opened_at)
+    return stage.told_at + min(max(NEWS_S, spacing), NEWS_LONGEST_S)
 
 
 def come_back(state: State, stage: Collecting, device: str, most: float = LONGEST_S) -> float:

@@ -66,6 +66,7 @@ from coordinator.fleet import View
 from coordinator.reports import (
     announce,
     failed_often,
+    news_at,
     nobody_came,
     receipt,
     summarise,
@@ -83,7 +84,6 @@ PAUSE_S: Final = 1.0  # after a first abandoned attempt, or this share of the de
 PAUSE_SHARE: Final = 0.05
 MARK_S: Final = 1.0  # the time an attempt has been open is on disk at most so long after, or this share of the deadline
 MARK_SHARE: Final = 0.02
-NEWS_S: Final = 0.5  # joined and received are announced at most this often
 MAX_TEXT: Final = 500  # characters, as messages.Text allows
 
 
@@ -137,7 +137,7 @@ def wake_at(state: State) -> float | None:
             return min(since + PATIENCE_S, state.newcomer_at + SETTLE_S)
         case Collecting() as stage:
             times = [stage.opened_at + state.rules.deadline_s]
-            times += [stage.told_at + NEWS_S] if stage.news != stage.told else []
+            times += [news_at(stage)] if stage.news != stage.told else []
             times += [stage.marked_at + _mark_every(state)]
             times += [stage.gathers_until] if state.now < stage.gathers_until else []
             return min(times)
@@ -264,7 +264,7 @@ def _try_close(state: State, stage: Collecting) -> Step:
     if state.now >= stage.marked_at + _mark_every(state) or stage.asked > stage.marked:
         stage = replace(stage, marked_at=state.now, marked=stage.asked)
         effects = (Mark(stage.ticket, state.now - stage.opened_at, stage.asked),)
-    if stage.news != stage.told and state.now >= stage.told_at + NEWS_S:
+    if stage.news != stage.told and state.now >= news_at(stage):
         stage = replace(stage, told=stage.news, told_at=state.now)
         effects = (*effects, announce(replace(state, stage=stage), Phase.COLLECTING))
     return replace(state, stage=stage), effects

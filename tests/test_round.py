@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import random
+from itertools import pairwise
 
 import pytest
 from hypothesis import given, settings
@@ -33,8 +34,8 @@ from coordinator.events import (
     UpdateStalled,
     Version,
 )
-from coordinator.reports import come_back
-from coordinator.round import NEWS_S, PATIENCE_S, RETURN_S, SETTLE_S, begin, is_idle, step, wake_at
+from coordinator.reports import NEWS_LONGEST_S, NEWS_S, NEWS_SHARE, come_back
+from coordinator.round import PATIENCE_S, RETURN_S, SETTLE_S, begin, is_idle, step, wake_at
 from coordinator.round_state import ATTEMPTS, Aggregating, Collecting, Over, Resting, Selecting, State
 from schemas import cohort
 from schemas.errors import Reject
@@ -501,15 +502,47 @@ def test_counts_are_announced_at_a_bounded_rate() -> None:
     run = Run(rules()).opened(names(100))
     before = len(run.of(Announce))
     for number, device in enumerate(names(100)[:-1]):
-        run.do(Tick(SETTLE_S + number * 0.01))
+        run.do(Tick(SETTLE_S + number * 0.02))
         run.update(device)
-    assert len(run.of(Announce)) - before == int(0.98 / NEWS_S)
+    assert len(run.of(Announce)) - before == int(1.96 / NEWS_S)
     wake = wake_at(run.state)
     assert wake is not None
     run.do(Tick(wake))
     last = run.of(Announce)[-1]
     assert isinstance(last, Announce)
     assert (last.joined, last.received) == (99, 99)
+
+
+def news_of_a_long_round(run: Run, seconds: int) -> list[float]:
+    """When, since the opening, an attempt told its news that gets an update a second for so long."""
+    began, told = run.state.now, len(run.of(Announce))
+    times = []
+    for second in range(1, seconds + 1):
+        while (wake := wake_at(run.state)) is not None and wake < began + second:
+            assert wake > run.state.now, "it spins"
+            run.do(Tick(wake))
+        run.do(Tick(began + second))
+        run.update(f"dev-{second}")
+        times += [run.open.told_at - run.open.opened_at] * (len(run.of(Announce)) - told)
+        told = len(run.of(Announce))
+    return times
+
+
+def test_a_long_round_tells_its_news_ever_more_seldom_and_no_later_than_a_minute() -> None:
+    """Each goes to every device. Seen to fail with ``NEWS_SHARE`` 0, which told 600 times, and without the longest."""
+    times = news_of_a_long_round(Run(rules(deadline_s=1000.0)).opened(names(1001)), 600)
+    assert 15 <= len(times) <= 25
+    gaps = [later - earlier for earlier, later in pairwise(times)]
+    assert min(gaps) >= NEWS_S
+    assert max(gaps) <= NEWS_LONGEST_S
+    assert all(gap <= max(NEWS_S, NEWS_SHARE * at) for at, gap in zip(times, gaps, strict=False))
+
+
+def test_after_a_restart_news_is_as_seldom_as_before_it() -> None:
+    """Seen to fail with the time since the restart for the time since the opening in ``news_at``."""
+    run = Run(rules(deadline_s=1000.0, quorum=1001), Reopened(1.0, 400.0, 1001))
+    run.do(FleetChanged(view(names(1001))))
+    assert len(news_of_a_long_round(run, 300)) == 300 // NEWS_LONGEST_S
 
 
 def test_what_was_accepted_before_a_restart_counts_even_if_the_draw_is_another_now() -> None:
