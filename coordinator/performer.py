@@ -120,6 +120,7 @@ class Performer:
         self._wall = wall
         self._contents: dict[str, Content] = {}  # of updates on their way from the inbox to the accumulator
         self._opened: tuple[str, str] = ("", "")  # nonce, and the wall clock at its opening
+        self._unsaid: tuple[Announce, RoundAnnouncement] | None = None  # the newest announcement, to be published
         self._pointer: ModelPointer | None = None
         self.status = status  # the coordinator's
         self._said = status  # as it was published last
@@ -217,7 +218,7 @@ class Performer:
             case Reply():
                 self._reply(effect)
             case Announce():
-                self._announce(effect)
+                self._unsaid = effect, self._announcement(effect)
             case Open(announcement):
                 return self._open(self._announcement(announcement))
             case Conclude():
@@ -253,6 +254,8 @@ class Performer:
             yield Failed(f"an update that it had accepted can't be read any more ({error})")
 
     def _conclude(self, effect: Conclude) -> Event:
+        if self._store.takes_long(effect.ticket.task, len(effect.summary.devices)):
+            self.announce()  # who still trains for it need not
         if effect.ticket.task == "train":
             try:
                 version = self._store.commit_training(effect.ticket, effect.summary)
@@ -338,8 +341,14 @@ class Performer:
         )
         self._publisher.say(Address(Kind.RECEIPT, number=reply.round, device=reply.device), codec.encode(receipt))
 
-    def _announce(self, effect: Announce) -> None:
-        message = self._announcement(effect)
+    def announce(self) -> None:
+        """Publish where the round stands, unless that is said. To be called once nothing more follows for now.
+
+        An announcement that another one follows at once would cost each device its bytes, and tell it nothing.
+        """
+        if self._unsaid is None:
+            return
+        (effect, message), self._unsaid = self._unsaid, None
 
         def render() -> bytes:
             remaining = max(0.0, effect.opened_at + effect.deadline_s - self._now())

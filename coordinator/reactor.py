@@ -262,6 +262,7 @@ class Reactor:
         return sum(len(message.payload) for message in self._aside)
 
     def _hold_on(self, error: DiskFull) -> None:
+        self._performer.announce()  # what follows is long in coming
         self._pause = Pause.after(self._pause, self._clock.real())
         if self._pause.failures == 1:
             self._run_clock()
@@ -410,6 +411,7 @@ class Reactor:
                 continue
             for ack in self._batches.pop().acks:
                 ack()
+        self._performer.announce()
 
     def _gather(self, *, behind: bool = False) -> None:
         """Make a batch of what is pending: what follows from another goes before the rest of that, all else behind."""

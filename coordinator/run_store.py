@@ -106,6 +106,11 @@ class RunStore:
         """Whether a round was ever opened: a start may have failed before that, at its broker."""
         return self.journal.has_opened(self.settings.run)
 
+    def takes_long(self, task: Task, updates: int) -> bool:
+        """Whether the result of so many updates is more than an instant's work."""
+        cells = updates * len(self.plan.classes) ** 2  # of confusion matrices
+        return (self._manifest.size if task == "train" else cells) > LARGE
+
     def put_down(self) -> None:
         """Leave the newest version on disk alone until it is asked for, where it is large."""
         if self._manifest.size > LARGE:

@@ -182,6 +182,46 @@ def test_must_15_invariant_07_a_device_answers_the_retained_run_alone_and_nothin
     assert len(world.desk.joins) == 1
 
 
+@pytest.mark.parametrize(
+    "follows",
+    [
+        announcement(1, task="evaluate", version=1),
+        announcement(1, attempt=1),
+        announcement(2),
+        announcement(1, phase=Phase.AGGREGATING),
+    ],
+    ids=["evaluation", "next attempt", "next round", "its own end"],
+)
+def test_must_38_an_attempt_ends_with_the_announcement_of_what_follows_it(
+    world: World, follows: RoundAnnouncement
+) -> None:
+    """Its end may never be announced itself. Seen to fail with any collecting round open still in ``attempt.drop``."""
+    world.trainer.hold = True
+    asked = world.training()
+    (training,) = world.trainer.trainings()
+    world.desk.announce(asked.model_copy(update={"joined": 1}))
+    world.turn()
+    assert world.trainer.cancelled == []
+    world.desk.announce(follows)
+    world.turn()
+    assert world.trainer.cancelled == [training.key]
+
+
+def test_must_38_a_coordinator_announces_every_attempt_and_that_the_last_is_over(tmp_path: Path) -> None:
+    """Seen to fail without ``announce`` at the end of ``Reactor._flush``."""
+    running = RunningCoordinator(tmp_path / "state", rounds=2, quorum=2, goal=2)
+    for number in range(2):
+        running.device(f"dev-{number}", Script(held_out=2))
+    with running:
+        running.result()
+    topic = TOPICS.topic(Address(Kind.ROUND))
+    told = [codec.decode(Kind.ROUND, said.payload) for said in running.heard if said.topic == topic]
+    asked = [one for one in told if isinstance(one, RoundAnnouncement)]
+    opened = {(one.round, one.task): one.nonce for one in asked if one.phase is Phase.COLLECTING}
+    assert list(opened) == [(1, "train"), (1, "evaluate"), (2, "train"), (2, "evaluate")]
+    assert (asked[-1].nonce, asked[-1].phase) == (opened[2, "evaluate"], Phase.COMMITTED)
+
+
 # -- what a device answers ---------------------------------------------------------------------------------------------
 
 

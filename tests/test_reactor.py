@@ -23,7 +23,7 @@ from coordinator.publisher import Publisher
 from coordinator.run_store import RunStore
 from schemas import codec
 from schemas.errors import LinkError
-from schemas.link.link import Event, Inbound, Sent
+from schemas.link.link import Event, Inbound, Sent, Will
 from schemas.link.memory import MemoryLink
 from schemas.messages import DeviceState, DeviceStatus, ModelPointer
 from schemas.topics import Address, Kind
@@ -135,7 +135,16 @@ def test_a_stop_ends_a_run_whose_disk_fills_up_at_that_very_moment(tmp_path: Pat
         for number in range(2):
             home.device(f"dev-{number}")
         service = home.service(settings)
-        home.watch.then = [(seen.RoundOpened, service.stop)]
+
+        def stop_behind_an_update(event: Event) -> None:
+            if isinstance(event, Inbound):
+                event.ack()
+                if event.topic.endswith("/dev-1/0"):  # all of the other device's is before it
+                    service.stop()
+
+        ear = home.link("ear", stop_behind_an_update, Will("ear", b""))
+        ear.subscribe(TOPICS.filter(Kind.UPDATE_PART))
+        ear.open()
         ended: list[bool] = []
         thread = threading.Thread(target=lambda: ended.append(service.run().stopped), daemon=True)
         with disk:
@@ -144,7 +153,7 @@ def test_a_stop_ends_a_run_whose_disk_fills_up_at_that_very_moment(tmp_path: Pat
             in_time = not thread.is_alive()
             service.stop()
             thread.join(LIMIT_S)
-        home.watch.then = []
+        ear.close()
         return home, in_time and ended == [True]
 
     _, well = stopped(tmp_path / "undisturbed", to_count := Disk())

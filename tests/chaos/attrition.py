@@ -54,7 +54,7 @@ def endure(home: Path, seed: int, rounds: int) -> Attrition:
                 opened = spy.next(lambda one: _nonce(one) not in {"", *asked}, 0, 1.0)
                 if opened is not None:
                     asked.add(_nonce(opened))
-                    _decimate(devices, spy, draw, _nonce(opened), found)
+                    _decimate(devices, spy, draw, opened, found)
             done = coordinator.end()
     if done.code != 0 or "Traceback" in done.err:
         found.violations.append(f"the coordinator ended with {done.code}: {done.err[-1000:]}")
@@ -71,8 +71,8 @@ def endure(home: Path, seed: int, rounds: int) -> Attrition:
     return found
 
 
-def _decimate(devices: Mortals, spy: Spy, draw: random.Random, nonce: str, found: Attrition) -> None:
-    """Take some devices' lives within the round of this nonce, and give them back when it is over."""
+def _decimate(devices: Mortals, spy: Spy, draw: random.Random, opened: Heard, found: Attrition) -> None:
+    """Take some devices' lives within the round that ``opened`` opens, and give them back when it is over."""
     never = threading.Event()
     instants = sorted((draw.uniform(0, LONGEST_S), name) for name in draw.sample(devices.names, DYING))
     began = time.monotonic()
@@ -83,7 +83,7 @@ def _decimate(devices: Mortals, spy: Spy, draw: random.Random, nonce: str, found
         else:
             devices.kill(name)
         found.deaths["power" if number % 2 else "killed"] += 1
-    spy.next(lambda one: _closes(one, nonce), 0, 10 * DEADLINE_S)
+    spy.next(lambda one: _closes(one, opened), 0, 10 * DEADLINE_S)
     for number, (_, name) in enumerate(instants):
         if number % 2:
             devices.kill(name)
@@ -96,6 +96,10 @@ def _nonce(heard: Heard) -> str:
     return asked.nonce if isinstance(asked, RoundAnnouncement) and asked.phase is Phase.COLLECTING else ""
 
 
-def _closes(heard: Heard, nonce: str) -> bool:
-    asked = heard.message
-    return isinstance(asked, RoundAnnouncement) and asked.nonce == nonce and asked.phase in _CLOSED
+def _closes(heard: Heard, opened: Heard) -> bool:
+    """Whether a message says that an attempt is over, or that the next has begun, which says the same."""
+    one, asked = heard.message, opened.message
+    if not isinstance(one, RoundAnnouncement) or not isinstance(asked, RoundAnnouncement):
+        return False
+    over = one.nonce == asked.nonce and one.phase in _CLOSED
+    return over or (one.round, one.attempt) > (asked.round, asked.attempt)
