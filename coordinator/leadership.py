@@ -37,7 +37,7 @@ from schemas.messages import CoordinatorState, CoordinatorStatus
 PATIENCE: Final = 2.5  # heartbeats without a sign of life
 LONGEST_S: Final = 75.0  # in which one that is asked answers
 RETURN_S: Final = 2.0  # in which a coordinator that lost its connection to us has taken it back
-NEWS_S: Final = 3.0  # between two statuses that say something new for people; a device's come as seldom
+NEWS_S: Final = 10.0  # between two statuses that say something new for people; ``rounds/current`` tells it at once
 LOOKS: Final = 2  # subscriptions to the status: as the second is answered, what was retained for the first is here
 SERVING: Final = frozenset({CoordinatorState.STARTING, CoordinatorState.RUNNING, CoordinatorState.PAUSED})
 

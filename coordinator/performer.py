@@ -32,6 +32,7 @@ from coordinator.events import (
 from coordinator.inbox import Content, Inbox
 from coordinator.journal import DamagedUpdate, StoredUpdate
 from coordinator.publisher import Blob, Publisher
+from coordinator.reports import headline, shortened
 from coordinator.run_store import RunStore, Wall
 from schemas import codec, compression
 from schemas.errors import FederationError, WireError
@@ -50,12 +51,6 @@ from schemas.parts import describe
 from schemas.topics import Address, Kind
 
 KEPT_SUMMARIES: Final = 10  # retained on the broker
-# In retained documents, so that they stay within a decoder's and a broker's bounds; the journal has all.
-NAMED_DEVICES: Final = 1000
-NAMED_DECLINES: Final = 50
-QUOTED: Final = 200  # characters of why a device declined
-NAMED_CLASSES: Final = 256
-CONFUSED_CLASSES: Final = 48  # whose confusion matrix is there
 TIDY_AFTER: Final = 4  # commits, or
 TIDY_BYTES: Final = 64 * 2**20  # of committed updates
 MAX_DETAIL: Final = 500  # characters of a status
@@ -80,21 +75,6 @@ class Batch:
 def spoken(status: CoordinatorStatus, wall: Wall) -> CoordinatorStatus:
     """``status`` as it is published now."""
     return status.model_copy(update={"said": wall().isoformat(timespec="milliseconds")})
-
-
-def shortened(summary: RoundSummary) -> RoundSummary:
-    """A summary as it is retained on the broker."""
-    declined = {device: reason[:QUOTED] for device, reason in list(summary.declined.items())[:NAMED_DECLINES]}
-    few = {"devices": summary.devices[:NAMED_DEVICES], "declined": declined, "metrics": _concise(summary.metrics)}
-    return summary.model_copy(update=few)
-
-
-def _concise(metrics: Metrics | None) -> Metrics | None:
-    """Metrics without what many classes make too long."""
-    if metrics is None or len(metrics.classes) <= CONFUSED_CLASSES:
-        return metrics
-    classes = metrics.classes if len(metrics.classes) <= NAMED_CLASSES else ()
-    return metrics.model_copy(update={"classes": classes, "confusion": ()})
 
 
 class Performer:
@@ -267,7 +247,7 @@ class Performer:
         metrics = self._store.commit_evaluation(effect.ticket, effect.summary)
         self._committed(effect)
         assert self._pointer is not None
-        self._put_pointer(self._pointer.model_copy(update={"metrics": _concise(metrics)}))
+        self._put_pointer(self._pointer.model_copy(update={"metrics": headline(metrics)}))
         return Measured(metrics)
 
     def _committed(self, effect: Conclude) -> None:
@@ -294,7 +274,7 @@ class Performer:
                 previous=checkpoint.previous,
                 blob=ref,
                 step=step,
-                metrics=_concise(metrics),
+                metrics=headline(metrics),
             )
         )
         store.put_down()
@@ -337,7 +317,7 @@ class Performer:
             outcome=reply.outcome,
             reason=reply.reason[:500],
             missing=reply.missing,
-            come_back_after_s=reply.come_back_after_s,
+            come_back_after_s=round(reply.come_back_after_s, 3),
         )
         self._publisher.say(Address(Kind.RECEIPT, number=reply.round, device=reply.device), codec.encode(receipt))
 
@@ -352,7 +332,7 @@ class Performer:
 
         def render() -> bytes:
             remaining = max(0.0, effect.opened_at + effect.deadline_s - self._now())
-            return codec.encode(message.model_copy(update={"remaining_s": remaining}))
+            return codec.encode(message.model_copy(update={"remaining_s": round(remaining, 3)}))
 
         self._publisher.put(Address(Kind.ROUND), render)
         self._say(

@@ -12,9 +12,15 @@ from schemas.messages import Join, Metrics, Outcome, Phase, RoundSummary
 
 BACK_WITHIN: Final = 0.1  # of the deadline, in which those sent away come back, each at its own time
 LONGEST_S: Final = 3600.0 / (1 + BACK_WITHIN)  # with which all within an hour come back, still each at its own time
+# In retained documents, so that they stay within a decoder's and a broker's bounds; the journal has all.
+NAMED_DEVICES: Final = 1000
+NAMED_DECLINES: Final = 50
+QUOTED: Final = 200  # characters of why a device declined
+NAMED_CLASSES: Final = 256
+CONFUSED_CLASSES: Final = 48  # whose confusion matrix is there
 NAMED: Final = 10  # devices that an error names before it only counts
 # Between two announcements that say only how many joined and were received, which is for people, and paid by devices:
-NEWS_S: Final = 1.0  # at least
+NEWS_S: Final = 2.0  # at least
 NEWS_SHARE: Final = 0.5  # of the time that the attempt had been open at the first of them
 NEWS_LONGEST_S: Final = 60.0  # at most
 
@@ -60,6 +66,43 @@ def with_evaluation(training: RoundSummary, evaluation: RoundSummary, metrics: M
             },
         }
     )
+
+
+def shortened(summary: RoundSummary) -> RoundSummary:
+    """A summary as it is retained on the broker."""
+    declined = {device: reason[:QUOTED] for device, reason in list(summary.declined.items())[:NAMED_DECLINES]}
+    few = {"devices": summary.devices[:NAMED_DEVICES], "declined": declined, "metrics": _concise(summary.metrics)}
+    return summary.model_copy(update=few)
+
+
+def _concise(metrics: Metrics | None) -> Metrics | None:
+    """Metrics without what many classes make too long."""
+    if metrics is None or len(metrics.classes) <= CONFUSED_CLASSES:
+        return metrics
+    classes = metrics.classes if len(metrics.classes) <= NAMED_CLASSES else ()
+    return metrics.model_copy(update={"classes": classes, "confusion": ()})
+
+
+def headline(metrics: Metrics | None) -> Metrics | None:
+    """Of metrics what the model's pointer says, which goes to every device; the round's summary has the rest.
+
+    The one class of a reconstruction stays, so that it is known for that.
+    """
+    if metrics is None:
+        return None
+    macro_f1 = None if metrics.macro_f1 is None else _brief(metrics.macro_f1)
+    return Metrics(
+        examples=metrics.examples,
+        loss=_brief(metrics.loss),
+        accuracy=_brief(metrics.accuracy),
+        macro_f1=macro_f1,
+        confusion=() if metrics.tells_classes else metrics.confusion,
+    )
+
+
+def _brief(value: float) -> float:
+    """To the six digits that mean something."""
+    return float(f"{value:.6g}")
 
 
 def nobody_came(state: State) -> str:

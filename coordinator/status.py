@@ -23,7 +23,6 @@ from schemas.errors import BrokerUnreachable, FederationError, WireError
 from schemas.link.link import Connected, Disconnected, Event, Inbound, Link, Sink
 from schemas.link.mqtt import MqttLink
 from schemas.messages import (
-    CoordinatorState,
     CoordinatorStatus,
     DeviceStatus,
     Health,
@@ -105,8 +104,8 @@ class Snapshot:
         if self.coordinator is not None:
             c = self.coordinator
             number, phase = c.round, c.phase
-            if c.state is CoordinatorState.OFFLINE and self.round is not None and self.round.run == c.run:
-                number, phase = self.round.round, self.round.phase.value  # its last will was written before any round
+            if self.round is not None and self.round.run == c.run:
+                number, phase = self.round.round, self.round.phase.value  # a status tells it later, a last will never
             where = f"run {c.run}, round {number} of {c.rounds} {phase}".rstrip()
             yield f"coordinator {c.state}: {where}{f'. {c.detail}' if c.detail else ''}"
             yield from _silence(c, now)

@@ -68,6 +68,7 @@ MAX_FIELDS: Final = 64  # in an update; it has 11, and a newer peer may add some
 MAX_FIELD: Final = 64  # bytes in a name, a digest or a nonce
 MAX_ERRORS: Final = 100  # faults of one message that are looked at; listing thousands would cost a hundred MB
 
+_LEAN: Final = (ModelPointer, RoundAnnouncement, Join, Receipt)
 _LONG: Final = frozenset({Kind.RUN, Kind.SUMMARY})
 _LIMITS: Final[dict[type[Message], int]] = {
     model: MAX_LONG_JSON if kind in _LONG else MAX_JSON for kind, model in MODELS.items()
@@ -94,12 +95,14 @@ M = TypeVar("M", bound=Message)
 def encode(message: Message) -> bytes:
     """The JSON of any message but ``Part`` and ``Update``. ``WireError`` where it is longer than a decoder takes.
 
-    What a device can't tell isn't in its status, which it repeats day and night.
+    What a device can't tell isn't in its status, which it repeats day and night; nor is a default in what goes to every
+    device, or comes from each, in every round.
     """
     limit = _LIMITS.get(type(message))
     if limit is None:
         raise TypeError(f"{type(message).__name__} doesn't travel as JSON")
-    payload = message.model_dump_json(exclude_none=isinstance(message, DeviceStatus)).encode()
+    lean, frugal = isinstance(message, _LEAN), isinstance(message, DeviceStatus)
+    payload = message.model_dump_json(exclude_none=frugal, exclude_defaults=lean).encode()
     _check_size(payload, limit, type(message).__name__)
     return payload
 

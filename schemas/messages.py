@@ -214,7 +214,7 @@ class RoundAnnouncement(Message):
 
     run: Name
     round: RoundNumber
-    task: Task = "train"
+    task: Task
     phase: Phase
     attempt: Annotated[int, Field(ge=0, le=1_000_000)] = 0  # of this round and task; an abandoned one is tried again
     nonce: Nonce  # of this attempt; every answer carries it

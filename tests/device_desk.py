@@ -81,6 +81,7 @@ class DeviceDesk:
         message = RoundAnnouncement(
             run=self.run.run,
             round=number,
+            task="train",
             phase=phase,
             nonce=nonce(number),
             model_version=number - 1,

@@ -161,6 +161,7 @@ PRETENDED = {  # an earlier federation of the same name
         RoundAnnouncement(
             run="run-else",
             round=41,
+            task="train",
             phase=Phase.COLLECTING,
             nonce=NONCE,
             model_version=40,

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 from safetensors.numpy import load_file
 
+from coordinator.reports import headline
 from edge import files
 from edge.personal_settings import Origin, PersonalSettings
 from schemas import codec
@@ -90,7 +91,7 @@ def test_the_broker_keeps_the_run_as_readable_json(run: Run) -> None:
     assert isinstance(pointer, ModelPointer)
     assert isinstance(last, RoundSummary)
     assert (settings.rounds, settings.plan.name, pointer.version, last.outcome) == (2, "watch", 2, "committed")
-    assert pointer.metrics == last.metrics
+    assert pointer.metrics == headline(last.metrics)
     kinds = {address.kind for topic in kept if (address := topics.parse(topic))}
     assert {Kind.PLAN_PART, Kind.MODEL_PART, Kind.DEVICE} <= kinds
     assert coordinator_status(run.broker.port).state is CoordinatorState.FINISHED

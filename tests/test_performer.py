@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from coordinator.journal import Journal
-from coordinator.performer import NAMED_DECLINES, shortened
+from coordinator.reports import NAMED_DECLINES, shortened
 from coordinator.service import CoordinatorService
 from schemas import codec
 from schemas.messages import MAX_CLASSES, ClassMetrics, Counts, Metrics, ModelPointer, PlanRef, RoundSummary

@@ -12,8 +12,9 @@ from immutables import Map
 
 from coordinator.events import Header
 from coordinator.fleet import View
-from coordinator.reports import NAMED, failed_often, nobody_came, summarise, with_evaluation
+from coordinator.reports import NAMED, failed_often, headline, nobody_came, summarise, with_evaluation
 from coordinator.round_state import Collecting, Rules, Selecting, State
+from schemas.messages import ClassMetrics, Metrics
 from tests.round_examples import METRICS, START, names
 
 STATE = State(Rules("run", rounds=3, deadline_s=60.0), START, 2, Selecting(0.0), 90.0)
@@ -93,3 +94,23 @@ def test_a_run_that_fails_quotes_ten_devices_and_counts_the_others(
     for sentence in (nobody_came(state), failed_often(state, "too few came")):
         more = sentence.partition(". Devices said: ")[2]
         assert more == quoted + (f"; and {len(devices) - NAMED} more" if len(devices) > NAMED else "")
+
+
+@pytest.mark.parametrize("classes", [1, 7])
+def test_the_pointer_says_of_a_model_s_metrics_what_they_come_to(classes: int) -> None:
+    """It goes to every device, and no device uses it. One class is a reconstruction's, of which the loss is all.
+
+    Seen to fail with the confusion matrix left out of one class too, and with it left in of seven.
+    """
+    third = 1 / 3
+    each = tuple(ClassMetrics(name=f"c{i}", examples=3, sensitivity=third, ppv=third, f1=third) for i in range(classes))
+    macro_f1 = third if classes > 1 else None
+    confusion = ((3,) * classes,) * classes
+    metrics = Metrics(examples=9, loss=third, accuracy=third, macro_f1=macro_f1, classes=each, confusion=confusion)
+    told = headline(metrics)
+    assert told is not None
+    assert told.tells_classes == metrics.tells_classes
+    assert (told.examples, told.loss, told.accuracy) == (9, 0.333333, 0.333333)
+    assert told.macro_f1 == (0.333333 if classes > 1 else None)
+    assert len(told.model_dump_json(exclude_defaults=True)) < 100
+    assert headline(None) is None

@@ -172,6 +172,13 @@ def test_a_coordinator_that_broke_off_is_told_with_the_round_it_was_in() -> None
     assert next(later.lines(NOON)) == "coordinator offline: run run-one, round 0 of 5"
 
 
+def test_the_round_is_told_as_its_newest_announcement_has_it() -> None:
+    """A status says it up to ten seconds later. Seen to fail with the announcement for a last will alone."""
+    serving = COORDINATOR.model_copy(update={"state": CoordinatorState.RUNNING, "round": 3, "phase": "committed"})
+    snapshot = Snapshot(coordinator=serving.model_copy(update={"detail": ""}), round=ANNOUNCED)
+    assert next(snapshot.lines(NOON)) == "coordinator running: run run-one, round 4 of 5 collecting"
+
+
 def test_the_memory_a_device_took_is_shown_beside_its_temperature(capsys: pytest.CaptureFixture[str]) -> None:
     """Seen to fail without ``_peaks`` in the row."""
     health = Health(temperature_c=61.4, agent_peak_mb=43.4, trainer_peak_mb=311.7)
