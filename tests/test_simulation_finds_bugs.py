@@ -207,12 +207,19 @@ def garbage_is_not_counted(patch: pytest.MonkeyPatch) -> None:
 
 
 def an_attempt_is_announced_before_it_is_in_the_journal(patch: pytest.MonkeyPatch) -> None:
-    open_round = RunStore.open
+    open_round, do = RunStore.open, Performer._do
 
     def lazy(one: RunStore, announcement: Any) -> Iterator[Any]:
         yield from open_round(one, announcement)
 
+    def hasty(one: Performer, effect: ce.Effect) -> Iterable[ce.Event]:
+        events = do(one, effect)
+        if isinstance(effect, ce.Announce):
+            one.announce()
+        return events
+
     patch.setattr(RunStore, "open", lazy)
+    patch.setattr(Performer, "_do", hasty)
 
 
 def a_round_is_not_closed_at_its_deadline(patch: pytest.MonkeyPatch) -> None:
@@ -310,7 +317,7 @@ def bug(plant: Plant, *breaks: int, seed: int = SEEDS[0]) -> Any:
         bug(a_restart_trains_again, 8, seed=6),
         bug(an_update_is_sent_before_it_is_on_disk, 8, seed=6),
         bug(an_expired_announcement_is_answered, 7, seed=37),
-        bug(an_older_model_is_taken, 7, seed=197),
+        bug(an_older_model_is_taken, 7, seed=96),
         bug(the_outbox_grows, 11, seed=3),
     ],
 )

@@ -311,7 +311,7 @@ class _Coordinator:
         """An attempt is open; that a restart forgets who was selected makes them no fewer."""
         known = self._selected if announcement["nonce"] == self._nonce else 0
         self._nonce, self._round, self._quorum = announcement["nonce"], announcement["round"], announcement["quorum"]
-        self._selected = max(known, announcement["selected"])
+        self._selected = max(known, announcement.get("selected", 0))
 
     def given_up(self, summary: RoundSummary) -> None:
         """An attempt is abandoned before its deadline for those who declined: all others would be too few.
