@@ -192,7 +192,7 @@ def test_must_15_invariant_07_a_device_answers_the_retained_run_alone_and_nothin
     ],
     ids=["evaluation", "next attempt", "next round", "its own end"],
 )
-def test_must_38_an_attempt_ends_with_the_announcement_of_what_follows_it(
+def test_must_39_an_attempt_ends_with_the_announcement_of_what_follows_it(
     world: World, follows: RoundAnnouncement
 ) -> None:
     """Its end may never be announced itself. Seen to fail with any collecting round open still in ``attempt.drop``."""
@@ -207,7 +207,7 @@ def test_must_38_an_attempt_ends_with_the_announcement_of_what_follows_it(
     assert world.trainer.cancelled == [training.key]
 
 
-def test_must_38_a_coordinator_announces_every_attempt_and_that_the_last_is_over(tmp_path: Path) -> None:
+def test_must_39_a_coordinator_announces_every_attempt_and_that_the_last_is_over(tmp_path: Path) -> None:
     """Seen to fail without ``announce`` at the end of ``Reactor._flush``."""
     running = RunningCoordinator(tmp_path / "state", rounds=2, quorum=2, goal=2)
     for number in range(2):
