@@ -97,6 +97,7 @@ def headline(metrics: Metrics | None) -> Metrics | None:
         accuracy=_brief(metrics.accuracy),
         macro_f1=macro_f1,
         confusion=() if metrics.tells_classes else metrics.confusion,
+        synthetic=metrics.synthetic,
     )
 
 
