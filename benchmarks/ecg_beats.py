@@ -60,13 +60,13 @@ def measure(
             models[seed] = store.load(store.versions()[-1]).parameters
     events = [json.loads(line) for line in lines]
     evaluated = [event for event in events if event["event"] == "model_evaluated"]
-    closed = [event["summary"] for event in events if event["event"] == "round_closed"]
-    uplink = sum(summary["uplink_bytes"] for summary in closed) / rounds / devices
+    updates = [event for event in events if event["event"] == "update_accepted" and event["task"] == "train"]
+    uplink = statistics.mean(update["size"] for update in updates)
     return {
         "seed": seed,
         "seconds": round(time.monotonic() - began),
-        "uplink_kb": round(uplink / 1e3, 2),
-        "step_kb": round(statistics.mean(steps) / 1e3, 2) if steps else 0.0,
+        "uplink_kb": round(uplink / 1e3, 3),
+        "step_kb": round(statistics.mean(steps) / 1e3, 3) if steps else 0.0,
         "rounds": [[round(e["metrics"]["accuracy"], 4), round(e["metrics"]["macro_f1"] or 0.0, 4)] for e in evaluated],
         "metrics": evaluated[-1]["metrics"],
     }

@@ -61,7 +61,7 @@ def main() -> None:
             print(json.dumps({"codec": codec, **run}), file=sys.stderr, flush=True)
             runs.append(figures(run))
         scores = (spread((run[name] for run in runs), 3) for name in ("macro_f1", "v_f1", "accuracy"))
-        sizes = (f"{statistics.mean(run[name] for run in runs):.1f}" for name in ("up_kb", "down_kb"))
+        sizes = (f"{statistics.mean(run[name] for run in runs):.3f}" for name in ("up_kb", "down_kb"))
         print(f"| {codec} | {' | '.join((*scores, *sizes))} |", flush=True)
 
 
