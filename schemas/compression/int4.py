@@ -46,7 +46,7 @@ _LARGEST_STEP: Final = grid.largest_step(nibbles.LEVELS + 1)  # a level's draw a
 _HALF: Final = np.float32(0.5)
 _ONES: Final = np.ones(grid.BLOCK, np.float32)
 _COARSE: Final = 1 + 2.0**-7  # what bfloat16 may round up
-_PAIRS: Final = nibbles.unpacked(np.arange(256, dtype=np.uint8), 512).reshape(256, 2).astype(np.float32)  # by byte
+_PAIRS: Final = nibbles.PAIRS.astype(np.float32)
 
 
 class _Block(NamedTuple):

@@ -10,6 +10,8 @@ from numpy.typing import NDArray
 from schemas.compression.entropy import Body
 from schemas.errors import Reject, WireError
 
+_BYTES: Final = np.arange(256, dtype=np.uint8)
+PAIRS: Final = np.stack((_BYTES << 4, _BYTES), axis=1).view(np.int8) >> 4  # by byte: two levels, int8
 LEVELS: Final = 7  # to either side; -8, which nothing rounds to, is left to the caller
 
 
@@ -31,4 +33,4 @@ def take(body: Body, count: int) -> NDArray[np.uint8]:
 
 def unpacked(pairs: NDArray[np.uint8], count: int) -> NDArray[np.int8]:
     """The first ``count`` levels."""
-    return (np.stack((pairs << 4, pairs), axis=-1).view(np.int8) >> 4).reshape(-1)[:count]
+    return np.take(PAIRS, pairs, axis=0).reshape(-1)[:count]

@@ -1,9 +1,9 @@
 """topk and topk10: the largest hundredth, or tenth, of the values; the others wait in the sender's residual.
 
 They are the largest of the whole delta, not of each tensor (sparsification with memory: Stich et al. 2018, Lin et al.
-2018). The body is the model's size, then for each block of 32,768 values: how many of it are sent, how many bytes
-their gaps take, their step; the gaps; and the values in steps (``nearest``), two a byte (``nibbles``): with a byte each
-no model comes nearer to where it would be without loss. A value that is none of a step isn't sent. A gap is the number
+2018). The body is the model's size, then for each block of 65,535 values: how many of it are sent, how often 255 are
+passed over, their step; the gaps; and the values in steps (``nearest``), two a byte (``nibbles``): with a byte each,
+models end no nearer to where they would be without loss. A value that is none of a step isn't sent. A gap is the number
 of values passed over, one byte: 255 passes over 255 and sends none. One value in a hundred takes 1.08 bytes so, and
 zstd finds what is left to gain where they stand closer.
 """
@@ -23,9 +23,9 @@ from schemas.compression.entropy import Body
 from schemas.errors import Reject, WireError
 from schemas.parameters import Flat, Manifest, Parameters
 
-BLOCK: Final = 32_768  # values
+BLOCK: Final = 65_535  # values: as many as two bytes can say
 _SIZE: Final = struct.Struct("<I")
-_HEAD: Final = struct.Struct("<HH")  # values sent, bytes of gaps
+_HEAD: Final = struct.Struct("<HH")  # values sent, gaps of 255 that send none
 _PASS: Final = 255
 _LARGEST_SHARE: Final = 10
 
@@ -52,7 +52,7 @@ class Largest:
             step, levels = nearest.quantised(values[largest], self.name, nibbles.LEVELS)
             chosen, levels = largest[levels != 0], levels[levels != 0]
             gaps, pairs = _gaps(chosen), nibbles.packed(np.append(levels, np.zeros(levels.size % 2, np.int8)))
-            head = _HEAD.pack(chosen.size, gaps.size) + nearest.STEP.pack(step)
+            head = _HEAD.pack(chosen.size, gaps.size - chosen.size) + nearest.STEP.pack(step)
             pieces += (head, gaps.tobytes(), pairs.tobytes())
         return memoryview(b"".join(pieces))
 
@@ -117,14 +117,14 @@ def _read(body: Body, manifest: Manifest) -> Iterator[tuple[int, NDArray[np.intp
         raise WireError(Reject.WRONG_SHAPE, f"values of a model of {size}, not of {manifest.size}")
     for start in range(0, manifest.size, BLOCK):
         length = min(BLOCK, manifest.size - start)
-        count, bytes_ = _HEAD.unpack(body.take(_HEAD.size))
-        if count > length or not count <= bytes_ <= count + length // _PASS:  # before anything is allocated for them
-            raise WireError(Reject.MALFORMED, f"{bytes_} bytes of gaps to {count} of {length} values")
+        count, passes = _HEAD.unpack(body.take(_HEAD.size))
+        if count > length or passes > length // _PASS:  # before anything is allocated for them
+            raise WireError(Reject.MALFORMED, f"{count} and {passes} gaps in {length} values")
         step = nearest.read_step(body)
-        gaps = np.frombuffer(body.take(bytes_), np.uint8)
+        gaps = np.frombuffer(body.take(count + passes), np.uint8)
         sends = gaps != _PASS
         places = (np.cumsum(gaps + sends, dtype=np.intp) - 1)[sends]
-        if places.size != count or (bytes_ and not sends[-1]):
+        if places.size != count or (gaps.size and not sends[-1]):
             raise WireError(Reject.MALFORMED, "gaps that don't lead to as many values as are sent")
         if count and places[-1] >= length:
             raise WireError(Reject.WRONG_SHAPE, "a value behind the end of its block")
