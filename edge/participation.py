@@ -34,7 +34,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import Final, assert_never
 
-from edge import attempt, contact, counting, delivery, hearing, personalising, thrift, versions
+from edge import attempt, contact, counting, delivery, hearing, missed, personalising, thrift, versions
 from edge import effects as fx
 from edge import events as ev
 from edge.attempt import RETRY_S
@@ -142,6 +142,7 @@ def wake_at(state: State) -> float | None:
     if not state.listening:
         times.append(hearing.wake_at(state))
     times.extend(contact.wake_at(state))
+    times.extend(missed.wake_at(state))
     times.extend(pending.expires_at for pending in state.outbox)
     if state.connected and state.served:
         times.extend(pending.resend_at for pending in state.outbox if state.is_current(pending.parcel.ticket))
@@ -385,6 +386,7 @@ _RULES: Final[tuple[Callable[[State], Step], ...]] = (
     personalising.give_way,
     attempt.begin,
     hearing.listen,
+    missed.ask_again,
     versions.merge,
     personalising.begin,
     delivery.send,

@@ -141,6 +141,14 @@ class Rest:
 
 
 @dataclass(frozen=True, slots=True)
+class Behind:
+    """Something the coordinator has spoken of has not come: when to ask for it (again), and how long that took."""
+
+    ask_at: float
+    patience_s: float
+
+
+@dataclass(frozen=True, slots=True)
 class Kept:
     """The checkpoint on disk: of which job, and how far it is."""
 
@@ -215,6 +223,7 @@ class State:
     unkept: int = 0  # bytes moved since the budget was last put on disk
     budget_at: float = 0.0  # when that was
     listening: bool = True  # to what the coordinator tells all devices (``hearing``)
+    behind: Behind | None = None  # what it says (``missed``); None where nothing is known to be missing
     speed: float | None = None  # of uploads, in bytes a second; None until one was seen
     weighed: tuple[str, str, int] | None = None  # digest of the plan, codec and bytes of the newest update
     chosen: str | None = None  # the codec of the newest training, where the run leaves it to devices

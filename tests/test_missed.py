@@ -1,0 +1,93 @@
+"""What a device does about retained messages that its broker threw away."""
+
+from __future__ import annotations
+
+import logging
+from itertools import pairwise
+from pathlib import Path
+
+import pytest
+
+from edge import effects as fx
+from edge import events as ev
+from edge.events import Event
+from edge.missed import LONGEST_S, PATIENCE_S
+from schemas import codec
+from schemas.link.memory_broker import Faults
+from schemas.messages import CoordinatorStatus, Phase
+from tests.edge_scripts import RUN, announcement, coordinator, pointer
+from tests.test_agent import World
+from tests.test_participation import Bench, only
+
+
+def says(**changes: object) -> CoordinatorStatus:
+    """A status that tells of the run."""
+    return coordinator().model_copy(update={"run": RUN, **changes})
+
+
+@pytest.mark.parametrize(
+    ("events", "what"),
+    [
+        ((ev.RoundSeen(announcement(2)),), "the pointer to model 1"),
+        ((ev.CoordinatorSeen(says(model_version=3)),), "the pointer to model 3"),
+        ((ev.CoordinatorSeen(says(run="another-run")),), "the run another-run"),
+        ((ev.CoordinatorSeen(says(round=1, phase="collecting")),), "the announcement of round 1"),
+    ],
+)
+def test_what_was_spoken_of_and_does_not_come_is_asked_for_again(events: tuple[Event, ...], what: str) -> None:
+    """Each time after twice as long. Seen to fail with ``_missing`` empty in each of its cases."""
+    bench = Bench().settle()
+    bench(*events)
+    assert not only(bench.at(0.9 + PATIENCE_S), fx.Listen)
+    found, at = bench.at(1.0 + PATIENCE_S), 1.0 + PATIENCE_S
+    assert only(found, fx.Listen) == [fx.Listen(True)]
+    (said,) = (say for say in only(found, fx.Say) if "subscribing again" in say.text)
+    assert said.text.startswith(f"{what} hasn't come")
+    assert said.level == logging.WARNING
+    assert not only(bench.at(at + 2 * PATIENCE_S - 0.1), fx.Listen)
+    assert only(bench.at(at + 2 * PATIENCE_S), fx.Listen)
+
+
+def test_once_it_is_here_nothing_is_asked_for() -> None:
+    bench = Bench().settle()
+    bench(ev.RoundSeen(announcement(2)), ev.Tick(1.0 + PATIENCE_S))
+    bench(ev.ModelSeen(pointer(1)), ev.ModelReady(pointer(1)))
+    assert bench.state.behind is None
+    assert not only(bench.at(50.0), fx.Listen)
+
+
+def test_a_device_that_lacks_nothing_or_has_no_broker_asks_for_nothing() -> None:
+    bench = Bench().settle()
+    bench(ev.CoordinatorSeen(says(round=1, phase=Phase.COLLECTING)), ev.RoundSeen(announcement(1)))
+    bench(ev.CoordinatorSeen(says(round=2, phase=Phase.SELECTING)))
+    assert not only(bench.at(25.0), fx.Listen)
+    bench(ev.RoundSeen(announcement(2)), ev.Disconnected())
+    assert not only(bench.at(60.0), fx.Listen)
+
+
+def test_however_long_it_lasts_it_is_asked_for_every_ten_minutes() -> None:
+    bench, asked = Bench().settle(), list[float]()
+    bench(ev.RoundSeen(announcement(2)))
+    for second in range(1, 6000):
+        bench(ev.CoordinatorSeen(says()))
+        asked += [second for _ in only(bench.at(float(second)), fx.Listen)]
+    gaps = [after - before for before, after in pairwise(asked)]
+    assert max(gaps) == LONGEST_S
+    assert len(asked) < 20
+
+
+def test_a_pointer_that_the_broker_threw_away_costs_a_device_ten_seconds(tmp_path: Path) -> None:
+    """It is retained all the same. Seen to fail without the rule: the device waited for the next model."""
+    world = World(tmp_path)
+    world.desk.begin()
+    world.turn()
+    world.broker.faults = Faults(loss=1.0)
+    world.desk.offer(1)
+    world.turn()
+    world.broker.faults = Faults()
+    asked = world.training(2)
+    world.turn(PATIENCE_S - 0.1)
+    assert world.agent.status.model_version == 0
+    world.turn(0.2)
+    assert world.agent.status.model_version == 1
+    assert codec.decode_update(world.desk.update).nonce == asked.nonce
