@@ -3,35 +3,41 @@
 Nothing says that one is missing: both ends were told that it was sent. But announcements name the model they start
 from, and a coordinator's status the round and the model it is at, so that a device sees that it has missed the pointer
 to that model, the run's settings, or an announcement. All are retained: whoever subscribes again hears them again.
+
+An announcement comes behind the pointer that it needs. A status is not held up by what is being published, which may
+be a large model on a slow link, so that what it alone tells of has longer to come.
 """
 
 from __future__ import annotations
 
-import logging
 from dataclasses import replace
 from typing import Final
 
 from edge import effects as fx
 from edge.participation_state import Behind, State, Step
-from schemas.messages import Phase
+from schemas.messages import CoordinatorStatus, Phase, RunSettings
 
-PATIENCE_S: Final = 10.0  # in which what follows from one message to another is on its way
+PATIENCE_S: Final = 10.0  # with what an announcement names
+LONGER_S: Final = 60.0  # with what a status tells of
 LONGEST_S: Final = 600.0  # between two times that it asks; each is twice as long as the one before
 
 
 def ask_again(state: State) -> Step:
     """Subscribe again where something is missing for too long."""
-    what = _missing(state) if state.connected and state.served and state.listening else ""
-    if not what:
+    missing = _missing(state) if state.connected and state.served and state.listening else None
+    if missing is None:
         return (state if state.behind is None else replace(state, behind=None)), ()
-    if state.behind is None:
-        return replace(state, behind=Behind(state.now + PATIENCE_S, PATIENCE_S)), ()
-    if state.now < state.behind.ask_at:
+    what, patience_s = missing
+    behind = state.behind
+    if behind is None or behind.what != what:
+        return replace(state, behind=Behind(what, state.now, patience_s)), ()
+    if state.now < behind.ask_at:
         return state, ()
-    patience_s = min(2 * state.behind.patience_s, LONGEST_S)
-    text = f"{what} hasn't come, maybe since the broker's queue was full: subscribing again"
-    behind = Behind(state.now + patience_s, patience_s)
-    return replace(state, behind=behind), (fx.Listen(True), fx.Say(text, logging.WARNING))
+    text = (
+        f"{what} hasn't come in {behind.patience_s:g} s: subscribing again, in case the broker has lost it on the way"
+    )
+    later = Behind(what, state.now, min(2 * behind.patience_s, LONGEST_S))
+    return replace(state, behind=later), (fx.Listen(True), fx.Say(text))
 
 
 def wake_at(state: State) -> tuple[float, ...]:
@@ -39,20 +45,24 @@ def wake_at(state: State) -> tuple[float, ...]:
     return () if state.behind is None else (state.behind.ask_at,)
 
 
-def _missing(state: State) -> str:
-    """What has been spoken of and is not here; empty where nothing is known to be."""
-    status, announced, run = state.coordinator, state.announced, state.run
-    if status is None:
-        return ""
-    if status.run is not None and (run is None or run.run != status.run):
-        return f"the run {status.run}"
-    if run is None:
-        return ""
-    message = announced.message if announced is not None and announced.message.run == run.run else None
-    version = max(status.model_version, message.model_version if message is not None else 0)
-    pointer = state.pointer if state.pointer is not None and state.is_current(state.pointer) else None
-    if pointer is None or pointer.version < version:
-        return f"the pointer to model {version}"
+def _missing(state: State) -> tuple[str, float] | None:
+    """What has been spoken of and is not here, and how long it has to come; None where nothing is known to be."""
+    status, run = state.coordinator, state.run
+    if status is not None and status.run is not None and (run is None or run.run != status.run):
+        return f"the run {status.run}", LONGER_S
+    return None if status is None or run is None else _missing_of(state, status, run)
+
+
+def _missing_of(state: State, status: CoordinatorStatus, run: RunSettings) -> tuple[str, float] | None:
+    """The same of a run whose settings are here."""
+    message = state.announced.message if state.announced is not None else None
+    if message is not None and message.run != run.run:
+        message = None
+    here = state.pointer.version if state.pointer is not None and state.is_current(state.pointer) else -1
+    if message is not None and here < message.model_version:
+        return f"the pointer to model {message.model_version}", PATIENCE_S
+    if here < status.model_version:
+        return f"the pointer to model {status.model_version}", LONGER_S
     if status.phase == Phase.COLLECTING and (message is None or message.round < status.round):
-        return f"the announcement of round {status.round}"
-    return ""
+        return f"the announcement of round {status.round}", LONGER_S
+    return None

@@ -142,10 +142,16 @@ class Rest:
 
 @dataclass(frozen=True, slots=True)
 class Behind:
-    """Something the coordinator has spoken of has not come: when to ask for it (again), and how long that took."""
+    """What the coordinator has spoken of and has not come, since when, and how long to wait before asking for it."""
 
-    ask_at: float
+    what: str
+    since: float
     patience_s: float
+
+    @property
+    def ask_at(self) -> float:
+        """When to ask."""
+        return self.since + self.patience_s
 
 
 @dataclass(frozen=True, slots=True)

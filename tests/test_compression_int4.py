@@ -7,7 +7,6 @@ from hypothesis import strategies as st
 
 from schemas import compression
 from schemas.compression import HEADER, MARK, int4
-from schemas.compression.dither import Dither
 from schemas.errors import Reject, WireError
 from schemas.parameters import Manifest, Parameters, TensorSpec
 from tests.test_compression_grid import any_values
@@ -126,15 +125,6 @@ def test_a_tensor_whose_values_are_mostly_zeros_keeps_its_zeros() -> None:
     decoded = _decoded(parameters, np.random.default_rng(0))
     assert not decoded[1000:][flat[1000:] == 0].any()
     assert np.square(decoded[1000:] - flat[1000:]).sum() < 0.1 * np.square(flat[1000:]).sum()
-
-
-def test_the_draws_have_these_bits_on_every_machine() -> None:
-    """A model is made again from its updates to the bit, wherever that is done."""
-    draws = Dither(5, 40_000)
-    assert [float(draw) * 2**17 for draw in draws.draws(0, 4)] == [6435, 27131, 101573, 96173]
-    assert draws.draws(1, 3).tolist() == draws.draws(0, 20_254)[20_251:].tolist()
-    assert draws.draws(0, 40_000).min() > 0
-    assert draws.draws(0, 40_000).max() < 1
 
 
 @given(

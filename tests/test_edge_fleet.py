@@ -132,6 +132,17 @@ def federate(links: Callable[[str, Sink, Will], Link], state: Path) -> RunResult
         return service.run()
 
 
+def coordinator(
+    broker: MemoryBroker, directory: Path, observer: Callable[[seen.Observation], None] = lambda _seen: None
+) -> CoordinatorService:
+    """Of a run of one round."""
+
+    def link(sink: Sink, will: Will) -> MemoryLink:
+        return MemoryLink(broker, "coordinator", sink, will)
+
+    return CoordinatorService(link, TOPICS, run_settings(1), PLAN, MODEL, directory / "coordinator", observer=observer)
+
+
 def statuses(broker: MemoryBroker) -> dict[str, DeviceStatus]:
     found = {}
     for topic, payload in broker.retained.items():
@@ -163,15 +174,7 @@ def test_must_38_devices_of_made_up_people_say_so_and_so_do_the_figures_that_com
     """In births, wills and farewells; others leave it out. Seen to fail where only ``start --virtual`` said so."""
     broker = MemoryBroker()
     watched: list[seen.Observation] = []
-    service = CoordinatorService(
-        lambda sink, will: MemoryLink(broker, "coordinator", sink, will),
-        TOPICS,
-        run_settings(1),
-        PLAN,
-        MODEL,
-        tmp_path / "coordinator",
-        observer=watched.append,
-    )
+    service = coordinator(broker, tmp_path, watched.append)
     fleet = Fleet(devices=3, data=data, state=tmp_path / "fleet")
     with VirtualFleet(fleet, TOPICS, memory_links(broker), Steps()) as running:
         result = service.run()
@@ -199,14 +202,7 @@ class Slow(InstantTrainer):
 
 def test_births_come_before_anything_is_known_of_the_data(tmp_path: Path) -> None:
     broker, trainer = MemoryBroker(), Slow()
-    service = CoordinatorService(
-        lambda sink, will: MemoryLink(broker, "coordinator", sink, will),
-        TOPICS,
-        run_settings(1),
-        PLAN,
-        MODEL,
-        tmp_path / "coordinator",
-    )
+    service = coordinator(broker, tmp_path)
     running = threading.Thread(target=service.run)
     with VirtualFleet(Fleet(devices=5, data="none", state=tmp_path), TOPICS, memory_links(broker), trainer) as fleet:
         running.start()
@@ -230,14 +226,7 @@ def test_every_device_has_its_own_session_state_and_share(tmp_path: Path) -> Non
 def test_each_device_has_a_budget_of_its_own_and_keeps_to_it(tmp_path: Path) -> None:
     """Of 300 bytes a day the plan alone takes more, so that none has the room for the model."""
     broker, trainer = MemoryBroker(), InstantTrainer()
-    service = CoordinatorService(
-        lambda sink, will: MemoryLink(broker, "coordinator", sink, will),
-        TOPICS,
-        run_settings(1),
-        PLAN,
-        MODEL,
-        tmp_path / "coordinator",
-    )
+    service = coordinator(broker, tmp_path)
     running = threading.Thread(target=service.run)
     fleet = Fleet(devices=3, data="none", state=tmp_path / "fleet", budget=300)
     assert {member.budget for member in fleet.members(1)} == {300}
@@ -253,14 +242,7 @@ def test_each_device_has_a_budget_of_its_own_and_keeps_to_it(tmp_path: Path) -> 
 def test_each_device_makes_a_model_of_its_own_after_the_rounds_and_the_evaluator_none(tmp_path: Path) -> None:
     """Seen to fail where the fleet doesn't hand its settings on, and where the evaluator has them too."""
     broker, how = MemoryBroker(), PersonalSettings(method="fine-tune")
-    service = CoordinatorService(
-        lambda sink, will: MemoryLink(broker, "coordinator", sink, will),
-        TOPICS,
-        run_settings(1),
-        PLAN,
-        MODEL,
-        tmp_path / "coordinator",
-    )
+    service = coordinator(broker, tmp_path)
     fleet = Fleet(devices=3, data="none", state=tmp_path / "fleet", personal=how)
     assert [member.personal for member in fleet.members(1)] == [how, how, how, None]
     with VirtualFleet(fleet, TOPICS, memory_links(broker), Steps()):

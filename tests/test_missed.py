@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from itertools import pairwise
 from pathlib import Path
 
@@ -11,7 +10,7 @@ import pytest
 from edge import effects as fx
 from edge import events as ev
 from edge.events import Event
-from edge.missed import LONGEST_S, PATIENCE_S
+from edge.missed import LONGER_S, LONGEST_S, PATIENCE_S
 from schemas import codec
 from schemas.link.memory_broker import Faults
 from schemas.messages import CoordinatorStatus, Phase
@@ -26,26 +25,36 @@ def says(**changes: object) -> CoordinatorStatus:
 
 
 @pytest.mark.parametrize(
-    ("events", "what"),
+    ("event", "what", "patience_s"),
     [
-        ((ev.RoundSeen(announcement(2)),), "the pointer to model 1"),
-        ((ev.CoordinatorSeen(says(model_version=3)),), "the pointer to model 3"),
-        ((ev.CoordinatorSeen(says(run="another-run")),), "the run another-run"),
-        ((ev.CoordinatorSeen(says(round=1, phase="collecting")),), "the announcement of round 1"),
+        (ev.RoundSeen(announcement(2)), "the pointer to model 1", PATIENCE_S),
+        (ev.CoordinatorSeen(says(model_version=3)), "the pointer to model 3", LONGER_S),
+        (ev.CoordinatorSeen(says(run="another-run")), "the run another-run", LONGER_S),
+        (ev.CoordinatorSeen(says(round=1, phase="collecting")), "the announcement of round 1", LONGER_S),
     ],
 )
-def test_what_was_spoken_of_and_does_not_come_is_asked_for_again(events: tuple[Event, ...], what: str) -> None:
+def test_what_was_spoken_of_and_does_not_come_is_asked_for_again(event: Event, what: str, patience_s: float) -> None:
     """Each time after twice as long. Seen to fail with ``_missing`` empty in each of its cases."""
     bench = Bench().settle()
-    bench(*events)
-    assert not only(bench.at(0.9 + PATIENCE_S), fx.Listen)
-    found, at = bench.at(1.0 + PATIENCE_S), 1.0 + PATIENCE_S
-    assert only(found, fx.Listen) == [fx.Listen(True)]
-    (said,) = (say for say in only(found, fx.Say) if "subscribing again" in say.text)
-    assert said.text.startswith(f"{what} hasn't come")
-    assert said.level == logging.WARNING
-    assert not only(bench.at(at + 2 * PATIENCE_S - 0.1), fx.Listen)
-    assert only(bench.at(at + 2 * PATIENCE_S), fx.Listen)
+    bench(event)
+    at = 1.0
+    for wait_s in (patience_s, 2 * patience_s):
+        for beat in range(1, int(wait_s / 20)):
+            bench.at(at + 20.0 * beat)
+            bench(event)  # it goes on saying so
+        assert not only(bench.at(at + wait_s - 0.1), fx.Listen)
+        found, at = bench.at(at + wait_s), at + wait_s
+        assert only(found, fx.Listen) == [fx.Listen(True)]
+        (said,) = (say for say in only(found, fx.Say) if "subscribing again" in say.text)
+        assert said.text.startswith(f"{what} hasn't come in {wait_s:g} s")
+
+
+def test_an_announcement_makes_a_device_less_patient_than_a_status() -> None:
+    """What it names has been published before it."""
+    bench = Bench().settle()
+    bench(ev.CoordinatorSeen(says(model_version=1)), ev.Tick(20.0), ev.RoundSeen(announcement(3)))
+    assert not only(bench.at(29.9), fx.Listen)
+    assert only(bench.at(30.0), fx.Listen)
 
 
 def test_once_it_is_here_nothing_is_asked_for() -> None:

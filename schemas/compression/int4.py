@@ -35,7 +35,6 @@ from schemas.parameters import Flat, Manifest, Parameters
 
 _STEPS: Final = np.dtype("<u2")  # the upper half of a float32
 _TAKEN_BACK: Final = 0x8000  # the sign of a step
-_ODDS: Final = 2**32  # seeds
 _NUMBERS: Final = np.dtype("<u2")
 _FAR: Final = np.dtype("<i2")
 _FARTHEST: Final = 32_767
@@ -88,7 +87,7 @@ class Int4:
     def encode(self, parameters: Parameters, rng: np.random.Generator) -> memoryview:
         """Steps and levels; one seed drawn by chance. ``WireError`` naming the tensor where values are too large."""
         codes = _steps(parameters, self.width)
-        seed = int(rng.integers(_ODDS)) if self.chance else None
+        seed = int(rng.integers(2**32)) if self.chance else None
         body = np.empty(self.limit(parameters.manifest), np.uint8)
         start, at = 0, codes.nbytes + SEEDS.itemsize
         levels, lost = np.zeros(grid.BLOCK, np.int8), np.zeros(codes.size)
