@@ -27,8 +27,8 @@ from typing import Final, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from schemas.compression import grid, nibbles
-from schemas.compression.dither import ERROR, SEEDS, Dither
+from schemas.compression import dither, grid, nibbles
+from schemas.compression.dither import ERROR, SEEDS
 from schemas.compression.entropy import Body
 from schemas.errors import Reject, WireError
 from schemas.parameters import Flat, Manifest, Parameters
@@ -70,8 +70,8 @@ class Int4:
 
     @property
     def ID(self) -> int:  # noqa: N802 - a codec's constant
-        """One for all; 5 was of a layout without levels apart, 11 of one whose draws were never taken back."""
-        return 12
+        """One for all; 5 was of a layout without levels apart, 11 without draws taken back, 12 with others."""
+        return 14
 
     @property
     def FEEDBACK(self) -> bool:  # noqa: N802 - a codec's constant
@@ -124,19 +124,19 @@ class Int4:
 
     def blocks(self, body: Body, manifest: Manifest) -> Iterator[Flat]:
         """Levels, less what was drawn, times steps."""
-        steps, taken_back, dither = _head(body, manifest)
+        steps, taken_back, seed = _head(body, manifest)
+        back = None if seed is None else dither.taken_back(seed, min(manifest.size, grid.BLOCK))
         buffer = np.empty((grid.BLOCK // 2, 2), np.float32)
-        for index, block in enumerate(_read(body, manifest)):
+        for block in _read(body, manifest):
             pairs = buffer[: block.pairs.size]
             np.take(_PAIRS, block.pairs, axis=0, out=pairs, mode="clip")  # "raise" would buffer
             values = buffer.reshape(-1)[: block.where.stop - block.where.start]
             if block.places.size:
                 values[block.places] = block.levels
-            if dither is not None:
-                drawn = dither.draws(index, values.size)
+            if back is not None:
+                added = back.of(block.where.start, values.size)
                 for piece in (piece for tensor, piece in block.pieces if taken_back[tensor]):
-                    np.subtract(values[piece], drawn[piece], out=values[piece])
-                    np.add(values[piece], _HALF, out=values[piece])
+                    np.add(values[piece], added[piece], out=values[piece])
             yield grid.scaled(values, steps, block.pieces)
 
 
@@ -177,32 +177,28 @@ def _rounded(
     By chance, what a tensor's values lose, read without their draws, is added to ``lost``, in steps squared.
     """
     beyond = np.empty(grid.BLOCK, np.float32)
-    dither = None if seed is None else _dither(seed, parameters.manifest)
-    for index, (_, pieces, y) in enumerate(grid.in_steps(parameters, steps)):
-        if dither is None:
+    draws = None if seed is None else dither.added(seed, min(parameters.manifest.size, grid.BLOCK))
+    for where, pieces, y in grid.in_steps(parameters, steps):
+        if draws is None:
             np.add(y, _HALF, out=y)
         else:
             p = np.floor(y, out=beyond[: y.size])
             np.subtract(y, p, out=p)
             for tensor, piece in pieces:
                 lost[tensor] += float(np.dot(p[piece], _ONES[: p[piece].size])) - float(np.dot(p[piece], p[piece]))
-            np.add(y, dither.draws(index, y.size), out=y)
+            np.add(y, draws.of(where.start, y.size), out=y)
         yield np.floor(y, out=y)
 
 
-def _dither(seed: int, manifest: Manifest) -> Dither:
-    return Dither(seed, min(manifest.size, grid.BLOCK))
-
-
-def _head(body: Body, manifest: Manifest) -> tuple[NDArray[np.float32], NDArray[np.bool_], Dither | None]:
-    """The steps at the front of a body, of which tensors draws are taken back, and these. ``WireError`` for others."""
+def _head(body: Body, manifest: Manifest) -> tuple[NDArray[np.float32], NDArray[np.bool_], int | None]:
+    """The steps at the front of a body, of which tensors draws are taken back, their seed. ``WireError`` for others."""
     codes = np.frombuffer(body.take(_STEPS.itemsize * len(manifest.tensors)), _STEPS)
     steps, taken_back = _widths(codes), codes >= _TAKEN_BACK
     if not ((steps >= grid.SMALLEST_STEP) & (steps <= _LARGEST_STEP)).all():  # False for NaN too
         raise WireError(Reject.OUT_OF_RANGE, "a step is not a positive, finite number")
     if not taken_back.any():
         return steps, taken_back, None
-    return steps, taken_back, _dither(int.from_bytes(body.take(SEEDS.itemsize), "little"), manifest)
+    return steps, taken_back, int.from_bytes(body.take(SEEDS.itemsize), "little")
 
 
 def _read(body: Body, manifest: Manifest) -> Iterator[_Block]:
