@@ -3,8 +3,9 @@
     python benchmarks/bare.py --kb 5 --clients 1000
 
 ``fan_in`` is one message from each client to one subscriber. ``exchange`` is as many messages each way as a round of
-Fedbeat has, one after the other as there: a broadcast that opens it; of each client a join, a status and the update;
-of the server a receipt for each; broadcasts, the step to the new model among them; and a last status of each.
+Fedbeat has, one after the other as there: a broadcast that opens it; of each client the update, and of the server a
+receipt; a broadcast that names the step to the new model, which each client subscribes to, gets and leaves; and of each
+client a join, which begins the next round. Statuses come every ten seconds there, so there are none here.
 """
 
 from __future__ import annotations
@@ -29,25 +30,24 @@ from paho.mqtt.enums import CallbackAPIVersion
 LIMIT_S: Final = 120.0
 TRIES: Final = 5
 PROCESSES: Final = 2  # that play the clients
-SMALL: Final = bytes(300)  # a join, a status, a receipt, an announcement
-BROADCASTS: Final = 8  # after the updates, the step included: announcements, the coordinator's status, the pointer
+SMALL: Final = bytes(300)  # a join, a receipt, a pointer, an announcement
 
 
 def fan_in(size: int, clients: int) -> float:
     """Seconds until one subscriber has ``size`` bytes of each client; the median of some tries."""
-    return _median(size, clients, 1, last="update")
+    return _median(size, clients, last="update")
 
 
 def exchange(size: int, clients: int) -> float:
     """Seconds of a round's messages, with ``size`` bytes of each client and as many to it; the median of some tries."""
-    return _median(size, clients, 2, last="status")
+    return _median(size, clients, last="join")
 
 
-def _median(size: int, clients: int, kind: int, last: str) -> float:
+def _median(size: int, clients: int, last: str) -> float:
     with mosquitto() as broker:
         host, port = broker.removeprefix("mqtt://").split(":")
-        server = _Server(host, int(port), size, clients, last, answers=kind > 1)
-        with _played(host, port, size, clients, kind):
+        server = _Server(host, int(port), size, clients, last)
+        with _played(host, port, size, clients):
             seconds = [server.once() for _ in range(TRIES)]
         server.close()
     return round(statistics.median(seconds), 3)
@@ -56,12 +56,11 @@ def _median(size: int, clients: int, kind: int, last: str) -> float:
 class _Server:
     """The one whom all send to; its answers are sent from paho's thread."""
 
-    def __init__(self, host: str, port: int, size: int, clients: int, last: str, *, answers: bool) -> None:
-        self._step = os.urandom(size)
+    def __init__(self, host: str, port: int, size: int, clients: int, last: str) -> None:
+        self._step, self._round = os.urandom(size), 0
         self._clients = clients
         self._last = last
-        self._answers = answers
-        self._came = dict.fromkeys(("join", "status", "update"), 0)
+        self._came = dict.fromkeys(("join", "update"), 0)
         self._over = threading.Event()
         ready = threading.Event()
         self._client = mqtt.Client(CallbackAPIVersion.VERSION2)
@@ -94,26 +93,25 @@ class _Server:
     def _hear(self, topic: str) -> None:
         _, kind, name = topic.split("/")
         self._came[kind] += 1
-        if self._answers and kind == "update":
+        if kind == "update" and self._last == "join":
             self._client.publish(f"to/{name}", SMALL, qos=1)
             if self._came[kind] == self._clients:
-                for number in range(BROADCASTS - 1):
-                    self._client.publish(f"all/{number}", SMALL, qos=1)
-                self._client.publish("all/step", self._step, qos=1)
-        wanted = 2 * self._clients if self._last == "status" else self._clients
-        if kind == self._last and self._came[kind] == wanted:
+                self._round += 1
+                self._client.publish(f"step/{self._round}", self._step, qos=1, retain=True)
+                self._client.publish(f"all/pointer/{self._round}", SMALL, qos=1)
+        if kind == self._last and self._came[kind] == self._clients:
             self._over.set()
 
 
 @contextmanager
-def _played(host: str, port: str, size: int, clients: int, kind: int) -> Iterator[None]:
+def _played(host: str, port: str, size: int, clients: int) -> Iterator[None]:
     """Processes of clients, all of them connected."""
     count = min(clients, PROCESSES)
     with ExitStack() as stack:
         children = []
         for number in range(count):
             share = clients // count + (number < clients % count)
-            about = map(str, (host, port, share, size, number, kind))
+            about = map(str, (host, port, share, size, number))
             children.append(stack.enter_context(_piped([sys.executable, __file__, "--be-clients", *about])))
         for child in children:
             assert child.stdout is not None
@@ -128,23 +126,24 @@ def _piped(command: list[str]) -> AbstractContextManager[subprocess.Popen[str]]:
     return subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
 
 
-def be_clients(host: str, port: int, clients: int, size: int, number: int, kind: int) -> None:
+def be_clients(host: str, port: int, clients: int, size: int, number: int) -> None:
     """A process of them, until standard input closes."""
     crowd, payload = Crowd(host, port), os.urandom(size)
     subscribed: list[str] = []
 
     def add(name: str) -> None:
         def hear(message: mqtt.MQTTMessage) -> None:
-            if message.topic == "all/open":
-                if kind > 1:
+            match message.topic.split("/"):
+                case "all", "open":
+                    client.publish(f"up/update/{name}", payload, qos=1)
+                case "all", "pointer", number:
+                    client.subscribe(f"step/{number}", qos=1)
+                case "step", number:
+                    client.unsubscribe(f"step/{number}")
                     client.publish(f"up/join/{name}", SMALL, qos=1)
-                    client.publish(f"up/status/{name}", SMALL, qos=1)
-                client.publish(f"up/update/{name}", payload, qos=1)
-            elif message.topic == "all/step":
-                client.publish(f"up/status/{name}", SMALL, qos=1)
 
         client = crowd.add(name, hear)
-        client.on_subscribe = lambda *_: subscribed.append(name)
+        client.on_subscribe = lambda *_: subscribed.append(name)  # counted until all have their first
         client.subscribe([("all/#", 1), (f"to/{name}", 1)])
 
     for index in range(clients):
@@ -165,7 +164,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--kb", type=float, nargs="*", default=[5.0, 100.0], help="of an update")
     parser.add_argument("--clients", type=int, nargs="*", default=[100, 500, 1000])
-    parser.add_argument("--be-clients", nargs=6, help=argparse.SUPPRESS)
+    parser.add_argument("--be-clients", nargs=5, help=argparse.SUPPRESS)
     given = parser.parse_args()
     if given.be_clients:
         host, *about = given.be_clients
