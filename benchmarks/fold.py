@@ -35,13 +35,13 @@ def measure(name: str, update: Parameters, repeats: int) -> dict[str, Any]:
     manifest, gigabytes = update.manifest, 4e-9 * update.manifest.size
     payload = compression.encode(name, update, np.random.default_rng(0))
     total = mean.init(manifest, StrategySettings(), EXAMPLES)
-    packed = payload[5] == entropy.ZSTD
+    _, _, packing, _ = compression.HEADER.unpack_from(payload)
     body, unpacker = memoryview(payload)[compression.HEADER.size :], zstandard.ZstdDecompressor()
     return {
         "codec": name,
         "fold": gigabytes / seconds(lambda: mean.fold(total, compression.read(payload, manifest), EXAMPLES), repeats),
         "read": gigabytes / seconds(lambda: read_through([payload], manifest), repeats),
-        "zstd": gigabytes / seconds(lambda: unpacker.decompress(body), repeats) if packed else None,
+        "zstd": gigabytes / seconds(lambda: unpacker.decompress(body), repeats) if packing == entropy.ZSTD else None,
     }
 
 
