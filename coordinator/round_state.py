@@ -52,7 +52,7 @@ class Rules:
     def ticket(self, number: int, task: Task, attempt: int) -> Ticket:
         """One attempt and its nonce, which anybody with the run's settings can compute again."""
         text = f"{self.seed}/{self.run}/{number}/{task}/{attempt}"
-        return Ticket(number, task, attempt, hashlib.sha256(text.encode()).hexdigest()[:32])
+        return Ticket(number, task, attempt, hashlib.sha256(text.encode()).hexdigest()[:16])
 
 
 Roster = Map[str, None]  # devices

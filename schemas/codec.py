@@ -58,6 +58,7 @@ MODELS: Final[dict[Kind, type[Message]]] = {
 }
 MAX_JSON: Final = 64 * 1024  # bytes
 MAX_LONG_JSON: Final = 256 * 1024  # bytes, of the kinds that name many devices or classes
+_FLOAT32_MAX: Final = (2 - 2.0**-23) * 2.0**127
 MAX_PAYLOAD: Final = 16 * 2**20  # bytes of payload in a part: the largest ``part_size`` there is
 MAX_PART: Final = MAX_PAYLOAD + 1024  # bytes, with its header and what a newer peer may add
 MAX_UPDATE: Final = 2**31 - 1  # bytes; protobuf's own limit
@@ -150,7 +151,7 @@ def decode_part(payload: bytes) -> Part:
 
 
 def encode_update(update: Update) -> bytes:
-    """An update as protobuf. ``WireError`` where it is longer than protobuf takes."""
+    """An update as protobuf, its loss as a float32. ``WireError`` where it is longer than protobuf takes."""
     if len(update.payload) > MAX_UPDATE - MAX_COUNTS - 1024:
         raise WireError(Reject.TOO_LARGE, f"a delta of {len(update.payload)} bytes: use a codec that makes it smaller")
     wire = pb.Update(
@@ -161,8 +162,9 @@ def encode_update(update: Update) -> bytes:
         model_version=update.model_version,
         model_tag=bytes.fromhex(update.model_tag),
         examples=update.examples,
-        train_loss=update.train_loss,
     )
+    if update.train_loss is not None:
+        wire.train_loss = min(max(update.train_loss, -_FLOAT32_MAX), _FLOAT32_MAX)  # protobuf would make it infinite
     if update.payload:
         wire.payload = bytes(update.payload)
     if update.counts is not None:

@@ -21,7 +21,7 @@ TAG = 16  # digits of a digest that tell models apart
 Name = Annotated[str, StringConstraints(pattern=r"^[a-z0-9][a-z0-9-]{2,62}$")]
 Digest = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")]
 Tag = Annotated[str, StringConstraints(pattern=rf"^[0-9a-f]{{{TAG}}}$")]  # how a digest begins
-Nonce = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{32}$")]
+Nonce = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{16}$")]
 Text = Annotated[str, StringConstraints(max_length=500)]
 Instance = Annotated[str, StringConstraints(pattern=r"^([0-9a-f]{16})?$")]
 Word = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9 _.+-]{0,63}$")]

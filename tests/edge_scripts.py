@@ -48,7 +48,7 @@ def digest(text: str) -> str:
 
 
 def nonce(number: int) -> str:
-    return f"{number:032x}"
+    return f"{number:016x}"
 
 
 def coordinator(

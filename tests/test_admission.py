@@ -79,7 +79,7 @@ class Wrong:
 
 
 WRONG = (
-    Wrong({"nonce": "f" * 32}, FOREIGN),
+    Wrong({"nonce": "f" * 16}, FOREIGN),
     Wrong({"round": 8}, FOREIGN),
     Wrong({"task": "evaluate"}, FOREIGN),
     Wrong({"model": version(7)}, FOREIGN),
@@ -130,7 +130,7 @@ def test_while_no_attempt_is_open_nothing_counts_and_what_was_asked_is_late(stag
     state = replace(at(4, max_staleness=STALE), stage=stage)
     assert why(refusal(state, of_round(state, 4))) == LATE
     assert why(refusal(state, of_round(state, 3))) == LATE
-    assert why(refusal(state, of_round(state, 4, nonce="f" * 32))) == FOREIGN
+    assert why(refusal(state, of_round(state, 4, nonce="f" * 16))) == FOREIGN
 
 
 # -- who is asked ------------------------------------------------------------------------------------------------------

@@ -12,7 +12,7 @@ from edge.events import Ticket
 
 
 def tickets(runs: list[int]) -> list[Ticket]:
-    return [Ticket(f"run-{run}", number, "train", f"{number:032x}") for number, run in enumerate(runs)]
+    return [Ticket(f"run-{run}", number, "train", f"{number:016x}") for number, run in enumerate(runs)]
 
 
 TURNS = st.lists(st.tuples(st.integers(0, 3), st.integers(1, 20)), max_size=6).map(

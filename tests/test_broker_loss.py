@@ -128,7 +128,7 @@ def _made(directory: Path) -> Path:
 BLOB = b"somebody else's" * 1000
 REF = parts.describe(BLOB, 4096)
 PART = codec.encode_part(Part(blob=REF, index=0, payload=parts.cut(BLOB, REF, 0).payload))
-NONCE, DIGEST = "ab" * 16, "cd" * 32
+NONCE, DIGEST = "ab" * 8, "cd" * 32
 JOIN = Join(run="run-else", round=1, task="train", nonce=NONCE, device="mortal-00", accepts=False, reason="no")
 LEFT = {  # where the coordinator doesn't publish, or will only later
     "nonsense": b"x",

@@ -42,7 +42,7 @@ from schemas.messages import (
 from schemas.proto import federation_pb2 as pb
 from schemas.topics import RULES, Kind
 
-DIGEST, OTHER, NONCE = "0a" * 32, "b1" * 32, "c2" * 16
+DIGEST, OTHER, NONCE = "0a" * 32, "b1" * 32, "c2" * 8
 BLOB = BlobRef(digest=DIGEST, size=1000, parts=3)
 METRICS = Metrics(
     examples=3,
@@ -228,13 +228,13 @@ def updates(draw: st.DrawFn) -> Update:
     return Update(
         round=draw(numbers),
         task="train" if task == "train" else "evaluate",
-        nonce=draw(st.binary(min_size=16, max_size=16)).hex(),
+        nonce=draw(st.binary(min_size=8, max_size=8)).hex(),
         device=draw(names),
         model_version=draw(numbers),
         model_tag=draw(digests)[:TAG],
         examples=draw(st.integers(1, 2**31)),
         payload=draw(st.binary(min_size=1, max_size=200)) if task == "train" else b"",
-        train_loss=draw(st.none() | finite),
+        train_loss=draw(st.none() | st.floats(allow_nan=False, allow_infinity=False, width=32)),
         counts=draw(counts() if task == "evaluate" else st.none() | counts()),
     )
 

@@ -214,8 +214,8 @@ def test_edge_run_on_a_full_disk_is_there_for_its_owner_to_see(disk: Path, mosqu
 
 def test_a_full_outbox_directory_keeps_every_other_update(world: World, disk: Path) -> None:
     outbox = world.agent._outbox
-    kept = put(outbox, Ticket("run-one", 1, "train", "0" * 32), bytes(5000))
+    kept = put(outbox, Ticket("run-one", 1, "train", "0" * 16), bytes(5000))
     with full(disk), pytest.raises(StateError):
-        put(outbox, Ticket("run-one", 2, "train", "1" * 32), bytes(5000))
+        put(outbox, Ticket("run-one", 2, "train", "1" * 16), bytes(5000))
     assert outbox.contents().parcels == (kept,)
     assert [path.name for path in (world.state / "device" / "outbox").iterdir()] == ["run-one.1.train.update"]

@@ -237,7 +237,7 @@ def test_a_late_update_is_known_by_its_first_part_and_never_assembled() -> None:
 def test_the_first_part_of_a_refused_update_is_answered_each_time_it_comes() -> None:
     """A device that has missed the receipt sends its first part again."""
     state, box = collecting(), inbox()
-    first = parts(codec.encode_update(update(state, nonce="f" * 32)))[0]
+    first = parts(codec.encode_update(update(state, nonce="f" * 16)))[0]
     for _ in range(3):
         (arrival,) = put(box, state, [first])
         assert isinstance(arrival, Delivery)
@@ -442,7 +442,7 @@ def test_an_update_larger_than_any_of_this_model_is_refused_before_it_is_gathere
 
 def test_a_join_is_taken_from_its_own_device_only() -> None:
     state, box = collecting(), inbox()
-    join = Join(run="run-1", round=1, task="train", nonce="0" * 32, device="dev-1", accepts=True)
+    join = Join(run="run-1", round=1, task="train", nonce="0" * 16, device="dev-1", accepts=True)
     topic = TOPICS.topic(Address(Kind.JOIN, number=1, device="dev-1"))
     assert box.receive(topic, codec.encode(join), state) == JoinReceived(join)
     other = TOPICS.topic(Address(Kind.JOIN, number=1, device="dev-2"))

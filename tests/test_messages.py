@@ -26,7 +26,7 @@ from schemas.messages import (
     Update,
 )
 
-DIGEST, NONCE = "0" * 64, "0" * 32
+DIGEST, NONCE = "0" * 64, "0" * 16
 BLOB = BlobRef(digest=DIGEST, size=10, parts=1)
 
 

@@ -259,7 +259,7 @@ def test_must_17_a_device_answers_with_the_announcements_nonce(world: World) -> 
 def test_must_17_a_coordinator_refuses_an_answer_with_another_nonce(three: Three) -> None:
     """Join and update. Seen to fail without the nonce in ``round._answers``."""
     running, devices, asked = three
-    wrong = asked.model_copy(update={"nonce": "0" * 32})
+    wrong = asked.model_copy(update={"nonce": "0" * 16})
     devices[0].send(devices[0].update(wrong, 10))
     answered(running, devices[0], Outcome.REJECTED)
     join = Join(run=asked.run, round=1, task="train", nonce=wrong.nonce, device="dev-1", accepts=False, reason="no")

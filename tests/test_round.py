@@ -320,7 +320,7 @@ def test_parts_of_an_update_that_counts_are_answered_as_a_duplicate() -> None:
 @pytest.mark.parametrize(
     ("changes", "reason"),
     [
-        ({"nonce": "f" * 32}, Reject.WRONG_RUN),
+        ({"nonce": "f" * 16}, Reject.WRONG_RUN),
         ({"round": 7}, Reject.WRONG_RUN),
         ({"model": Version(3, "3" * 64)}, Reject.WRONG_RUN),
         ({"model": Version(0, "3" * 64)}, Reject.WRONG_RUN),

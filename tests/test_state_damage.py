@@ -196,7 +196,7 @@ def test_invariant_11_damaged_and_half_written_files_do_not_pile_up(tmp_path: Pa
     """Seen to fail without ``files.sweep``."""
     for number in range(20):
         outbox = Outbox(tmp_path, lambda _text: None)
-        put(outbox, Ticket("run-one", number, "train", f"{number:032x}"))
+        put(outbox, Ticket("run-one", number, "train", f"{number:016x}"))
         next(tmp_path.glob("*.update")).write_bytes(b"garbage")
         (tmp_path / f"run-one.{number}.train.update.new").write_bytes(b"half")
     (tmp_path / "a.new").mkdir()

@@ -47,7 +47,7 @@ class Counts(_message.Message):
     def __init__(self, examples: _Optional[int] = ..., loss_sum: _Optional[float] = ..., confusion: _Optional[_Iterable[int]] = ...) -> None: ...
 
 class Update(_message.Message):
-    __slots__ = ("round", "task", "nonce", "device", "model_version", "model_tag", "examples", "payload", "train_loss", "counts")
+    __slots__ = ("round", "task", "nonce", "device", "model_version", "model_tag", "examples", "payload", "counts", "train_loss")
     ROUND_FIELD_NUMBER: _ClassVar[int]
     TASK_FIELD_NUMBER: _ClassVar[int]
     NONCE_FIELD_NUMBER: _ClassVar[int]
@@ -56,8 +56,8 @@ class Update(_message.Message):
     MODEL_TAG_FIELD_NUMBER: _ClassVar[int]
     EXAMPLES_FIELD_NUMBER: _ClassVar[int]
     PAYLOAD_FIELD_NUMBER: _ClassVar[int]
-    TRAIN_LOSS_FIELD_NUMBER: _ClassVar[int]
     COUNTS_FIELD_NUMBER: _ClassVar[int]
+    TRAIN_LOSS_FIELD_NUMBER: _ClassVar[int]
     round: int
     task: Task
     nonce: bytes
@@ -66,6 +66,6 @@ class Update(_message.Message):
     model_tag: bytes
     examples: int
     payload: bytes
-    train_loss: float
     counts: bytes
-    def __init__(self, round: _Optional[int] = ..., task: _Optional[_Union[Task, str]] = ..., nonce: _Optional[bytes] = ..., device: _Optional[str] = ..., model_version: _Optional[int] = ..., model_tag: _Optional[bytes] = ..., examples: _Optional[int] = ..., payload: _Optional[bytes] = ..., train_loss: _Optional[float] = ..., counts: _Optional[bytes] = ...) -> None: ...
+    train_loss: float
+    def __init__(self, round: _Optional[int] = ..., task: _Optional[_Union[Task, str]] = ..., nonce: _Optional[bytes] = ..., device: _Optional[str] = ..., model_version: _Optional[int] = ..., model_tag: _Optional[bytes] = ..., examples: _Optional[int] = ..., payload: _Optional[bytes] = ..., counts: _Optional[bytes] = ..., train_loss: _Optional[float] = ...) -> None: ...

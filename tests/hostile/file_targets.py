@@ -163,9 +163,9 @@ def _journal() -> bytes:
         journal.open_round(first)
         journal.add_update("run-1", TRAINED.model_copy(update={"round": 1}), blob, hashlib.sha256(blob).hexdigest())
         journal.commit_round(first.nonce, summary, ModelVersion("run-1", 1, "b" * 64, DIGEST), "now")
-        journal.open_round(first.model_copy(update={"nonce": "d" * 32, "round": 2, "model_version": 1}))
+        journal.open_round(first.model_copy(update={"nonce": "d" * 16, "round": 2, "model_version": 1}))
         journal.add_update(
-            "run-1", TRAINED.model_copy(update={"nonce": "d" * 32}), blob, hashlib.sha256(blob).hexdigest()
+            "run-1", TRAINED.model_copy(update={"nonce": "d" * 16}), blob, hashlib.sha256(blob).hexdigest()
         )
         journal.roster.add(DeviceStatus(device="dev-1", session=1, state=DeviceState.IDLE), "now")
         journal.roster.add_rejections("run-1", 1, {"malformed": 2})

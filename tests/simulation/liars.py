@@ -76,7 +76,7 @@ class Liar:
         self._say(TOPICS.topic(Address(Kind.JOIN, number=asked.round, device=self.name)), codec.encode(join))
         match self.member.kind:
             case "wrong nonce":
-                self._send(asked.model_copy(update={"nonce": f"{self._draw.getrandbits(128):032x}"}), self.name)
+                self._send(asked.model_copy(update={"nonce": f"{self._draw.getrandbits(64):016x}"}), self.name)
             case "other's name":
                 self._send(asked, "dev-0" if self.name != "dev-0" else "dev-1")
             case "not finite":
