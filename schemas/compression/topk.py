@@ -1,11 +1,11 @@
 """topk and topk10: the largest hundredth, or tenth, of the values; the others wait in the sender's residual.
 
 They are the largest of the whole delta, not of each tensor (sparsification with memory: Stich et al. 2018, Lin et al.
-2018). The body is the model's size, then for each block of 65,535 values: how many of it are sent, how often 255 are
-passed over, their step; the gaps; and the values in steps (``nearest``), two a byte (``nibbles``): with a byte each,
-models end no nearer to where they would be without loss. A value that is none of a step isn't sent. A gap is the number
-of values passed over, one byte: 255 passes over 255 and sends none. One value in a hundred takes 1.08 bytes so, and
-zstd finds what is left to gain where they stand closer.
+2018). The body is the two lower bytes of the model's size, by which others are told, then for each block of 65,535
+values: how many of it are sent, how often 255 are passed over, their step; the gaps; and the values in steps
+(``nearest``), two a byte (``nibbles``): with a byte each, models end no nearer to where they would be without loss. A
+value that is none of a step isn't sent. A gap is the number of values passed over, one byte: 255 passes over 255 and
+sends none. One value in a hundred takes 1.08 bytes so, and zstd finds what is left to gain where they stand closer.
 """
 
 from __future__ import annotations
@@ -24,8 +24,9 @@ from schemas.errors import Reject, WireError
 from schemas.parameters import Flat, Manifest, Parameters
 
 BLOCK: Final = 65_535  # values: as many as two bytes can say
-_SIZE: Final = struct.Struct("<I")
+_SIZE: Final = struct.Struct("<H")
 _HEAD: Final = struct.Struct("<HH")  # values sent, gaps of 255 that send none
+_LOWER: Final = 0xFFFF
 _PASS: Final = 255
 _LARGEST_SHARE: Final = 10
 
@@ -36,18 +37,18 @@ class Largest:
 
     share: int
     name: str
-    ID: int = 13  # 8 was of a layout with a byte a value
+    ID: int = 15  # 8 was of a layout with a byte a value, 13 of one with the model's whole size
     FEEDBACK: bool = True
 
     def limit(self, manifest: Manifest) -> int:
-        """A byte and a half a value sent, a byte for every 255 passed over, eight and a half a block, and the size."""
+        """A byte and a half a value sent, a byte for every 255 passed over, eight and a half a block, and two."""
         blocks, sent = -(-manifest.size // BLOCK), -(-manifest.size // _LARGEST_SHARE)
         levels = (sent + blocks) // 2  # each block's last may be odd
         return _SIZE.size + blocks * (_HEAD.size + nearest.STEP.size) + sent + levels + manifest.size // _PASS
 
     def encode(self, parameters: Parameters, _rng: np.random.Generator) -> memoryview:
         """Gaps and levels; nothing is drawn. ``WireError`` where values are too large."""
-        pieces = [_SIZE.pack(parameters.manifest.size)]
+        pieces = [_SIZE.pack(parameters.manifest.size & _LOWER)]
         for values, largest in _chosen(parameters, -(-parameters.manifest.size // self.share)):
             step, levels = nearest.quantised(values[largest], self.name, nibbles.LEVELS)
             chosen, levels = largest[levels != 0], levels[levels != 0]
@@ -113,8 +114,8 @@ def _gaps(places: NDArray[np.intp]) -> NDArray[np.uint8]:
 def _read(body: Body, manifest: Manifest) -> Iterator[tuple[int, NDArray[np.intp], NDArray[np.int8], np.float32]]:
     """Each block's size, the places in it, their levels, and the step. ``WireError`` where they can't be."""
     (size,) = _SIZE.unpack(body.take(_SIZE.size))
-    if size != manifest.size:
-        raise WireError(Reject.WRONG_SHAPE, f"values of a model of {size}, not of {manifest.size}")
+    if size != manifest.size & _LOWER:
+        raise WireError(Reject.WRONG_SHAPE, f"values of another model than one of {manifest.size}")
     for start in range(0, manifest.size, BLOCK):
         length = min(BLOCK, manifest.size - start)
         count, passes = _HEAD.unpack(body.take(_HEAD.size))
