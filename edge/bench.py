@@ -57,7 +57,8 @@ def bench(settings: EdgeSettings, plan: str, seconds: float, examples: int | Non
         folder = Path(scratch)
         disk = _disk(place)
         prepared = Prepared.model_validate(_arrays("prepare", plan, scratch, data))
-        trainer = _Trainer(pool, folder, DataSpec(path=prepared.path, held_out=settings.held_out if data else "none"))
+        spec = DataSpec.of(path=prepared.path, held_out=settings.held_out if data else "none")
+        trainer = _Trainer(pool, folder, spec)
         found = trainer.describe(json.loads((folder / "plan").read_bytes())["data"]) if data else prepared.made_up
         start_s, trained, rate = trainer.train(prepared.train, found, seconds)
         (folder / "delta").write_bytes(trained.payload)

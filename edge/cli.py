@@ -12,7 +12,7 @@ from pydantic import BaseModel
 
 from edge.config import EdgeSettings, FleetSettings
 from edge.late_modules import put_off_unused
-from edge.options import detector_option, personal_options, source_option, trainer_options
+from edge.options import Within, detector_option, personal_options, source_option, trainer_options
 from schemas.command_line import EXIT_CODES, GROUP, PATH, broker_options, given, run, stopping_on_signals
 from schemas.errors import DataError, SettingsError
 from schemas.settings import load, table
@@ -124,9 +124,7 @@ def record_signal(config: Path | None, *, show_config: bool, patient: bool, as_j
 @click.option("--data", metavar="PATH", help="WFDB records: a folder of them, or one's name")
 @source_option("--live", help="or a signal as it comes, as for `edge record --source`")
 @click.option("--annotate", is_flag=True, help="write RECORD.fb beside each record, with every beat's class")
-@click.option(
-    "--window", type=click.FloatRange(10, 86_400), default=60.0, show_default=True, metavar="S", help="live: of a line"
-)
+@click.option("--window", type=Within(10, 86_400), default=60.0, show_default=True, metavar="S", help="live: of a line")
 @click.option("--alerts", default="", metavar="RULES", help="live: thresholds, such as v_run=5,s_share=off")
 @click.option(
     "--runtime",
@@ -194,7 +192,7 @@ def _watch(chosen: Chosen, *, as_json: bool) -> None:
 @click.option(
     "--examples", type=click.IntRange(1, 10_000_000), metavar="N", help="of a round (default: those there are)"
 )
-@click.option("--seconds", type=click.FloatRange(0.1, 3600), default=5.0, show_default=True, help="of training")
+@click.option("--seconds", type=Within(0.1, 3600), default=5.0, show_default=True, help="of training")
 @click.option("--state", type=PATH, help="directory whose disk is tried")
 @trainer_options
 @click.option("--config", type=PATH, help="settings file (TOML), the one `edge run` has")
@@ -301,7 +299,7 @@ def _copy(records: tuple[Path, ...], directory: Path) -> None:
 @data.command("prune")
 @click.argument("directory", type=PATH)
 @click.option("--keep", metavar="BYTES", default="none", help="such as 500MB; the oldest segments go")
-@click.option("--days", type=click.FloatRange(0), metavar="D", help="of running, that a segment is kept")
+@click.option("--days", type=Within(0), metavar="D", help="of running, that a segment is kept")
 @click.option("--trial", is_flag=True, help="only say what would go")
 def prune_data(directory: Path, keep: str, days: float | None, *, trial: bool) -> None:
     """Remove the oldest recorded segments of DIRECTORY. What wasn't recorded here stays."""

@@ -6,9 +6,19 @@ each owns a partition of it; the one with index -1 owns what is held out and onl
 
 from __future__ import annotations
 
-from typing import Annotated, Self
+from typing import Annotated, Any, Self
 
-from pydantic import BaseModel, ConfigDict, Field, StringConstraints, field_validator, model_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    StringConstraints,
+    ValidationError,
+    field_validator,
+    model_validator,
+)
+
+from schemas.errors import SettingsError
 
 EVALUATOR = -1  # the index of the device that owns the held-out people and trains on nothing
 SYNTHETIC = "synthetic-ecg"  # the word for ECGs of made-up people
@@ -80,6 +90,16 @@ class DataSpec(BaseModel):
     index: Annotated[int, Field(ge=EVALUATOR)] = 0
     seed: Annotated[int, Field(ge=0, le=2**53)] = 0
     held_out: str = "auto"
+
+    @classmethod
+    def of(cls, **about: Any) -> Self:
+        """What an owner's settings say. Raises ``SettingsError`` where they make no part of recordings."""
+        try:
+            return cls.model_validate(about)
+        except ValidationError as error:
+            first = error.errors()[0]
+            where = ".".join(map(str, first["loc"])) or "devices"
+            raise SettingsError(f"{where}: {first['msg'].removeprefix('Value error, ')}") from None
 
     @field_validator("partition")
     @classmethod

@@ -12,8 +12,6 @@ from pathlib import Path
 from types import TracebackType
 from typing import Final, Self
 
-from pydantic import ValidationError
-
 from edge.agent import Agent, MakeLink
 from edge.dataspec import EVALUATOR, DataSpec, parse_people
 from edge.device import Device
@@ -21,7 +19,7 @@ from edge.jobs import Describe, Failure, Job, Progressed, Result, Train, Trainer
 from edge.personal_settings import PersonalSettings
 from edge.reactor import Reactor
 from edge.store import claim
-from schemas.errors import DataError, FedbeatError, PlanError, SettingsError
+from schemas.errors import DataError, FedbeatError, PlanError
 from schemas.messages import Health
 from schemas.topics import Topics, check_name
 
@@ -71,19 +69,14 @@ class Fleet:
         )
 
     def _share(self, index: int) -> DataSpec:
-        try:
-            return DataSpec(
-                path=self.data,
-                partition=self.partition,
-                devices=self.devices,
-                index=index,
-                seed=self.seed,
-                held_out=self.held_out,
-            )
-        except ValidationError as error:
-            first = error.errors()[0]
-            where = ".".join(map(str, first["loc"])) or "devices"
-            raise SettingsError(f"{where}: {first['msg'].removeprefix('Value error, ')}") from None
+        return DataSpec.of(
+            path=self.data,
+            partition=self.partition,
+            devices=self.devices,
+            index=index,
+            seed=self.seed,
+            held_out=self.held_out,
+        )
 
 
 class SharedRecordings:

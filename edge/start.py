@@ -58,7 +58,7 @@ def run_device(settings: EdgeSettings) -> None:
     check_name(name, "device")
     recording = recording_of(settings)
     path = needed(settings.data or (recording.directory if recording else ""))
-    data = DataSpec(path=path, held_out=settings.held_out)
+    data = DataSpec.of(path=path, held_out=settings.held_out)
     budget, personal = parse(settings.budget), settings.personalisation()
     finding = finding_of(settings, path if recording is None else recording.directory)
     reactor = Reactor(Notifier.from_environment())

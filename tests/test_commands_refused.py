@@ -158,3 +158,30 @@ def test_a_broker_that_does_not_answer_is_named_with_what_to_check(unanswered: t
     nowhere, commands = unanswered
     for command in commands:
         command.end().says(5, nowhere, "check")
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        ("run", "--device", "dev-one", "--data", "watch"),
+        ("bench", "--plan", "watch", "--data", "watch"),
+        ("fleet", "--devices", "2", "--data", "watch", "--broker", "mqtt://localhost"),
+    ],
+    ids=lambda command: command[0],
+)
+def test_a_rule_for_what_is_held_out_that_is_none_is_refused(home: Path, command: tuple[str, ...]) -> None:
+    """Seen to fail with a traceback, but for a fleet."""
+    done = finished(*EDGE, *command, "--state", "held-out", "--held-out", "some", cwd=home)
+    done.says(2, "held_out: held_out 'some' is not known: use 'auto', 'none', or a fraction between 0 and 1")
+
+
+@pytest.mark.parametrize(
+    "command",
+    [("bench", "--seconds"), ("predict", "--window"), ("data", "prune", ".", "--days")],
+    ids=lambda command: command[0],
+)
+def test_a_bounded_number_that_is_none_is_refused(home: Path, command: tuple[str, ...]) -> None:
+    """Seen to fail: click takes ``nan`` for a number within any bounds, and ``bench`` ended with a traceback."""
+    done = in_process(edge, *command, "nan", cwd=home)
+    assert done.code == 2
+    assert "nan is not in the range" in done.err
