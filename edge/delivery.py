@@ -160,24 +160,46 @@ def send(state: State) -> Step:
             outbox.append(pending)
             continue
         if hold_s := thrift.wait_s(planned, _size(pending)):
-            outbox.append(replace(pending, resend_at=state.now + hold_s))
+            outbox.append(replace(pending, resend_at=state.now + hold_s, held=True))
+            if not pending.held:
+                effects.append(_say_it_waits(pending, thrift.why_it_waits(planned, _size(pending))))
             continue
         planned = thrift.moved(planned, _size(pending))
         effects.append(fx.SendParts(pending.parcel, None if _goes_whole(pending) else (0,)))
         patience = min(2 * pending.patience_s, LONGEST_RESEND_S)
-        outbox.append(replace(pending, sent=True, resend_at=state.now + pending.patience_s, patience_s=patience))
+        sent = replace(pending, sent=True, held=False)
+        outbox.append(replace(sent, resend_at=state.now + pending.patience_s, patience_s=patience))
     return replace(state, outbox=tuple(outbox)), tuple(effects)
+
+
+# -- questions ---------------------------------------------------------------------------------------------------------
+
+
+def why_it_waits(state: State) -> str:
+    """Why the budget hasn't the room for the oldest update that is held back; empty where none is."""
+    held = [one for one in state.outbox if one.held and state.is_current(one.parcel.ticket)]
+    return thrift.why_it_waits(state, _size(held[0])) if held else ""
 
 
 # -- what several of them need -----------------------------------------------------------------------------------------
 
 
 def _incomplete(state: State, pending: Pending, receipt: Receipt) -> Step:
-    hold_s = thrift.wait_s(state, pending.parcel.ref.size)
+    size = pending.parcel.ref.size
+    hold_s = thrift.wait_s(state, size)
     known = tuple(index for index in receipt.missing if index < pending.parcel.ref.parts) or (0,)
-    later = replace(pending, sent=True, resend_at=state.now + max(hold_s, RESEND_S), patience_s=2 * RESEND_S)
+    later = replace(pending, sent=True, held=hold_s > 0)
+    later = replace(later, resend_at=state.now + max(hold_s, RESEND_S), patience_s=2 * RESEND_S)
     outbox = tuple(later if one is pending else one for one in state.outbox)
-    return replace(state, outbox=outbox), () if hold_s else (fx.SendParts(pending.parcel, known),)
+    if not hold_s:
+        return replace(state, outbox=outbox), (fx.SendParts(pending.parcel, known),)
+    say = () if pending.held else (_say_it_waits(pending, thrift.why_it_waits(state, size)),)
+    return replace(state, outbox=outbox), say
+
+
+def _say_it_waits(pending: Pending, why: str) -> fx.Say:
+    ticket = pending.parcel.ticket
+    return fx.Say(f"round {ticket.round} ({ticket.task}): the update waits: {why}", logging.WARNING)
 
 
 def _size(pending: Pending) -> int:

@@ -115,6 +115,7 @@ class Pending:
     resend_at: float
     patience_s: float
     expires_at: float = math.inf
+    held: bool = False  # whether it is due and waits for the budget
 
 
 @dataclass(frozen=True, slots=True)

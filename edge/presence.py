@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Final
 
-from edge import hearing, thrift
+from edge import delivery, hearing, thrift
 from edge.participation_state import Describing, State, Stock, Unusable
 from schemas.messages import DeviceState, DeviceStatus
 
@@ -13,6 +13,8 @@ MAX_TEXT: Final = 500  # characters, as messages.Text allows
 STATUS_S: Final = 1.0  # within which nobody needs to hear again what was just said
 ACTIVITY_S: Final = 3.0  # between two statuses that say something new for people: a thousand devices say it too
 PROGRESS_S: Final = 10.0  # where that is progress alone
+
+_WAITS: Final = ("the next round waits: ", "its update waits: ")  # what a remark begins with that the budget is behind
 
 _BUSY: Final = frozenset(
     {DeviceState.IDLE, DeviceState.FETCHING, DeviceState.TRAINING, DeviceState.EVALUATING, DeviceState.SENDING}
@@ -59,8 +61,11 @@ def _condition(state: State) -> tuple[DeviceState, str]:
 def _remark(state: State, activity: DeviceState) -> str:
     if state.silent:
         return f"the coordinator has been silent for {state.patience_s:.0f} s"
+    next_round, update = _WAITS
     if activity is DeviceState.IDLE and (why := thrift.why_not(state)):
-        return f"the next round waits: {why}"
+        return next_round + why
+    if activity is DeviceState.SENDING and (why := delivery.why_it_waits(state)):
+        return update + why
     if state.rest is not None and activity is DeviceState.IDLE:
         return f"resting until the next round, about {state.rest.seconds:.0f} s"
     return ""
@@ -100,13 +105,15 @@ def interval(now: DeviceStatus, shown: DeviceStatus) -> float:
     """Seconds after which ``now`` is to be told where ``shown`` was told last.
 
     At once where a coordinator decides by what has changed; what we are busy with, and how far, is only for people.
-    What is left of the budget comes with the next heartbeat: it would else be spent on telling it. So does it that
-    there will be fewer of them, which then comes from each device at its own time.
+    What is left of the budget comes with the next heartbeat: it would else be spent on telling it, a remark that names
+    it included. So does it that there will be fewer of them, which then comes from each device at its own time.
     """
     if _decisive(now) != _decisive(shown):
         return 0.0
     heartbeat_s = min(now.heartbeat_s, shown.heartbeat_s)
-    now = now.model_copy(update={"budget_left": shown.budget_left, "heartbeat_s": heartbeat_s})
+    still_waits = any(now.detail.startswith(waits) and shown.detail.startswith(waits) for waits in _WAITS)
+    detail = shown.detail if still_waits else now.detail
+    now = now.model_copy(update={"budget_left": shown.budget_left, "heartbeat_s": heartbeat_s, "detail": detail})
     if now == shown:
         return heartbeat_s
     progress_alone = now.model_copy(update={"progress": shown.progress}) == shown

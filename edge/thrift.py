@@ -70,6 +70,12 @@ def wait_s(state: State, size: int) -> float:
     return 0.0 if budget is None else budget.wait_s(state.running_s, size)
 
 
+def why_it_waits(state: State, size: int) -> str:
+    """Why so many bytes can't be moved now, and when they can; empty where they can."""
+    budget = _free(state)
+    return "" if budget is None else budget.why_not(state.running_s, size)
+
+
 def hold_model(state: State, size: int) -> Step | None:
     """The fetch of a model of so many bytes put off; None where it may begin."""
     budget, seconds = _free(state), wait_s(state, size)

@@ -211,13 +211,54 @@ def test_what_is_left_of_the_budget_is_not_spent_on_telling_it() -> None:
     assert published <= 3
 
 
+def test_a_remark_on_what_is_left_of_the_budget_is_not_repeated_for_what_it_cost() -> None:
+    """Seen to fail where the remark of 38 kB left was told again every three seconds until nothing was."""
+    device = bench(moved=LIMIT - 38_400)
+    device(ev.ModelSeen(pointer(1, size=60_000)))
+    device(ev.Moved(100))
+    said = 0
+    for second in range(2, 62):
+        for _ in only(device.at(float(second)), fx.PublishStatus):
+            said += 1
+            device(ev.Moved(450))
+    assert "the next round waits: 3" in device.shown().detail
+    assert said <= 3
+
+
 def test_parts_that_are_missing_wait_too() -> None:
     device = bench()
     ticket, _ = device.train()
     assert only(device(ev.UpdateStored(parcel(ticket))), fx.SendParts)
     device(ev.Moved(LIMIT - 100))
     missing = receipt(announcement(1), Outcome.INCOMPLETE, missing=(1,))
-    assert not only(device(ev.ReceiptSeen(missing)), fx.SendParts)
+    effects = device(ev.ReceiptSeen(missing))
+    assert not only(effects, fx.SendParts)
+    assert only(effects, fx.Say)[0].text.startswith("round 1 (train): the update waits: 100 B of its 100 kB a day")
+
+
+def test_why_an_update_waits_for_the_budget_is_logged_once_and_shown_until_it_goes() -> None:
+    """Seen to fail with an update that was held back without a word: the device was `sending` for a day."""
+    device = bench()
+    ticket, _ = device.train()
+    device(ev.Moved(LIMIT - 100))
+    (said,) = only(device(ev.UpdateStored(parcel(ticket))), fx.Say)
+    why = "the update waits: 100 B of its 100 kB a day are left and it takes about 3 kB: again in 25.0 h"
+    assert (said.text, said.level) == (f"round 1 (train): {why}", logging.WARNING)
+    assert (device.shown().state, device.shown().detail) == (DeviceState.SENDING, why.replace("the", "its", 1))
+    device(ev.Disconnected(), ev.Connected(), ev.CoordinatorSeen(coordinator()))
+    assert len([one for one in only(device.effects, fx.Say) if "update waits" in one.text]) == 1
+    device.at(25 * HOUR_S + 2)
+    assert only(device(ev.CoordinatorSeen(coordinator()), ev.Moved(1)), fx.SendParts)
+    assert "waits" not in device.shown().detail
+
+
+def test_of_an_update_larger_than_the_budget_its_owner_is_told_what_to_do() -> None:
+    device = bench()
+    ticket, _ = device.train()
+    device(ev.UpdateStored(parcel(ticket, LIMIT + 1)))
+    assert device.shown().detail == (
+        "its update waits: it takes about 100 kB, more than its budget of 100 kB a day: raise --budget"
+    )
 
 
 def test_what_was_moved_is_kept_by_the_hundredth_the_hour_and_at_the_end() -> None:
