@@ -234,7 +234,8 @@ def _attitude(state: State, message: RoundAnnouncement) -> tuple[Literal["waitin
     again = state.trouble is None and isinstance(data, Describing | Unusable) and 0 < data.crashes < CRASHES
     if not again and (why := trouble(state)):
         return ("declined" if train else "silent"), why
-    if train and (why := thrift.why_not(state)):
+    trains = train and not (isinstance(data, Stock) and not data.examples)
+    if trains and (why := thrift.why_not(state)):
         return "declined", why
     if not state.holds_plan or not isinstance(data, Stock):
         return None, ""

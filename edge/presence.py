@@ -6,7 +6,7 @@ from typing import Final
 
 from edge import delivery, hearing, thrift
 from edge.participation_state import Describing, State, Stock, Unusable
-from schemas.messages import DeviceState, DeviceStatus
+from schemas.messages import DeviceState, DeviceStatus, Task
 
 MAX_TEXT: Final = 500  # characters, as messages.Text allows
 
@@ -62,7 +62,8 @@ def _remark(state: State, activity: DeviceState) -> str:
     if state.silent:
         return f"the coordinator has been silent for {state.patience_s:.0f} s"
     next_round, update = _WAITS
-    if activity is DeviceState.IDLE and (why := thrift.why_not(state)):
+    task: Task = "train" if isinstance(state.data, Stock) and state.data.examples else "evaluate"
+    if activity is DeviceState.IDLE and (why := thrift.why_not(state, task)):
         return next_round + why
     if activity is DeviceState.SENDING and (why := delivery.why_it_waits(state)):
         return update + why

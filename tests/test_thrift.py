@@ -123,6 +123,16 @@ def test_an_evaluation_that_the_budget_has_no_room_for_is_declined_so_that_nobod
     assert only(rich(ev.RoundSeen(announcement(1, task="evaluate"))), fx.SendJoin)[0].accepts
 
 
+def test_a_device_that_only_evaluates_waits_for_no_room_for_an_update_it_never_makes() -> None:
+    """Seen to fail: it remarked that the next round waits, took part in evaluations, and spent joins on declining."""
+    budget = Budget(LIMIT).moved(0.0, LIMIT - 1100)
+    device = Bench(participation.begin(IDENTITY, budget=budget)).settle(examples=0, held_out=3)
+    assert device.shown().detail == ""
+    assert not only(device(ev.RoundSeen(announcement(1))), fx.SendJoin)
+    device(ev.Moved(200))
+    assert device.shown().detail.startswith("the next round waits: 900 B of its 100 kB a day are left")
+
+
 @pytest.mark.parametrize("task", ["train", "evaluate"])
 def test_a_model_heard_of_after_the_join_that_has_to_wait_takes_the_join_back(task: Task) -> None:
     """Retained messages come in any order. Seen to fail without ``why_no_model`` in ``attempt.begin``."""
