@@ -16,7 +16,7 @@ from edge import thrift
 from edge.answered import remembered
 from edge.effects import Effect
 from edge.events import Parcel, Ticket
-from edge.participation_state import Pending, Rest, State, Step
+from edge.participation_state import Pending, Rest, State, Step, Stock
 from schemas import parts
 from schemas.messages import Outcome, Phase, Receipt, Task
 
@@ -59,6 +59,8 @@ def receipt_seen(state: State, receipt: Receipt) -> Step:
     pending = next((pending for pending in state.outbox if pending.parcel.ticket == ticket), None)
     if receipt.outcome is Outcome.INCOMPLETE:
         return _incomplete(state, pending, receipt) if pending else (state, ())
+    if receipt.outcome is Outcome.NOTED and pending is not None and pending.held:
+        return _rested(state, receipt), ()  # that the round does without it; it may still come
     work = state.work
     if pending is None and (work is None or work.ticket != ticket):
         return state, ()
@@ -162,7 +164,7 @@ def send(state: State) -> Step:
         if hold_s := thrift.wait_s(planned, _size(pending)):
             outbox.append(replace(pending, resend_at=state.now + hold_s, held=True))
             if not pending.held:
-                effects.append(_say_it_waits(pending, thrift.why_it_waits(planned, _size(pending))))
+                effects += _told_it_waits(state, pending, hold_s, thrift.why_it_waits(planned, _size(pending)))
             continue
         planned = thrift.moved(planned, _size(pending))
         effects.append(fx.SendParts(pending.parcel, None if _goes_whole(pending) else (0,)))
@@ -193,13 +195,21 @@ def _incomplete(state: State, pending: Pending, receipt: Receipt) -> Step:
     outbox = tuple(later if one is pending else one for one in state.outbox)
     if not hold_s:
         return replace(state, outbox=outbox), (fx.SendParts(pending.parcel, known),)
-    say = () if pending.held else (_say_it_waits(pending, thrift.why_it_waits(state, size)),)
-    return replace(state, outbox=outbox), say
+    told = () if pending.held else _told_it_waits(state, pending, hold_s, thrift.why_it_waits(state, size))
+    return replace(state, outbox=outbox), told
 
 
-def _say_it_waits(pending: Pending, why: str) -> fx.Say:
-    ticket = pending.parcel.ticket
-    return fx.Say(f"round {ticket.round} ({ticket.task}): the update waits: {why}", logging.WARNING)
+def _told_it_waits(state: State, pending: Pending, hold_s: float, why: str) -> tuple[Effect, ...]:
+    """The owner hears of it, and the coordinator where its round won't last so long: nobody is to wait for it."""
+    ticket, announced = pending.parcel.ticket, state.announced
+    say = fx.Say(f"round {ticket.round} ({ticket.task}): the update waits: {why}", logging.WARNING)
+    if announced is None or announced.message.phase is not Phase.COLLECTING or Ticket.of(announced.message) != ticket:
+        return (say,)
+    if state.now + hold_s < announced.until:
+        return (say,)
+    stock = state.data if isinstance(state.data, Stock) else Stock("", 0, 0)
+    examples = stock.examples if ticket.task == "train" else stock.held_out
+    return say, fx.SendJoin(ticket, accepts=False, reason=why, examples=examples)
 
 
 def _size(pending: Pending) -> int:

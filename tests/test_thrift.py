@@ -262,6 +262,32 @@ def test_why_an_update_waits_for_the_budget_is_logged_once_and_shown_until_it_go
     assert "waits" not in device.shown().detail
 
 
+def test_a_round_whose_update_has_to_wait_longer_than_it_lasts_is_declined_after_all() -> None:
+    """Else the coordinator waits to the deadline. Seen to fail with a device that was silent, joined as it had."""
+    device = bench()
+    ticket, _ = device.train()
+    device(ev.Moved(LIMIT - 100))
+    (join,) = only(device(ev.UpdateStored(parcel(ticket))), fx.SendJoin)
+    why = "100 B of its 100 kB a day are left and it takes about 3 kB: again in 25.0 h"
+    assert (join.ticket, join.accepts, join.reason) == (ticket, False, why)
+    assert not only(device(ev.ReceiptSeen(receipt(announcement(1), Outcome.NOTED))), fx.Forget)
+    device.at(25 * HOUR_S + 2)
+    assert only(device(ev.CoordinatorSeen(coordinator()), ev.Moved(1)), fx.SendParts)
+
+
+def test_one_whose_update_can_go_before_the_deadline_is_not_declined() -> None:
+    device = Bench(participation.begin(IDENTITY, budget=Budget(LIMIT).moved(0.0, LIMIT - 1600))).settle()
+    device.at(25 * HOUR_S - 30)
+    device(ev.CoordinatorSeen(coordinator()))
+    ticket, _ = device.train()
+    device(ev.Moved(500))
+    effects = device(ev.UpdateStored(parcel(ticket)))
+    assert not only(effects, fx.SendParts)
+    assert not only(effects, fx.SendJoin)
+    device.at(25 * HOUR_S + 2)
+    assert only(device.effects, fx.SendParts)
+
+
 def test_of_an_update_larger_than_the_budget_its_owner_is_told_what_to_do() -> None:
     device = bench()
     ticket, _ = device.train()
