@@ -16,7 +16,7 @@ from edge import assessment_page, ec57, whole
 from edge.assessment_page import brackets, persons
 from edge.dataset import Dataset
 from edge.model_choice import choose
-from edge.plan_fit import fit
+from edge.plan_fit import class_of, fit
 from edge.plan_runtime import Program
 from edge.sources import RECIPES, held_out_owners, open_source, read
 from edge.sources.source import Source
@@ -74,7 +74,7 @@ def assess(plan_name: str, model: Path | None, data: str, people: str, state: Pa
 
 
 def predict(parameters: Parameters, data: Dataset, plan: Plan) -> NDArray[np.int64]:
-    """The class (n,) a model takes each example for. Raises ``DataError`` where there is none."""
+    """The class (n,) a model takes each example for. Raises ``DataError`` where there is none, ``TrainingError``."""
     if not len(data):
         raise DataError("there is no labelled example here: choose other recordings or people")
     program = Program(plan, training=False)
@@ -84,7 +84,7 @@ def predict(parameters: Parameters, data: Dataset, plan: Plan) -> NDArray[np.int
         for start in range(0, len(data), BATCH):
             inputs = tuple(torch.from_numpy(array[start : start + BATCH]) for array in data.inputs)
             labels = torch.from_numpy(data.labels[start : start + BATCH])
-            found.append(program(arrays, inputs, labels, weights)[1].argmax(dim=1).numpy())
+            found.append(class_of(program(arrays, inputs, labels, weights)[1].numpy()))
     return np.concatenate(found)
 
 

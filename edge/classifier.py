@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from edge.beat_stream import Described
 from edge.dataset import Dataset
 from edge.model_choice import choose
+from edge.plan_fit import class_of
 from edge.sources.ecg_beats import CLASSES, FORM
 from schemas.errors import PlanError, SettingsError
 from schemas.parameters import Parameters
@@ -87,7 +88,7 @@ def _predictor(plan: Plan, parameters: Parameters, runtime: Literal["onnx", "tor
         from edge.onnx_runtime import Session  # noqa: PLC0415 - one of the two is enough, and may be all there is
 
         session = Session(plan, parameters)
-        return lambda data: session(data.inputs).argmax(axis=1)
+        return lambda data: class_of(session(data.inputs))
     from edge.assessment import predict  # noqa: PLC0415 - likewise
 
     return lambda data: predict(parameters, data, plan)

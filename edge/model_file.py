@@ -12,7 +12,7 @@ from schemas.errors import PlanError, StateError
 from schemas.parameters import Parameters
 from schemas.plan import Plan
 
-_BROKEN: Final = (SafetensorError, ValueError, TypeError)  # what safetensors raises on other bytes
+_BROKEN: Final = (SafetensorError, ValueError, TypeError, KeyError)  # what safetensors raises on other bytes
 
 
 def to_bytes(model: Parameters) -> bytes:
@@ -23,7 +23,8 @@ def to_bytes(model: Parameters) -> bytes:
 def from_bytes(raw: bytes, plan: Plan, name: str = "the file") -> Parameters:
     """The model in ``raw``, in the plan's order; ``name`` is what errors call it.
 
-    Raises ``StateError`` where it is none, ``PlanError`` where it is of another plan.
+    Raises ``StateError`` where it is none, or damaged, ``PlanError`` where it is of another plan. A value that isn't
+    finite would make every example one of the first class, which of beats is the usual one.
     """
     try:
         tensors = load(raw)
@@ -32,4 +33,6 @@ def from_bytes(raw: bytes, plan: Plan, name: str = "the file") -> Parameters:
     wanted = {parameter.name: parameter.shape for parameter in plan.parameters}
     if {key: array.shape for key, array in tensors.items()} != wanted:
         raise PlanError(f"{name} is of another plan than {plan.name!r}: choose its own with --plan")
-    return Parameters.from_arrays({key: tensors[key].astype(np.float32) for key in wanted})
+    if any(array.dtype != np.float32 or not np.isfinite(array).all() for array in tensors.values()):
+        raise StateError(f"{name} is damaged, since its values aren't finite float32 numbers: export it again")
+    return Parameters.from_arrays({key: tensors[key] for key in wanted})

@@ -5,9 +5,10 @@ from __future__ import annotations
 from dataclasses import replace
 
 import numpy as np
+from numpy.typing import NDArray
 
 from edge.dataset import Dataset
-from schemas.errors import PlanError
+from schemas.errors import PlanError, TrainingError
 from schemas.plan import Plan
 
 
@@ -35,3 +36,14 @@ def fit(data: Dataset, plan: Plan) -> Dataset:
 
 def _describe(shapes: tuple[tuple[int, ...], ...]) -> str:
     return " and ".join("x".join(map(str, shape)) for shape in shapes)
+
+
+def class_of(logits: NDArray[np.float32]) -> NDArray[np.int64]:
+    """The class (n,) that logits (n, C) say. Raises ``TrainingError`` where they aren't finite.
+
+    Among such the first class would seem the largest, so that a damaged model would find every beat normal.
+    """
+    if not np.isfinite(logits).all():
+        raise TrainingError("what the model gives isn't finite: it is damaged or has diverged; use another version")
+    found: NDArray[np.int64] = logits.argmax(axis=1)
+    return found
