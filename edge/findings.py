@@ -17,6 +17,7 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
+from edge import whole
 from edge.beat_stream import Described, beats_of
 from edge.classifier import BeatClassifier, Runtime, chosen
 from edge.detectors import Detector, Peaks, peaks_by
@@ -24,6 +25,7 @@ from edge.masked_beats import UNUSUAL
 from edge.model_choice import choose
 from edge.sources import reading, wfdb_records
 from edge.sources.ecg_beats import CLASSES
+from edge.wfdb_annotations import CODES, Annotation, encode
 from schemas.errors import DataError, PlanError, SettingsError, StateError
 from schemas.parameters import Parameters
 from schemas.plan import Plan
@@ -201,12 +203,13 @@ def telling_minute(at: NDArray[np.float64], other: NDArray[np.bool_]) -> int | N
 
 
 def _annotate(record: Path, peaks: NDArray[np.int64], classes: NDArray[np.int64]) -> None:
-    import wfdb  # noqa: PLC0415  - half a second of imports that only who annotates pays
-
+    """Raises ``StateError``; then what was there stays. ``wfdb.wrann`` doesn't hear that a disk is full."""
     if not len(peaks):
         return
-    symbols = [SYMBOLS[CLASSES[place]] for place in classes.tolist()]
+    codes = [CODES[SYMBOLS[CLASSES[place]]] for place in classes.tolist()]
+    place = record.with_name(f"{record.name}.{ANNOTATOR}")
     try:
-        wfdb.wrann(record.name, ANNOTATOR, peaks, symbol=symbols, write_dir=str(record.parent))
+        with whole.replacing(place, durable=False, mode=0o666) as file:  # less the umask: for any viewer
+            file.write(encode(map(Annotation, peaks.tolist(), codes)))
     except OSError as error:
-        raise StateError(f"can't write {record}.{ANNOTATOR}: {error.strerror}; see to its folder") from None
+        raise StateError(f"can't write {place}: {error.strerror}; see to its folder, and to the disk") from None

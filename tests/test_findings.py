@@ -4,18 +4,20 @@ from __future__ import annotations
 
 import json
 import sys
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
 import pytest
 import wfdb
-from safetensors.numpy import save_file
+from safetensors.numpy import load_file, save_file
 
 from edge.classifier import BeatClassifier, Runtime
 from edge.findings import examine, json_lines, lines, telling_minute
 from edge.synthetic_ecg import person, record
-from schemas.errors import DataError, PlanError, SettingsError
+from schemas.errors import DataError, PlanError, SettingsError, StateError, TrainingError
 from schemas.plan_file import find
+from tests.full_disks import small_disk
 from tests.locked_folder import locked_folder
 
 
@@ -57,6 +59,56 @@ def test_every_record_s_beats_are_found_and_classified(records: Path, model: Pat
     late = truth[(truth > 20_500) & (truth < 37_000)]
     assert np.abs(marks[:, None] - late).min(axis=0).max() <= 10
     assert not (records / "flat.fb").exists()
+
+
+def test_annotations_that_find_no_room_are_told_and_leave_those_of_before(records: Path, model: Path) -> None:
+    """Seen to fail with ``wfdb.wrann``, which left a torn file and said nothing."""
+    with small_disk(records / "card", "64k") as card:
+        for ending in ("hea", "dat"):
+            (card / f"short.{ending}").write_bytes((records / f"whole.{ending}").read_bytes()[:60_000])
+        header = (card / "short.hea").read_text().replace("whole", "short").replace(" 37500", " 25000")
+        (card / "short.hea").write_text(header)
+        (card / "short.dat").write_bytes((records / "whole.dat").read_bytes()[:50_000])
+        (card / "short.fb").write_bytes(b"before")
+        with suppress(OSError):
+            (card / "ballast").write_bytes(bytes(64 * 1024))
+        with pytest.raises(StateError, match=r"can't write .*short\.fb: No space left"):
+            examine("ecg-beats", model, str(card / "short"), annotate=True)
+        assert (card / "short.fb").read_bytes() == b"before"
+
+
+def broken(model: Path, folder: Path, factor: float | None) -> Path:
+    """The model with one value that is none, or all of them times ``factor``."""
+    arrays = {name: array.copy() for name, array in load_file(model).items()}
+    for array in arrays.values():
+        array.flat[slice(1 if factor is None else None)] *= np.float32(np.nan if factor is None else factor)
+    path = folder / "broken.safetensors"
+    save_file(arrays, path)
+    return path
+
+
+@pytest.mark.parametrize("runtime", ["onnx", "torch"])
+def test_a_model_whose_numbers_are_none_says_nothing_of_a_beat(
+    records: Path, tmp_path: Path, model: Path, runtime: Runtime
+) -> None:
+    """Seen to fail: it found every beat normal, since the first class seems the largest among NaN."""
+    if runtime == "onnx":
+        pytest.importorskip("onnxruntime")
+    with pytest.raises(StateError, match="is damaged, since its values aren't finite"):
+        examine("ecg-beats", broken(model, tmp_path, None), str(records), annotate=False, runtime=runtime)
+    with pytest.raises(TrainingError, match="isn't finite: it is damaged or has diverged"):
+        examine("ecg-beats", broken(model, tmp_path, 1e30), str(records), annotate=False, runtime=runtime)
+
+
+def test_a_model_of_another_type_of_numbers_is_told(records: Path, tmp_path: Path, model: Path) -> None:
+    """Seen to fail with a traceback where NumPy knows no such type."""
+    torch = pytest.importorskip("torch")
+    from safetensors.torch import save_file as save_torch  # noqa: PLC0415 - it imports torch
+
+    path = tmp_path / "half.safetensors"
+    save_torch({name: torch.from_numpy(array).bfloat16() for name, array in load_file(model).items()}, path)
+    with pytest.raises(StateError, match=r"half\.safetensors is no model"):
+        examine("ecg-beats", path, str(records), annotate=False)
 
 
 def test_words_and_json_have_the_same_counts(records: Path, model: Path) -> None:
