@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from coordinator.journal import newest_version
-from coordinator.models import ModelStore
+from coordinator.models import ModelStore, place_whole
 from schemas.errors import PlanError, SettingsError, StateError
 from schemas.plan_file import find
 from schemas.plan_onnx import to_onnx
@@ -34,10 +34,7 @@ def export_onnx(state: Path, version: int | None, plan_name: str | None, target:
     if parameters.manifest != plan.manifest():
         raise PlanError(f"model {wanted} in {state} is of another plan than {plan.name!r}: choose its own with --plan")
     model = to_onnx(plan, parameters)
-    try:
-        target.write_bytes(model)
-    except OSError as error:
-        raise StateError(f"can't write {target}: {error.strerror}; choose another place") from None
+    place_whole(target, model)
     return f"model {wanted} written to {target} as ONNX, {len(model)} bytes"
 
 

@@ -155,12 +155,24 @@ def _state_digest(state: Mapping[str, Flat]) -> str:
 
 
 def _write(path: Path, tensors: Mapping[str, Tensor], metadata: dict[str, str]) -> None:
+    with _whole(path) as file:
+        _serialise(file, tensors, metadata)
+
+
+def place_whole(path: Path, content: bytes) -> None:
+    """Write a file that isn't of the store. Raises ``StateError``; then the file of before stays."""
+    with _whole(path) as file:
+        file.write(content)
+
+
+@contextmanager
+def _whole(path: Path) -> Iterator[BinaryIO]:
     """Bytes, fsync, rename, fsync of the directory; nothing is left behind where one of them fails."""
     temporary = path.with_name(path.name + _TEMPORARY)
     with _disk(path, writing=True):
         try:
             with temporary.open("wb") as file:
-                _serialise(file, tensors, metadata)
+                yield file
                 file.flush()
                 os.fsync(file.fileno())
             temporary.replace(path)

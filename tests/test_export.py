@@ -10,7 +10,8 @@ from coordinator.export import export_model, export_onnx
 from coordinator.models import Checkpoint, ModelStore
 from coordinator.plan_file import PlanFile, write
 from coordinator.round import SETTLE_S
-from schemas.errors import PlanError, SettingsError, StateError
+from schemas.errors import DiskFull, PlanError, SettingsError, StateError
+from tests.full_disks import Ballast, small_disk
 from tests.plan_examples import tiny
 from tests.running_coordinator import RunningCoordinator
 from tests.scripted_device import Script
@@ -65,3 +66,17 @@ def test_a_model_is_exported_for_onnx_with_its_plan(tmp_path: Path) -> None:
         export_onnx(tmp_path, None, "watch", target)
     with pytest.raises(SettingsError, match="add --plan PLAN"):
         export_onnx(tmp_path, None, None, target)
+
+
+def test_a_full_disk_keeps_the_onnx_model_of_before(tmp_path: Path) -> None:
+    """Seen to fail where the file was opened for writing first: a torn one was left."""
+    file, path = PlanFile(tiny(), {}), tmp_path / "tiny.plan"
+    write(file, path)
+    ModelStore(tmp_path / "models").save(Checkpoint("run-1", 4, None, file.initial(1), {}))
+    with small_disk(tmp_path / "disk", "64k") as disk:
+        target = disk / "model.onnx"
+        target.write_bytes(b"before")
+        Ballast(disk).fill()
+        with pytest.raises(DiskFull, match=r"model\.onnx: No space left"):
+            export_onnx(tmp_path, None, str(path), target)
+        assert target.read_bytes() == b"before"
