@@ -5,6 +5,7 @@ Reading recordings and running a plan are a device's work, so ``edge evaluate`` 
 
 from __future__ import annotations
 
+import signal
 import subprocess
 import sys
 import tempfile
@@ -12,6 +13,7 @@ from pathlib import Path
 
 from coordinator.config import CoordinatorSettings
 from coordinator.export import export_model
+from schemas.command_line import stopping_on_signals
 from schemas.errors import FedbeatError, SettingsError
 
 
@@ -29,11 +31,41 @@ def assess(settings: CoordinatorSettings, version: int | None, people: str, page
         options += ["--page", str(page)] if page else []
         options += ["--json"] if as_json else []
         command = [sys.executable, "-m", "edge", "evaluate", *options]
-        done = subprocess.run(command, capture_output=True, text=True, check=False)  # noqa: S603 - our own program
+        done = _run(command)
     if done.returncode:
         lines = done.stderr.strip().splitlines()
+        if done.returncode < 0:
+            lines = [f"`edge evaluate` was killed ({_killed_by(-done.returncode)}): see that there is memory enough"]
         said = lines[-1].removeprefix("error: ") if lines else f"edge evaluate: exit {done.returncode}"
         error = FedbeatError(said.replace(str(model), name))  # that file is gone
-        error.exit_code = done.returncode
+        error.exit_code = max(done.returncode, FedbeatError.exit_code)
         raise error
     return done.stdout.rstrip() if as_json else f"{name}\n{done.stdout.rstrip()}"
+
+
+def _run(command: list[str]) -> subprocess.CompletedProcess[str]:
+    """Run our own program. A signal that ends us ends it, and is raised, so that no model stays in a folder of ours."""
+    child: subprocess.Popen[str] | None = None
+    stopped = False
+
+    def stop() -> None:
+        nonlocal stopped
+        stopped = True
+        if child is not None:
+            child.terminate()
+
+    with stopping_on_signals(stop):
+        child = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)  # noqa: S603
+        if stopped:  # while it was started
+            child.terminate()
+        out, said = child.communicate()
+    if stopped:
+        raise KeyboardInterrupt
+    return subprocess.CompletedProcess(command, child.returncode, out, said)
+
+
+def _killed_by(number: int) -> str:
+    try:
+        return signal.Signals(number).name
+    except ValueError:
+        return f"signal {number}"

@@ -3,18 +3,25 @@
 from __future__ import annotations
 
 import json
+import os
 import re
+import signal
 import subprocess
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
 import pytest
 from safetensors.numpy import save_file
 
+from coordinator.models import Checkpoint, ModelStore
 from edge.assessment import assess, show
 from schemas.errors import PlanError, SettingsError, StateError
 from schemas.plan_file import find
+from tests.running_commands import COORDINATOR, LIMIT_S, Running
+from tests.waiting import until
 
 DATA = "synthetic-ecg:6"
 
@@ -117,3 +124,31 @@ def test_the_coordinator_evaluates_a_version_of_its_own(tmp_path: Path) -> None:
     assert wrong.returncode == PlanError.exit_code
     assert "model 1 is of another plan than 'watch'" in wrong.stderr
     assert "Traceback" not in wrong.stderr
+
+
+@contextmanager
+def assessing(folder: Path) -> Iterator[tuple[Running, int]]:
+    """`coordinator evaluate` at work, and the process that does it; its temporary files lie in ``folder / "tmp"``."""
+    (folder / "tmp").mkdir()
+    ModelStore(folder / "state" / "models").save(Checkpoint("run-1", 1, None, find("ecg-beats").initial(1), {}))
+    command = ("evaluate", "--state", "state", "--plan", "ecg-beats", "--data", "synthetic-ecg:40")
+    with Running(*COORDINATOR, *command, cwd=folder, env={"TMPDIR": str(folder / "tmp")}) as running:
+        children = Path(f"/proc/{running.pid}/task/{running.pid}/children")
+        until(lambda: bool(children.read_text().split()), "a child", LIMIT_S)
+        yield running, int(children.read_text().split()[0])
+
+
+def test_who_ends_the_coordinator_s_evaluation_ends_all_of_it(tmp_path: Path) -> None:
+    """Seen to fail: the child went on, and the model stayed in a temporary folder."""
+    with assessing(tmp_path) as (running, child):
+        running.send(signal.SIGTERM)
+        assert running.end().code == 130
+    assert not Path(f"/proc/{child}").exists()
+    assert list((tmp_path / "tmp").iterdir()) == []
+
+
+def test_an_evaluation_that_is_killed_is_told(tmp_path: Path) -> None:
+    """As by a machine without memory. Seen to fail with exit code 247."""
+    with assessing(tmp_path) as (running, child):
+        os.kill(child, signal.SIGKILL)
+        running.end().says(1, "was killed (SIGKILL)", "memory enough")
