@@ -203,8 +203,10 @@ def glance_at(record: Path) -> Glance:
     """What a whole record's header tells. Raises ``DataError`` where there is none."""
     try:
         return glimpse(plain(_header(record)).read_text(encoding="utf-8", errors="replace"))
-    except OSError:
+    except FileNotFoundError:
         raise DataError(f"there is no WFDB record {record}: give a record's path without an ending") from None
+    except OSError as error:
+        raise DataError(f"can't read {_header(record)}: {error.strerror}; see to its owner and its disk") from None
 
 
 def annotations_in(file: Path) -> tuple[Annotation, ...]:

@@ -16,10 +16,12 @@ from numpy.typing import NDArray
 from edge import ecg
 from edge.dataset import Dataset
 from edge.dataspec import DataSpec
+from edge.label_files import glance_at
 from edge.sources import load, open_source, prepare, wfdb_records
 from edge.sources.report import describe
 from edge.sources.wfdb_records import DS1, DS2, PACED, read_lead
 from schemas.errors import DataError
+from tests.locked_folder import locked_folder
 
 MITDB = Path(os.environ.get("FEDBEAT_MITDB", Path(__file__).parents[2] / "shared" / "data" / "mitdb"))
 
@@ -262,3 +264,49 @@ def test_a_record_too_short_or_too_fast_says_so(tmp_path: Path, rate: str, sampl
     header.write_text(header.read_text().replace(" 360 4680", f" {rate} {samples}", 1))
     with pytest.raises(DataError, match=words):
         load(str(tmp_path), "ecg-beats")
+
+
+@pytest.mark.parametrize("rate", ["-360", "360,5", "fast"])
+def test_a_sampling_rate_that_is_none_is_told_as_it_is_written(tmp_path: Path, rate: str) -> None:
+    """Seen to fail: wfdb takes -360 for 250, and every heart rate was wrong by as much."""
+    write_record(tmp_path, "mine")
+    header = tmp_path / "mine.hea"
+    header.write_text(header.read_text().replace(" 360 ", f" {rate} ", 1))
+    with pytest.raises(DataError, match=f"has a header with {rate} for a sampling rate"):
+        read_lead(tmp_path / "mine")
+
+
+@pytest.mark.parametrize(("text", "rate"), [("360/360(0)", 360.0), ("257.5", 257.5)])
+def test_a_sampling_rate_may_be_written_in_any_of_wfdb_s_ways(tmp_path: Path, text: str, rate: float) -> None:
+    write_record(tmp_path, "mine")
+    header = tmp_path / "mine.hea"
+    header.write_text("# a comment\n" + header.read_text().replace(" 360 ", f" {text} ", 1))
+    assert read_lead(tmp_path / "mine")[1] == rate
+
+
+@pytest.mark.parametrize(("unit", "gain"), [("V", 1000.0), ("uV", 0.001)])
+def test_a_lead_in_volts_or_microvolts_is_read_in_millivolts(tmp_path: Path, unit: str, gain: float) -> None:
+    """Seen to fail: of a lead in volts no beat was found."""
+    write_record(tmp_path, "mine")
+    header = tmp_path / "mine.hea"
+    expected = read_lead(tmp_path / "mine")[0]
+    text = header.read_text()
+    steps = text.splitlines()[1].split()[2].partition("(")[0]
+    header.write_text(text.replace(steps, f"{float(steps) * gain:.12g}", 1).replace("/mV", f"/{unit}"))
+    np.testing.assert_allclose(read_lead(tmp_path / "mine")[0], expected, rtol=1e-9)
+
+
+def test_a_record_that_this_user_may_not_read_is_told_as_that(tmp_path: Path) -> None:
+    """Seen to fail: its owner was told to copy it again, or that there is no such record."""
+    write_record(tmp_path, "mine")
+    with locked_folder() as folder:
+        place = folder.parent / "mine"
+        whose = os.geteuid()
+        os.seteuid(0 if not os.getuid() else whose)
+        for ending in ("hea", "dat"):
+            shutil.copy(tmp_path / f"mine.{ending}", folder.parent)
+        place.with_suffix(".hea").chmod(0)
+        os.seteuid(whose)
+        for read in (read_lead, glance_at):
+            with pytest.raises(DataError, match=r"can't read .*mine\.hea: Permission denied; see to its owner"):
+                read(place)

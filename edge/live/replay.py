@@ -102,6 +102,8 @@ class Replay:
     def _parsed(self, parse: Any, **options: object) -> Any:
         try:
             return parse(str(self._record), **options)
+        except PermissionError as error:
+            raise SourceLost(f"can't read {error.filename}: {error.strerror}; see to its owner") from None
         except Exception as error:
             raise SourceLost(
                 f"{self._record} can't be read as WFDB ({type(error).__name__}: {error}): copy it again"
