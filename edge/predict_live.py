@@ -25,6 +25,7 @@ from edge.segments import BRIDGED_S, GAP_S, SEE_TO, SILENT_S
 from edge.sources.ecg_beats import CLASSES
 from edge.sources.wfdb_records import LEAD
 from edge.timeline import Timeline, rate_told, wrong_rate
+from schemas.errors import SettingsError
 
 _LOOK_S: Final = 0.25
 _AGAIN_S: Final = 5.0  # before a lost source is opened again
@@ -74,7 +75,7 @@ class Watch:
 
         Raises ``SourceLost`` where it can't be opened the first time.
         """
-        first = self._opened()
+        first, said = self._opened(), ""
         try:
             with closing(first) as source:
                 over = self._read(source)
@@ -82,6 +83,11 @@ class Watch:
                 try:
                     with closing(self._opened()) as source:
                         over = self._read(source)
+                except SettingsError as error:  # it came back as something else, which somebody may set right
+                    if str(error) != said:
+                        said = str(error)
+                        self._tell({"event": "lost", "text": f"{said}; trying again"})
+                    self._pause()
                 except SourceLost:
                     self._pause()
         finally:

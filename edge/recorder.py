@@ -41,7 +41,7 @@ from edge.segments import (
     step,
 )
 from edge.timeline import rate_told, wrong_rate
-from schemas.errors import DiskFull
+from schemas.errors import DiskFull, FedbeatError, SettingsError
 
 _AGAIN_S: Final = (1.0, 2.0, 5.0, 10.0, 30.0)  # waits before a lost source is opened again
 
@@ -107,8 +107,11 @@ class Recorder:
     def run(self, *, patient: bool = False) -> None:
         """Record until stopped, or until the source ends.
 
-        Raises ``SourceLost`` where it can't be opened the first time, unless ``patient``.
+        Raises ``SourceLost`` where it can't be opened the first time, unless ``patient``, and ``SettingsError`` where
+        it can't be what was set. One that comes back as something else, such as a converter at its driver's own rate,
+        is tried again, since somebody may set that right.
         """
+        was_there = False
         for segment in self._store.recover():
             self._tell(Told("recovered", f"finished after a crash: {line(segment)}", segment))
         self._prune()
@@ -116,12 +119,12 @@ class Recorder:
             while not self._stopping:
                 try:
                     source = self._open()
-                except SourceLost as error:
-                    if not patient:
+                except (SourceLost, SettingsError) as error:
+                    if not was_there and not (patient and isinstance(error, SourceLost)):
                         raise
                     self._wait(error)
                     continue
-                patient = True
+                was_there = True
                 with closing(Ahead(source, self._clock)) as ahead:
                     if self._read(ahead):
                         return
@@ -186,7 +189,7 @@ class Recorder:
         self._rate_told = True
         self._tell(Told("rate", rate_told(claimed, measured)))
 
-    def _wait(self, error: SourceLost) -> None:
+    def _wait(self, error: FedbeatError) -> None:
         pause = _AGAIN_S[min(self._failures, len(_AGAIN_S) - 1)]
         self._failures += 1
         self._tell(Told("lost", f"{error}; trying again in {pause:.0f} s"))

@@ -22,6 +22,7 @@ from edge.recorder import Recorder, Retention, Told
 from edge.recordings import Recordings
 from edge.segment_files import segments
 from edge.segments import Rules
+from schemas.errors import FedbeatError, SettingsError
 from tests.full_disks import Ballast, small_disk
 from tests.live_sender import WRAP, Sender
 from tests.running_commands import EDGE, Running
@@ -55,7 +56,7 @@ class Script:
 
 def recorder(
     directory: Path,
-    opened: list[LiveSource | SourceLost],
+    opened: list[LiveSource | FedbeatError],
     told: list[Told],
     retention: Retention | None = None,
     segment_s: float = 3.0,
@@ -63,7 +64,7 @@ def recorder(
 ) -> Recorder:
     def opens() -> LiveSource:
         first = opened.pop(0)
-        if isinstance(first, SourceLost):
+        if isinstance(first, FedbeatError):
             raise first
         return first
 
@@ -88,11 +89,25 @@ def test_a_source_that_is_lost_is_opened_again(tmp_path: Path, monkeypatch: pyte
     monkeypatch.setattr("edge.recorder._AGAIN_S", (0.0, 0.0))
     told: list[Told] = []
     again = SourceLost("it isn't there yet")
-    opened: list[LiveSource | SourceLost] = [Script([1.0, 2.0], lost=True), again, again, Script([60.0, 61.0])]
+    opened: list[LiveSource | FedbeatError] = [Script([1.0, 2.0], lost=True), again, again, Script([60.0, 61.0])]
     recorder(tmp_path, opened, told).run()
     assert [each.event for each in told] == ["source", "segment", "lost", "lost", "lost", "source", "segment", "end"]
     notes = segments(tmp_path)[1].glance.notes
     assert (notes["after"], notes["gap_s"]) == ("source lost", "57.000")
+
+
+def test_a_source_that_comes_back_as_something_else_is_tried_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A converter at its driver's own rate. Seen to fail where that ended a recording with exit code 2, for good."""
+    monkeypatch.setattr("edge.recorder._AGAIN_S", (0.0,))
+    told: list[Told] = []
+    other = SettingsError("it converts 50 times a second")
+    recorder(tmp_path, [Script([1.0, 2.0], lost=True), other, Script([60.0, 61.0])], told).run(patient=True)
+    assert [each.event for each in told] == ["source", "segment", "lost", "lost", "source", "segment", "end"]
+    assert "it converts 50 times a second; trying again in 0 s" in told[3].text
+    with pytest.raises(SettingsError, match="50 times"):  # what was never right is told at once
+        recorder(tmp_path, [other], []).run(patient=True)
 
 
 def test_a_source_that_gives_nothing_is_told_once_and_so_is_that_it_gives_again(
