@@ -18,13 +18,13 @@ from edge.classifier import BeatClassifier
 from edge.detectors import Detector, Peaks, peaks_by
 from edge.label_files import LabelFiles, alone
 from edge.labelled_record import LabelledRecord, Pictures
-from edge.labelling import KEYS, Labelling, minutes_asked, press
+from edge.labelling import Labelling, key_lines, minutes_asked, press
 from edge.wfdb_annotations import Annotation
 from schemas.command_line import stopping_on_signals
 from schemas.errors import DataError, SettingsError
 
 _CLEAR: Final = "\x1b[H\x1b[2J"
-_WORDS: Final = 5  # lines beside the picture
+_WORDS: Final = 4  # lines beside the picture and the keys
 _LOOK_S: Final = 0.25  # how long a key may keep us from hearing a signal
 _AT_ONCE: Final = 64  # bytes of keys
 _OTHER_KEYS: Final = re.compile(rb"\x1b(?:\[[0-?]*[ -/]*[@-~]|O.|.)?")  # arrows and function keys
@@ -113,10 +113,11 @@ class View:
         minute = "" if state.asked is None else f" (minute {int(seconds // 60) + 1})"
         yield f"beat {state.at + 1} of {len(self._beats)} at {seconds:.1f} s{minute}; {state.left} without a label"
         yield picture.intervals()
-        yield from picture.lines(size.columns, size.lines - _WORDS)
+        keys = key_lines(size.columns)
+        yield from picture.lines(size.columns, size.lines - _WORDS - len(keys))
         has, suggested = state.symbols[state.at], state.suggested[state.at]
         yield f"label {has or '-'}   suggested {suggested or '-'}"
-        yield KEYS[: max(20, size.columns - 1)]
+        yield from keys
 
     def _stop(self) -> None:
         self._stopping = True

@@ -12,7 +12,7 @@ from schemas.errors import SettingsError
 LABELS: Final = {"n": "N", "s": "S", "v": "V", "f": "F", "q": "Q"}  # a key, and the symbol it stands for
 SPREAD: Final = 5  # minutes
 TAKE: Final = "\n"
-KEYS: Final = "n s v f q: its class  Enter: as suggested  u: skip  b: back  x: save, quit"
+KEYS: Final = ("n s v f q: its class", "Enter: as suggested", "u: skip", "b: back", "x: save, quit")
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,3 +103,15 @@ def spread(there: int) -> tuple[int, ...]:
     """
     count = min(SPREAD, there)
     return tuple(int(there * (part + 0.5) / count) for part in range(count))
+
+
+def key_lines(columns: int) -> tuple[str, ...]:
+    """``KEYS`` in lines of fewer than so many columns, where one key's words take no more."""
+    lines = [""]
+    for words in KEYS:
+        joined = f"{lines[-1]}  {words}" if lines[-1] else words
+        if lines[-1] and len(joined) >= columns:
+            lines.append(words)
+        else:
+            lines[-1] = joined
+    return tuple(lines)

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from edge.labelling import LABELS, TAKE, Labelled, Labelling, minutes_asked, press, spread
+from edge.labelling import KEYS, LABELS, TAKE, Labelled, Labelling, key_lines, minutes_asked, press, spread
 from schemas.errors import SettingsError
 
 
@@ -86,3 +86,12 @@ def test_whatever_is_pressed_the_labels_are_those_that_were_to_be_kept(keys: str
         assert 0 <= state.at < len(suggested)
     assert state.symbols == tuple(kept)
     assert set(kept) <= {"", *LABELS.values()}
+
+
+@pytest.mark.parametrize("columns", [10, 24, 40, 80])
+def test_every_key_is_named_in_a_terminal_of_any_width(columns: int) -> None:
+    """Seen to fail where the line was cut: at 40 columns nobody could see how to skip, to go back or to quit."""
+    lines = key_lines(columns)
+    assert "  ".join(lines) == "  ".join(KEYS)
+    assert all(len(line) < columns or line in KEYS for line in lines)
+    assert len(key_lines(80)) == 1
