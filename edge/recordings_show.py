@@ -53,13 +53,13 @@ def rows(directory: Path) -> tuple[tuple[Row, ...], tuple[str, ...]]:
             found.append(_row(path))
         except FileNotFoundError:
             continue  # it was finished, or removed, just now
-        except (OSError, UnicodeDecodeError, DataError):
+        except (OSError, DataError):
             damaged.append(path.name)
     return tuple(found), tuple(damaged)
 
 
 def _row(path: Path) -> Row:
-    glance = glimpse(plain(path).read_text(encoding="utf-8"))
+    glance = glimpse(plain(path).read_text(encoding="utf-8", errors="replace"))
     data = path.with_suffix(".dat")
     length = data.stat().st_size if data.is_file() else 0
     if path.suffix == ".open":
@@ -90,7 +90,7 @@ def listing(directory: Path, *, as_json: bool) -> Iterator[str]:
     yield f"{many}, {hours:.1f} h, {size(sum(row.size for row in found))}"
     if damaged:
         names = ", ".join(map(_printable, damaged))
-        yield f"left out: {names}, which can't be read as headers of WFDB: copy them again"
+        yield f"left out: {names}, which can't be read as headers of WFDB: see to their owner, or copy them again"
 
 
 def _printable(name: str) -> str:

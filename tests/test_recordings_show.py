@@ -49,6 +49,15 @@ def test_each_record_is_listed_with_when_how_long_and_how_good(room: Path) -> No
     assert total.startswith("4 records, 0.5 h, 1.96 MB")
 
 
+def test_a_comment_that_is_not_utf_8_hides_no_record(room: Path) -> None:
+    """Seen to fail: a record that was trained on wasn't listed."""
+    for ending in ("hea", "dat"):
+        shutil.copyfile(MITDB / f"100.{ending}", room / "rec" / f"100.{ending}")
+    with (room / "rec" / "100.hea").open("ab") as header:
+        header.write(b"# M\xfcller\n")
+    assert asked(room, "list", "rec").out.startswith("100  ")
+
+
 def test_headers_that_can_not_be_read_are_named(room: Path) -> None:
     """Seen to fail where they are passed over: a folder seemed to hold all that there was."""
     (room / "rec" / "bad.hea").write_bytes(b"noise")
