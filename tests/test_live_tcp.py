@@ -45,3 +45,5 @@ def test_where_nothing_answers_that_is_told() -> None:
         pass
     with pytest.raises(SettingsError, match=r"localhost is no HOST:PORT"), opened("tcp:localhost?rate=250"):
         pass
+    with pytest.raises(SourceLost, match=r"a\.\.b:80 names no host: write HOST:PORT"), opened("tcp:a..b:80?rate=250"):
+        pass

@@ -30,6 +30,8 @@ def _read(options: Options, surroundings: Surroundings) -> Opener:
 def _open(address: tuple[str, int], place: str, lines: Lines, clock: Clock) -> LiveSource:
     try:
         connection = socket.create_connection(address, _CONNECT_S)
+    except UnicodeError:
+        raise SourceLost(f"{place} names no host: write HOST:PORT") from None
     except OSError as error:
         raise SourceLost(f"nothing answers at {place}: {error.strerror or error}") from None
     connection.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
