@@ -91,8 +91,8 @@ def copy(records: Iterable[Record], to: Path) -> Copied:
     """Copy records to ``to``, their headers last.
 
     Each is there as a whole or not at all, also after a power cut. One that was there is given the annotations it
-    hasn't got. Another record of its name, and other annotations, stay, and are told. Raises ``StateError`` where the
-    disk is full or refuses.
+    hasn't got, and signals that are missing or cut short there. Another record of its name, and other annotations,
+    stay, and are told. Raises ``StateError`` where the disk is full or refuses.
     """
     copied, there, left, unlike = [], [], [], []
     try:
@@ -102,7 +102,10 @@ def copy(records: Iterable[Record], to: Path) -> Copied:
                 if not place.is_file() or place.read_bytes() != record.header.read_bytes():
                     left.append(f"another record {record.name} is in {to}: rename one of them, or choose another place")
                     continue
-                there.append(record.name)
+                if _mend(record, to):
+                    copied.append(record.name)
+                else:
+                    there.append(record.name)
                 unlike += _annotate(record, to)
                 continue
             for path in (*record.others, record.header):
@@ -116,6 +119,19 @@ def copy(records: Iterable[Record], to: Path) -> Copied:
             "`edge label import` replaces annotations"
         )
     return Copied(tuple(copied), tuple(there), tuple(left))
+
+
+def _mend(record: Record, to: Path) -> bool:
+    """Copy what a record in ``to`` lacks of its signals; whether that was anything. What is longer there stays."""
+    signals = [path for path in record.others if path.suffix not in _SIDE]
+    short = [path for path in signals if _length(to / path.name) < _length(path)]
+    for path in short:
+        _copy(path, to / path.name)
+    return bool(short)
+
+
+def _length(path: Path) -> int:
+    return path.stat().st_size if path.exists() else -1
 
 
 def _annotate(record: Record, to: Path) -> list[str]:

@@ -94,6 +94,27 @@ def test_labels_made_since_go_to_a_record_that_is_there(tmp_path: Path) -> None:
     assert (stick / "101.hea").exists()
 
 
+@pytest.mark.parametrize("left", [None, 1000])
+def test_signals_that_are_missing_or_cut_short_are_copied_again(tmp_path: Path, left: int | None) -> None:
+    """As every message on such a record asks for. Seen to fail: the record "was there already", and stayed broken."""
+    stick, rec = tmp_path / "stick", tmp_path / "rec"
+    assert copy_all([MITDB / "100"], stick) == copy_all([MITDB / "100"], rec)
+    (rec / "100.dat").unlink()
+    if left is not None:
+        (rec / "100.dat").write_bytes((MITDB / "100.dat").read_bytes()[:left])
+    assert copy_all([stick / "100"], rec) == Copied(("100",), ())
+    assert filecmp.cmp(MITDB / "100.dat", rec / "100.dat", shallow=False)
+    assert copy_all([stick / "100"], rec) == Copied((), ("100",))
+
+
+def test_signals_that_are_cut_short_replace_no_whole_ones(tmp_path: Path) -> None:
+    stick, rec = tmp_path / "stick", tmp_path / "rec"
+    assert copy_all([MITDB / "100"], stick) == copy_all([MITDB / "100"], rec)
+    (stick / "100.dat").write_bytes(b"torn")
+    assert copy_all([stick / "100"], rec) == Copied((), ("100",))
+    assert filecmp.cmp(MITDB / "100.dat", rec / "100.dat", shallow=False)
+
+
 def test_a_full_disk_leaves_no_half_record(tmp_path: Path) -> None:
     for ending in ("hea", "dat", "atr"):
         shutil.copy(MITDB / f"100.{ending}", tmp_path)
