@@ -168,7 +168,7 @@ def place_whole(path: Path, content: bytes) -> None:
 @contextmanager
 def _whole(path: Path) -> Iterator[BinaryIO]:
     """Bytes, fsync, rename, fsync of the directory; nothing is left behind where one of them fails."""
-    temporary = path.with_name(path.name + _TEMPORARY)
+    temporary = path.parent / f"{path.name}{_TEMPORARY}"  # also of ".", which the disk then refuses
     with _disk(path, writing=True):
         try:
             with temporary.open("wb") as file:

@@ -130,6 +130,8 @@ def _people(source: Source, rule: str) -> tuple[str, ...]:
     if rule == "held-out":
         return held_out_owners(source) or source.owners
     chosen = tuple(name.strip() for name in rule.split(",") if name.strip())
+    if not chosen:
+        raise SettingsError("nobody is chosen to judge by: name people, or choose `held-out` or `all`")
     if unknown := [name for name in chosen if name not in source.owners]:
         there = ", ".join(source.owners[:20])
         raise SettingsError(f"nobody here is called {', '.join(unknown)}: choose among {there}, or `held-out` or `all`")

@@ -20,7 +20,7 @@ def replacing(path: Path, *, durable: bool, mode: int = PRIVATE) -> Iterator[Bin
 
     Raises ``OSError`` where the disk is full or refuses; then the file of before stays.
     """
-    beside = path.with_name(f"{path.name}{BESIDE}")
+    beside = path.parent / f"{path.name}{BESIDE}"  # also of ".", which the disk then refuses
     try:
         with open(beside, "wb", opener=lambda name, flags: os.open(name, flags, mode)) as file:
             yield file

@@ -9,7 +9,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import chdir, contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -53,6 +53,8 @@ def test_people_are_chosen_by_rule_or_by_name(model: Path) -> None:
     )
     assert list(held_out["patients"]) == ["synthetic-0005"]
     assert list(chosen["patients"]) == ["synthetic-0001", "synthetic-0003"]
+    with pytest.raises(SettingsError, match="nobody is chosen to judge by"):
+        assess("ecg-beats", model, DATA, " ,")
     with pytest.raises(SettingsError, match="nobody here is called zoe: choose among synthetic-0000"):
         assess("ecg-beats", model, DATA, "zoe")
 
@@ -104,6 +106,8 @@ def test_words_and_json_say_the_same_and_a_page_shows_each_person(model: Path, t
     assert not re.search(r"(src|href)=.(?!data:)", html)  # nothing is fetched from elsewhere
     with pytest.raises(StateError, match=r"can't write the page .*choose another --page"):
         show("ecg-beats", model, DATA, "all", tmp_path / "no" / "page.html", as_json=False)
+    with chdir(tmp_path), pytest.raises(StateError, match=r"can't write the page \.: "):  # seen to fail by a traceback
+        show("ecg-beats", model, DATA, "all", Path(), as_json=False)
 
 
 def test_the_coordinator_evaluates_a_version_of_its_own(tmp_path: Path) -> None:

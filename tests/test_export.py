@@ -80,3 +80,12 @@ def test_a_full_disk_keeps_the_onnx_model_of_before(tmp_path: Path) -> None:
         with pytest.raises(DiskFull, match=r"model\.onnx: No space left"):
             export_onnx(tmp_path, None, str(path), target)
         assert target.read_bytes() == b"before"
+
+
+def test_a_folder_is_no_place_for_a_model(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Seen to fail with a traceback of "."."""
+    ModelStore(tmp_path / "models").save(Checkpoint("run-1", 4, None, PlanFile(tiny(), {}).initial(1), {}))
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(StateError, match="Check the directory"):
+        export_model(tmp_path, None, Path())
+    assert [path.name for path in tmp_path.iterdir()] == ["models"]
