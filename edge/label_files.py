@@ -233,7 +233,7 @@ def _decoded(file: Path, content: bytes) -> tuple[Annotation, ...]:
 
 
 def _header(record: Path) -> Path:
-    return record.with_name(f"{record.name}.hea")
+    return record.parent / f"{record.name}.hea"  # also of ".", which has no name
 
 
 def _write(record: Path, content: bytes) -> None:

@@ -53,7 +53,7 @@ def found(path: Path) -> tuple[tuple[Record, ...], tuple[str, ...]]:
 
     Raises ``DataError`` where there is none at all.
     """
-    bare = path.with_name(f"{path.name}.hea")
+    bare = path.parent / f"{path.name}.hea"  # also of ".", which has no name
     headers = sorted(path.glob("*.hea")) if path.is_dir() else [path if path.suffix == ".hea" else bare]
     if not any(header.exists() for header in headers):
         raise DataError(f"there is no WFDB record at {path}: give a folder of them, or a record's name")

@@ -180,3 +180,10 @@ def test_what_can_not_be_read_or_is_no_annotation_file_is_told(record: Path) -> 
     record.with_suffix(".labels").mkdir()
     with pytest.raises(DataError, match="can't read"):
         LabelFiles(record).begin(PEAKS)
+
+
+def test_a_folder_one_stands_in_is_no_record(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Seen to fail with a traceback."""
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(DataError, match=r"there is no WFDB record \.: give a record's path"):
+        LabelFiles(Path())

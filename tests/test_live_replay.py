@@ -78,6 +78,7 @@ def test_it_does_not_keep_its_reader_longer_than_it_may() -> None:
     ("setting", "error", "words"),
     [
         ("replay:{}/nothing", SourceLost, "there is no WFDB recording at .*nothing: give a record's name"),
+        ("replay:.", SourceLost, r"there is no WFDB recording at \.: give a record's name"),
         ("replay:{}/rec?leads=V9", SourceLost, "has no lead V9; it has: I, II"),
         ("replay:{}/rec?speed=0", SettingsError, "speed=0 isn't between 0.01 and 10000"),
         ("replay:{}/broken", SourceLost, r"can't be read as WFDB \(.*\): copy it again"),

@@ -94,6 +94,14 @@ def test_labels_made_since_go_to_a_record_that_is_there(tmp_path: Path) -> None:
     assert (stick / "101.hea").exists()
 
 
+def test_the_folder_one_stands_in_is_copied(tmp_path: Path) -> None:
+    """Seen to fail with a traceback."""
+    for name in ("100.dat", "100.hea"):
+        shutil.copy(MITDB / name, tmp_path)
+    done = in_process(cli, "data", "export", ".", "--to", "stick", cwd=tmp_path)
+    assert (done.code, done.out) == (0, "copied 1 records to stick\n")
+
+
 @pytest.mark.parametrize("left", [None, 1000])
 def test_signals_that_are_missing_or_cut_short_are_copied_again(tmp_path: Path, left: int | None) -> None:
     """As every message on such a record asks for. Seen to fail: the record "was there already", and stayed broken."""

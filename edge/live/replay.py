@@ -138,7 +138,7 @@ def _read(options: Options, surroundings: Surroundings) -> Opener:
 
 def _open(record: Path, wanted: tuple[str, ...], times: float, surroundings: Surroundings) -> LiveSource:
     record = record.with_suffix("") if record.suffix == ".hea" else record
-    if not record.with_name(f"{record.name}.hea").is_file():
+    if not record.name or not record.with_name(f"{record.name}.hea").is_file():
         raise SourceLost(f"there is no WFDB recording at {record}: give a record's name without its ending")
     return Replay(record, wanted, times, surroundings)
 
