@@ -18,6 +18,7 @@ from schemas.errors import DataError
 
 BYTES: Final = 2  # of a sample
 BITS: Final = 16
+_RATE: Final = 2  # its place in a header's first line
 _RATES: Final = (1e-3, 1e7)  # Hz, of any record: what is outside is damage
 _RECORD: Final = re.compile(r"([-\w]+)(?:/\d+)?[ \t]+(\d+)[ \t]+([\d.eE+-]+)\S*(?:[ \t]+(\d+))?(?:[ \t]+(.*))?")
 _SIGNAL: Final = re.compile(
@@ -109,6 +110,19 @@ def glimpse(content: str) -> Glance:
         raise DataError("its header is damaged")
     notes = {each[1]: each[2] for line in lines if (each := _NOTE.fullmatch(line))}
     return Glance(found[1], int(found[2]), rate, int(found[4] or 0), (found[5] or "").strip(), notes)
+
+
+def check_rate(content: str, taken: float) -> None:
+    """Raises ``DataError`` where a header's rate isn't the one ``taken``: for one that is none, wfdb takes 250 Hz."""
+    lines = (line.split() for line in content.splitlines())
+    words = next((line for line in lines if line and not line[0].startswith("#")), [])
+    said = words[_RATE].partition("/")[0].partition("(")[0] if len(words) > _RATE else ""
+    try:
+        if not said or float(said) == taken:
+            return
+    except ValueError:
+        pass
+    raise DataError(f"has a header with {said} for a sampling rate: write samples a second, as 360 or 257.5")
 
 
 def checksum(total: int) -> int:

@@ -83,6 +83,7 @@ def test_it_does_not_keep_its_reader_longer_than_it_may() -> None:
         ("replay:{}/rec?speed=0", SettingsError, "speed=0 isn't between 0.01 and 10000"),
         ("replay:{}/broken", SourceLost, r"can't be read as WFDB \(.*\): copy it again"),
         ("replay:{}/blood", SourceLost, "has no lead in volts"),
+        ("replay:{}/backward", SourceLost, "backward has a header with -360 for a sampling rate"),
         ("replay:", SettingsError, "it doesn't say where"),
     ],
 )
@@ -92,5 +93,6 @@ def test_what_can_not_be_played_is_told(
     assert record
     (tmp_path / "broken.hea").write_text("\0\1\2")
     (tmp_path / "blood.hea").write_text("blood 1 100 10\nblood.dat 16 1/mmHg 16 0 0 0 0 ABP\n")
+    (tmp_path / "backward.hea").write_text("backward 1 -360 10\nrec.dat 16 200/mV 16 0 0 0 0 I\n")
     with pytest.raises(error, match=words):
         open_source(setting.format(tmp_path), Surroundings(time.monotonic))

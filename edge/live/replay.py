@@ -16,6 +16,7 @@ from typing import Any, Final
 from edge.live.setting import Kind, Opener, Options, Surroundings
 from edge.live.source import Chunk, EndOfSignal, Lead, LiveSource, Signal, SourceLost
 from edge.plain_files import plain
+from edge.wfdb_header import check_rate
 from schemas.errors import DataError
 
 _AHEAD_S: Final = 60.0  # of the recording, read at once
@@ -36,6 +37,7 @@ class Replay:
         self._record = record
         header = self._parsed(wfdb.rdheader)
         _check_plain(record.with_name(name) for name in header.file_name or ())
+        _check_rate(record, header.fs)
         names = list(header.sig_name or ())
         missing = [name for name in wanted if name not in names]
         if missing or not names:
@@ -116,6 +118,13 @@ def _check_plain(files: Iterable[Path]) -> None:
             plain(file)
     except (OSError, DataError) as error:
         raise SourceLost(str(error)) from None
+
+
+def _check_rate(record: Path, taken: float) -> None:
+    try:
+        check_rate(record.with_name(f"{record.name}.hea").read_text(encoding="utf-8", errors="replace"), taken)
+    except (OSError, DataError) as error:
+        raise SourceLost(f"{record} {error}") from None
 
 
 def _in_volts(units: list[str]) -> list[int]:

@@ -27,11 +27,11 @@ from edge.sources.ecg_beats import label_beats
 from edge.sources.ecg_unlabelled import MAKE, NOTES, Lead, none_of
 from edge.sources.source import Form, Reader, Reading, Source
 from edge.wfdb_annotations import CODES
+from edge.wfdb_header import check_rate
 from schemas.errors import DataError
 
 NO_LABELS = "annotate its beats first, or have the coordinator choose a plan that needs no labels: ecg-masked, ecg-weak"
 _MV = {"V": 1e3, "uV": 1e-3}  # in one of a lead's units; others count as mV, as one that nobody gave does
-_RATE = 2  # its place in a header's first line
 _BITS = {"80": 8, "212": 12, "16": 16, "61": 16, "24": 24, "32": 32}  # of a sample, by WFDB's number of the format
 PACED = ("102", "104", "107", "217")
 DS1 = (
@@ -182,7 +182,7 @@ def read_lead(record: Path) -> tuple[NDArray[np.float64], float]:
 
     place = plain(record.with_name(f"{record.name}.hea"))
     header = _parsed(wfdb.rdheader, record)
-    _check_rate(place, header)
+    check_rate(place.read_text(encoding="utf-8", errors="replace"), header.fs)
     if not header.sig_name:
         raise DataError("has no signals of its own: give the segments of a multi-segment record one by one")
     for name in dict.fromkeys(header.file_name):
@@ -200,19 +200,6 @@ def read_lead(record: Path) -> tuple[NDArray[np.float64], float]:
             raise DataError(text) from None
         raise
     return signal * _MV.get(header.units[lead], 1.0), float(header.fs)
-
-
-def _check_rate(place: Path, header: Any) -> None:
-    """Raises ``DataError`` where the rate isn't as written: of one it can't read, as -360, wfdb says 250 Hz."""
-    lines = (line.split() for line in place.read_text(encoding="utf-8-sig", errors="replace").splitlines())
-    words = next((line for line in lines if line and not line[0].startswith("#")), [])
-    said = words[_RATE].partition("/")[0].partition("(")[0] if len(words) > _RATE else ""
-    try:
-        if not said or float(said) == header.fs:
-            return
-    except ValueError:
-        pass
-    raise DataError(f"has a header with {said} for a sampling rate: write samples a second, as 360 or 257.5")
 
 
 def _no_length(record: Path, header: Any) -> str:
