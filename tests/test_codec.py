@@ -372,7 +372,7 @@ def test_a_field_an_older_peer_leaves_out_takes_its_default() -> None:
         (Kind.DEVICE, {"heartbeat_s": float("inf")}, Reject.NOT_FINITE),
         (Kind.RECEIPT, {"missing": [-1]}, Reject.OUT_OF_RANGE),
         (Kind.RECEIPT, {"missing": [0] * 1001}, Reject.OUT_OF_RANGE),
-        (Kind.RECEIPT, {"nonce": "0" * 31}, Reject.MALFORMED),
+        (Kind.RECEIPT, {"nonce": "0" * 15}, Reject.MALFORMED),
         (Kind.ROUND, {"cohort": 1.01}, Reject.OUT_OF_RANGE),
         (Kind.RUN, {"part_size": 2**30}, Reject.OUT_OF_RANGE),
         (Kind.MODEL, {"blob": {"digest": DIGEST, "size": 0, "parts": 1}}, Reject.OUT_OF_RANGE),

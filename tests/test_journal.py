@@ -55,7 +55,7 @@ def journal(path: Path) -> Iterator[Journal]:
 
 
 def nonce(number: int, task: Task = "train", attempt: int = 0) -> str:
-    return hashlib.md5(f"{number}{task}{attempt}".encode(), usedforsecurity=False).hexdigest()
+    return hashlib.md5(f"{number}{task}{attempt}".encode(), usedforsecurity=False).hexdigest()[:16]
 
 
 def announced(number: int, task: Task = "train", attempt: int = 0) -> RoundAnnouncement:
