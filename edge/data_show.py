@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 
 from edge.recordings_show import recorded
-from edge.sources import RECIPES, reading
+from edge.sources import RECIPES, reading, windows
 from edge.sources.report import DataReport, describe
+from edge.sources.source import Reader
 from schemas.errors import DataError
 
 SHOWN_OWNERS = 30
@@ -38,6 +40,8 @@ def described(path: str, recipe: str | None) -> DataReport:
     try:
         return describe(path, found)
     except DataError as error:
+        if _read_by(path, found) is windows.READER:
+            return _fitting(path)
         if not any(reader.recognises(path) for reader in RECIPES[UNLABELLED].readers):
             raise
         try:
@@ -46,6 +50,21 @@ def described(path: str, recipe: str | None) -> DataReport:
             raise error from None
         why = f"nothing here can be trained on with labels ({error}): this is what plan {UNLABELLED} would train on"
         return report.model_copy(update={"notes": (*report.notes, why)})
+
+
+def _read_by(path: str, recipe: str) -> Reader | None:
+    return next((reader for reader in RECIPES[recipe].readers if reader.recognises(path)), None)
+
+
+def _fitting(path: str) -> DataReport:
+    """What the first recipe whose form they have makes of windows cut elsewhere, which every recipe may be given."""
+    *others, last = (
+        name for name in RECIPES if _read_by(path, name) is windows.READER
+    )  # the last has no form of its own
+    for name in others:
+        with suppress(DataError):
+            return describe(path, name)
+    return describe(path, last)
 
 
 def guess(path: str) -> str:

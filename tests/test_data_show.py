@@ -41,6 +41,24 @@ def test_the_recipe_is_guessed_from_what_is_there(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
+    ("shape", "labels", "recipe"),
+    [((3, 8), [0, 1], "windows"), ((6, 150), [0, 6], "watch"), ((6, 150), ["left", "right"], "windows")],
+)
+def test_windows_cut_elsewhere_are_shown_as_the_first_recipe_they_fit_has_them(
+    tmp_path: Path, shape: tuple[int, ...], labels: list[object], recipe: str
+) -> None:
+    np.savez(tmp_path / "windows.npz", x=np.zeros((20, *shape), np.float32), y=np.array(labels * 10))
+    report = json.loads(show(str(tmp_path), None, as_json=True))
+    assert (report["recipe"], report["examples"]) == (recipe, 20)
+
+
+def test_what_is_wrong_with_windows_that_fit_nothing_is_told(tmp_path: Path) -> None:
+    np.savez(tmp_path / "windows.npz", x=np.full((20, 3, 8), np.nan, np.float32), y=np.arange(20) % 2)
+    with pytest.raises(DataError, match="no usable window: 20 rows, all with NaN or infinity"):
+        show(str(tmp_path), None, as_json=False)
+
+
+@pytest.mark.parametrize(
     ("make", "words"),
     [
         (None, "there is nothing at"),
