@@ -70,6 +70,7 @@ class Office:
     def connected(self, connection: int) -> None:
         """Look who is there, and take office where nobody is."""
         self._connection = connection
+        self._publisher.listen_no_more()
         self._follow(lead.Connected())
 
     def disconnected(self) -> None:

@@ -13,6 +13,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Final
 
+from coordinator.leftovers import filters
 from schemas import codec
 from schemas.link.link import Link
 from schemas.messages import BlobRef
@@ -115,6 +116,14 @@ class Publisher:
         At QoS 0, so that no broker keeps statuses for us while we are away: those would be old when we hear them.
         """
         return self._link.subscribe(self.status_topic, qos=0)
+
+    def listen_no_more(self) -> None:
+        """Have the broker send us nothing of what we publish.
+
+        Where a user has one session at the broker, ours has what another coordinator of that name subscribed to for its
+        look at what an earlier run left, or a start of ours that was cut short.
+        """
+        self._link.unsubscribe(*filters(self._topics))
 
     def release(self, connection: int) -> None:
         """Let publications through over a link that holds them back until now."""

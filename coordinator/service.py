@@ -14,7 +14,6 @@ from coordinator.events import Finish
 from coordinator.identity import instance_of
 from coordinator.inbox import ROOM, Inbox
 from coordinator.intake import Events, Stop, intake
-from coordinator.leftovers import filters
 from coordinator.office import first_look
 from coordinator.performer import MAX_DETAIL, Performer, spoken
 from coordinator.publisher import Publisher
@@ -225,7 +224,6 @@ class CoordinatorService:
         )
         performer.publish_run()
         performer.clear(self._leftovers)
-        link.unsubscribe(*filters(self._topics))  # which a start that was cut short may have left in our session
         link.subscribe(*(self._topics.filter(kind) for kind in (Kind.DEVICE, Kind.JOIN, Kind.UPDATE_PART)))
         link.open()
         finish = reactor.run(state, reopened)
