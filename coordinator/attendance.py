@@ -58,7 +58,7 @@ class Attendance:
 
     def made_up(self) -> seen.DataMadeUp | None:
         """That there are devices with made-up people, once."""
-        devices = self._view.synthetic
+        devices = self._view.synthetic.intersection(self.fleet.members)
         if self._synthetic or not devices:
             return None
         self._synthetic = True

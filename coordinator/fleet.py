@@ -77,6 +77,7 @@ class Fleet:
     members: dict[str, Member] = field(default_factory=dict)
     limit: int = MAX_DEVICES
     altered: bool = False  # since ``view`` was asked, in more than the time
+    remembered: frozenset[str] = frozenset()  # with made-up people, by the journal, as long as they are not heard again
     _away: dict[str, None] = field(default_factory=dict, init=False)  # who has said so, the longest ago first
     _silent: deque[str] = field(default_factory=deque, init=False)  # who had missed heartbeats as we looked, likewise
     _looked_at: float = field(default=-math.inf, init=False)
@@ -153,7 +154,9 @@ class Fleet:
             ready=frozenset(ready),
             trainers=frozenset(name for name, member in ready.items() if member.examples > 0),
             evaluators=frozenset(name for name, member in ready.items() if member.held_out > 0),
-            synthetic=frozenset(name for name, member in self.members.items() if member.synthetic),
+            synthetic=self.remembered.difference(self.members).union(
+                name for name, member in self.members.items() if member.synthetic
+            ),
             complaints={
                 name: complaint for name, member in self.members.items() if (complaint := member.complaint) is not None
             },

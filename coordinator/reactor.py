@@ -128,6 +128,7 @@ class Reactor:
 
     def start(self, state: State, reopened: Reopened | None) -> None:
         """Take the run's first step."""
+        self._attendance.fleet.remembered = state.view.synthetic
         self._state, effects = begin(state, reopened)
         self._pending.extend(effects)
         try:

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
+from typing import Final
 
 from coordinator import rows
 from coordinator.database import Database
 from schemas.messages import MAX_DEVICES, DeviceStatus
+
+_STATUS: Final = "SELECT status FROM devices WHERE device = ?"
 
 
 class Roster:
@@ -44,6 +47,11 @@ class Roster:
         """The newest status of each device ever seen, by name."""
         found = self._database.execute("SELECT status FROM devices ORDER BY device")
         return tuple(rows.message(DeviceStatus, row[0]) for row in found)
+
+    def made_up(self, devices: Iterable[str]) -> frozenset[str]:
+        """Those of ``devices`` whose newest status says that their people are made up."""
+        found = ((device, self._database.execute(_STATUS, (device,))) for device in devices)
+        return frozenset(device for device, row in found if row and rows.message(DeviceStatus, row[0][0]).synthetic)
 
     def add_rejections(self, run: str, number: int, counts: Mapping[str, int]) -> None:
         """Add to the counts of rejected messages; ``commit_round`` adds those of its summary itself."""

@@ -294,8 +294,11 @@ def _committed(state: State, version: Version) -> Step:
     state = _remembering(state, stage.collected)
     state = replace(state, model=version, attempt=0, failures=0, said={}, rejected={}, summary=summary)
     effects = (Summarise(summary), seen.RoundClosed(summary), announce(state, Phase.COMMITTED))
-    if state.rules.evaluates(state.round) and state.view.evaluators:
+    evaluates, restarted = state.rules.evaluates(state.round), state.now < stage.collected.gathers_until
+    if evaluates and state.view.evaluators:
         state, more = _open(replace(state, task="evaluate"))
+    elif evaluates and restarted:  # and had all updates: who can evaluate has yet to be heard again
+        state, more = _select(replace(state, task="evaluate", stage=Selecting(state.now)))
     else:
         state, more = _next_round(state)
     return state, (*effects, *more)

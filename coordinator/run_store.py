@@ -17,6 +17,7 @@ from typing import Any, Final, Self
 from coordinator import downlink, scores
 from coordinator.aggregation import rule
 from coordinator.events import Header, Reopened, Ticket, Version
+from coordinator.fleet import View
 from coordinator.inbox import Content
 from coordinator.journal import Journal, ModelVersion, StoredUpdate
 from coordinator.models import Checkpoint, ModelStore
@@ -128,9 +129,10 @@ class RunStore:
             number, task = number - 1, "evaluate"
         summary = self.summaries(1)[-1] if task == "evaluate" else None
         reopened = None if announced is None else self._reopened(announced)
-        state = State(
-            Rules.of(self.settings), self.version, number, Selecting(now), now, task, attempt, summary=summary
-        )
+        # Their statuses may come again only after all of their updates have made the next model.
+        view = View(synthetic=self.journal.roster.made_up(self._found.devices if self._found else ()))
+        rules = Rules.of(self.settings)
+        state = State(rules, self.version, number, Selecting(now), now, task, attempt, view=view, summary=summary)
         attempts = {one: self.journal.attempts(run, one, "train") for one in (*state.window, number)}
         state = replace(state, attempts=attempts)
         limit = self.settings.max_staleness

@@ -37,6 +37,7 @@ class Script:
 
     examples: int = 10
     held_out: int = 0
+    synthetic: bool | None = None  # whether it says that its people are made up
     declines: str = ""
     silent: bool = False  # takes part, and is never heard of again
     codec: str = "float32"
@@ -106,6 +107,7 @@ class ScriptedDevice:
                 state=state,
                 examples=self.script.examples,
                 held_out=self.script.held_out,
+                synthetic=self.script.synthetic,
             )
         )
 

@@ -24,7 +24,39 @@ from schemas.messages import Phase, RoundAnnouncement, Update
 from schemas.parameters import Parameters
 from tests.running_coordinator import RunningCoordinator
 from tests.scripted_device import Script, ScriptedDevice
-from tests.test_service import MODEL, PLAN, TOPICS, run_settings
+from tests.test_service import MODEL, PLAN, TOPICS, Home, run_settings
+
+
+class Cut(BaseException):
+    """What nothing catches: a power cut, as far as this process goes."""
+
+
+@pytest.mark.parametrize("task", ["train", "evaluate"])
+def test_a_result_of_made_up_people_is_said_to_be_that_after_a_crash_that_left_all_its_updates(
+    tmp_path: Path, task: str
+) -> None:
+    """They make it before a device is heard again. Seen to fail: no device's people were made up.
+
+    And the model is evaluated all the same, by those who are heard then. Seen to fail: the run ended without.
+    """
+    home = Home(tmp_path / "state")
+    for name in ("dev-a", "dev-b"):
+        home.device(name, Script(held_out=4, synthetic=name == "dev-a"))
+
+    def cut() -> None:
+        event = home.watch.seen[-1]
+        assert isinstance(event, seen.UpdateAccepted)
+        if (event.task, event.received) == (task, 2):
+            raise Cut
+
+    home.watch.then = [(seen.UpdateAccepted, cut)]
+    settings = run_settings(rounds=1, goal=2)
+    with pytest.raises(Cut):
+        home.run(settings)
+    home.watch.then = []
+    result = home.run(settings)
+    assert result.metrics is not None
+    assert ([summary.synthetic for summary in result.summaries], result.metrics.synthetic) == ([1], 1)
 
 
 class Poisoner(ScriptedDevice):
