@@ -20,6 +20,7 @@ from rich.table import Table
 from rich.text import Text
 
 from coordinator import observers as seen
+from schemas.command_line import FULL
 from schemas.messages import Metrics, RoundSummary
 
 NOTES = 6  # of the newest remarks under the table
@@ -73,6 +74,7 @@ class Lines:
     def __init__(self, render: Callable[[seen.Observation], str | None], out: IO[str] | None = None) -> None:
         self._render = render
         self._out = out or sys.stdout
+        self._torn = False  # a line may have got to the disk in part
 
     def __enter__(self) -> Self:
         return self
@@ -80,16 +82,27 @@ class Lines:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._out.flush()
+        self.flush()
 
     def __call__(self, event: seen.Observation, /) -> None:
-        """Print one event."""
-        if (line := self._render(event)) is not None:
-            print(printable(line), file=self._out)
+        """Print one event; what a full disk doesn't take is left out, since the run must outlast that."""
+        if (line := self._render(event)) is None:
+            return
+        try:
+            print("\n" * self._torn + printable(line), file=self._out)
+            self._torn = False
+        except OSError as error:
+            if error.errno not in FULL:
+                raise
+            self._torn = True
 
     def flush(self) -> None:
-        """Let whoever reads have the lines."""
-        self._out.flush()
+        """Let whoever reads have the lines; those that a full disk doesn't take wait for the next time."""
+        try:
+            self._out.flush()
+        except OSError as error:
+            if error.errno not in FULL:
+                raise
 
 
 def json_line(event: seen.Observation) -> str:
@@ -142,8 +155,9 @@ def plain_line(event: seen.Observation) -> str | None:  # noqa: C901, PLR0911, P
         case seen.UpdateAccepted(task="train", round=number, device=device, examples=examples, size=size):
             behind = f", {count(event.staleness, 'version')} behind" if event.staleness else ""
             return f"round {number}: update from {device}, {examples} examples, {_bytes(size)}{behind}"
-        case seen.MessageRejected(reason=reason, detail=detail, topic=topic):
-            return f"rejected ({reason}) on {topic}: {detail}"
+        case seen.MessageRejected(reason=reason, detail=detail, topic=topic, device=device):
+            whence = f" on {topic}" if topic else f" from {device}" if device else ""
+            return f"rejected ({reason}){whence}: {detail}"
         case seen.RoundClosed(summary=summary):
             return f"round {summary.round}: {_closing(summary)}"
         case seen.ModelEvaluated(version=version, devices=devices, metrics=metrics):
@@ -315,7 +329,12 @@ def plain_table(title: str, *columns: str, words: Collection[str] = ()) -> Table
         title=title, title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False, show_edge=False, padding=(0, 1, 0, 0)
     )
     for name in columns:
-        table.add_column(name, justify="left" if name in words else "right", no_wrap=name not in words or name in WHOLE)
+        table.add_column(
+            name,
+            justify="left" if name in words else "right",
+            no_wrap=name not in words or name in WHOLE,
+            overflow="fold" if name in words else "ellipsis",
+        )
     return table
 
 

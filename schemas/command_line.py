@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import errno
+import io
+import os
 import signal
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import FrameType
 from typing import Any, Final, NoReturn, TypeVar
@@ -22,32 +25,64 @@ EXIT_CODES: Final = (
 )
 # What an installation may lack, by the extra that brings it; "edge" brings all that a device needs.
 _EXTRAS: Final = {"torch": "edge", "scipy": "edge", "wfdb": "edge", "matplotlib": "edge"}
+FULL: Final = frozenset({errno.ENOSPC, errno.EDQUOT})  # what a disk, or a quota, says where output goes to a file
 GROUP = {"help_option_names": ["-h", "--help"], "max_content_width": 110}
 
 
 def run(command: click.Command) -> NoReturn:
     """Run ``command`` and exit; every expected failure ends in one sentence and its exit code."""
+    _prepare_output()
     try:
         code = command.main(standalone_mode=False)
     except click.ClickException as error:
-        error.show()
-        sys.exit(error.exit_code)
+        with suppress(OSError):
+            error.show()
+        _end(error.exit_code)
     except (click.Abort, KeyboardInterrupt):
-        sys.exit(130)
+        _end(130)
     except FedbeatError as error:
-        click.echo(f"error: {error}", err=True)
-        sys.exit(error.exit_code)
+        _fail(str(error), error.exit_code)
     except ModuleNotFoundError as error:  # an installation without the extra that this command asks for
         package = (error.name or "").partition(".")[0]
         if package not in _EXTRAS:
             raise
-        click.echo(f"error: {lacks(package)}", err=True)
-        sys.exit(SettingsError.exit_code)
+        _fail(lacks(package), SettingsError.exit_code)
     except PermissionError as error:  # a look at what lies in a folder that we may not even enter
         place = error.filename or "what it needs"
-        click.echo(f"error: can't look at {place}: {error.strerror}; run it as the user whose folder it is", err=True)
-        sys.exit(StateError.exit_code)
-    sys.exit(code if isinstance(code, int) else 0)
+        _fail(f"can't look at {place}: {error.strerror}; run it as the user whose folder it is", StateError.exit_code)
+    except OSError as error:
+        if error.errno not in FULL:
+            raise
+        place = error.filename or "its output"
+        _fail(f"can't write {place}: {error.strerror}. Free some disk space, then run it again", StateError.exit_code)
+    _end(code if isinstance(code, int) else 0)
+
+
+def _prepare_output() -> None:
+    """Have what is printed end no command: where nobody has standard output open, or it has no sign for a letter."""
+    for name in ("stdout", "stderr"):
+        stream = getattr(sys, name)
+        if stream is None:  # closed before we began, as with `>&-`
+            setattr(sys, name, Path(os.devnull).open("w", encoding="utf-8"))  # noqa: SIM115 - as long as we run
+        elif isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="replace")
+
+
+def _fail(sentence: str, code: int) -> NoReturn:
+    with suppress(OSError):  # the log of both streams may lie on the full disk
+        click.echo(f"error: {sentence}", err=True)
+    _end(code)
+
+
+def _end(code: int) -> NoReturn:
+    """Exit with ``code``, full disk or not: Python's own last look at what waits to be printed exits with another."""
+    for stream in (sys.stdout, sys.stderr):
+        try:
+            stream.flush()
+        except (OSError, ValueError):
+            with suppress(OSError, ValueError):
+                os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
+    sys.exit(code)
 
 
 def lacks(package: str) -> str:

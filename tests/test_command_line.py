@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import os
 import signal
 
@@ -38,6 +39,19 @@ def test_each_error_ends_in_its_sentence_and_its_code(
 
     assert ending(monkeypatch, fail) == error.exit_code
     assert capsys.readouterr().err.startswith("error: ")
+
+
+def test_a_letter_that_standard_output_has_no_sign_for_ends_no_command(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Devices choose their own words. Seen to fail with a traceback."""
+    written = io.BytesIO()
+    monkeypatch.setattr("sys.stdout", io.TextIOWrapper(written, encoding="latin-1"))
+
+    @click.command()
+    def tell() -> None:
+        print("40 °C, π")  # noqa: T201 - as rich does it
+
+    assert ending(monkeypatch, tell) == 0
+    assert written.getvalue() == "40 °C, ?\n".encode("latin-1")
 
 
 def test_what_lies_in_a_folder_that_may_not_be_entered_is_told_in_a_sentence(

@@ -92,6 +92,25 @@ def test_a_malformed_broker_address_is_a_settings_error(home: Path, broker: str)
     in_process(edge, *arguments, cwd=home).says(2, "mqtt")
 
 
+@pytest.mark.parametrize("output", [">&-", ">/dev/full", ">/dev/full 2>&1"])
+def test_output_that_goes_nowhere_changes_nothing_of_how_a_run_ends(home: Path, broker: Mosquitto, output: str) -> None:
+    """Closed, or a file on a full disk. Seen to fail with a traceback, and the exit code of a bug."""
+    arguments = ("--plan", "watch", "--state", "unheard", "--deadline", "1", "--broker", broker.address)
+    shell = ("sh", "-c", f'exec "$@" {output}', "sh")
+    with Running(*START, *arguments, "--federation", "unheard", cwd=home, within=shell) as command:
+        done = command.end()
+    assert done.code == 6
+    if "2>" not in output:
+        done.says(6, "no device came within 1 s")
+
+
+def test_an_answer_that_a_full_disk_does_not_take_is_told_in_a_sentence(home: Path) -> None:
+    """Seen to fail likewise."""
+    shell = ("sh", "-c", 'exec "$@" >/dev/full', "sh")
+    with Running(*COORDINATOR, "plan", "show", "watch", cwd=home, within=shell) as command:
+        command.end().says(7, "can't write its output: No space left on device", "Free some disk space")
+
+
 def test_nobody_within_the_deadline_says_what_to_start(home: Path, broker: Mosquitto) -> None:
     arguments = ("--plan", "watch", "--state", "alone", "--deadline", "1", "--broker", broker.address)
     done = finished(*START, *arguments, "--federation", "empty", cwd=home)

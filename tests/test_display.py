@@ -17,6 +17,7 @@ from coordinator import observers as seen
 from coordinator import scores
 from coordinator.display import Lines, LiveTable, choose, classes_table, json_line, plain_line, printable
 from schemas.messages import Counts, Metrics, RoundSummary
+from tests.full_disks import Ballast, small_disk
 
 COUNTS = Counts(examples=10, loss_sum=5.0, confusion=((4, 1, 0), (1, 3, 0), (0, 1, 0)))
 METRICS = scores.metrics(COUNTS, ("N", "S", "V"), ("N", "S"))
@@ -228,6 +229,7 @@ def test_the_plain_log_says_what_happens_in_order() -> None:
         (seen.Finished(2, stopped=False, error=None), "finished with model 2"),
         (seen.OwnModelsAwaited(), "the virtual devices make models of their own"),
         (seen.Disconnected("it refuses us", None), "no connection: it refuses us"),
+        (seen.MessageRejected("wrong-run", "never asked", "", "dev-one"), "rejected (wrong-run) from dev-one: never"),
     ],
 )
 def test_how_a_run_begins_and_ends_is_said_in_words(event: seen.Observation, words: str) -> None:
@@ -253,6 +255,20 @@ def test_where_the_output_is_no_terminal_lines_are_printed(capsys: pytest.Captur
     with choose(json_lines=True) as display:
         display(STORY[0])
     assert json.loads(capsys.readouterr().out)["event"] == "started"
+
+
+def test_a_full_disk_under_the_log_costs_lines_and_not_the_run(tmp_path: Path) -> None:
+    """And the first line after it is whole. Seen to fail: the coordinator ended with a traceback."""
+    with small_disk(tmp_path / "disk") as disk:
+        path = disk / "log"
+        with path.open("w") as out, Lines(json_line, out) as lines:
+            (ballast := Ballast(disk)).fill()
+            for _ in range(1000):
+                lines(seen.Connected())
+            lines.flush()
+            ballast.drop()
+            lines(seen.Resumed())
+        assert json.loads(path.read_text().splitlines()[-1])["event"] == "resumed"
 
 
 def test_lines_reach_whoever_reads_them_at_each_flush(tmp_path: Path) -> None:
