@@ -58,7 +58,7 @@ class LinkSettings(BaseModel):
         if not (broker or self.broker):
             raise SettingsError("no broker is given: add --broker mqtt://HOST, or broker = in the settings file")
         address = BrokerAddress.parse(broker or self.broker)
-        if self.username:
+        if self.username or address.username:  # either may come with the password of the settings
             address = address.with_login(self.username, self.password.get_secret_value())
         return MqttSettings(
             address,

@@ -99,6 +99,16 @@ def test_a_password_is_not_printed(monkeypatch: pytest.MonkeyPatch) -> None:
     assert source == "environment"
 
 
+@pytest.mark.parametrize("given", [{"broker": "mqtt://pi@host"}, {"broker": "mqtt://host", "username": "pi"}])
+def test_a_password_from_the_environment_goes_with_the_user_wherever_that_is_named(
+    given: dict[str, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Seen to fail with a user in the broker's address: the password was left out without a word."""
+    monkeypatch.setenv("FEDBEAT_PASSWORD", "hush")
+    address = load(CoordinatorSettings, given, None)[0].mqtt("coordinator").address
+    assert (address.username, address.password) == ("pi", "hush")
+
+
 def test_how_soon_a_silent_connection_is_noticed_is_a_setting_of_the_link(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("FEDBEAT_KEEPALIVE", "7")
     settings, _ = load(CoordinatorSettings, {"broker": "mqtt://host"}, None)
