@@ -8,6 +8,7 @@ import ssl
 import threading
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -433,6 +434,16 @@ def test_a_certificate_for_another_name_is_refused_for_good(secure: int, certifi
     failure = first_failure(ear)
     assert failure.fatal
     assert "127.0.0.1" in str(failure.error)
+
+
+def test_a_broker_that_misses_our_certificate_is_not_said_to_want_tls(
+    secure: int, certificates: Path, dial: Dial
+) -> None:
+    """Seen to fail with the advice to see whether it wants TLS, of a broker that is spoken to in TLS."""
+    _, ear = dial(replace(tls(secure, certificates, "ca"), cert=None, key=None))
+    said = str(first_failure(ear).error)
+    assert "certificate" in said
+    assert "wants TLS" not in said
 
 
 @failed_handshake

@@ -157,7 +157,11 @@ class Connection:
                 "; if it does again and again, another client has our name: give every device its own" if soon else ""
             )
             return Verdict(BrokerUnreachable(f"the connection to {self._address} broke{hint}"), fatal=False)
-        text = f"{self._address} takes connections and doesn't answer MQTT: check the port, and whether it wants TLS"
+        # Under TLS 1.3 a broker that misses our certificate says so after the handshake, if at all.
+        wants = "another certificate of us than it gets (cert and key)" if self._settings.address.tls else "TLS"
+        text = (
+            f"{self._address} takes connections and doesn't answer MQTT: check the port, and whether it wants {wants}"
+        )
         return Verdict(BrokerUnreachable(text), fatal=False)
 
     def _loop(self, sock: BufferedSocket) -> None:
