@@ -38,6 +38,7 @@ from schemas.topics import Kind, Topics
 
 FIRST_S = 2.0  # for the first retained message, over a slow line too
 QUIET_S = 0.5  # they come in one burst; this long without another one ends it
+TABLE_WIDTH = 80  # columns in which names and numbers can be read
 KINDS = (Kind.COORDINATOR, Kind.RUN, Kind.MODEL, Kind.ROUND, Kind.SUMMARY, Kind.DEVICE)
 
 
@@ -206,6 +207,7 @@ def show(settings: CoordinatorSettings, *, as_json: bool) -> None:
     console = Console(markup=False, emoji=False, highlight=False)
     for line in snapshot.lines(datetime.now(UTC)):
         console.print(printable(line))
+    console.width = max(console.width, TABLE_WIDTH)  # a narrower terminal breaks rows in two, and hides nothing
     if snapshot.devices:
         console.print(_devices(snapshot))
     if snapshot.rounds():

@@ -8,7 +8,9 @@ from datetime import UTC, datetime, timedelta
 import pytest
 from rich.console import Console
 
-from coordinator.status import FIRST_S, Snapshot, _devices, _rounds, read
+from coordinator import status
+from coordinator.config import CoordinatorSettings
+from coordinator.status import FIRST_S, Snapshot, _devices, _rounds, read, show
 from schemas import codec
 from schemas.errors import BrokerUnreachable, FederationError
 from schemas.link.link import Disconnected, Link, Sink, Will
@@ -226,6 +228,19 @@ def test_what_is_left_of_a_budget_shows_and_no_word_twice(capsys: pytest.Capture
     out = capsys.readouterr().out
     assert " recording, quality 0.98; 7% of its budget left" in out
     assert "recording: recording" not in out
+
+
+def test_on_a_narrow_terminal_each_device_is_told_by_its_whole_name(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Seen to fail at 60 columns with `pi-…` for each, and at 40 with no column of names at all."""
+    names = [f"pi-{room}-of-the-house-beside-the-sea" for room in ("kitchen", "bedroom")]
+    devices = {name: DEVICE.model_copy(update={"device": name, "detail": "resting " * 9}) for name in names}
+    monkeypatch.setattr(status, "read", lambda *_: Snapshot(devices=devices))
+    monkeypatch.setenv("COLUMNS", "40")
+    show(CoordinatorSettings(broker="mqtt://host"), as_json=False)
+    column = "".join(line[:20].split(" ")[0] for line in capsys.readouterr().out.splitlines())
+    assert all(name in column for name in names)
 
 
 def test_a_long_remark_leaves_the_outcome_whole(capsys: pytest.CaptureFixture[str]) -> None:
