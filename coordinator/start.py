@@ -185,6 +185,8 @@ def check_class_weights(weights: str | tuple[float, ...], classes: tuple[str, ..
 
 def set_aside(state: Path) -> None:
     """Rename the state directory, so that nothing of an earlier run is lost and the next starts afresh."""
+    if state.exists() and not state.is_dir():
+        raise StateError(f"{state} is no directory, so there is no run in it to set aside: check --state")
     if not state.exists() or not any(state.iterdir()):
         return
     number = 1

@@ -57,6 +57,12 @@ def test_fresh_sets_a_run_aside_under_the_next_free_number(state: Path) -> None:
     set_aside(state)  # nothing there is nothing to do
 
 
+def test_fresh_says_that_a_file_is_no_state_directory(state: Path) -> None:
+    """Seen to fail with a traceback."""
+    with pytest.raises(StateError, match=r"precious is no directory.*check --state"):
+        set_aside(state / "precious")
+
+
 def test_fresh_leaves_the_state_of_a_running_coordinator_alone(state: Path) -> None:
     with claim(state / "journal.db"), pytest.raises(StateError, match="in use by another coordinator"):
         set_aside(state)
