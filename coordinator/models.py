@@ -92,6 +92,8 @@ class ModelStore:
     def load(self, version: int, digest: str | None = None) -> Checkpoint:
         """Read a version; its digest must be the one in the file and, where given, ``digest``."""
         path = self.path(version)
+        if digest is not None and not path.exists():
+            raise _damaged(path, "it is gone")
         with _disk(path), safetensors.safe_open(path, "numpy") as file:
             metadata = file.metadata() or {}
             arrays = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118  - not a mapping

@@ -106,6 +106,8 @@ def test_an_export_is_a_plain_safetensors_file_of_the_model_alone(tmp_path: Path
 def test_a_version_that_is_not_there_is_named(tmp_path: Path) -> None:
     with pytest.raises(StateError, match=r"no .*v000000007\.safetensors"):
         ModelStore(tmp_path).load(7)
+    with pytest.raises(StateError, match=r"v000000007\.safetensors can't be used: it is gone. Put back a copy"):
+        ModelStore(tmp_path).load(7, "0" * 64)  # which the journal has
 
 
 def test_every_flipped_bit_and_every_truncation_is_found(tmp_path: Path) -> None:
