@@ -69,6 +69,11 @@ def load_class(source: str) -> nn.Module:
         made = classes[name]() if name in classes else None
     except Exception as error:  # it is the operator's own code, which may raise anything
         raise PlanError(f"{source} can't be loaded: {type(error).__name__}: {error}") from error
+    except SystemExit as error:  # a training script, which reads our command line as its own
+        raise PlanError(
+            f"{source} can't be loaded: {file} ends this program as it is loaded; put what it does besides defining "
+            "classes under `if __name__ == '__main__':`"
+        ) from error
     if made is None:
         raise PlanError(f"{file} has no nn.Module called {name!r}; it has: {', '.join(classes) or 'none'}")
     return made

@@ -15,6 +15,8 @@ __all__ = ["BUNDLED", "PlanFile", "bundled", "find", "read", "write"]
 
 def write(file: PlanFile, path: Path) -> None:
     """Write a plan file, whole or not at all. Raises ``StateError``."""
+    if path.is_dir():  # which may have no name of its own, as "." has none
+        raise StateError(f"can't write the plan file {path}: it is a directory; give a file's name, such as net.plan")
     content = save(file.stored, metadata={"plan": file.plan.to_bytes().decode()})
     scratch = path.with_name(f".{path.name}.{os.getpid()}")
     try:

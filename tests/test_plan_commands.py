@@ -18,7 +18,7 @@ from coordinator.plan_commands import (
     resolve,
     show_plan,
 )
-from schemas.errors import PlanError, SettingsError
+from schemas.errors import PlanError, SettingsError, StateError
 from schemas.plan import Plan
 
 NETS = """
@@ -90,6 +90,13 @@ def test_a_module_becomes_a_plan_file_that_devices_would_take(nets: str, tmp_pat
     assert check_plan(str(target)).startswith("plan net: 4 operations, all allowed; a step with 32 examples takes")
     plan_of_run, model = resolve(settings(f"{nets}:Net"))
     assert (plan_of_run.name, model.flat.size) == ("net", 6307)
+
+
+@pytest.mark.parametrize("target", [Path(), Path("/")])
+def test_a_plan_that_is_to_be_written_over_a_directory_is_refused(nets: str, target: Path) -> None:
+    """Seen to fail with a traceback."""
+    with pytest.raises(StateError, match="it is a directory; give a file's name"):
+        export_plan(f"{nets}:Fill", target, name=None, inputs=("signal=8",), classes="window", loss="mse")
 
 
 def test_a_reconstruction_has_one_class_and_is_shown_as_one(nets: str, tmp_path: Path) -> None:

@@ -293,6 +293,7 @@ def test_a_class_that_was_edited_a_moment_ago_is_the_edited_one(tmp_path: Path) 
         ("my_models.py:Needy", "can't be loaded: TypeError"),
         ("broken.py:Net", "can't be loaded: SyntaxError"),
         ("notes.txt:Net", "not a Python file"),
+        ("script.py:Net", "script.py ends this program as it is loaded; put what it does"),
     ],
 )
 def test_what_can_not_be_loaded_is_refused_saying_why(
@@ -301,6 +302,7 @@ def test_what_can_not_be_loaded_is_refused_saying_why(
     (tmp_path / "my_models.py").write_text(SOURCE)
     (tmp_path / "broken.py").write_text("class Net(")
     (tmp_path / "notes.txt").write_text("")
+    (tmp_path / "script.py").write_text("import argparse\nargparse.ArgumentParser().parse_args(['--input'])\n")
     monkeypatch.chdir(tmp_path)
     with pytest.raises(PlanError, match=says):
         load_class(source)
