@@ -17,6 +17,7 @@ def export_model(state: Path, version: int | None, target: Path) -> str:
     A file may be ahead of the journal, by a round that is then made anew. Raises ``StateError``.
     """
     store, wanted = _chosen(state, version)
+    _spare(state, target)
     store.export(wanted, target)
     return f"model {wanted} written to {target}"
 
@@ -30,12 +31,20 @@ def export_onnx(state: Path, version: int | None, plan_name: str | None, target:
         raise SettingsError("which plan the model is of must be said: add --plan PLAN")
     plan = find(plan_name).plan
     store, wanted = _chosen(state, version)
+    _spare(state, target)
     parameters = store.load(wanted).parameters
     if parameters.manifest != plan.manifest():
         raise PlanError(f"model {wanted} in {state} is of another plan than {plan.name!r}: choose its own with --plan")
     model = to_onnx(plan, parameters)
     place_whole(target, model)
     return f"model {wanted} written to {target} as ONNX, {len(model)} bytes"
+
+
+def _spare(state: Path, target: Path) -> None:
+    """Raise ``StateError`` where ``target`` is one of the files that the run goes on from."""
+    place, home = target.resolve(), state.resolve()
+    if place.parent == home / "models" or (place.parent == home and place.name.startswith("journal.db")):
+        raise StateError(f"{target} is the coordinator's own, and the run goes on from it: give another file")
 
 
 def _chosen(state: Path, version: int | None) -> tuple[ModelStore, int]:

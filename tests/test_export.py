@@ -40,6 +40,18 @@ def test_the_newest_model_is_the_newest_that_was_committed(state: Path, tmp_path
         export_model(state, 7, tmp_path / "out")
 
 
+@pytest.mark.parametrize(
+    "name", ["journal.db", "journal.db-wal", "models/v000000002.safetensors", "models/../journal.db"]
+)
+def test_what_a_run_goes_on_from_is_not_written_over(state: Path, name: str) -> None:
+    """Seen to fail: the model was written in the journal's place, and the run was lost."""
+    before = {file: file.read_bytes() for file in state.rglob("*") if file.is_file()}
+    with pytest.raises(StateError, match=r"the coordinator's own.*give another file"):
+        export_model(state, None, state / name)
+    assert {file: file.read_bytes() for file in before} == before
+    export_model(state, None, state / "model.safetensors")
+
+
 def test_a_run_that_is_going_on_can_be_asked_for_its_model(tmp_path: Path) -> None:
     """Its journal is locked, and read all the same."""
     directory = tmp_path / "state"
