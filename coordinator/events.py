@@ -104,7 +104,7 @@ class UpdateSeen:
 
 @dataclass(frozen=True, slots=True)
 class UpdateStalled:
-    """An update has been waiting for its ``missing`` parts; ``header`` where it answers an earlier round than this."""
+    """An update has been waiting for its ``missing`` parts; ``header`` where it answers another attempt than this."""
 
     device: str
     missing: tuple[int, ...]

@@ -243,7 +243,8 @@ class Inbox:
 
     def _lacks(self, entry: _Unfinished, state: State) -> UpdateStalled:
         """What a device is to send of an update; of very many parts the first, and the next when those have come."""
-        earlier = entry.header if entry.round != state.round else None
+        ours = entry.header is None or entry.header.nonce == state.ticket.nonce
+        earlier = None if ours else entry.header
         missing = entry.assembly.missing()[:MAX_MISSING]
         entry.asked_to = missing[-1]
         return UpdateStalled(entry.device, missing, earlier)
