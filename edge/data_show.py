@@ -58,9 +58,7 @@ def _read_by(path: str, recipe: str) -> Reader | None:
 
 def _fitting(path: str) -> DataReport:
     """What the first recipe whose form they have makes of windows cut elsewhere, which every recipe may be given."""
-    *others, last = (
-        name for name in RECIPES if _read_by(path, name) is windows.READER
-    )  # the last has no form of its own
+    *others, last = (name for name in RECIPES if _read_by(path, name) is windows.READER)  # the last takes any form
     for name in others:
         with suppress(DataError):
             return describe(path, name)
@@ -71,8 +69,8 @@ def guess(path: str) -> str:
     """The first recipe with a reader for what is at ``path``. Raises ``DataError`` where none has."""
     wanted = "; ".join(dict.fromkeys(reader.what for recipe in RECIPES.values() for reader in recipe.readers))
     with reading(path):
-        for name, recipe in RECIPES.items():
-            if any(reader.recognises(path) for reader in recipe.readers):
+        for name in RECIPES:
+            if _read_by(path, name) is not None:
                 return name
         place = Path(path)
         if not place.exists():
