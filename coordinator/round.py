@@ -7,7 +7,7 @@
 
 * A round has a ``train`` task, which makes the next model version, then an ``evaluate`` task of that version where the
   run wants it and a device has held-out data. An evaluation that fails is not tried again; training goes on. One that
-  a crash kept from being opened is selected for after the restart, until a quorum for training is there without it.
+  a crash kept from being opened is selected for, ``RECALL_S`` at most or until a quorum for training is there alone.
 * Selecting ends once the quorum is there, and the goal too or nobody new for ``SETTLE_S`` (``PATIENCE_S`` at most).
 * ``goal`` x ``OVERSELECT`` devices are drawn; without a goal, and for ``evaluate``, all are, newcomers included.
 * Collecting closes at the goal; once every selected or joined device has answered, declined or gone and the quorum is
@@ -133,7 +133,7 @@ def wake_at(state: State) -> float | None:
     match state.stage:
         case Selecting(since):
             if len(state.eligible) < state.quorum and not _is_useless(state):
-                return since + state.rules.deadline_s
+                return since + state.selecting_s
             return min(since + PATIENCE_S, state.newcomer_at + SETTLE_S)
         case Collecting() as stage:
             times = [stage.opened_at + state.rules.deadline_s]
@@ -194,20 +194,21 @@ def _select(state: State) -> Step:
     after, effects = _advance(state)
     if not isinstance(after.stage, Selecting):
         return after, effects
-    rules = state.rules
-    waiting = seen.Selecting(state.round, state.attempt, state.quorum, rules.deadline_s)
+    waiting = seen.Selecting(state.round, state.attempt, state.quorum, state.selecting_s)
     return after, (announce(state, Phase.SELECTING), waiting, *effects)
 
 
 def _try_open(state: State, stage: Selecting) -> Step:
-    rules, ready, quorum = state.rules, len(state.eligible), state.quorum
+    ready, quorum = len(state.eligible), state.quorum
     settled = state.now >= min(state.newcomer_at + SETTLE_S, stage.since + PATIENCE_S)
     if ready >= quorum:
         if settled or (state.goal is not None and ready >= state.goal):
             return _open(state)
     elif settled and _is_useless(state):
         return _next_round(state)
-    elif state.now >= stage.since + rules.deadline_s:
+    elif state.now >= stage.since + state.selecting_s:
+        if state.task == "evaluate":
+            return _abandon(state, f"nobody who can evaluate came within {state.selecting_s:g} s")
         if not state.met_anyone:
             return replace(state, stage=Over()), (Finish(error=nobody_came(state)),)
         return _abandon(state, f"{ready} of at least {quorum} devices were there by the deadline")

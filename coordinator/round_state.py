@@ -15,6 +15,7 @@ from coordinator.fleet import View
 from schemas.messages import RoundSummary, RunSettings, Task
 
 ATTEMPTS: Final = 3  # failed ones in a row end a run
+RECALL_S: Final = 60.0  # as long as a Pi takes to boot: a power cut may have stopped everybody
 WINDOW: Final = 8  # rounds before this one, or as many as updates may be behind, whose attempts are remembered
 
 
@@ -187,6 +188,11 @@ class State:
     def quorum(self) -> int:
         """Updates without which the task fails; any evaluation is better than none."""
         return self.rules.quorum if self.task == "train" else 1
+
+    @property
+    def selecting_s(self) -> float:
+        """For how long a quorum is waited for: a model that is made isn't held up by who could measure it."""
+        return self.rules.deadline_s if self.task == "train" else min(RECALL_S, self.rules.deadline_s)
 
 
 Step = tuple[State, tuple[Effect, ...]]

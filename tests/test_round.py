@@ -36,7 +36,7 @@ from coordinator.events import (
 )
 from coordinator.reports import NEWS_LONGEST_S, NEWS_S, NEWS_SHARE, come_back
 from coordinator.round import PATIENCE_S, RETURN_S, SETTLE_S, begin, is_idle, step, wake_at
-from coordinator.round_state import ATTEMPTS, Aggregating, Collecting, Over, Resting, Selecting, State
+from coordinator.round_state import ATTEMPTS, RECALL_S, Aggregating, Collecting, Over, Resting, Selecting, State
 from schemas import cohort
 from schemas.errors import Reject
 from schemas.messages import Outcome, Phase, RoundSummary, Task
@@ -629,6 +629,19 @@ def test_after_a_restart_training_goes_on_at_the_deadline_where_too_few_came_bac
     run.do(Tick(60.0))
     assert (run.state.round, run.state.task, type(run.state.stage)) == (2, "train", Selecting)
     assert run.state.failures == 0
+
+
+@pytest.mark.parametrize("deadline", [20.0, 600.0])
+def test_after_a_restart_a_run_that_has_its_last_model_ends_well_though_nobody_comes_to_evaluate_it(
+    deadline: float,
+) -> None:
+    """Seen to fail: after the deadline it ended with the error that no device came."""
+    run = unmeasured(rounds=1, deadline_s=deadline)
+    expected = min(deadline, RECALL_S)
+    assert wake_at(run.state) == expected
+    run.do(Tick(expected))
+    assert run.of(Finish) == [Finish()]
+    assert [type(one) for one in run.of(seen.EvaluationFailed)] == [seen.EvaluationFailed]
 
 
 def test_after_the_last_round_the_run_is_over_and_nothing_happens_any_more() -> None:
