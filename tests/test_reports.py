@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from fractions import Fraction
+from typing import cast
 
 import pytest
 from hypothesis import given, settings
@@ -12,9 +13,9 @@ from immutables import Map
 
 from coordinator.events import Header
 from coordinator.fleet import View
-from coordinator.reports import NAMED, failed_often, headline, nobody_came, summarise, with_evaluation
-from coordinator.round_state import Collecting, Rules, Selecting, State
-from schemas.messages import ClassMetrics, Metrics
+from coordinator.reports import NAMED, announce, failed_often, headline, nobody_came, summarise, with_evaluation
+from coordinator.round_state import Aggregating, Collecting, Rules, Selecting, State, roster
+from schemas.messages import ClassMetrics, Metrics, Phase
 from tests.round_examples import METRICS, START, names
 
 STATE = State(Rules("run", rounds=3, deadline_s=60.0), START, 2, Selecting(0.0), 90.0)
@@ -54,6 +55,43 @@ def test_a_committed_training_makes_the_next_version_and_a_failed_one_counts_nob
     assert summarise(dataclasses.replace(STATE, task="evaluate"), stage).model_version == 0
 
 
+def test_a_round_is_summarised_alike_in_whatever_order_devices_answered() -> None:
+    """To the last bit of the loss. Seen to fail with answers, and with refusals, in the order in which they came."""
+    stage = collected([(0.1, 3), (0.2, 5), (0.3, 7), (0.7, 11), (1e9, 1)])
+    came = list(stage.received.items())
+    told = set()
+    for turn in range(len(came)):
+        order = came[turn:] + came[:turn]
+        # Maps keep no order: plain dictionaries show whether one is relied on.
+        received = cast("Map[str, Header]", dict(order))
+        declined = cast("Map[str, str]", {f"no-{name}": "busy" for name, _ in order})
+        told.add(summarise(STATE, dataclasses.replace(stage, received=received, declined=declined)).model_dump_json())
+    assert len(told) == 1
+
+
+def test_a_round_whose_result_is_being_made_is_announced_with_all_that_it_collected() -> None:
+    """A device that has answered finds its attempt there, and an operator the counts. Seen to fail with its stage left
+    as it is: the cohort was nobody, and nothing was received.
+    """
+    stage = dataclasses.replace(collected([(0.5, 10), (0.7, 30)]), joined=roster(["dev-0", "dev-1"]))
+    while_open = announce(dataclasses.replace(STATE, stage=stage), Phase.AGGREGATING)
+    assert announce(dataclasses.replace(STATE, stage=Aggregating(stage)), Phase.AGGREGATING) == while_open
+    assert (while_open.opened_at, while_open.cohort, while_open.joined, while_open.received) == (30.0, 1.0, 2, 2)
+
+
+@pytest.mark.parametrize("goal", [None, 5])
+def test_a_round_that_waits_for_devices_is_announced_with_what_it_waits_for(goal: int | None) -> None:
+    """Seen to fail with a goal of 0, and of 1, and with a cohort that is somebody."""
+    told = announce(dataclasses.replace(STATE, rules=dataclasses.replace(STATE.rules, goal=goal)), Phase.SELECTING)
+    assert (told.goal, told.quorum, told.cohort, told.opened_at) == (goal or 0, STATE.quorum, 0.0, STATE.now)
+    assert (told.selected, told.joined, told.received) == (0, 0, 0)
+
+
+def test_a_round_that_nobody_was_asked_for_took_no_time() -> None:
+    summary = summarise(STATE, None, "nobody came")
+    assert (summary.seconds, summary.examples, summary.uplink_bytes, summary.train_loss) == (0.0, 0, 0, None)
+
+
 def test_a_summary_counts_the_devices_of_made_up_people_among_those_that_answered() -> None:
     """One that has left since counts too: it is of what came of it. Seen to fail with all that are known."""
     state = dataclasses.replace(STATE, view=View(synthetic=frozenset({"dev-1", "dev-7"})))
@@ -70,7 +108,9 @@ Counts = st.dictionaries(st.sampled_from(["malformed", "late", "not finite"]), s
 def test_what_was_rejected_in_either_half_of_a_round_is_told_of_the_round(
     training: dict[str, int], evaluation: dict[str, int]
 ) -> None:
-    """Seen to fail where one half's counts replace the other's."""
+    """Seen to fail where one half's counts replace the other's, and with reasons in an order that changes from one
+    start to the next.
+    """
     first, second = (
         summarise(dataclasses.replace(STATE, rejected=rejected), collected([(0.5, 10)]))
         for rejected in (training, evaluation)
@@ -79,6 +119,7 @@ def test_what_was_rejected_in_either_half_of_a_round_is_told_of_the_round(
     assert told.rejected == {
         reason: training.get(reason, 0) + evaluation.get(reason, 0) for reason in training.keys() | evaluation.keys()
     }
+    assert list(told.rejected) == sorted(told.rejected)
     assert told.model_copy(update={"rejected": training, "metrics": None, "uplink_bytes": 100}) == first
 
 
@@ -87,11 +128,14 @@ def test_what_was_rejected_in_either_half_of_a_round_is_told_of_the_round(
 def test_a_run_that_fails_quotes_ten_devices_and_counts_the_others(
     complaints: dict[str, str], said: dict[str, str]
 ) -> None:
-    """A device's answer to this round says more than its status. Seen to fail with all devices in the sentence."""
+    """A device's answer to this round says more than its status. Seen to fail with all devices in the sentence,
+    and where it quotes them though none said a word.
+    """
     state = dataclasses.replace(STATE, view=View(complaints=complaints), said=said)
     devices = sorted(complaints.keys() | said.keys())
     quoted = "; ".join(f"{name}: {said.get(name) or complaints[name]}" for name in devices[:NAMED])
     for sentence in (nobody_came(state), failed_often(state, "too few came")):
+        assert (". Devices said: " in sentence) == bool(devices)
         more = sentence.partition(". Devices said: ")[2]
         assert more == quoted + (f"; and {len(devices) - NAMED} more" if len(devices) > NAMED else "")
 
@@ -100,17 +144,20 @@ def test_a_run_that_fails_quotes_ten_devices_and_counts_the_others(
 def test_the_pointer_says_of_a_model_s_metrics_what_they_come_to(classes: int) -> None:
     """It goes to every device, and no device uses it. One class is a reconstruction's, of which the loss is all.
 
-    Seen to fail with the confusion matrix left out of one class too, and with it left in of seven.
+    Seen to fail with the confusion matrix left out of one class too, with it left in of seven, and without what says
+    that some of the people it was measured on are made up.
     """
     third = 1 / 3
     each = tuple(ClassMetrics(name=f"c{i}", examples=3, sensitivity=third, ppv=third, f1=third) for i in range(classes))
     macro_f1 = third if classes > 1 else None
     confusion = ((3,) * classes,) * classes
-    metrics = Metrics(examples=9, loss=third, accuracy=third, macro_f1=macro_f1, classes=each, confusion=confusion)
+    metrics = Metrics(
+        examples=9, loss=third, accuracy=third, macro_f1=macro_f1, classes=each, confusion=confusion, synthetic=2
+    )
     told = headline(metrics)
     assert told is not None
     assert told.tells_classes == metrics.tells_classes
-    assert (told.examples, told.loss, told.accuracy) == (9, 0.333333, 0.333333)
+    assert (told.examples, told.loss, told.accuracy, told.synthetic) == (9, 0.333333, 0.333333, 2)
     assert told.macro_f1 == (0.333333 if classes > 1 else None)
     assert len(told.model_dump_json(exclude_defaults=True)) < 100
     assert headline(None) is None
