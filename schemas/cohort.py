@@ -18,7 +18,7 @@ def draw(nonce: str, device: str) -> float:
 
 def has(nonce: str, device: str, bound: float) -> bool:
     """Whether a device is in the cohort of ``bound``, 0 to 1."""
-    return bound >= 1 or draw(nonce, device) < bound
+    return draw(nonce, device) < bound
 
 
 def bound(nonce: str, devices: Iterable[str], wanted: int) -> float:

@@ -42,3 +42,4 @@ def test_where_all_are_wanted_newcomers_are_let_in_too() -> None:
 @given(st.sampled_from(DEVICES), st.floats(0, 1))
 def test_a_device_is_in_the_cohort_where_its_draw_is_below_the_bound(device: str, bound: float) -> None:
     assert cohort.has(NONCE, device, bound) == (cohort.draw(NONCE, device) < bound)
+    assert cohort.has(NONCE, device, 1.0)
