@@ -8,8 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from coordinator import answering
-from coordinator.events import Fold, Header, Keep, Rejected, Reply, Version
-from coordinator.round_state import Collecting, Rules, State, roster
+from coordinator.events import Fold, Header, Keep, Rejected, Reply, UpdateStalled, Version
+from coordinator.round_state import Aggregating, Collecting, Rules, State, roster
 from schemas.errors import Reject
 from schemas.messages import Join, Outcome
 
@@ -74,6 +74,29 @@ def test_nothing_is_expected_of_a_device_whose_update_was_rejected() -> None:
     assert outcomes(effects) == [Outcome.REJECTED]
     assert "dev-2" not in stage_of(state).awaited
     assert "NaN" in stage_of(state).declined["dev-2"]
+
+
+def test_parts_are_asked_for_as_long_as_they_may_count() -> None:
+    """Of the attempt that they answer. Seen to fail with a device asked whose update counts, without the check of the
+    stage (an ``AttributeError`` while a result was made), and with the open attempt's nonce for an earlier one's.
+    """
+    state = opened()
+    [asked] = answering.missing(state, UpdateStalled("dev-0", (1, 2)))
+    assert isinstance(asked, Reply)
+    assert (asked.device, asked.nonce, asked.outcome, asked.missing) == (
+        "dev-0",
+        TICKET.nonce,
+        Outcome.INCOMPLETE,
+        (1, 2),
+    )
+    earlier = replace(header("dev-0"), nonce="e" * 16)
+    [asked] = answering.missing(state, UpdateStalled("dev-0", (0,), earlier))
+    assert isinstance(asked, Reply)
+    assert asked.nonce == "e" * 16
+    counting, _ = answering.update(state, header("dev-0"))
+    assert answering.missing(counting, UpdateStalled("dev-0", (1,))) == ()
+    assert answering.missing(counting, UpdateStalled("dev-1", (1,)))
+    assert answering.missing(replace(state, stage=Aggregating(stage_of(state))), UpdateStalled("dev-0", (1,))) == ()
 
 
 ANSWERS = st.one_of(
