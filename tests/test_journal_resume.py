@@ -1,0 +1,88 @@
+"""What the journal tells a coordinator that goes on where another one ended."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from coordinator.journal import Journal, newest_version
+from tests.test_journal import (
+    AT,
+    DIGESTS,
+    METRICS,
+    RUN,
+    announced,
+    commit,
+    journal,
+    nonce,
+    path,
+    summary,
+    update,
+    version,
+)
+
+__all__ = ["journal", "path"]
+
+
+def test_only_what_is_in_a_committed_version_has_counted(journal: Journal) -> None:
+    """What the open attempt holds may still come to nothing, and its devices are taken again then.
+
+    Seen to fail with the open attempt's among them, with evaluations, and with the first round asked for left out.
+    """
+    commit(journal, 1, "dev-a", "dev-b")
+    journal.open_round(announced(1, "evaluate"))
+    journal.add_update("run-1", *update("dev-c", 1, "evaluate"))
+    journal.commit_evaluation(nonce(1, "evaluate"), METRICS)
+    journal.open_round(announced(2))
+    journal.add_update("run-1", *update("dev-d", 2))
+    journal.add_update("run-1", *update("dev-e", 1), nonce(2))  # late, in a buffer that takes in what is
+    before = frozenset({("dev-a", 1), ("dev-b", 1)})
+    assert journal.counted("run-1", 1) == before
+    journal.commit_round(nonce(2), summary(2), version(2), AT)
+    assert journal.counted("run-1", 1) == before | {("dev-d", 2), ("dev-e", 1)}
+    assert journal.counted("run-1", 2) == {("dev-d", 2)}
+    assert journal.counted("run-2", 1) == frozenset()
+
+
+def test_the_time_that_an_attempt_has_been_open_is_its_own(journal: Journal, path: Path) -> None:
+    """Seen to fail where nothing is written, and where every attempt is."""
+    journal.open_round(announced(1))
+    journal.mark(nonce(1), 12.5, 7)
+    journal.mark(nonce(1), 20.0, 8)
+    journal.abandon_round(nonce(1), "train", "too few")
+    journal.open_round(announced(1, attempt=1))
+    assert journal.marked(nonce(1, attempt=1)) == (0.0, 0)
+    journal.mark(nonce(1, attempt=1), 3.25, 2)
+    journal.close()
+    with Journal(path) as again:
+        assert again.marked(nonce(1)) == (20.0, 8)
+        assert again.marked(nonce(1, attempt=1)) == (3.25, 2)
+
+
+def test_the_newest_version_is_that_of_the_open_run_else_of_the_last_one_that_ended(path: Path) -> None:
+    """While another process has the journal. Seen to fail with the run that ended last, with the first one,
+    and with the first one's rounds taken for the second's."""
+    with Journal(path) as journal:
+        assert newest_version(path) is None
+        journal.start_run(RUN, DIGESTS[0], AT)
+        commit(journal, 1)
+        commit(journal, 2)
+        journal.finish_run("run-1", "2025-11-24T10:00:00+00:00")
+        assert newest_version(path) == 2
+        second = RUN.model_copy(update={"run": "a-run-2"})
+        journal.start_run(second, DIGESTS[4], AT)
+        assert (journal.has_opened("run-1"), journal.has_opened("a-run-2")) == (True, False)
+        assert newest_version(path) == 0
+        journal.finish_run("a-run-2", "2025-11-24T11:00:00+00:00")
+        assert newest_version(path) == 0
+        last = journal.finished_run()
+        assert last is not None
+        assert (last.settings, last.model.version, last.committed) == (second, 0, 0)
+        journal.change_settings(RUN)
+        assert newest_version(path) == 2
+        resumed = journal.open_run()
+        assert resumed is not None
+        assert (resumed.settings, resumed.committed, resumed.evaluated) == (RUN, 2, 0)
+        journal.finish_run("run-1", "2025-11-24T12:00:00+00:00")
+        last = journal.finished_run()
+        assert last is not None
+        assert last.settings == RUN
