@@ -86,3 +86,19 @@ def test_the_newest_version_is_that_of_the_open_run_else_of_the_last_one_that_en
         last = journal.finished_run()
         assert last is not None
         assert last.settings == RUN
+
+
+def test_an_abandoned_attempt_comes_before_the_one_that_made_the_version_and_has_none_of_its_metrics(
+    journal: Journal,
+) -> None:
+    """Seen to fail with attempts before rounds, and with any attempt given the metrics of the version after its own."""
+    journal.open_round(announced(1))
+    journal.abandon_round(nonce(1), "train", "too few")
+    journal.open_round(announced(1, attempt=1))
+    journal.commit_round(nonce(1, attempt=1), summary(1), version(1), AT)
+    journal.open_round(announced(1, "evaluate"))
+    journal.commit_evaluation(nonce(1, "evaluate"), METRICS)
+    commit(journal, 2)
+    told = [(each.round, each.outcome, each.metrics) for each in journal.history("run-1")]
+    assert told == [(1, "abandoned", None), (1, "committed", METRICS), (2, "committed", None)]
+    assert [each.round for each in journal.history("run-1", 2)] == [2]
