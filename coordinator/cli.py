@@ -200,7 +200,7 @@ def plan() -> None:
 @click.option("--classes", required=True, metavar="N|NAMES", help="how many, or their names with commas between")
 @click.option("--report", metavar="NAMES", help="classes that macro-F1 is over (default: all)")
 @click.option("--recipe", default="windows", show_default=True, help="how devices prepare their recordings")
-@click.option("--name", help="of the plan (default: the target's)")
+@click.option("--name", help="of the plan (default: the output file's, without its ending)")
 @click.option("--output", "-o", "target", required=True, type=PATH, help="the .plan file")
 def plan_export(source: str, target: Path, **options: Any) -> None:
     """Turn an nn.Module into a plan: an operation list and initial parameters."""

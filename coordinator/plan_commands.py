@@ -6,10 +6,12 @@ import re
 from collections.abc import Sequence
 from pathlib import Path
 
+from pydantic import TypeAdapter, ValidationError
+
 from coordinator import plan_file
 from coordinator.config import CoordinatorSettings, in_scale
 from schemas.errors import FedbeatError, PlanError, SettingsError
-from schemas.messages import MAX_CLASSES
+from schemas.messages import MAX_CLASSES, Word
 from schemas.parameters import Parameters
 from schemas.plan import Plan
 from schemas.plan_cost import verdict
@@ -17,6 +19,7 @@ from schemas.plan_file import PlanFile
 from schemas.plan_shapes import outline
 from schemas.settings import Origin
 
+LONGEST_NAME = 64  # letters of a plan's
 _INPUT = re.compile(r"^(?:(?P<name>[A-Za-z_]\w*)=)?(?P<shape>[1-9]\d*(?:x[1-9]\d*)*)$")
 
 
@@ -26,7 +29,11 @@ def resolve(settings: CoordinatorSettings) -> tuple[Plan, Parameters]:
         raise SettingsError("--plan and --model exclude each other: give one of them")
     if settings.model:
         file = export_module(
-            settings.model, None, inputs=settings.input, classes=settings.classes, recipe=settings.recipe
+            settings.model,
+            plain_name(settings.model.rpartition(":")[2]),
+            inputs=settings.input,
+            classes=settings.classes,
+            recipe=settings.recipe,
         )
     elif settings.plan:
         file = plan_file.find(settings.plan)
@@ -56,9 +63,19 @@ def recommended(settings: CoordinatorSettings) -> tuple[Origin, ...]:
     )
 
 
-def export_plan(source: str, target: Path, **options: object) -> str:
-    """Export the class ``source`` names to the file ``target``; what there is to say of it."""
-    file = export_module(source, **options)  # type: ignore[arg-type]  # the command line's own options
+def export_plan(source: str, target: Path, *, name: str | None, **options: object) -> str:
+    """Export the class ``source`` names to the file ``target``; what there is to say of it.
+
+    Without a ``name`` the plan has the file's: so ``mine.plan`` has the plan "mine", as bundled plans have it.
+    """
+    try:
+        name = TypeAdapter(Word).validate_python(name or plain_name(target.stem))
+    except ValidationError:
+        raise SettingsError(
+            f"--name {name!r}: give a plan's name 1 to {LONGEST_NAME} letters, digits, blanks and _ . + -, "
+            "with a letter or digit first"
+        ) from None
+    file = export_module(source, name, **options)  # type: ignore[arg-type]  # the command line's own options
     plan_file.write(file, target)
     said = f"{target}: {len(file.plan.operations)} operations, {file.plan.manifest().size} parameters"
     known = sorted({plan_file.find(name).plan.data for name in plan_file.bundled()} | {"windows"})
@@ -69,7 +86,7 @@ def export_plan(source: str, target: Path, **options: object) -> str:
 
 def export_module(
     source: str,
-    name: str | None,
+    name: str,
     *,
     inputs: Sequence[str],
     classes: str,
@@ -91,16 +108,20 @@ def export_module(
         ) from None
 
     module = load_class(source)
-    plain = re.sub(r"[^a-z0-9]+", "-", source.rpartition(":")[2].lower()).strip("-")
     return export(
         module,
-        name or plain,
+        name,
         shapes,
         loss=loss,
         classes=names,
         report=report.split(",") if report else None,
         data=recipe,
     )
+
+
+def plain_name(text: str) -> str:
+    """What a plan may be called that has ``text`` for a name: small letters, digits and hyphens."""
+    return re.sub(r"[^a-z0-9]+", "-", text.lower()).strip("-")[:LONGEST_NAME] or "plan"
 
 
 def show_plan(name: str) -> str:

@@ -92,6 +92,23 @@ def test_a_module_becomes_a_plan_file_that_devices_would_take(nets: str, tmp_pat
     assert (plan_of_run.name, model.flat.size) == ("net", 6307)
 
 
+@pytest.mark.parametrize(
+    ("file", "name"),
+    [("mine.plan", "mine"), ("Ward 3, ECG.plan", "ward-3-ecg"), ("_.plan", "plan"), ("x" * 90 + ".plan", "x" * 64)],
+)
+def test_a_plan_without_a_name_has_its_files(nets: str, tmp_path: Path, file: str, name: str) -> None:
+    """As the bundled ones do. Seen to fail: it had its class's, so that all of one's own were called "net"."""
+    target = tmp_path / file
+    export_plan(f"{nets}:Net", target, name=None, inputs=("6x150",), classes="7", recipe="watch")
+    assert plan_file.find(str(target)).plan.name == name
+
+
+def test_a_name_that_no_plan_can_have_is_refused_in_words(nets: str, tmp_path: Path) -> None:
+    """Seen to fail with "String should match pattern", and as an error of the plan."""
+    with pytest.raises(SettingsError, match="--name 'a/b': give a plan's name 1 to 64 letters, digits"):
+        export_plan(f"{nets}:Net", tmp_path / "x.plan", name="a/b", inputs=("6x150",), classes="7")
+
+
 @pytest.mark.parametrize("target", [Path(), Path("/")])
 def test_a_plan_that_is_to_be_written_over_a_directory_is_refused(nets: str, target: Path) -> None:
     """Seen to fail with a traceback."""
