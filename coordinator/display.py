@@ -134,8 +134,8 @@ def plain_line(event: seen.Observation) -> str | None:  # noqa: C901, PLR0911, P
             return f"no connection: {reason}; trying again in {wait:.1f} s"
         case seen.RivalDoubted(run=run, wait_s=wait):
             return (
-                f"another coordinator (run {run}) has not said that it ended: going on in its place after {wait:.0f} s "
-                "without a sign of life"
+                f"another coordinator (run {run}) has not said that it ended: asked it for a sign of life, and waiting "
+                f"for one for {wait:.0f} s"
             )
         case seen.RivalReplaced(run=run):
             return f"no sign of life of the coordinator of run {run}: going on in its place"

@@ -125,10 +125,14 @@ class Office:
 
 @dataclass(frozen=True, slots=True)
 class FirstLook:
-    """The federation is ours to serve: the highest session ever seen there, 0 for none, and what was left there."""
+    """The federation is ours to serve: the highest session ever seen there, 0 for none, and what was left there.
+
+    ``after``: whom we take over from without having been told that it ended.
+    """
 
     above: int
     leftovers: tuple[Address, ...]
+    after: CoordinatorStatus | None
 
 
 def first_look(
@@ -163,7 +167,7 @@ def first_look(
         events.put(stop)
         return None
     assert newcomer.above is not None  # or it would wait still
-    return FirstLook(newcomer.above, () if leftovers is None else tuple(leftovers.found))
+    return FirstLook(newcomer.above, () if leftovers is None else tuple(leftovers.found), newcomer.after)
 
 
 class _Newcomer:
@@ -179,6 +183,7 @@ class _Newcomer:
         leftovers: Leftovers | None,
     ) -> None:
         self.above: int | None = None  # once we know that nobody else is there
+        self.after: CoordinatorStatus | None = None
         self._link = link
         self._topic = topic
         self._state = state
@@ -264,9 +269,7 @@ class _Newcomer:
                     self._link.publish(self._topic, QUESTION, qos=1, retain=False)
                     self._observe(seen.RivalDoubted(rival.run, rival.session, wait_s))
                 case lead.Lead(above, after):
-                    if after is not None:
-                        self._observe(seen.RivalReplaced(after.run, after.session))
-                    self.above = above
+                    self.above, self.after = above, after
                 case lead.GiveUp(error, session):
                     raise Superseded(error, session)
                 case lead.Say() | lead.Repeat():

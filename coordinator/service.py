@@ -181,6 +181,8 @@ class CoordinatorService:
                 f"mosquitto_pub --retain --null-message --topic {topic}"
             )
         store.renew_session(looked.above)
+        if looked.after is not None:
+            self._observe(seen.RivalReplaced(looked.after.run, looked.after.session))
         self._leftovers = looked.leftovers
         return True
 

@@ -174,9 +174,10 @@ def test_the_story_tells_every_kind_of_event() -> None:
     assert {type(event) for event in STORY} == set(get_args(seen.Observation))
 
 
+# It said "going on in its place" here already, and gave up where a sign of life came.
 DOUBT = (
-    "another coordinator (run run-other) has not said that it ended: going on in its place after 75 s without a sign "
-    "of life"
+    "another coordinator (run run-other) has not said that it ended: asked it for a sign of life, and waiting for one "
+    "for 75 s"
 )
 
 

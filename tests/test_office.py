@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 import pytest
 
 from coordinator import leadership as lead
+from coordinator import observers as seen
 from coordinator.intake import Events
 from coordinator.office import first_look
 from schemas import codec
@@ -96,3 +97,49 @@ def test_must_29_a_newcomer_asks_for_a_sign_of_life_and_leaves_the_retained_stat
     )
     assert found is not None
     assert (found.above, link.published) == (7, [(TOPIC, b"", False)])
+
+
+class Instant(queue.SimpleQueue[Event]):
+    """In which nothing is waited for: time is the link's."""
+
+    def get(self, block: bool = True, timeout: float | None = None) -> Event:  # noqa: FBT001, FBT002 - as its base has it
+        del block, timeout
+        return self.get_nowait()
+
+
+class Back(Slow):
+    """Its broker is slow to tell what an earlier run left, and its rival is offline and comes back ``at`` seconds."""
+
+    at = 3.5
+
+    def clock(self) -> float:
+        before, self.now = self.now, self.now + 0.1
+        if before < self.at <= self.now:
+            self.events.put(said(CoordinatorState.RUNNING, retained=False))
+        return self.now
+
+    def subscribe(self, *filters: str, qos: int = 1) -> int:
+        return super().subscribe(*filters, qos=qos) if filters == (TOPIC,) else 0
+
+    def unsubscribe(self, *_filters: str) -> None:
+        """Nothing is left to do."""
+
+
+def test_who_gives_up_has_not_said_that_it_goes_on_in_the_others_place() -> None:
+    """The other came back while it still looked at what an earlier run left. Seen to fail: it said so, and gave up."""
+    link = Back(Instant())
+    told: list[seen.Observation] = []
+    events: Events = link.events  # type: ignore[assignment]  # of events, to which a Stop may be added
+    with pytest.raises(Superseded, match="serves this federation"):
+        first_look(
+            lambda _sink: link,  # type: ignore[arg-type, return-value]  # has no more than a look needs
+            TOPICS,
+            "a" * 16,
+            events,
+            observe=told.append,
+            alive=lambda: None,
+            now=link.clock,
+            sweeps=True,
+        )
+    assert link.now > lead.RETURN_S + 1.0  # in which nobody was there
+    assert [type(one) for one in told] == [seen.RivalDoubted]
