@@ -19,15 +19,7 @@ from coordinator import rows
 from coordinator.database import Database, Value, look_up
 from coordinator.roster import Roster
 from schemas.errors import StateError
-from schemas.messages import (
-    Counts,
-    Metrics,
-    RoundAnnouncement,
-    RoundSummary,
-    RunSettings,
-    Task,
-    Update,
-)
+from schemas.messages import Counts, Metrics, RoundAnnouncement, RoundSummary, RunSettings, Task, Update
 
 PIECE: Final = 2**20  # bytes of an update in one row
 MAX_PIECES: Final = 65_536  # of an update, as the migrations have it
@@ -135,6 +127,12 @@ class Journal:
             if self._database.execute("SELECT 1 FROM rounds WHERE run = ? AND phase = 'collecting'", (run,)):
                 raise StateError(f"the run {run!r} has an open round: commit or abandon it first")
             self._database.execute("UPDATE runs SET finished = ? WHERE run = ? AND finished IS NULL", (at, run))
+
+    def forget_run(self, run: str) -> None:
+        """Take back a run of which no round was ever opened."""
+        with self.batch():
+            self._database.execute("DELETE FROM models WHERE run = ?", (run,))
+            self._database.execute("DELETE FROM runs WHERE run = ?", (run,))
 
     def change_settings(self, settings: RunSettings) -> None:
         """Go on with a run, finished or not, under other settings."""

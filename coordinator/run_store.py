@@ -19,7 +19,7 @@ from coordinator.aggregation import rule
 from coordinator.events import Header, Reopened, Ticket, Version
 from coordinator.fleet import View
 from coordinator.inbox import Content
-from coordinator.journal import Journal, ModelVersion, StoredUpdate
+from coordinator.journal import Journal, ModelVersion, Resume, StoredUpdate
 from coordinator.models import Checkpoint, ModelStore
 from coordinator.round_state import Rules, Selecting, State
 from schemas.errors import FederationError, SettingsError, StateError, WireError
@@ -40,9 +40,10 @@ class RunStore:
     """One run in one state directory, made or found there; a context manager.
 
     ``settings.run`` names the run where there is none yet; one that is found goes on under its own name, up to
-    ``settings.rounds``: a finished one has nothing left to do, unless there are more of them now. Raises
-    ``SettingsError`` where the directory holds a run that differs in more than ``ADJUSTABLE``, ``StateError`` where
-    the disk won't. A method that writes and raises ``DiskFull`` has changed nothing, and can be called again.
+    ``settings.rounds``: a finished one has nothing left to do, unless there are more of them now. One that differs in
+    more than ``ADJUSTABLE`` raises ``SettingsError``, unless no round of it was ever opened, as where a start failed
+    at its broker: a new run takes its place. Raises ``StateError`` where the disk won't. A method that writes and
+    raises ``DiskFull`` has changed nothing, and can be called again.
     """
 
     def __init__(
@@ -68,14 +69,17 @@ class RunStore:
             self._models = ModelStore(directory / "models")
             unfinished = self.journal.open_run()
             found = unfinished or self.journal.finished_run()
+            if found is not None and (others := self._differences(found, settings, model)):
+                if self.journal.has_opened(found.settings.run):
+                    raise _other_settings(directory, others)
+                self.journal.forget_run(found.settings.run)  # and its name, which devices may have heard
+                found = unfinished = None
             self._unfinished = unfinished is not None
             self.resumed = found is not None
             self.settings = settings if found is None else settings.model_copy(update={"run": found.settings.run})
             if found is None:
                 self.version = self._start(model)
             else:
-                first = self.journal.models(self.settings.run)[0].digest
-                _check_same(directory, found.settings, self.settings, first, model)
                 if found.settings != self.settings:
                     self.journal.change_settings(self.settings)
                 self.version = Version(found.model.version, found.model.digest)
@@ -88,6 +92,18 @@ class RunStore:
             # Seconds since 1970 are higher than in any state directory before this one, whose devices may still be up.
             self.session = self.journal.next_session(int(wall().timestamp()))
             self._opened = opened.pop_all()
+
+    def _differences(self, found: Resume, settings: RunSettings, model: Parameters) -> list[str]:
+        """In what a run that would go on differs from the one that is there, beside ``ADJUSTABLE``, in words."""
+        there = found.settings
+        here = settings.model_copy(update={name: getattr(there, name) for name in ("run", *ADJUSTABLE)})
+        plans = [f"{run.plan.name} ({run.plan.blob.digest[:8]})" for run in (there, here)]
+        if plans[0] != plans[1]:  # which brings other recommendations with it
+            return [f"plan is {plans[0]} there and {plans[1]} here"]
+        others = list(_differences(there, here))
+        if not others and model.digest() != self.journal.models(there.run)[0].digest:
+            others = ["the initial model is another one"]
+        return others
 
     def __enter__(self) -> Self:
         return self
@@ -297,19 +313,11 @@ def utc() -> datetime:
     return datetime.now(UTC)
 
 
-def _check_same(directory: Path, there: RunSettings, here: RunSettings, first: str, model: Parameters) -> None:
-    fixed = here.model_copy(update={name: getattr(there, name) for name in ADJUSTABLE})
-    plans = [f"{run.plan.name} ({run.plan.blob.digest[:8]})" for run in (there, here)]
-    others = list(_differences(there, fixed))
-    if plans[0] != plans[1]:  # which brings other recommendations with it
-        others = [f"plan is {plans[0]} there and {plans[1]} here"]
-    if not others and model.digest() != first:
-        others = ["the initial model is another one"]
-    if others:
-        raise SettingsError(
-            f"{directory} holds a run of other settings ({'; '.join(others)}): go on with those, start over with "
-            "--fresh, which sets it aside, or choose another --state directory"
-        )
+def _other_settings(directory: Path, others: list[str]) -> SettingsError:
+    return SettingsError(
+        f"{directory} holds a run of other settings ({'; '.join(others)}): go on with those, start over with "
+        "--fresh, which sets it aside, or choose another --state directory"
+    )
 
 
 def _differences(there: Message, here: Message, prefix: str = "") -> Iterator[str]:

@@ -179,6 +179,18 @@ def test_a_broker_that_does_not_answer_is_named_with_what_to_check(unanswered: t
         command.end().says(5, nowhere, "check")
 
 
+def test_a_start_that_found_no_broker_is_mended_by_the_next_with_other_settings(
+    home: Path, unanswered: tuple[str, list[Running]], broker: Mosquitto
+) -> None:
+    """And so is one that found no device. Seen to fail: each was refused, and asked for ``--fresh``."""
+    _, (start, _) = unanswered
+    assert start.end().code == 5
+    again = (*START, "--plan", "digits", "--state", "nowhere", "--deadline", "1", "--federation", "mended")
+    for more in ((), ("--seed", "2"), ("--codec", "int8")):
+        finished(*again, *more, "--broker", broker.address, cwd=home).says(6, "no device came within 1 s")
+    assert not (home / "nowhere.1").exists()
+
+
 @pytest.mark.parametrize(
     "command",
     [

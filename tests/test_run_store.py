@@ -16,10 +16,11 @@ from coordinator import observers as seen
 from coordinator import run_store
 from coordinator.database import SPARING_KIB
 from coordinator.events import Ticket, Version
+from coordinator.journal import Journal
 from coordinator.round import SETTLE_S
 from coordinator.run_store import RunStore, utc
 from schemas import compression
-from schemas.errors import FederationError
+from schemas.errors import FederationError, SettingsError
 from schemas.messages import Phase, RoundAnnouncement, Update
 from schemas.parameters import Parameters
 from tests.running_coordinator import RunningCoordinator
@@ -57,6 +58,46 @@ def test_a_result_of_made_up_people_is_said_to_be_that_after_a_crash_that_left_a
     result = home.run(settings)
     assert result.metrics is not None
     assert ([summary.synthetic for summary in result.summaries], result.metrics.synthetic) == ([1], 1)
+
+
+def test_a_run_of_which_no_round_was_opened_gives_way_to_other_settings(tmp_path: Path) -> None:
+    """As where its broker wasn't there. Under a name of its own, since devices may have heard of the first.
+
+    Seen to fail: it was refused, and asked for ``--fresh``.
+    """
+    first = run_settings(run="run-first")
+    with RunStore(tmp_path, first, PLAN, MODEL, utc) as store:
+        session = store.session
+    other_model = Parameters(MODEL.manifest, MODEL.flat + np.float32(1))
+    with RunStore(tmp_path, run_settings(run="run-other", codec="int8"), PLAN, other_model, utc) as store:
+        assert (store.settings.run, store.settings.codec, store.resumed) == ("run-other", "int8", False)
+        assert store.version.digest == store.checkpoint.parameters.digest() == other_model.digest()
+        assert store.session > session
+    with RunStore(tmp_path, run_settings(run="run-third", codec="int8"), PLAN, other_model, utc) as store:
+        assert (store.settings.run, store.resumed) == ("run-other", True)
+        ticket = Ticket(1, "train", 0, "00" * 8)
+        list(store.open(announced(ticket, store.version).model_copy(update={"run": store.settings.run})))
+    with pytest.raises(SettingsError, match=r"codec is int8 there and float32 here.*--fresh"):
+        RunStore(tmp_path, first, PLAN, other_model, utc)
+
+
+def test_a_power_cut_while_a_run_gives_way_leaves_one_that_can_start(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With either settings. Seen to fail with the first run taken back after the second one's model is on disk."""
+    with RunStore(tmp_path, run_settings(run="run-first"), PLAN, MODEL, utc):
+        pass
+
+    def cut(*_: object) -> None:
+        raise Cut
+
+    other_model = Parameters(MODEL.manifest, MODEL.flat + np.float32(1))
+    with monkeypatch.context() as patch:
+        patch.setattr(Journal, "start_run", cut)
+        with pytest.raises(Cut):
+            RunStore(tmp_path, run_settings(run="run-other", codec="int8"), PLAN, other_model, utc)
+    with RunStore(tmp_path, run_settings(run="run-third"), PLAN, MODEL, utc) as store:
+        assert store.checkpoint.parameters.digest() == MODEL.digest()
 
 
 class Poisoner(ScriptedDevice):

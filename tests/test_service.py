@@ -468,9 +468,14 @@ def test_after_a_crash_nobody_waits_for_an_evaluation_that_no_device_can_do(home
 
 def test_an_unfinished_run_of_other_settings_is_refused_naming_the_difference(home: Home) -> None:
     home.device("dev-0")
-    service = home.service()
-    service.stop()
-    service.run()
+
+    def crash() -> None:
+        raise Crash
+
+    home.watch.then = [(seen.RoundOpened, crash)]
+    with pytest.raises(Crash):
+        home.run(run_settings(quorum=1))
+    home.watch.then = []
     with pytest.raises(SettingsError, match=r"codec is float32 there and int8 here.*--fresh"):
         home.run(run_settings(codec="int8"))
     other = Parameters(MODEL.manifest, MODEL.flat + 1)
