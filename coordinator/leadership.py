@@ -19,6 +19,7 @@ anything, and goes on listening to it.
 * Ranks are sessions, then instances. A newcomer that goes on takes a session above all it has seen, so the one that
   came last is the highest, and devices follow it. Of two that started together the lower gives up. A higher one that
   has ended, or whose will comes late, has left devices to nobody: so one in office takes a session above that.
+* One that stood still for ``standstill_s``, as a process that was stopped, connects anew before it publishes.
 * A last will, or whatever else shows in the place of the leader's status, is answered with that status; one of a lower
   rank that serves, with the whole tree, and once more a heartbeat later: for an instant both led, and both wrote.
 * The status comes every ``heartbeat_s``, or every ``idle_heartbeat_s`` where nothing is at stake as it becomes due. As
@@ -229,6 +230,14 @@ def step(state: State, event: Event) -> Step:
             return _newcomer_sees(state, status, retained) if state.newcomer else _sees(state, status)
 
 
+def standstill_s(heartbeat_s: float) -> float:
+    """For how long one in office may stand still: after that a newcomer may have taken its silence for its end.
+
+    Less by a fifth than a newcomer waits, since that may have asked a little before.
+    """
+    return 0.8 * _silence_s(heartbeat_s)
+
+
 def wake_at(state: State) -> float:
     """When the next ``Tick`` matters, if nothing else happens."""
     match state.stage:
@@ -310,8 +319,13 @@ def _rival(state: State) -> CoordinatorStatus | None:
 
 def _doubt(state: State, rival: CoordinatorStatus) -> Step:
     serving = rival.state in SERVING
-    wait_s = min(PATIENCE * rival.heartbeat_s, LONGEST_S) if serving else RETURN_S
+    wait_s = _silence_s(rival.heartbeat_s) if serving else RETURN_S
     return replace(state, stage=Doubting(rival, state.now + wait_s)), (Doubt(rival, wait_s),)
+
+
+def _silence_s(heartbeat_s: float) -> float:
+    """For how long a newcomer waits for a sign of life of one that serves."""
+    return min(PATIENCE * heartbeat_s, LONGEST_S)
 
 
 def _lead(state: State, after: CoordinatorStatus | None = None, *, repeats: bool = False) -> Step:

@@ -15,6 +15,7 @@ from coordinator.config import CoordinatorSettings, run_settings
 from coordinator.database import claim
 from coordinator.display import choose
 from coordinator.identity import instance_of
+from coordinator.leadership import standstill_s
 from coordinator.plan_commands import resolve
 from coordinator.service import CoordinatorService, RunResult
 from coordinator.virtual import VirtualFleet
@@ -70,7 +71,7 @@ def start(settings: CoordinatorSettings, *, fresh: bool) -> int:
         mqtt = settings.mqtt(name, broker, session_expiry_s=SESSION_S)
 
         def link(sink: Sink, will: Will) -> Link:
-            return MqttLink(mqtt, sink, will, gated=True)
+            return MqttLink(replace(mqtt, standstill_s=standstill_s(settings.heartbeat)), sink, will, gated=True)
 
         def look(sink: Sink) -> Link:
             return MqttLink(replace(mqtt, inbound_window=WINDOW), sink)

@@ -193,6 +193,35 @@ def test_must_30_one_that_serves_goes_on_above_a_higher_one_that_has_ended(
         assert first.end().code == 0
 
 
+def test_must_30_one_that_stood_still_while_another_took_over_wakes_without_a_word(
+    home: Path, mosquitto: Mosquitto
+) -> None:
+    """For less than its keepalive, so that its connection stands: what it then finds due is another one's to say.
+
+    Seen to fail without ``standstill_s`` in ``start``: its status stood in the other's place until that answered.
+    """
+    ear = Ear()
+    listener = serving(mosquitto.address, ear)
+    with start(home, mosquitto.address, "first") as first:
+        first.wait_for('"connected"')
+        until(lambda: coordinator_status(mosquitto.port).state is CoordinatorState.RUNNING, "its status")
+        ours = coordinator_status(mosquitto.port)
+        first.send(signal.SIGSTOP)
+        with start(home, mosquitto.address, "second") as second:
+            second.wait_for('"rival_replaced"')
+            second.wait_for('"connected"')
+            ear.until(lambda: statuses(ear)[-1].instance != ours.instance, "the other's status")
+            before = len(statuses(ear))
+            first.send(signal.SIGCONT)
+            first.end().says(6, f"a newer coordinator (run {statuses(ear)[-1].run}, session ")
+            second.send(signal.SIGTERM)
+            assert second.end().code == 0
+    ear.until(lambda: statuses(ear)[-1].state is CoordinatorState.STOPPED, "the other's end")
+    listener.close()
+    wills = CoordinatorState.OFFLINE  # which are the broker's to say, where the stop came in the middle of a word
+    assert ours.instance not in {status.instance for status in statuses(ear)[before:] if status.state is not wills}
+
+
 def foreign(running: RunningCoordinator, **changes: object) -> CoordinatorStatus:
     """Another instance's status, put where ours stands."""
     ours = retained(running)

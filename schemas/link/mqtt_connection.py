@@ -34,6 +34,7 @@ from schemas.link.mailbox import HEADER, Ack, Mailbox, Order, Subscribe, Unsubsc
 from schemas.link.mqtt_settings import MqttSettings
 from schemas.link.outbound import Publication
 from schemas.link.publish_packet import Published
+from schemas.link.standstill import Standstill
 
 _log = logging.getLogger(__name__)
 
@@ -73,7 +74,8 @@ class Connection:
         self._farewell: int | None = None  # the reason code of the broker's DISCONNECT
         self._tokens: dict[int, int] = {}  # by packet id
         self._unacknowledged = 0  # messages at QoS 1 that our caller still works on
-        self._tick_s = min(_TICK_S, settings.keepalive_s / 4)
+        self._tick_s = min(_TICK_S, settings.keepalive_s / 4, settings.standstill_s / 2)
+        self._standstill = Standstill(settings.standstill_s)
         self._full_since = math.inf  # monotonic: since when as much waits as we read ahead
         self._reached = False
         self._leaving = False  # we have said goodbye
@@ -150,6 +152,8 @@ class Connection:
             return judge(self.refusal, self._address)
         if self._farewell is not None:  # the next greeting's answer tells whether it is for good
             return replace(judge(self._farewell, self._address), fatal=False)
+        if self._standstill.lasted_s and self.accepted:
+            return Verdict(self._standstill.error, fatal=False)
         if self.accepted:
             # mosquitto 2.0.11 takes a name's connection away without a word, whatever MQTT 5 asks for.
             soon = time.monotonic() - self._accepted_at < _SOON_S
@@ -173,6 +177,12 @@ class Connection:
             selector.register(mailbox.wake, selectors.EVENT_READ)
             selector.register(sock, selectors.EVENT_READ)
             while (now := time.monotonic()) < self._deadline and self.refusal is None:
+                if self._standstill.over() and self.accepted:
+                    if not (client.want_write() or sock.writing):  # else words from before: the last will has to do
+                        self._leaving = True
+                        client.disconnect()
+                        self._write(sock)
+                    return
                 self._send(sock)
                 if self._broken or client.socket() is None or (mailbox.done and not self.accepted):
                     return
@@ -238,7 +248,9 @@ class Connection:
     def _write(self, sock: BufferedSocket) -> None:
         if self._client.want_write():
             self._client.loop_write()
-        if self._client.socket() is not None:
+        if self.accepted and not self._leaving and self._standstill.over():
+            self._broken = True  # what was to be written is from before
+        elif self._client.socket() is not None:
             try:
                 sock.flush()
             except OSError:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import ssl
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -29,6 +30,9 @@ class MqttSettings:
     # connection.
     inbound_window: int = 64
     connect_timeout_s: float = 10.0
+    standstill_s: float = (
+        math.inf
+    )  # a connection is given up, unused, by a program that finds it stood still for longer
     backoff: Backoff = field(default_factory=Backoff)
 
     def tls_context(self) -> ssl.SSLContext | None:
