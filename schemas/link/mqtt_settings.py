@@ -30,9 +30,8 @@ class MqttSettings:
     # connection.
     inbound_window: int = 64
     connect_timeout_s: float = 10.0
-    standstill_s: float = (
-        math.inf
-    )  # a connection is given up, unused, by a program that finds it stood still for longer
+    # A program that stood still for longer gives its connection up, and publishes nothing over it any more.
+    standstill_s: float = math.inf
     backoff: Backoff = field(default_factory=Backoff)
 
     def tls_context(self) -> ssl.SSLContext | None:
