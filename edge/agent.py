@@ -75,7 +75,7 @@ class Agent:
         self._trainer = trainer
         self._health = health
         self._post = post
-        self._store = Store(device.state, self._warn)
+        self._store = Store(device.state, self._warn, durable=device.durable)
         self._outbox = Outbox(device.state / "outbox", self._warn, durable=device.durable)
         self._jobs = JobMaker(device, self._store, self._outbox)
         self._meter = Meter(counts=device.budget is not None)

@@ -20,7 +20,7 @@ class Device:
     state: Path
     heartbeat_s: float = 30.0
     software: str = ""
-    durable: bool = True  # an update survives a power cut
+    durable: bool = True  # an update, and what was moved of the budget, survive a power cut
     checkpoint_s: float = 0.0  # between two checkpoints of a training; none where 0
     outbox_s: float = OUTBOX_S  # how long an update waits for its receipt, while the device runs
     idle_heartbeat_s: float = 0.0  # instead of a shorter ``heartbeat_s`` while no coordinator has work

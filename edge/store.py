@@ -1,9 +1,12 @@
-"""What a device keeps beside its outbox, one file each. All but the session number cost no fsync.
+"""What a device keeps beside its outbox, one file each. Only the session number and the budget cost an fsync.
 
 The newest model is a snapshot and the steps that lead on from it: each follows the one before by number and digest,
 and what doesn't is as good as not there. Models and plan can be fetched again, a training begun again, the pace learned
 again: a torn file is found by its digest. So a damaged file is set aside with a message, and the device carries on
 without what it held.
+
+What was moved of the budget can't be learned again, and a torn file would give back a day's. So there are two: one
+that waits for the disk, by the tenth of the budget and the hour, and one for what was moved since, which doesn't.
 """
 
 from __future__ import annotations
@@ -33,6 +36,7 @@ PERSONAL: Final = "personal"  # the file of the model that is the owner's own
 _PLAN = "plan"
 _MODEL = "model"
 _STEP = "step-"
+_SYNCED: Final = 0.1  # of the budget that a power cut may give back
 _log = logging.getLogger(__name__)
 
 
@@ -118,8 +122,11 @@ def _next_session(path: Path, wall_clock: Callable[[], float], report: Callable[
 class Store:
     """The plan, the newest model, a training's checkpoint, the pace and the age of one device. Used from one thread."""
 
-    def __init__(self, directory: Path, report: Callable[[str], None]) -> None:
-        """Use ``directory``, made if need be; ``report`` hears of damaged files. Raises ``StateError``."""
+    def __init__(self, directory: Path, report: Callable[[str], None], *, durable: bool = True) -> None:
+        """Use ``directory``, made if need be; ``report`` hears of damaged files. Raises ``StateError``.
+
+        Not ``durable``, what was moved of the budget waits for no disk, for virtual devices without number.
+        """
         files.make_directory(directory)
         files.sweep(directory)
         self._plan = directory / _PLAN
@@ -129,6 +136,9 @@ class Store:
         self._pace = directory / "pace"
         self._age = directory / "age"
         self._budget = directory / "budget"
+        self._moved = directory / "budget-since"
+        self._durable = durable
+        self._synced: Budget | None = None  # what of it would outlast a power cut, as far as is known
         self._link = directory / "link"
         self._personal = directory / PERSONAL
         self._report = report
@@ -225,8 +235,8 @@ class Store:
 
     def running_s(self) -> float:
         """For how long the device has been running, over all its starts, as it was last kept."""
-        found = (_read(self._age, _AgeHeader, self._report), _read(self._budget, _BudgetHeader, self._report))
-        return max((one[0].running_s for one in found if one is not None), default=0.0)
+        age, budget = _read(self._age, _AgeHeader, self._report), self._newest_budget()
+        return max(0.0 if age is None else age[0].running_s, 0.0 if budget is None else budget.running_s)
 
     def keep_running_s(self, seconds: float) -> None:
         """Keep for how long it has been running. Raises ``StateError``, and then keeps what it knew."""
@@ -234,12 +244,21 @@ class Store:
 
     def budget(self, limit: int) -> Budget:
         """What was moved of a budget of so many bytes a day."""
-        found = _read(self._budget, _BudgetHeader, self._report)
-        return Budget(limit, () if found is None else found[0].hours)
+        found = self._newest_budget()
+        return Budget(limit, () if found is None else found.hours)
 
     def keep_budget(self, budget: Budget, running_s: float) -> None:
         """Keep what was moved. Raises ``StateError``, and then keeps what it knew."""
-        files.write(self._budget, {"running_s": running_s, "hours": budget.hours}, durable=False)
+        header = {"running_s": running_s, "hours": budget.hours}
+        if self._durable and _outgrown(self._synced, budget):
+            files.write(self._budget, header, durable=True)
+            self._synced = budget
+        else:
+            files.write(self._moved, header, durable=False)
+
+    def _newest_budget(self) -> _BudgetHeader | None:
+        found = [_read(path, _BudgetHeader, self._report) for path in (self._budget, self._moved)]
+        return max((one[0] for one in found if one is not None), key=_when, default=None)
 
     def speed(self) -> float | None:
         """How fast the link was, in bytes a second up, as far as is known."""
@@ -249,6 +268,18 @@ class Store:
     def keep_speed(self, speed: float) -> None:
         """Keep how fast the link is. Raises ``StateError``, and then keeps what it knew."""
         files.write(self._link, {"speed": speed}, durable=False)
+
+
+def _outgrown(synced: Budget | None, budget: Budget) -> bool:
+    """Whether more was moved since ``synced`` than a power cut may give back."""
+    if synced is None:
+        return True
+    (then, before), (hour, moved) = (each.hours[-1] if each.hours else (0, 0) for each in (synced, budget))
+    return hour != then or moved - before >= _SYNCED * budget.limit
+
+
+def _when(kept: _BudgetHeader) -> tuple[float, int]:
+    return kept.running_s, sum(moved for _, moved in kept.hours)
 
 
 def look(directory: Path) -> tuple[Held, bytes] | None:

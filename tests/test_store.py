@@ -1,16 +1,20 @@
 from __future__ import annotations
 
+import os
+import random
 from pathlib import Path
 
 import pytest
 
 from edge import files
+from edge.budget import Budget
 from edge.lineage import Lineage
 from edge.pace import Pace
 from edge.participation_state import Kept
 from edge.store import Held, Store, claim
 from schemas.errors import StateError
 from tests.edge_scripts import PLAN, PLAN_REF, model_blob, pointer
+from tests.simulation.disk import Disk, Disks
 
 
 def test_the_model_and_the_plan_are_there_after_a_restart(tmp_path: Path) -> None:
@@ -85,7 +89,44 @@ def test_the_pace_and_the_age_are_there_after_a_restart(tmp_path: Path) -> None:
     assert (again.pace().expected("a" * 64), again.running_s()) == (400.5, 86_400.25)
 
 
-def test_only_the_session_number_waits_for_the_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_no_power_cut_gives_back_more_than_a_tenth_of_a_spent_budget(tmp_path: Path) -> None:
+    """Seen to fail where no file of it waits for the disk: torn, all of it was given back."""
+    for seed in range(30):
+        disks = Disks(tmp_path)
+        disk = disks.add(Disk(tmp_path / f"before.{seed}", {}, random.Random(seed)))  # noqa: S311  - no secret
+        with disks.patched():
+            store, budget = Store(disk.root / "device", print), Budget(1000)
+            for _ in range(35 + seed):
+                budget = budget.moved(3600.0 * 30, 10)
+                store.keep_budget(budget, 3600.0 * 30)
+            after = Disk(tmp_path / f"after.{seed}", disk.left(power_cut=True), disk.draw)
+        kept = Store(after.root / "device", print)
+        assert budget.left(3600.0 * 30) <= kept.budget(1000).left(kept.running_s()) <= budget.left(3600.0 * 30) + 100
+
+
+def test_a_kill_gives_back_nothing_that_was_kept_and_a_days_budget_waits_for_the_disk_a_few_times(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Seen to fail where each hundredth waits, and where the file that doesn't wait isn't read."""
+    synced: list[int] = []
+    monkeypatch.setattr(os, "fsync", synced.append)
+    store, budget = Store(tmp_path, print), Budget(1000)
+    for number in range(100):
+        at_s = 36.0 * number
+        budget = budget.moved(at_s, 10)
+        store.keep_budget(budget, at_s)
+        again = Store(tmp_path, print)
+        assert (again.budget(1000), again.running_s()) == (budget, at_s)
+    assert len(synced) <= 2 * 11  # the file, and its name
+    store.keep_budget(budget.moved(3600.0, 1), 3600.0)
+    assert len(synced) <= 2 * 12
+    store = Store(tmp_path / "virtual", print, durable=False)
+    synced.clear()
+    store.keep_budget(budget, 3600.0)
+    assert (synced, Store(tmp_path / "virtual", print).budget(1000)) == ([], budget)
+
+
+def test_models_plans_and_times_wait_for_no_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("os.fsync", lambda _: pytest.fail("waited for the disk"))
     store = Store(tmp_path, print)
     store.keep_model(pointer(2), model_blob(2))
