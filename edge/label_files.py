@@ -19,7 +19,7 @@ from typing import Final
 from edge import whole
 from edge.plain_files import plain
 from edge.wfdb_annotations import CODES, LARGEST, UNLABELLED, WAITING, Annotation, decode, encode
-from edge.wfdb_header import Glance, glimpse
+from edge.wfdb_header import Glance, characters, glimpse
 from schemas.errors import DataError, SettingsError, StateError
 
 _BEFORE: Final = ".before"  # what ``--replace`` sets an annotation file aside as
@@ -202,7 +202,7 @@ def _fitting(file: Path, record: Path) -> bytes:
 def glance_at(record: Path) -> Glance:
     """What a whole record's header tells. Raises ``DataError`` where there is none."""
     try:
-        return glimpse(plain(_header(record)).read_text(encoding="utf-8", errors="replace"))
+        return glimpse(characters(plain(_header(record)).read_bytes()))
     except FileNotFoundError:
         raise DataError(f"there is no WFDB record {record}: give a record's path without an ending") from None
     except OSError as error:

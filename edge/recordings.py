@@ -29,7 +29,7 @@ from edge.plain_files import plain
 from edge.quality import Tally
 from edge.segment_files import Segment, disk_size, finite, number_of, numbered, prune, segments
 from edge.segments import summary
-from edge.wfdb_header import Header, checksum, glimpse, parse, text
+from edge.wfdb_header import Header, characters, checksum, glimpse, parse, text
 from schemas.errors import DataError, DiskFull, StateError
 
 FULL: Final = "the disk was full"  # why a segment ended
@@ -210,7 +210,7 @@ class _Writer:
 def _finish_left(path: Path, why: str) -> Segment | None:
     """Finish the segment of ``path`` (.open) from what its file holds; None where that is nothing."""
     data = plain(path.with_suffix(".dat"))
-    header = replace(parse(plain(path).read_text(encoding="utf-8")), name=path.stem)
+    header = replace(parse(characters(plain(path).read_bytes())), name=path.stem)
     length = _whole(data, header)
     if not length:
         data.unlink(missing_ok=True)

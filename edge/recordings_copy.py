@@ -11,7 +11,7 @@ from typing import Final
 
 from edge import whole
 from edge.plain_files import plain
-from edge.wfdb_header import glimpse
+from edge.wfdb_header import characters, glimpse
 from schemas.errors import DataError, StateError
 
 _SIDE: Final = (".atr", ".qrs", ".xws")  # what belongs to a record and no header names: annotations, and notes on them
@@ -69,7 +69,7 @@ def found(path: Path) -> tuple[tuple[Record, ...], tuple[str, ...]]:
 def _record(header: Path) -> Record:
     plain(header)
     try:
-        text = header.read_text(encoding="utf-8", errors="replace")
+        text = characters(header.read_bytes())
         glance = glimpse(text)
     except OSError as error:
         raise DataError(f"{header} can't be read: {error.strerror}; see to its owner and its disk") from None

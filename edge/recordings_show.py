@@ -12,7 +12,7 @@ from edge.budget import size
 from edge.plain_files import plain
 from edge.segment_files import Segment, finite, segments
 from edge.timeline import wrong_rate
-from edge.wfdb_header import Glance, glimpse
+from edge.wfdb_header import Glance, characters, glimpse
 from schemas.errors import DataError
 
 
@@ -59,7 +59,7 @@ def rows(directory: Path) -> tuple[tuple[Row, ...], tuple[str, ...]]:
 
 
 def _row(path: Path) -> Row:
-    glance = glimpse(plain(path).read_text(encoding="utf-8", errors="replace"))
+    glance = glimpse(characters(plain(path).read_bytes()))
     data = path.with_suffix(".dat")
     length = data.stat().st_size if data.is_file() else 0
     if path.suffix == ".open":

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Final
 
 from edge.plain_files import plain
-from edge.wfdb_header import Glance, glimpse
+from edge.wfdb_header import Glance, characters, glimpse
 from schemas.errors import DataError
 
 _NAME: Final = re.compile(r"ecg_(\d{6,12})_\d{8}T\d{6}")
@@ -42,7 +42,7 @@ def segments(directory: Path) -> tuple[Segment, ...]:
     found = []
     for path in numbered(directory, ".hea"):
         with contextlib.suppress(OSError, ValueError, DataError):
-            found.append(Segment(path, glimpse(plain(path).read_text(encoding="utf-8")), disk_size(path)))
+            found.append(Segment(path, glimpse(characters(plain(path).read_bytes())), disk_size(path)))
     return tuple(found)
 
 

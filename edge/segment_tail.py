@@ -18,7 +18,7 @@ from edge.plain_files import plain
 from edge.quality import MISSING
 from edge.segment_files import finite, number_of, numbered
 from edge.sources.wfdb_records import LEAD
-from edge.wfdb_header import Header, parse
+from edge.wfdb_header import Header, characters, parse
 from schemas.errors import DataError
 
 _MOST_S: Final = 60.0  # of a lead, read at once
@@ -107,7 +107,7 @@ class SegmentTail:
         self._number, self._header, self._taken = number_of(path), None, 0
         for place in (path, path.with_suffix(".hea")):  # which it may have become just now
             try:
-                self._header = header = parse(plain(place).read_text(encoding="utf-8"))
+                self._header = header = parse(characters(plain(place).read_bytes()))
                 break
             except OSError:
                 continue

@@ -62,6 +62,11 @@ class Glance:
         return self.samples / self.rate
 
 
+def characters(file: bytes) -> str:
+    """A header's file as text, also where an editor put a mark before it or letters aren't UTF-8; wfdb skips both."""
+    return file.decode("utf-8-sig", errors="replace")
+
+
 def text(header: Header) -> str:
     """The header's file."""
     leads = header.signal.leads

@@ -107,7 +107,7 @@ def _file(config: Path) -> dict[str, Any]:
     import tomllib  # noqa: PLC0415 - many a device has no file
 
     try:
-        return tomllib.loads(config.read_text(encoding="utf-8"))
+        return tomllib.loads(config.read_text(encoding="utf-8-sig"))  # as some editors mark it
     except OSError as error:
         raise SettingsError(f"can't read the settings file {config}: {error.strerror}") from None
     except (ValueError, RecursionError) as error:  # of its syntax, its text, its numbers, its depth

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import codecs
 import json
 import os
+import re
 import shutil
 from pathlib import Path
 
@@ -56,6 +58,25 @@ def test_a_comment_that_is_not_utf_8_hides_no_record(room: Path) -> None:
     with (room / "rec" / "100.hea").open("ab") as header:
         header.write(b"# M\xfcller\n")
     assert asked(room, "list", "rec").out.startswith("100  ")
+
+
+def test_a_header_that_an_editor_marked_as_utf_8_is_read_as_any_other(room: Path) -> None:
+    """Whoever reads it. Seen to fail: it was "damaged", its record not trained on, its segment never pruned."""
+    for ending in ("hea", "dat", "atr"):
+        shutil.copyfile(MITDB / f"100.{ending}", room / "rec" / f"100.{ending}")
+    before = asked(room, "list", "rec").out
+    for header in [*(room / "rec").glob("*.hea"), *(room / "rec").glob("*.open")]:
+        header.write_bytes(codecs.BOM_UTF8 + header.read_bytes())
+    sizes = re.compile(r"[\d.]+ MB")
+    assert sizes.sub("", asked(room, "list", "rec").out) == sizes.sub("", before)
+    assert asked(room, "export", "rec", "--to", "stick").out == "copied 3 records to stick\n"
+    assert "2271 examples" in asked(room, "show", "rec/100").out
+    again = ("label", "import", "rec/100.atr", "--to", "rec"), ("record", "--source", "replay:rec/100?speed=max")
+    for arguments in again:
+        done = in_process(cli, *arguments, cwd=room)
+        assert done.code == 0, done.err
+    assert len(segments(room / "rec")) == 2
+    assert len(Shelf(room / "rec").store.recover()) == 1
 
 
 def test_headers_that_can_not_be_read_are_named(room: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 from pathlib import Path
 
 import pytest
@@ -85,6 +86,12 @@ def test_a_wrong_file_is_named_with_its_mistake(tmp_path: Path, text: str, compl
     with pytest.raises(SettingsError, match=complaint) as caught:
         load(CoordinatorSettings, {}, path)
     assert str(path) in str(caught.value)
+
+
+def test_a_file_that_an_editor_marked_as_utf_8_is_read_as_any_other(toml: Path) -> None:
+    """Seen to fail: "Invalid statement (at line 1, column 1)"."""
+    toml.write_bytes(codecs.BOM_UTF8 + toml.read_bytes())
+    assert origins({}, toml)["rounds"] == (7, str(toml))
 
 
 def test_a_missing_file_is_an_error_not_a_default(tmp_path: Path) -> None:

@@ -16,7 +16,7 @@ from typing import Any, Final
 from edge.live.setting import Kind, Opener, Options, Surroundings
 from edge.live.source import Chunk, EndOfSignal, Lead, LiveSource, Signal, SourceLost
 from edge.plain_files import plain
-from edge.wfdb_header import check_rate
+from edge.wfdb_header import characters, check_rate
 from schemas.errors import DataError
 
 _AHEAD_S: Final = 60.0  # of the recording, read at once
@@ -122,7 +122,7 @@ def _check_plain(files: Iterable[Path]) -> None:
 
 def _check_rate(record: Path, taken: float) -> None:
     try:
-        check_rate(record.with_name(f"{record.name}.hea").read_text(encoding="utf-8", errors="replace"), taken)
+        check_rate(characters(record.with_name(f"{record.name}.hea").read_bytes()), taken)
     except (OSError, DataError) as error:
         raise SourceLost(f"{record} {error}") from None
 

@@ -27,7 +27,7 @@ from edge.sources.ecg_beats import label_beats
 from edge.sources.ecg_unlabelled import MAKE, NOTES, Lead, none_of
 from edge.sources.source import Form, Reader, Reading, Source
 from edge.wfdb_annotations import CODES
-from edge.wfdb_header import check_rate
+from edge.wfdb_header import characters, check_rate
 from schemas.errors import DataError
 
 NO_LABELS = "annotate its beats first, or have the coordinator choose a plan that needs no labels: ecg-masked, ecg-weak"
@@ -182,7 +182,7 @@ def read_lead(record: Path) -> tuple[NDArray[np.float64], float]:
 
     place = plain(record.with_name(f"{record.name}.hea"))
     header = _parsed(wfdb.rdheader, record)
-    check_rate(place.read_text(encoding="utf-8", errors="replace"), header.fs)
+    check_rate(characters(place.read_bytes()), header.fs)
     if not header.sig_name:
         raise DataError("has no signals of its own: give the segments of a multi-segment record one by one")
     for name in dict.fromkeys(header.file_name):
