@@ -178,7 +178,7 @@ def _whole(path: Path) -> Iterator[BinaryIO]:
                 file.flush()
                 os.fsync(file.fileno())
             temporary.replace(path)
-        except OSError:
+        except BaseException:  # a Ctrl-C too
             temporary.unlink(missing_ok=True)
             raise
         directory = os.open(path.parent, os.O_RDONLY)

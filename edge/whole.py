@@ -18,7 +18,7 @@ PRIVATE: Final = 0o600  # nobody else's business, whatever the umask
 def replacing(path: Path, *, durable: bool, mode: int = PRIVATE) -> Iterator[BinaryIO]:
     """What is written within takes the place of ``path`` at the end, whole or not at all.
 
-    Raises ``OSError`` where the disk is full or refuses; then the file of before stays.
+    Raises ``OSError`` where the disk is full or refuses. Whatever ends it sooner, the file of before stays.
     """
     beside = path.parent / f"{path.name}{BESIDE}"  # also of ".", which the disk then refuses
     try:
@@ -30,7 +30,7 @@ def replacing(path: Path, *, durable: bool, mode: int = PRIVATE) -> Iterator[Bin
         beside.replace(path)
         if durable:
             sync_directory(path.parent)
-    except OSError:
+    except BaseException:  # a Ctrl-C too
         with contextlib.suppress(OSError):
             beside.unlink()
         raise

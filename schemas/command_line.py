@@ -29,11 +29,18 @@ FULL: Final = frozenset({errno.ENOSPC, errno.EDQUOT})  # what a disk, or a quota
 GROUP = {"help_option_names": ["-h", "--help"], "max_content_width": 110}
 
 
+class Terminated(BaseException):
+    """SIGTERM came where nobody waits for it: what is under way is left as it is on Ctrl-C, temporary folders gone."""
+
+
 def run(command: click.Command) -> NoReturn:
     """Run ``command`` and exit; every expected failure ends in one sentence and its exit code."""
     _prepare_output()
     try:
-        code = command.main(standalone_mode=False)
+        with _terminated():
+            code = command.main(standalone_mode=False)
+    except Terminated:
+        _end_by(signal.SIGTERM)
     except click.ClickException as error:
         with suppress(OSError):
             error.show()
@@ -66,6 +73,30 @@ def _prepare_output() -> None:
             setattr(sys, name, Path(os.devnull).open("w", encoding="utf-8"))  # noqa: SIM115 - as long as we run
         elif isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="replace")
+
+
+@contextmanager
+def _terminated() -> Iterator[None]:
+    """Have SIGTERM raise ``Terminated``, unless whoever started us has it ignored; a second one ends us at once."""
+    if signal.getsignal(signal.SIGTERM) is not signal.SIG_DFL:
+        yield
+        return
+
+    def handle(number: int, _: FrameType | None) -> None:
+        signal.signal(number, signal.SIG_DFL)
+        raise Terminated
+
+    signal.signal(signal.SIGTERM, handle)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
+
+
+def _end_by(number: signal.Signals) -> NoReturn:
+    """End as whoever sent the signal expects it; a service manager takes that for a good end, and no exit code."""
+    os.kill(os.getpid(), number)
+    _end(128 + number)
 
 
 def _fail(sentence: str, code: int) -> NoReturn:

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import signal
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import psutil
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -24,7 +27,8 @@ from schemas.messages import Health, TrainSettings
 from schemas.plan_file import BUNDLED, bundled
 from tests.locked_folder import locked_folder
 from tests.plan_examples import CLASSES, fields, tiny, windows
-from tests.running_commands import EDGE, Done, finished
+from tests.running_commands import EDGE, LIMIT_S, Done, Running, finished
+from tests.waiting import until
 
 SETTINGS = st.builds(
     TrainSettings,
@@ -80,6 +84,34 @@ def test_a_device_measures_the_codecs_its_trainer_and_its_disk_on_its_own_record
     assert 0 < (found.agent_peak_mb or 0) < 55
     assert (found.trainer_peak_mb or 0) > 100
     assert sorted(path.name for path in tmp_path.iterdir()) == ["own.npz", "tiny.json"]
+
+
+@pytest.mark.parametrize("child", ["edge.bench_arrays", "edge.trainer"])
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, -signal.SIGTERM), (signal.SIGINT, 130)])
+def test_a_signal_leaves_neither_folder_nor_child(
+    tmp_path: Path, child: str, number: signal.Signals, code: int
+) -> None:
+    """Seen to fail with SIGTERM: its folder stayed, and whoever filled that worked on."""
+    (scratch := tmp_path / "tmp").mkdir()
+    environment = {"TMPDIR": str(scratch), "TORCHINDUCTOR_CACHE_DIR": str(tmp_path)}
+    command = (*EDGE, "bench", "--plan", "watch", "--seconds", "600")
+    with Running(*command, cwd=tmp_path, env=environment) as bench:
+        until(lambda: started(bench.pid, child), child)
+        family = psutil.Process(bench.pid).children(recursive=True)
+        bench.send(number)
+        done = bench.end()
+    assert (done.code, done.out, done.err.strip()) == (code, "", "")
+    assert not list(scratch.iterdir())
+    assert not list(tmp_path.glob(".edge-bench-*"))
+    _, alive = psutil.wait_procs(family, LIMIT_S)
+    assert not alive
+
+
+def started(pid: int, module: str) -> bool:
+    """Whether the process has a child that runs this module."""
+    with suppress(psutil.NoSuchProcess):
+        return any(module in each.cmdline() for each in psutil.Process(pid).children())
+    return False
 
 
 def test_what_can_not_be_measured_ends_in_a_sentence_and_its_exit_code(tmp_path: Path) -> None:

@@ -5,6 +5,9 @@ from __future__ import annotations
 import io
 import os
 import signal
+import subprocess
+import sys
+from pathlib import Path
 
 import click
 import pytest
@@ -108,6 +111,30 @@ def test_a_mistyped_option_is_a_settings_error_with_a_hint(
 ) -> None:
     assert ending(monkeypatch, coordinator, "start", "--round", "3") == 2
     assert "--rounds" in capsys.readouterr().err
+
+
+def test_sigterm_leaves_what_is_under_way_in_good_order_and_ends_by_itself(tmp_path: Path) -> None:
+    """As a service manager and a shell expect it; where whoever started the command ignores it, nothing happens.
+
+    Seen to fail: temporary folders stayed.
+    """
+    code = f"""
+import os, signal, tempfile, click
+from schemas.command_line import run
+@click.command()
+def work():
+    with tempfile.TemporaryDirectory(dir={str(tmp_path)!r}):
+        os.kill(os.getpid(), signal.SIGTERM)
+        print("goes on")
+run(work)
+"""
+    command = [sys.executable, "-c", code]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout, done.stderr) == (-signal.SIGTERM, "", "")
+    ignored = ["sh", "-c", 'trap "" TERM; exec "$@"', "sh", *command]
+    done = subprocess.run(ignored, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout) == (0, "goes on\n")
+    assert not list(tmp_path.iterdir())
 
 
 def test_an_interrupt_before_anything_has_begun_ends_with_130(monkeypatch: pytest.MonkeyPatch) -> None:

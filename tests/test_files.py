@@ -11,7 +11,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from edge import files
+from edge import files, whole
 from schemas.errors import StateError
 
 
@@ -66,6 +66,21 @@ def test_a_full_disk_keeps_the_file_of_before_and_leaves_no_litter(tmp_path: Pat
     assert record is not None
     assert record.payload == b"before"
     assert os.listdir(tmp_path) == ["one"]  # noqa: PTH208 - names are all we want
+
+
+def test_an_interrupt_keeps_the_file_of_before_and_leaves_no_litter(tmp_path: Path) -> None:
+    """Of `edge data export` to a stick, say. Seen to fail: what was copied by then stayed beside it."""
+    path = tmp_path / "one"
+    path.write_bytes(b"before")
+
+    def interrupted() -> None:
+        with whole.replacing(path, durable=True) as file:
+            file.write(b"half")
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        interrupted()
+    assert (path.read_bytes(), os.listdir(tmp_path)) == (b"before", ["one"])  # noqa: PTH208 - names are all we want
 
 
 def test_a_damaged_file_is_set_aside_under_a_name_nobody_reads(tmp_path: Path) -> None:

@@ -14,7 +14,7 @@ import pytest
 import safetensors.numpy
 
 from coordinator.aggregation import rule
-from coordinator.models import OPTIMISER, Checkpoint, ModelStore
+from coordinator.models import OPTIMISER, Checkpoint, ModelStore, place_whole
 from schemas.errors import StateError
 from schemas.messages import StrategySettings
 from schemas.parameters import Parameters
@@ -184,6 +184,18 @@ def test_no_room_for_a_version_is_said_and_leaves_the_others_alone(tmp_path: Pat
     assert [path.name for path in tmp_path.iterdir()] == ["v000000000.safetensors"]
     assert ModelStore(tmp_path).load(0).parameters.flat.tolist() == [0.5] * 10
     assert resource.getrlimit(resource.RLIMIT_FSIZE)[0] == resource.RLIM_INFINITY  # of this process: untouched
+
+
+def test_an_interrupt_of_an_export_leaves_nothing_half_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Seen to fail: the model stayed beside its place."""
+
+    def interrupt(_: int) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("os.fsync", interrupt)
+    with pytest.raises(KeyboardInterrupt):
+        place_whole(tmp_path / "model", b"model")
+    assert not list(tmp_path.iterdir())
 
 
 def test_a_directory_that_cannot_be_made_is_said(tmp_path: Path) -> None:
