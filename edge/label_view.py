@@ -128,7 +128,7 @@ def _key_by_key() -> Iterator[None]:
     """Keys come as they are pressed, unechoed; the terminal is put back as it was."""
     before = termios.tcgetattr(sys.stdin.fileno())
     try:
-        tty.setcbreak(sys.stdin.fileno())
+        tty.setcbreak(sys.stdin.fileno(), termios.TCSAFLUSH)  # a key from before labels no beat that nobody has seen
         yield
     finally:
         termios.tcsetattr(sys.stdin.fileno(), termios.TCSADRAIN, before)

@@ -124,6 +124,18 @@ def test_labels_given_before_a_kill_are_there_and_are_what_a_device_trains_on(se
     assert abs(count - len(ECG.peaks)) <= 3
 
 
+def test_a_key_from_before_the_first_beat_is_shown_labels_nothing(segment: Path) -> None:
+    """Another Enter behind the command would take the suggestion. Seen to fail with ``TCSANOW``."""
+    with Terminal(segment) as terminal:
+        terminal.press("\nv\n")
+        terminal.until("x: save, quit")
+        terminal.press("x")
+        told = terminal.until("have none yet")
+        assert terminal.end() == 0
+    left, count = map(int, re.findall(r"(\d+) of (\d+) beats", told)[-1])
+    assert left == count
+
+
 def test_the_beats_of_chosen_minutes_alone_are_shown(segment: Path) -> None:
     """Of 100 s the second minute. Seen to fail with ``minutes`` left out in ``_label``."""
     late = [peak for peak in ECG.peaks if peak >= 60 * 250]
