@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 import functools
 import json
-import sys
 import time
 from collections.abc import Callable, Collection
 from types import TracebackType
@@ -20,8 +19,8 @@ from rich.table import Table
 from rich.text import Text
 
 from coordinator import observers as seen
-from schemas.command_line import FULL
 from schemas.messages import Metrics, RoundSummary
+from schemas.output import Output
 
 NOTES = 6  # of the newest remarks under the table
 ROWS = 30  # of the newest rounds in it
@@ -73,8 +72,7 @@ class Lines:
 
     def __init__(self, render: Callable[[seen.Observation], str | None], out: IO[str] | None = None) -> None:
         self._render = render
-        self._out = out or sys.stdout
-        self._torn = False  # a line may have got to the disk in part
+        self._output = Output(out)
 
     def __enter__(self) -> Self:
         return self
@@ -85,24 +83,13 @@ class Lines:
         self.flush()
 
     def __call__(self, event: seen.Observation, /) -> None:
-        """Print one event; what a full disk doesn't take is left out, since the run must outlast that."""
-        if (line := self._render(event)) is None:
-            return
-        try:
-            print("\n" * self._torn + printable(line), file=self._out)
-            self._torn = False
-        except OSError as error:
-            if error.errno not in FULL:
-                raise
-            self._torn = True
+        """Print one event; what can't be printed is left out, since the run must outlast that."""
+        if (line := self._render(event)) is not None:
+            self._output.line(printable(line))
 
     def flush(self) -> None:
-        """Let whoever reads have the lines; those that a full disk doesn't take wait for the next time."""
-        try:
-            self._out.flush()
-        except OSError as error:
-            if error.errno not in FULL:
-                raise
+        """Let whoever reads have the lines."""
+        self._output.flush()
 
 
 def json_line(event: seen.Observation) -> str:

@@ -15,6 +15,7 @@ from edge.late_modules import put_off_unused
 from edge.options import Within, detector_option, personal_options, source_option, trainer_options
 from schemas.command_line import EXIT_CODES, GROUP, PATH, broker_options, given, run, stopping_on_signals
 from schemas.errors import DataError, SettingsError
+from schemas.output import Output
 from schemas.settings import load, table
 
 if TYPE_CHECKING:
@@ -109,9 +110,9 @@ def record_signal(config: Path | None, *, show_config: bool, patient: bool, as_j
     if settings is not None:
         from edge.recording import Recording, recorder  # noqa: PLC0415 - likewise
 
-        recording = Recording.of(settings)
+        recording, output = Recording.of(settings), Output()
         with (
-            recorder(recording, lambda told: click.echo(told.as_json() if as_json else told.text)) as at_work,
+            recorder(recording, lambda told: output.tell(told.as_json() if as_json else told.text)) as at_work,
             stopping_on_signals(at_work.stop),
         ):
             at_work.run(patient=patient)
@@ -176,9 +177,11 @@ def _thresholds(options: dict[str, Any]) -> Mapping[str, float]:
 def _watch(chosen: Chosen, *, as_json: bool) -> None:
     from edge.predict_live import Watch, in_json, in_words  # noqa: PLC0415 - likewise
 
+    output = Output(needed=True)
+
     def tell(told: dict[str, Any]) -> None:
         for line in in_json(told) if as_json else in_words(told):
-            click.echo(line)
+            output.tell(line)
 
     watch = Watch(chosen, tell)
     with stopping_on_signals(watch.stop):

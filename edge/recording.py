@@ -11,7 +11,6 @@ import json
 import os
 import re
 import signal
-import sys
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -23,6 +22,7 @@ from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any, Final, Self
 
 from schemas.errors import DataError, FedbeatError, SettingsError, StateError
+from schemas.output import Output
 
 if TYPE_CHECKING:  # what a child has no use for, or what the agent, which only starts one, has none for
     from edge.config import EdgeSettings
@@ -146,20 +146,16 @@ def size(text: str) -> int | None:
 
 def main() -> None:
     """The child process."""
-
-    def say(line: str) -> None:
-        sys.stdout.write(f"{line}\n")
-        sys.stdout.flush()
-
+    output = Output()  # where our parent is gone, nobody is there to be told
     with open(0, "rb", buffering=0) as parent:  # unbuffered: what follows the line is the end, and nothing else
         recording = Recording(**json.loads(parent.readline()))
         try:
-            with recorder(recording, lambda told: say(told.as_json())) as at_work:
+            with recorder(recording, lambda told: output.tell(told.as_json())) as at_work:
                 signal.signal(signal.SIGTERM, lambda *_: at_work.stop())
                 threading.Thread(target=when_over, args=(parent, at_work.stop), name="parent", daemon=True).start()
                 at_work.run(patient=True)
         except FedbeatError as error:
-            say(json.dumps({"event": "failed", "text": str(error)}))
+            output.tell(json.dumps({"event": "failed", "text": str(error)}))
             os._exit(error.exit_code)  # the thread that waits for our parent would keep us
         os._exit(0)
 

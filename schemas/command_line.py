@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 import io
 import os
 import signal
@@ -16,6 +15,7 @@ from typing import Any, Final, NoReturn, TypeVar
 import click
 
 from schemas.errors import FedbeatError, SettingsError, StateError
+from schemas.output import FULL
 
 F = TypeVar("F", bound=Callable[..., Any])
 PATH = click.Path(path_type=Path)
@@ -25,7 +25,6 @@ EXIT_CODES: Final = (
 )
 # What an installation may lack, by the extra that brings it; "edge" brings all that a device needs.
 _EXTRAS: Final = {"torch": "edge", "scipy": "edge", "wfdb": "edge", "matplotlib": "edge"}
-FULL: Final = frozenset({errno.ENOSPC, errno.EDQUOT})  # what a disk, or a quota, says where output goes to a file
 GROUP = {"help_option_names": ["-h", "--help"], "max_content_width": 110}
 
 

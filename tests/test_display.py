@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import os
 from collections.abc import Iterable
 from pathlib import Path
 from typing import get_args
@@ -270,6 +271,17 @@ def test_a_full_disk_under_the_log_costs_lines_and_not_the_run(tmp_path: Path) -
             ballast.drop()
             lines(seen.Resumed())
         assert json.loads(path.read_text().splitlines()[-1])["event"] == "resumed"
+
+
+def test_a_reader_that_is_gone_costs_lines_and_not_the_run() -> None:
+    """Behind ``| head -1``, say. Seen to fail: the coordinator ended with exit code 1 in the middle of its round."""
+    reads, writes = os.pipe()
+    with os.fdopen(writes, "w") as out, Lines(json_line, out) as lines:
+        os.close(reads)
+        for _ in range(1000):
+            lines(seen.Connected())
+            lines.flush()
+        os.dup2(os.open(os.devnull, os.O_WRONLY), writes)  # what waits to be printed is the interpreter's to drop
 
 
 def test_lines_reach_whoever_reads_them_at_each_flush(tmp_path: Path) -> None:

@@ -69,6 +69,15 @@ def test_words_have_a_line_for_each_window_and_each_alert(tmp_path: Path, model:
     assert lines[-2:] == ["windows with alerts: 2 v_share", "a model's opinion, and no diagnosis"]
 
 
+def test_a_full_disk_under_its_lines_does_not_end_it(tmp_path: Path, model: Path, record: Path) -> None:
+    """Seen to fail with exit code 7."""
+    shell = ("sh", "-c", 'exec "$@" >/dev/full', "sh")
+    live = ("--live", f"replay:{record}?speed=max", "--window", "10", "--runtime", "onnx")
+    with Running(*EDGE, "predict", "--model", str(model), *live, cwd=tmp_path, within=shell) as running:
+        done = running.end()
+    assert (done.code, done.err) == (0, "")
+
+
 def test_it_ends_with_its_summary_when_it_is_told_to(tmp_path: Path, model: Path) -> None:
     with Sender() as sender:
         live = ("--live", sender.setting, "--runtime", "onnx")

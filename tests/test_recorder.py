@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import os
 import signal
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -25,7 +27,7 @@ from edge.segments import Rules
 from schemas.errors import FedbeatError, SettingsError
 from tests.full_disks import Ballast, small_disk
 from tests.live_sender import WRAP, Sender
-from tests.running_commands import EDGE, Running
+from tests.running_commands import EDGE, LIMIT_S, ROOT, Running
 from tests.test_clock_jumps import library
 from tests.waiting import until
 
@@ -268,6 +270,40 @@ def test_a_signal_ends_it_with_everything_on_disk(tmp_path: Path, how: signal.Si
     (header,) = (tmp_path / "rec").glob("*.hea")
     assert samples(header) == [value % WRAP for value in range(len(samples(header)))]
     assert len(samples(header)) >= before
+
+
+@contextmanager
+def printing(to: int, sender: Sender, folder: Path) -> Iterator[subprocess.Popen[bytes]]:
+    """A real recorder of segments of a second, whose output goes to the open file ``to``."""
+    arguments = ("record", "--source", sender.setting, "--to", "rec", "--segment", "1", "--json")
+    command = [sys.executable, *EDGE, *arguments]
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    with subprocess.Popen(command, cwd=folder, env=environment, stdout=to, stderr=subprocess.PIPE) as running:
+        try:
+            yield running
+        finally:
+            running.kill()
+
+
+def test_it_goes_on_where_nobody_reads_what_it_prints(tmp_path: Path) -> None:
+    """As behind ``| head -1``. Seen to fail: it ended with exit code 1 when it had more to tell."""
+    reads, writes = os.pipe()
+    with Sender() as sender, printing(writes, sender, tmp_path) as running:
+        os.close(writes)
+        assert os.read(reads, 4096)
+        os.close(reads)
+        until(lambda: len(segments(tmp_path / "rec")) >= 2, "two segments")
+        running.send_signal(signal.SIGTERM)
+        assert (running.wait(LIMIT_S), running.stderr and running.stderr.read()) == (0, b"")
+    assert not list((tmp_path / "rec").glob("*.open"))
+
+
+def test_it_goes_on_where_what_it_prints_goes_to_a_full_disk(tmp_path: Path) -> None:
+    """Seen to fail: it ended with exit code 7 at its first line."""
+    with Sender() as sender, Path("/dev/full").open("wb") as full, printing(full.fileno(), sender, tmp_path) as running:
+        until(lambda: len(segments(tmp_path / "rec")) >= 2, "two segments")
+        running.send_signal(signal.SIGTERM)
+        assert (running.wait(LIMIT_S), running.stderr and running.stderr.read()) == (0, b"")
 
 
 def test_a_disk_that_fills_up_costs_what_it_has_no_room_for_and_no_more(tmp_path: Path) -> None:

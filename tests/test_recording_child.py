@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import signal
+import subprocess
+import sys
 import time
 from pathlib import Path
 
@@ -16,7 +18,7 @@ from edge.segment_files import segments
 from schemas.messages import DeviceState, DeviceStatus
 from tests.link_mosquitto import Mosquitto
 from tests.live_sender import Sender
-from tests.running_commands import EDGE, MITDB, ROOT, Running, device_status
+from tests.running_commands import EDGE, LIMIT_S, MITDB, ROOT, Running, device_status
 from tests.waiting import until
 
 
@@ -57,6 +59,27 @@ def test_the_status_says_that_an_electrode_is_off_until_it_is_on_again(tmp_path:
         conditions.append(child.condition)
     flat, off = (f"{how}recording{but} an electrode is off; see the log" for how, but in (("", ", but"), ("not ", ":")))
     assert conditions == ["recording", flat, flat, off, off, "recording", "recording, quality 0.900"]
+
+
+def test_a_child_whose_parent_is_gone_finishes_its_segment_without_a_word(tmp_path: Path) -> None:
+    """Seen to fail with a traceback, where it has something to tell before it sees that its parent is gone."""
+    command = [sys.executable, "-m", "edge.recording"]
+    pipe = subprocess.PIPE
+    with (
+        Sender() as sender,
+        subprocess.Popen(command, cwd=ROOT, text=True, stdin=pipe, stdout=pipe, stderr=pipe) as child,
+    ):
+        assert child.stdin
+        assert child.stdout
+        assert child.stderr
+        child.stdin.write(recording(sender, tmp_path, 1.0).as_json() + "\n")
+        child.stdin.flush()
+        assert child.stdout.readline()
+        child.stdout.close()
+        until(lambda: len(segments(tmp_path)) >= 2, "two segments")
+        child.stdin.close()
+        assert (child.wait(LIMIT_S), child.stderr.read()) == (0, "")
+    assert not list(tmp_path.glob("*.open"))
 
 
 def test_a_child_that_dies_is_started_again_and_finishes_what_it_left(

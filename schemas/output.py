@@ -1,0 +1,51 @@
+"""What a command that works for hours prints, and how its work outlasts that: lines may be lost, and no more."""
+
+from __future__ import annotations
+
+import errno
+import sys
+from typing import IO, Final
+
+FULL: Final = frozenset({errno.ENOSPC, errno.EDQUOT})  # what a disk, or a quota, says where output goes to a file
+_GONE: Final = frozenset({errno.EPIPE, errno.EIO})  # what a pipe says that nobody reads any more, or a terminal
+
+
+class Output:
+    """Lines on standard output, or on ``out``. A full disk costs those that it doesn't take; the next one is whole."""
+
+    def __init__(self, out: IO[str] | None = None, *, needed: bool = False) -> None:
+        """Where nobody reads any more, what follows is dropped; where it is ``needed``, that raises ``OSError``."""
+        self._out = out or sys.stdout
+        self._needed = needed
+        self._torn = False  # a line may have got to the disk in part
+        self._gone = False
+
+    def line(self, text: str) -> None:
+        """Print a line; it may wait for ``flush``."""
+        if self._gone:
+            return
+        try:
+            self._out.write("\n" * self._torn + text + "\n")
+            self._torn = False
+        except OSError as error:
+            self._torn = True
+            self._bear(error)
+
+    def tell(self, text: str) -> None:
+        """Print a line, and let whoever reads have it at once."""
+        self.line(text)
+        self.flush()
+
+    def flush(self) -> None:
+        """Let whoever reads have the lines; those that a full disk doesn't take wait for the next time."""
+        if self._gone:
+            return
+        try:
+            self._out.flush()
+        except OSError as error:
+            self._bear(error)
+
+    def _bear(self, error: OSError) -> None:
+        self._gone = error.errno in _GONE and not self._needed
+        if not self._gone and error.errno not in FULL:
+            raise error

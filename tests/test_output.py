@@ -1,0 +1,25 @@
+"""Output that can't be printed; the commands whose work outlasts that are in `test_recorder` and `test_display`."""
+
+from __future__ import annotations
+
+import os
+
+import pytest
+
+from schemas.output import Output
+
+
+def test_what_is_needed_ends_where_nobody_reads_it_and_outlasts_a_full_disk() -> None:
+    """``edge predict --live`` is for what it prints. Seen to fail: a full disk under its lines ended it."""
+    reads, writes = os.pipe()
+    os.close(reads)
+    out = os.fdopen(writes, "w")
+    with pytest.raises(BrokenPipeError):
+        Output(out, needed=True).tell("a window")
+    full = os.open("/dev/full", os.O_WRONLY)
+    os.dup2(full, writes)
+    output = Output(out, needed=True)
+    for _ in range(10_000):
+        output.tell("a window")
+    os.dup2(os.open(os.devnull, os.O_WRONLY), writes)
+    out.close()
