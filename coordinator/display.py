@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import functools
 import json
 import time
 from collections.abc import Callable, Collection
@@ -19,8 +18,10 @@ from rich.table import Table
 from rich.text import Text
 
 from coordinator import observers as seen
+from coordinator.restraint import Restraint
 from schemas.messages import Metrics, RoundSummary
 from schemas.output import Output
+from schemas.printable import printable
 
 NOTES = 6  # of the newest remarks under the table
 ROWS = 30  # of the newest rounds in it
@@ -37,6 +38,11 @@ REMARKS = (
     seen.OwnModelsAwaited,
     seen.Finished,
 )
+_WITHHELD = {
+    "message_rejected": "messages that were rejected",
+    "device_troubled": "devices that can't take part",
+    "device_declined": "devices that decline",
+}
 WHOLE = ("outcome", "state")  # columns of single words, never cut
 COLUMNS = ("round", "model", "devices", "examples", "train\nloss", "accuracy", "macro-F1", "up", "seconds")
 
@@ -68,11 +74,17 @@ def choose(*, json_lines: bool) -> Display:
 
 
 class Lines:
-    """Each event as one line on standard output, where ``render`` has words for it."""
+    """Each event as one line on standard output, where ``render`` has words for it, and floods in part."""
 
-    def __init__(self, render: Callable[[seen.Observation], str | None], out: IO[str] | None = None) -> None:
+    def __init__(
+        self,
+        render: Callable[[seen.Observation], str | None],
+        out: IO[str] | None = None,
+        now: Callable[[], float] = time.monotonic,
+    ) -> None:
         self._render = render
         self._output = Output(out)
+        self._restraint = Restraint(now)
 
     def __enter__(self) -> Self:
         return self
@@ -80,30 +92,37 @@ class Lines:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        self._own_up(ends=True)
         self.flush()
 
     def __call__(self, event: seen.Observation, /) -> None:
         """Print one event; what can't be printed is left out, since the run must outlast that."""
-        if (line := self._render(event)) is not None:
-            self._output.line(printable(line))
+        self._own_up()
+        if self._restraint.lets(event):
+            self._print(event)
 
     def flush(self) -> None:
         """Let whoever reads have the lines."""
+        self._own_up()
         self._output.flush()
+
+    def _own_up(self, *, ends: bool = False) -> None:
+        """Tell how much was not told."""
+        for withheld in self._restraint.over(ends=ends):
+            self._print(withheld)
+
+    def _print(self, event: seen.Observation) -> None:
+        if (line := self._render(event)) is not None:
+            self._output.line(printable(line))
 
 
 def json_line(event: seen.Observation) -> str:
     """An event as JSON: its name under ``event``, the wall clock in seconds under ``at``, and its fields."""
     fields = {field.name: getattr(event, field.name) for field in dataclasses.fields(event)}
     return json.dumps(
-        {"event": _snake(type(event).__name__), "at": round(time.time(), 3)}
+        {"event": seen.name_of(type(event)), "at": round(time.time(), 3)}
         | {name: v.model_dump(mode="json") if isinstance(v, BaseModel) else v for name, v in fields.items()}
     )
-
-
-@functools.cache
-def _snake(name: str) -> str:
-    return "".join(f"_{c.lower()}" if c.isupper() else c for c in name).lstrip("_")
 
 
 def plain_line(event: seen.Observation) -> str | None:  # noqa: C901, PLR0911, PLR0912 - a table of words, one a case
@@ -145,6 +164,8 @@ def plain_line(event: seen.Observation) -> str | None:  # noqa: C901, PLR0911, P
         case seen.MessageRejected(reason=reason, detail=detail, topic=topic, device=device):
             whence = f" on {topic}" if topic else f" from {device}" if device else ""
             return f"rejected ({reason}){whence}: {detail}"
+        case seen.Withheld(kind=kind, count=number):
+            return f"{number} more lines like these are left out: {_WITHHELD.get(kind, kind)}"
         case seen.RoundClosed(summary=summary):
             return f"round {summary.round}: {_closing(summary)}"
         case seen.ModelEvaluated(version=version, devices=devices, metrics=metrics):
@@ -173,13 +194,6 @@ def _beginning(rounds: int, first: int, version: int) -> str:
         f"all of its {count(rounds, 'round')} are done; model {version} is published again (more --rounds go on from "
         "it, --fresh starts over)"
     )
-
-
-def printable(text: str) -> str:
-    """``text`` without what would move a terminal's cursor or forge a log line: devices choose their own words."""
-    if text.isprintable():
-        return text
-    return "".join(character if character.isprintable() else "\N{REPLACEMENT CHARACTER}" for character in text)
 
 
 def count(number: int, noun: str) -> str:

@@ -34,6 +34,7 @@ from dataclasses import dataclass, field, replace
 from typing import Final
 
 from schemas.messages import CoordinatorState, CoordinatorStatus
+from schemas.printable import printable
 
 PATIENCE: Final = 2.5  # heartbeats without a sign of life
 LONGEST_S: Final = 75.0  # in which one that is asked answers
@@ -355,5 +356,5 @@ def _deposition(rival: CoordinatorStatus) -> str:
 
 
 def _name(rival: CoordinatorStatus) -> str:
-    since = f", since {rival.since}" if rival.since else ""
+    since = f", since {printable(rival.since)}" if rival.since else ""
     return f"run {rival.run or 'unknown'}, session {rival.session}{since}"

@@ -5,6 +5,7 @@ The service calls its observer on its own thread, one event at a time; an observ
 
 from __future__ import annotations
 
+import functools
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -189,6 +190,14 @@ class OwnModelsAwaited:
 
 
 @dataclass(frozen=True, slots=True)
+class Withheld:
+    """So many of one ``kind`` (``name_of``) were kept from a log, since somebody causes them without end; the round counts them."""
+
+    kind: str
+    count: int
+
+
+@dataclass(frozen=True, slots=True)
 class Finished:
     """The service is about to end: all rounds done, stopped by its operator, or for ``error``."""
 
@@ -218,8 +227,15 @@ Observation = (
     | EvaluationFailed
     | DataMadeUp
     | OwnModelsAwaited
+    | Withheld
     | Finished
 )
+
+
+@functools.cache
+def name_of(kind: type[Observation]) -> str:
+    """What a kind of observation is called in JSON."""
+    return "".join(f"_{letter.lower()}" if letter.isupper() else letter for letter in kind.__name__).lstrip("_")
 
 
 class Observer(Protocol):

@@ -9,6 +9,7 @@ from coordinator.events import Announce, Header, Reply, Ticket
 from coordinator.round_state import Aggregating, Collecting, State
 from schemas import cohort
 from schemas.messages import Join, Metrics, Outcome, Phase, RoundSummary
+from schemas.printable import printable
 
 BACK_WITHIN: Final = 0.1  # of the deadline, in which those sent away come back, each at its own time
 LONGEST_S: Final = 3600.0 / (1 + BACK_WITHIN)  # with which all within an hour come back, still each at its own time
@@ -129,7 +130,7 @@ def _quoting_devices(state: State, error: str) -> str:
     said = {**state.view.complaints, **state.said}
     if not said:
         return error
-    named = "; ".join(f"{device}: {said[device]}" for device in sorted(said)[:NAMED])
+    named = "; ".join(f"{device}: {printable(said[device])}" for device in sorted(said)[:NAMED])
     return f"{error}. Devices said: {named}" + (f"; and {len(said) - NAMED} more" if len(said) > NAMED else "")
 
 

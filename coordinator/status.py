@@ -16,7 +16,7 @@ from rich.console import Console
 from rich.table import Table
 
 from coordinator.config import CoordinatorSettings
-from coordinator.display import count, plain_table, printable, synthetic_people
+from coordinator.display import count, plain_table, synthetic_people
 from coordinator.leadership import PATIENCE, SERVING
 from schemas import codec
 from schemas.errors import BrokerUnreachable, FederationError, WireError
@@ -34,6 +34,7 @@ from schemas.messages import (
     RoundSummary,
     RunSettings,
 )
+from schemas.printable import printable
 from schemas.topics import Kind, Topics
 
 FIRST_S = 2.0  # for the first retained message, over a slow line too

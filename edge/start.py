@@ -36,6 +36,7 @@ from schemas.link.link import Link, Sink, Will
 from schemas.link.mqtt import MqttLink
 from schemas.link.notify import Notifier
 from schemas.messages import Health
+from schemas.printable import printable
 from schemas.settings import LinkSettings
 from schemas.topics import NAME, Topics, check_name
 
@@ -227,7 +228,17 @@ def host_name() -> str:
 
 def log_to_stderr() -> None:
     """Warnings and what a device decides, one line each; systemd adds the time."""
-    logging.basicConfig(level=logging.INFO, format="%(levelname)s %(message)s", stream=sys.stderr)
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(_OneLine("%(levelname)s %(message)s"))
+    logging.basicConfig(level=logging.INFO, handlers=[handler])
+
+
+class _OneLine(logging.Formatter):
+    """A log's lines as any terminal takes them: operators and coordinators choose their own words."""
+
+    def formatMessage(self, record: logging.LogRecord) -> str:  # noqa: N802 - logging's own name
+        """The line of a record; a traceback behind it keeps its own."""
+        return printable(super().formatMessage(record))
 
 
 def follow_stdin(stop: Callable[[], None], busy: Callable[[], bool]) -> None:

@@ -16,6 +16,7 @@ import click
 
 from schemas.errors import FedbeatError, SettingsError, StateError
 from schemas.output import FULL
+from schemas.printable import printable
 
 F = TypeVar("F", bound=Callable[..., Any])
 PATH = click.Path(path_type=Path)
@@ -99,8 +100,9 @@ def _end_by(number: signal.Signals) -> NoReturn:
 
 
 def _fail(sentence: str, code: int) -> NoReturn:
+    words = "\n".join(map(printable, sentence.split("\n")))  # it may quote what came over the network
     with suppress(OSError):  # the log of both streams may lie on the full disk
-        click.echo(f"error: {sentence}", err=True)
+        click.echo(f"error: {words}", err=True)
     _end(code)
 
 

@@ -16,8 +16,10 @@ from rich.console import Console
 
 from coordinator import observers as seen
 from coordinator import scores
-from coordinator.display import Lines, LiveTable, choose, classes_table, json_line, plain_line, printable
+from coordinator.display import Lines, LiveTable, choose, classes_table, json_line, plain_line
+from coordinator.restraint import MOST, WINDOW_S
 from schemas.messages import Counts, Metrics, RoundSummary
+from schemas.printable import printable
 from tests.full_disks import Ballast, small_disk
 
 COUNTS = Counts(examples=10, loss_sum=5.0, confusion=((4, 1, 0), (1, 3, 0), (0, 1, 0)))
@@ -56,6 +58,7 @@ STORY: tuple[seen.Observation, ...] = (
     seen.DeviceJoined(1, "train", "dev-one", 1),
     seen.DeviceDeclined(1, "train", "dev-four", "the plan takes examples of 6x150 [/b] [red]"),
     seen.OwnModelsAwaited(),
+    seen.Withheld("message_rejected", 4312),
     seen.UpdateAccepted(1, "train", "dev-one", 1000, 1.5, 14_800, 1),
     seen.MessageRejected("malformed", "not the bytes of any message", "fl/v1/home/rounds/1/update/dev-x/0", "dev-x"),
     seen.RoundClosed(closed(1)),
@@ -229,6 +232,10 @@ def test_the_plain_log_says_what_happens_in_order() -> None:
             "virtual-000: the people are synthetic, and what comes of them says nothing about patients",
         ),
         (seen.Finished(2, stopped=False, error=None), "finished with model 2"),
+        (
+            seen.Withheld("message_rejected", 4312),
+            "4312 more lines like these are left out: messages that were rejected",
+        ),
         (seen.OwnModelsAwaited(), "the virtual devices make models of their own"),
         (seen.Disconnected("it refuses us", None), "no connection: it refuses us"),
         (seen.MessageRejected("wrong-run", "never asked", "", "dev-one"), "rejected (wrong-run) from dev-one: never"),
@@ -290,3 +297,40 @@ def test_lines_reach_whoever_reads_them_at_each_flush(tmp_path: Path) -> None:
         lines(seen.Connected())
         lines.flush()
         assert path.read_text() == "connected to the broker\n"
+
+
+REJECTED = seen.MessageRejected("malformed", "not the bytes of any message", "fl/v1/home/devices/dev-x", "dev-x")
+FLOODS: tuple[seen.Observation, ...] = (
+    REJECTED,
+    seen.DeviceTroubled("dev-x", LONG),
+    seen.DeviceDeclined(1, "train", "dev-x", LONG),
+    seen.DeviceJoined(1, "train", "dev-x", 1),
+)
+
+
+@pytest.mark.parametrize("flood", FLOODS, ids=lambda event: type(event).__name__)
+def test_a_flood_takes_a_bounded_number_of_lines_a_minute_and_how_much_was_left_out_is_told(
+    flood: seen.Observation,
+) -> None:
+    """All else is told as ever. Seen to fail without a restraint: a line for each, 6 MB for 60,000 messages."""
+    now, most, out = 0.0, MOST[type(flood)], io.StringIO()
+    with Lines(json_line, out, lambda: now) as lines:
+        for _ in range(most + 50):
+            lines(flood)
+        lines(seen.RoundClosed(closed(1)))
+        now = WINDOW_S
+        lines.flush()
+        lines(flood)
+    told = [json.loads(line) for line in out.getvalue().splitlines()]
+    kind = seen.name_of(type(flood))
+    assert [one["event"] for one in told] == [*[kind] * most, "round_closed", "withheld", kind]
+    assert (told[-2]["kind"], told[-2]["count"]) == (kind, 50)
+
+
+def test_what_was_left_out_is_told_at_the_end_too() -> None:
+    """Seen to fail without ``ends``: the last minute's flood was never told of."""
+    out = io.StringIO()
+    with Lines(plain_line, out, lambda: 0.0) as lines:
+        for _ in range(MOST[seen.MessageRejected] + 7):
+            lines(REJECTED)
+    assert out.getvalue().splitlines()[-1].startswith("7 more lines like these are left out")
