@@ -10,6 +10,7 @@ from collections.abc import Iterator, Mapping
 from coordinator import observers as seen
 from coordinator.events import Rejected
 from coordinator.fleet import Fleet, View
+from coordinator.round_state import Collecting
 from schemas.errors import Reject
 from schemas.messages import DeviceStatus
 
@@ -42,6 +43,10 @@ class Attendance:
         if self._slow and not slow:
             self.fleet.rouse(now)
         self._slow = slow
+
+    def expired(self, stage: Collecting, now: float) -> None:
+        """An attempt ended at its deadline: who has not answered it is no longer believed to be there for long."""
+        self.fleet.rouse(now, stage.silent)
 
     def forget(self, device: str) -> None:
         """Its status was cleared."""

@@ -5,7 +5,8 @@
 * A retained status proves less than a fresh one, since a broker that lost its power fires no will: of a device that
   isn't known it counts for ``UNPROVEN_S`` as a heartbeat at most, and of a known one its own last word does.
 * Devices beat as seldom as a coordinator that has nothing at stake, and answer when it beats faster. From then on the
-  promises they gave before count for ``UNPROVEN_S`` at most, so that one that hung meanwhile is missed soon.
+  promises they gave before count for ``UNPROVEN_S`` at most, so that one that hung meanwhile is missed soon. So do those
+  of a device that was asked and gave no answer until the deadline: a name alone would hold up every round for a year.
 * A will that carries another session than the device's newest status is stale, and ignored.
 * At most ``MAX_DEVICES`` are known. A newcomer then takes the place of one that is not ready: of the one that has said
   so longest ago, else of one that has missed its heartbeats. Where all are ready it is turned away, so that a flood of
@@ -16,7 +17,7 @@ from __future__ import annotations
 
 import math
 from collections import deque
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Final
 
@@ -114,10 +115,11 @@ class Fleet:
             self._away[name] = None
         return self
 
-    def rouse(self, now: float) -> None:
-        """All who are there were asked for a sign of life."""
-        for name, member in self.members.items():
-            if member.heartbeat_s > UNPROVEN_S and member.ready(now):
+    def rouse(self, now: float, names: Iterable[str] | None = None) -> None:
+        """All who are there were asked for a sign of life, or these were and gave none."""
+        for name in tuple(self.members if names is None else names):
+            member = self.members.get(name)
+            if member is not None and member.heartbeat_s > UNPROVEN_S and member.ready(now):
                 self.members[name] = replace(member, heartbeat_s=UNPROVEN_S, heard_at=now)
 
     def forget(self, device: str) -> None:

@@ -232,10 +232,14 @@ Observation = (
 )
 
 
-@functools.cache
 def name_of(kind: type[Observation]) -> str:
     """What a kind of observation is called in JSON."""
-    return "".join(f"_{letter.lower()}" if letter.isupper() else letter for letter in kind.__name__).lstrip("_")
+    return _snake(kind.__name__)
+
+
+@functools.cache
+def _snake(name: str) -> str:
+    return "".join(f"_{letter.lower()}" if letter.isupper() else letter for letter in name).lstrip("_")
 
 
 class Observer(Protocol):

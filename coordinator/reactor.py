@@ -45,7 +45,7 @@ from coordinator.pause import AGAIN, Pause
 from coordinator.performer import Batch, Performer
 from coordinator.publisher import Publisher
 from coordinator.round import begin, is_idle, step, wake_at
-from coordinator.round_state import State
+from coordinator.round_state import State, expired
 from schemas.errors import BrokerUnreachable, DiskFull, FedbeatError, LinkError, PayloadTooLarge
 from schemas.link.link import Connected, Disconnected, Inbound, Refused, Sent
 from schemas.link.link import Event as LinkEvent
@@ -391,7 +391,10 @@ class Reactor:
                 self._observe(trouble)
 
     def _step(self, event: Event) -> None:
-        self._state, effects = step(self._state, event)
+        before = self._state
+        self._state, effects = step(before, event)
+        if (ended := expired(before, self._state)) is not None:
+            self._attendance.expired(ended, self._clock.now())
         self._pending.extend(effects)
         if any(isinstance(effect, WEIGHTY) for effect in effects):
             self._flush()

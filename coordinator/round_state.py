@@ -108,6 +108,11 @@ class Collecting:
         return len(self.joined), len(self.received)
 
     @property
+    def silent(self) -> list[str]:
+        """Who was selected and has not even joined."""
+        return [name for name in self.awaited if name not in self.joined]
+
+    @property
     def full(self) -> bool:
         """Whether the goal is reached."""
         return self.goal is not None and len(self.received) >= self.goal
@@ -196,3 +201,12 @@ class State:
 
 
 Step = tuple[State, tuple[Effect, ...]]
+
+
+def expired(before: State, after: State) -> Collecting | None:
+    """The attempt that had come to its deadline as ``before`` became ``after``, and ended by that; None where none did."""
+    stage = before.stage
+    if not isinstance(stage, Collecting) or after.now < stage.opened_at + before.rules.deadline_s:
+        return None
+    goes_on = isinstance(after.stage, Collecting) and after.stage.ticket == stage.ticket
+    return None if goes_on else stage

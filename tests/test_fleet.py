@@ -121,6 +121,14 @@ def test_rousing_a_fleet_never_has_anybody_ready_who_would_not_have_been(
     assert roused.view(roused_at).ready == left.view(roused_at).ready
 
 
+def test_must_12_devices_that_did_not_answer_in_time_are_missed_after_short_heartbeats_and_no_others() -> None:
+    """Seen to fail with all members roused, and with a ``KeyError`` for one that has been forgotten meanwhile."""
+    fleet = after(status("silent", heartbeat_s=1e6), status("answers", heartbeat_s=1e6))
+    fleet.rouse(600.0, ["silent", "forgotten"])
+    assert fleet.view(600.0 + PATIENCE * UNPROVEN_S).ready == {"silent", "answers"}
+    assert fleet.view(600.0 + PATIENCE * UNPROVEN_S + 0.1).ready == {"answers"}
+
+
 def test_a_status_repeated_by_the_broker_is_no_sign_of_life() -> None:
     fleet = after(status())
     assert fleet.hear(status(), 30.0, retained=True)

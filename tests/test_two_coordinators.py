@@ -343,5 +343,25 @@ def test_must_12_a_device_that_hung_while_nothing_was_at_stake_holds_a_round_up_
         assert running.of(seen.FleetSeen)[-1].ready == 1
 
 
+def test_must_12_names_that_never_answer_hold_up_one_deadline_whatever_they_promise(tmp_path: Path) -> None:
+    """Anybody may say that he is there for a year. Seen to fail without ``expired`` in ``Reactor._step``: each round
+    waited for them until its deadline.
+    """
+    with RunningCoordinator(tmp_path / "state", quorum=1, goal=6, deadline_s=600.0) as running:
+        running.status("dev-1", DeviceState.IDLE)
+        for number in range(5):
+            fake = DeviceStatus(device=f"fake-{number}", session=1, state=DeviceState.IDLE, examples=1, heartbeat_s=3e7)
+            running.say(Address(Kind.DEVICE, device=fake.device), codec.encode(fake))
+        running.skip(30.0)
+        assert running.opened().selected == 6
+        for seconds in (600.0, 74.0):  # the deadline; dev-1 says how it is in the attempt that follows
+            running.skip(seconds)
+            running.status("dev-1", DeviceState.IDLE)
+            running.handled()
+        assert running.of(seen.FleetSeen)[-1].ready == 6
+        running.skip(2.0)
+        assert running.of(seen.FleetSeen)[-1].ready == 1
+
+
 def beats(running: RunningCoordinator) -> list[Inbound]:
     return [one for one in tuple(running.heard) if one.topic == TOPICS.topic(Address(Kind.COORDINATOR))]
