@@ -191,7 +191,7 @@ class OwnModelsAwaited:
 
 @dataclass(frozen=True, slots=True)
 class Withheld:
-    """So many of one ``kind`` (``name_of``) were kept from a log, since somebody causes them without end; the round counts them."""
+    """So many of one ``kind`` (``name_of``) were kept from a log, since somebody causes them without end."""
 
     kind: str
     count: int

@@ -1,4 +1,4 @@
-"""How much of what anybody can cause without end is told: a flood of it must not fill the disk that has the log. Pure."""
+"""How much is told of what anybody can cause without end: a flood must not fill the disk that has the log. Pure."""
 
 from __future__ import annotations
 

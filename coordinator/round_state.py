@@ -204,7 +204,7 @@ Step = tuple[State, tuple[Effect, ...]]
 
 
 def expired(before: State, after: State) -> Collecting | None:
-    """The attempt that had come to its deadline as ``before`` became ``after``, and ended by that; None where none did."""
+    """The attempt that ended at its deadline as ``before`` became ``after``; None where none did."""
     stage = before.stage
     if not isinstance(stage, Collecting) or after.now < stage.opened_at + before.rules.deadline_s:
         return None

@@ -49,13 +49,13 @@ def test_a_traceback_in_a_devices_log_keeps_its_lines(
     monkeypatch.setattr(logging.getLogger(), "handlers", [])
     log_to_stderr()
     try:
-        raise ValueError("a mistake")
+        int("a mistake")
     except ValueError:
         logging.getLogger("edge").exception("it went\nwrong")
     lines = capsys.readouterr().err.splitlines()
     assert lines[0] == "ERROR it went\N{REPLACEMENT CHARACTER}wrong"
     assert lines[1].startswith("Traceback")
-    assert lines[-1] == "ValueError: a mistake"
+    assert lines[-1].startswith("ValueError: ")
 
 
 def test_an_error_that_quotes_others_moves_no_cursor(

@@ -57,6 +57,64 @@ def test_an_announcement_makes_a_device_less_patient_than_a_status() -> None:
     assert only(bench.at(30.0), fx.Listen)
 
 
+def test_a_round_that_never_was_keeps_a_device_out_for_a_minute_only() -> None:
+    """One forged announcement, or a coordinator whose disk was set back. Seen to fail without ``_let_go``: whatever the
+    coordinator announced came before it, and the device was silent until its next start.
+    """
+    bench = Bench().settle()
+    real = announcement(2, version=0)
+    forged = real.model_copy(update={"round": 900_000_000, "remaining_s": 3e7})
+    bench(ev.CoordinatorSeen(says(round=2, phase="collecting")), ev.RoundSeen(forged))
+    assert not only(bench(ev.RoundSeen(real)), fx.StartTraining)
+    for now in (20.0, 40.0, 60.9):
+        bench.at(now)
+        assert not only(bench(ev.CoordinatorSeen(says(round=2, phase="collecting"))), fx.Listen)
+    assert only(bench.at(61.0), fx.Listen) == [fx.Listen(True)]
+    assert only(bench(ev.RoundSeen(real)), fx.StartTraining)
+    assert not only(bench(ev.RoundSeen(announcement(1))), fx.StartTraining)  # what is older than that stays stale
+
+
+def test_a_round_and_a_model_that_never_were_keep_a_device_out_for_some_minutes_only() -> None:
+    """The model is asked for first, ever more seldom. Seen to fail with ``_let_go`` only where nothing else is missing."""
+    bench = Bench().settle()
+    real = announcement(2, version=0)
+    bench(ev.RoundSeen(real.model_copy(update={"round": 900_000_000, "model_version": 900_000_000})))
+    for now in range(1, 180):
+        bench.at(float(now))
+        bench(ev.CoordinatorSeen(says(round=2, phase="collecting")))
+    assert only(bench(ev.RoundSeen(real)), fx.StartTraining)
+
+
+def test_a_model_that_never_was_is_waited_for_for_a_minute_only() -> None:
+    """Seen to fail without ``_let_go``: each of the coordinator's models came before it, and was ignored."""
+    bench = Bench().settle()
+    bench(ev.CoordinatorSeen(says()), ev.ModelSeen(pointer(900_000_000)))
+    assert not only(bench(ev.ModelSeen(pointer(1))), fx.FetchModel)
+    bench.at(40.0)
+    bench(ev.CoordinatorSeen(says(model_version=1)))
+    assert only(bench.at(61.0), fx.Listen) == [fx.Listen(True)]
+    (fetch,) = only(bench(ev.ModelSeen(pointer(1))), fx.FetchModel)
+    assert fetch.pointer.version == 1
+
+
+def test_a_model_that_is_here_is_let_go_of_for_nothing() -> None:
+    """MUST 15. Seen to fail without ``held`` in ``_is_out_of_reach``."""
+    bench = Bench().settle()
+    bench(ev.CoordinatorSeen(says()), ev.ModelSeen(pointer(5)), ev.ModelReady(pointer(5)))
+    bench.at(40.0)
+    bench(ev.CoordinatorSeen(says(model_version=1)))
+    assert not only(bench.at(90.0), fx.Listen)
+    assert not only(bench(ev.ModelSeen(pointer(1))), fx.FetchModel)
+
+
+def test_what_a_status_reaches_a_little_later_is_no_reason_to_ask() -> None:
+    """A pointer and an announcement come before the status that tells of them."""
+    bench = Bench().settle()
+    bench(ev.CoordinatorSeen(says()), ev.ModelSeen(pointer(1)), ev.RoundSeen(announcement(2)))
+    bench(ev.Tick(11.0), ev.CoordinatorSeen(says(round=2, model_version=1)))
+    assert not only([*bench.at(61.0), *bench.at(71.0)], fx.Listen)
+
+
 def test_once_it_is_here_nothing_is_asked_for() -> None:
     bench = Bench().settle()
     bench(ev.RoundSeen(announcement(2)), ev.Tick(1.0 + PATIENCE_S))
