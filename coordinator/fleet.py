@@ -5,8 +5,8 @@
 * A retained status proves less than a fresh one, since a broker that lost its power fires no will: of a device that
   isn't known it counts for ``UNPROVEN_S`` as a heartbeat at most, and of a known one its own last word does.
 * Devices beat as seldom as a coordinator that has nothing at stake, and answer when it beats faster. From then on the
-  promises they gave before count for ``UNPROVEN_S`` at most, so that one that hung meanwhile is missed soon. So do those
-  of a device that was asked and gave no answer until the deadline: a name alone would hold up every round for a year.
+  promises they gave before count for ``UNPROVEN_S`` at most, so that one that hung meanwhile is missed soon. So do
+  those of one that was asked and gave no answer until the deadline: a name alone would hold up every round for a year.
 * A will that carries another session than the device's newest status is stale, and ignored.
 * At most ``MAX_DEVICES`` are known. A newcomer then takes the place of one that is not ready: of the one that has said
   so longest ago, else of one that has missed its heartbeats. Where all are ready it is turned away, so that a flood of

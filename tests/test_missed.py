@@ -75,7 +75,7 @@ def test_a_round_that_never_was_keeps_a_device_out_for_a_minute_only() -> None:
 
 
 def test_a_round_and_a_model_that_never_were_keep_a_device_out_for_some_minutes_only() -> None:
-    """The model is asked for first, ever more seldom. Seen to fail with ``_let_go`` only where nothing else is missing."""
+    """The model is asked for first, ever more seldom. Seen to fail where nothing else may be missing."""
     bench = Bench().settle()
     real = announcement(2, version=0)
     bench(ev.RoundSeen(real.model_copy(update={"round": 900_000_000, "model_version": 900_000_000})))
