@@ -28,7 +28,7 @@ from paho.mqtt.subscribeoptions import SubscribeOptions
 from schemas.errors import BrokerRefused, BrokerUnreachable, LinkError, PayloadTooLarge
 from schemas.link import publish_packet
 from schemas.link.backoff import UNSUPPORTED_VERSION, Verdict, judge
-from schemas.link.buffered import BufferedSocket
+from schemas.link.buffered import AHEAD, BufferedSocket
 from schemas.link.link import Connected, Inbound, Qos, Refused, Sent, Sink, Will
 from schemas.link.mailbox import HEADER, Ack, Mailbox, Order, Subscribe, Unsubscribe
 from schemas.link.mqtt_settings import MqttSettings
@@ -42,6 +42,9 @@ _TOPIC: Final = 256  # bytes of a topic that the limit we report leaves room for
 _FILTERS_A_PACKET: Final = 64
 _UNSENT: Final = 128 * 1024  # bytes the kernel may hold unsent, which an urgent message waits behind
 _LARGEST_INBOUND: Final = 17 * 2**20  # bytes of a packet we let MQTT 5 brokers send: the largest part, enveloped
+_KEPT: Final = 512 * 1024  # of one that is larger all the same: more than any JSON has, less than all of a part
+_QOS: Final = 0x06  # of a PUBLISH's first byte
+_QOS_2: Final = 0x04
 _IN_FLIGHT: Final = 60_000  # packet ids are 16 bits, and subscriptions need some
 _TOO_LARGE: Final = 0x95  # MQTT 5's "packet too large"
 _STALLED_WINDOWS: Final = 4  # inbound windows that are read ahead of a caller who has stopped to acknowledge
@@ -369,8 +372,22 @@ class _Client(paho.Client):
 
     hear: Callable[[Published], None]
 
+    def _sock_recv(self, bufsize: int) -> bytes:
+        if self._in_packet["remaining_length"] > _LARGEST_INBOUND:
+            bufsize = min(bufsize, AHEAD)  # so that little is there before the rest of it is dropped
+        return super()._sock_recv(bufsize)
+
+    def _packet_read(self) -> MQTTErrorCode:
+        """What no broker of MQTT 5 sends, others do: of a packet that is too large the start is kept, to be refused."""
+        code = super()._packet_read()
+        if self._in_packet["remaining_length"] > _LARGEST_INBOUND:
+            del self._in_packet["packet"][_KEPT:]
+        return code
+
     def _handle_publish(self) -> MQTTErrorCode:
         packet = self._in_packet
+        if packet["command"] & _QOS == _QOS_2:  # we ask for none, and paho would keep each until it is released
+            return MQTTErrorCode.MQTT_ERR_PROTOCOL
         message = publish_packet.read(
             packet["command"], packet["packet"], mqtt5=self.protocol == MQTTProtocolVersion.MQTTv5
         )
