@@ -14,6 +14,7 @@ from typing import Final, ParamSpec, assert_never
 from edge import effects as fx
 from edge import events as ev
 from edge import participation, personalising, presence
+from edge.backlog import Backlog
 from edge.device import Device
 from edge.effects import Effect
 from edge.events import Event, Parcel
@@ -48,10 +49,6 @@ _FOLLOWED: Final = (Kind.COORDINATOR, Kind.RUN, Kind.MODEL, Kind.ROUND)
 P = ParamSpec("P")
 _log = logging.getLogger(__name__)
 
-BACKLOG: Final = (
-    2 * 2**20
-)  # bytes of messages at QoS 0 that wait, which nobody sends us; all else the broker holds back
-_MESSAGE: Final = 512  # bytes that one takes beside its payload
 UNSAID: Final = 12  # windows of findings that wait for a broker; older ones are let go
 
 Happening = wire.Event | ev.JobDone | ev.JobFailed | ev.JobProgressed | Findings
@@ -111,8 +108,8 @@ class Agent:
         )
         gone = presence.status(self._state).model_copy(update={"state": DeviceState.OFFLINE, "detail": ""})
         will = wire.Will(self._topic(Kind.DEVICE), codec.encode(gone))
-        self._came, self._taken = 0, 0  # bytes at QoS 0; each is written by one thread alone
-        self._link = make_link(device.name, self._hear, will)
+        self._backlog = Backlog(lambda event: post(self, event))
+        self._link = make_link(device.name, self._backlog.hear, will)
         self._fetcher = Fetcher(self._link, topics, self._store)
 
     @property
@@ -180,15 +177,6 @@ class Agent:
             case _:
                 assert_never(happening)
 
-    def _hear(self, event: wire.Event) -> None:
-        """Post what the link has, on its thread; of what a broker sends without end, ``BACKLOG`` bytes at a time."""
-        if isinstance(event, wire.Inbound) and not event.qos:
-            size = _MESSAGE + len(event.payload)
-            if self._came - self._taken + size > BACKLOG:
-                return
-            self._came += size
-        self._post(self, event)
-
     def _reach(self, now: float) -> None:
         self._since = now if self._since is None else self._since
         self._now = now
@@ -201,7 +189,7 @@ class Agent:
     # -- what comes in -------------------------------------------------------------------------------------------------
 
     def _inbound(self, message: wire.Inbound) -> None:
-        self._taken += 0 if message.qos else _MESSAGE + len(message.payload)
+        self._backlog.took(message)
         self._meter.add(len(message.payload))
         try:
             for event in self._read(message):

@@ -6,7 +6,7 @@ import tracemalloc
 from collections.abc import Iterator
 from pathlib import Path
 
-from edge.agent import BACKLOG
+from edge.backlog import MOST
 from schemas import codec
 from schemas.errors import Reject
 from schemas.link.filters import matches
@@ -181,7 +181,7 @@ def test_invariant_11_a_flood_leaves_no_memory_behind(tmp_path: Path) -> None:
 def test_invariant_11_what_a_broker_sends_without_end_waits_in_a_bounded_number_and_what_follows_is_heard(
     tmp_path: Path,
 ) -> None:
-    """At QoS 0 nothing holds a broker back. Seen to fail without ``BACKLOG``: all 600 waited, and of a real device's
+    """At QoS 0 nothing holds a broker back. Seen to fail without ``Backlog``: all 600 waited, and of a real device's
     memory they took 400 MB in 15 s.
     """
     world = World(tmp_path)
@@ -192,7 +192,7 @@ def test_invariant_11_what_a_broker_sends_without_end_waits_in_a_bounded_number_
         for _ in range(600):
             world.desk.link.publish(topic, bytes(50_000), qos=0)
         world.broker.advance(0.0)
-        assert 10 < len(world.posted) <= BACKLOG // 50_000
+        assert 10 < len(world.posted) <= MOST // 50_000
         world.turn()
         assert not world.posted
     world.desk.link.publish(topic, b'{"command": "pause"}', qos=0)

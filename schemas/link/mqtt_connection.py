@@ -1,4 +1,4 @@
-"""One connection to an MQTT broker, by paho-mqtt: the only import of paho.
+"""One connection to an MQTT broker, by paho-mqtt, which nothing but this and ``mqtt_client`` imports.
 
 We drive paho by its documented calls for foreign event loops, because its own loop reconnects without jitter, fails
 past 1024 file descriptors, and lets a large publication delay all others. Every connection gets a fresh paho client,
@@ -13,24 +13,24 @@ import selectors
 import socket
 import ssl
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import replace
 from functools import partial
 from typing import Any, Final
 
 import paho.mqtt.client as paho
-from paho.mqtt.enums import CallbackAPIVersion, MQTTErrorCode, MQTTProtocolVersion
+from paho.mqtt.enums import CallbackAPIVersion, MQTTProtocolVersion
 from paho.mqtt.packettypes import PacketTypes
 from paho.mqtt.properties import Properties
 from paho.mqtt.reasoncodes import ReasonCode
 from paho.mqtt.subscribeoptions import SubscribeOptions
 
 from schemas.errors import BrokerRefused, BrokerUnreachable, LinkError, PayloadTooLarge
-from schemas.link import publish_packet
 from schemas.link.backoff import UNSUPPORTED_VERSION, Verdict, judge
-from schemas.link.buffered import AHEAD, BufferedSocket
+from schemas.link.buffered import BufferedSocket
 from schemas.link.link import Connected, Inbound, Qos, Refused, Sent, Sink, Will
 from schemas.link.mailbox import HEADER, Ack, Mailbox, Order, Subscribe, Unsubscribe
+from schemas.link.mqtt_client import LARGEST, Client
 from schemas.link.mqtt_settings import MqttSettings
 from schemas.link.outbound import Publication
 from schemas.link.publish_packet import Published
@@ -41,10 +41,6 @@ _log = logging.getLogger(__name__)
 _TOPIC: Final = 256  # bytes of a topic that the limit we report leaves room for
 _FILTERS_A_PACKET: Final = 64
 _UNSENT: Final = 128 * 1024  # bytes the kernel may hold unsent, which an urgent message waits behind
-_LARGEST_INBOUND: Final = 17 * 2**20  # bytes of a packet we let MQTT 5 brokers send: the largest part, enveloped
-_KEPT: Final = 512 * 1024  # of one that is larger all the same: more than any JSON has, less than all of a part
-_QOS: Final = 0x06  # of a PUBLISH's first byte
-_QOS_2: Final = 0x04
 _IN_FLIGHT: Final = 60_000  # packet ids are 16 bits, and subscriptions need some
 _TOO_LARGE: Final = 0x95  # MQTT 5's "packet too large"
 _STALLED_WINDOWS: Final = 4  # inbound windows that are read ahead of a caller who has stopped to acknowledge
@@ -97,7 +93,7 @@ class Connection:
 
     def _make_client(self, tls: ssl.SSLContext | None, will: Will | None) -> paho.Client:
         settings = self._settings
-        client = _Client(
+        client = Client(
             CallbackAPIVersion.VERSION2,
             settings.client_id,
             clean_session=None if self.mqtt5 else not settings.session_expiry_s,
@@ -129,7 +125,7 @@ class Connection:
         if self.mqtt5:
             properties = Properties(PacketTypes.CONNECT)  # type: ignore[no-untyped-call]  # paho's own gap
             properties.SessionExpiryInterval = settings.session_expiry_s
-            properties.MaximumPacketSize = _LARGEST_INBOUND
+            properties.MaximumPacketSize = LARGEST
             properties.ReceiveMaximum = settings.inbound_window
             greeting = {"clean_start": not settings.session_expiry_s, "properties": properties}
         try:
@@ -365,41 +361,6 @@ class Connection:
                 self._sink(Refused(None, _refusal(pattern, reason)))
         if token is not None:
             self._sink(Sent(token))
-
-
-class _Client(paho.Client):
-    """paho's, over a socket that is read and written in large pieces, with a short way for most messages."""
-
-    hear: Callable[[Published], None]
-
-    def _sock_recv(self, bufsize: int) -> bytes:
-        if self._in_packet["remaining_length"] > _LARGEST_INBOUND:
-            bufsize = min(bufsize, AHEAD)  # so that little is there before the rest of it is dropped
-        return super()._sock_recv(bufsize)
-
-    def _packet_read(self) -> MQTTErrorCode:
-        """What no broker of MQTT 5 sends, others do: of a packet that is too large the start is kept, to be refused."""
-        code = super()._packet_read()
-        if self._in_packet["remaining_length"] > _LARGEST_INBOUND:
-            del self._in_packet["packet"][_KEPT:]
-        return code
-
-    def _handle_publish(self) -> MQTTErrorCode:
-        packet = self._in_packet
-        if packet["command"] & _QOS == _QOS_2:  # we ask for none, and paho would keep each until it is released
-            return MQTTErrorCode.MQTT_ERR_PROTOCOL
-        message = publish_packet.read(
-            packet["command"], packet["packet"], mqtt5=self.protocol == MQTTProtocolVersion.MQTTv5
-        )
-        if message is None:
-            return super()._handle_publish()
-        self.hear(message)
-        return MQTTErrorCode.MQTT_ERR_SUCCESS
-
-    def _create_socket(self) -> BufferedSocket:
-        sock = super()._create_socket()
-        assert isinstance(sock, socket.socket)  # not a websocket's wrapper
-        return BufferedSocket(sock)
 
 
 def _refusal(topic: str, reason: ReasonCode) -> LinkError:
