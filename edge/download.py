@@ -47,6 +47,11 @@ class Download:
         """Whether every part has come."""
         return self._assembly.complete
 
+    @property
+    def awaited(self) -> tuple[int, ...]:
+        """The parts that were asked for and have not come."""
+        return tuple(sorted(self._open))
+
     def begin(self) -> Move:
         """The first window."""
         return Move(subscribe=self._refill())
@@ -69,7 +74,7 @@ class Download:
 
     def end(self) -> Move:
         """Unsubscribe from whatever is still subscribed to."""
-        left = (*self._come, *sorted(self._open))
+        left = (*self._come, *self.awaited)
         self._open.clear()
         self._come.clear()
         return Move(unsubscribe=left)

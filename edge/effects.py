@@ -73,6 +73,13 @@ class KeepMerged:
 
 
 @dataclass(frozen=True, slots=True)
+class FetchAgain:
+    """Ask once more for the parts of a fetch that were asked for and have not come."""
+
+    kind: BlobKind
+
+
+@dataclass(frozen=True, slots=True)
 class StopFetching:
     """Forget a fetch that was not answered yet."""
 
@@ -277,6 +284,7 @@ Effect = (
     | DropModel
     | StartMerging
     | KeepMerged
+    | FetchAgain
     | StopFetching
     | SendJoin
     | LookAtData

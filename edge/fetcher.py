@@ -60,6 +60,12 @@ class Fetcher:
         """Get the step to a model, which is kept beside the one on disk. ``pointer`` names one."""
         return self._begin("step", pointer)
 
+    def again(self, kind: BlobKind) -> None:
+        """Subscribe once more to the parts that have not come: a broker then sends what it retains of them."""
+        if kind in self._downloads:
+            wanted, download = self._downloads[kind]
+            self._move(kind, wanted, Move(subscribe=download.awaited))
+
     def stop(self, kind: BlobKind) -> None:
         """Forget a download."""
         if kind in self._downloads:

@@ -8,6 +8,8 @@ Likewise a device that was told of a round or of a model beyond those that the c
 by somebody else, or by a coordinator whose disk was set back since. It lets go of them then, of a model only where it
 has not got it, and takes what it hears again: else one forged message would keep it out of the run for ever.
 
+Of a plan and a model the parts are asked for again that don't come, where nothing else of them does either.
+
 An announcement comes behind the pointer that it needs. A status is not held up by what is being published, which may
 be a large model on a slow link, so that what it alone tells of has longer to come.
 """
@@ -18,11 +20,14 @@ from dataclasses import replace
 from typing import Final
 
 from edge import effects as fx
+from edge.effects import Effect
+from edge.events import BlobKind
 from edge.participation_state import Behind, State, Step
-from schemas.messages import CoordinatorStatus, ModelPointer, Phase, RunSettings
+from schemas.messages import BlobRef, CoordinatorStatus, ModelPointer, Phase, RunSettings
 
 PATIENCE_S: Final = 10.0  # with what an announcement names
 LONGER_S: Final = 60.0  # with what a status tells of
+PARTS_S: Final = 30.0  # with parts, since the last one came
 LONGEST_S: Final = 600.0  # between two times that it asks; each is twice as long as the one before
 
 
@@ -46,9 +51,38 @@ def ask_again(state: State) -> Step:
     return replace(state, behind=later), (fx.Listen(True), fx.Say(text))
 
 
+def ask_for_parts(state: State) -> Step:
+    """Subscribe again to the parts of what is fetched; a step that doesn't come is given up instead (``versions``)."""
+    plan, model = state.fetching_plan, None if state.by_step else state.fetching_model
+    fetched: tuple[tuple[BlobKind, str, BlobRef | None], ...] = (
+        ("plan", "the plan", plan),
+        ("model", f"model {model.version}" if model else "", model.blob if model else None),
+    )
+    found, effects = list[Behind | None](), tuple[Effect, ...]()
+    for (kind, name, ref), known in zip(fetched, state.partless, strict=True):
+        behind = _partless(state, ref, known)
+        if behind is not None and state.connected and state.now >= behind.ask_at:
+            text = f"nothing more of {name} has come in {behind.patience_s:g} s: asking again for the parts it lacks"
+            effects = (*effects, fx.FetchAgain(kind), fx.Say(text))
+            behind = Behind(behind.what, state.now, min(2 * behind.patience_s, LONGEST_S))
+        found.append(behind)
+    partless = found[0], found[1]
+    return (state if partless == state.partless else replace(state, partless=partless)), effects
+
+
 def wake_at(state: State) -> tuple[float, ...]:
     """When it is to ask, or to ask again."""
-    return () if state.behind is None else (state.behind.ask_at,)
+    parts = (behind for behind in state.partless if state.connected)
+    return tuple(behind.ask_at for behind in (state.behind, *parts) if behind is not None)
+
+
+def _partless(state: State, ref: BlobRef | None, known: Behind | None) -> Behind | None:
+    """Since when a blob that is fetched makes no headway. A link too slow for our patience is asked ever less often."""
+    if ref is None:
+        return None
+    if known is None or known.what != ref.digest:
+        return Behind(ref.digest, state.now, PARTS_S)
+    return replace(known, since=max(known.since, state.part_at))
 
 
 def _missing(state: State) -> tuple[str, float] | None:

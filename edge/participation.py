@@ -387,6 +387,7 @@ _RULES: Final[tuple[Callable[[State], Step], ...]] = (
     attempt.begin,
     hearing.listen,
     missed.ask_again,
+    missed.ask_for_parts,
     versions.merge,
     personalising.begin,
     delivery.send,

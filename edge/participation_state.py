@@ -195,7 +195,7 @@ class State:
     fetching_plan: BlobRef | None = None
     fetching_model: ModelPointer | None = None
     by_step: bool = False  # whether that comes as a step from ``model``
-    part_at: float = 0.0  # when a part of it came last, or the broker
+    part_at: float = 0.0  # when it was begun, or a part of it came last, or the broker
     coming: int = 0  # bytes of it that have not come
     stepless: str | None = None  # digest of a model that has to be fetched whole
     steps: tuple[int, ...] = ()  # bytes of the steps on disk that lead from the snapshot there to ``model``
@@ -231,6 +231,7 @@ class State:
     budget_at: float = 0.0  # when that was
     listening: bool = True  # to what the coordinator tells all devices (``hearing``)
     behind: Behind | None = None  # what it says (``missed``); None where nothing is known to be missing
+    partless: tuple[Behind | None, Behind | None] = (None, None)  # digests of a plan and a model with parts to come
     speed: float | None = None  # of uploads, in bytes a second; None until one was seen
     weighed: tuple[str, str, int] | None = None  # digest of the plan, codec and bytes of the newest update
     chosen: str | None = None  # the codec of the newest training, where the run leaves it to devices

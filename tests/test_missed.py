@@ -4,17 +4,19 @@ from __future__ import annotations
 
 from itertools import pairwise
 from pathlib import Path
+from unittest.mock import patch
 
 import pytest
 
 from edge import effects as fx
 from edge import events as ev
-from edge.events import Event
-from edge.missed import LONGER_S, LONGEST_S, PATIENCE_S
+from edge import participation
+from edge.events import BlobKind, Event
+from edge.missed import LONGER_S, LONGEST_S, PARTS_S, PATIENCE_S
 from schemas import codec
 from schemas.link.memory_broker import Faults
 from schemas.messages import CoordinatorStatus, Phase
-from tests.edge_scripts import RUN, announcement, coordinator, pointer
+from tests.edge_scripts import PLAN_REF, RUN, announcement, coordinator, pointer, run
 from tests.test_agent import World
 from tests.test_participation import Bench, only
 
@@ -158,3 +160,51 @@ def test_a_pointer_that_the_broker_threw_away_costs_a_device_ten_seconds(tmp_pat
     world.turn(0.2)
     assert world.agent.status.model_version == 1
     assert codec.decode_update(world.desk.update).nonce == asked.nonce
+
+
+@pytest.mark.parametrize("lost", [f"/plan/{PLAN_REF.digest}/0", "/model/0/1"])
+def test_a_part_that_the_broker_threw_away_costs_a_device_half_a_minute(tmp_path: Path, lost: str) -> None:
+    """Of a plan, or of a model. Seen to fail without the rule: nothing but a reconnect brought it."""
+    world = World(tmp_path)
+    deliver = world.broker._deliver
+    with patch.object(world.broker, "_deliver", lambda to, one: one.topic.endswith(lost) or deliver(to, one)):
+        world.desk.begin()
+        world.turn()
+        asked = world.training(1)
+    world.turn(PARTS_S - 0.1)
+    assert not world.desk.updates
+    world.turn(0.2)
+    assert codec.decode_update(world.desk.update).nonce == asked.nonce
+
+
+@pytest.mark.parametrize("kind", ["plan", "model"])
+def test_parts_are_asked_for_ever_less_often(kind: BlobKind) -> None:
+    """And not while others come. Seen to fail without ``part_at``, and with a patience that stays as it was."""
+    bench = fetching(kind)
+    bench(ev.Tick(20.0), ev.PartArriving(10))
+    due = (20.0 + PARTS_S, 20.0 + 3 * PARTS_S, 20.0 + 7 * PARTS_S)
+    for at in due:
+        assert not only(bench.at(at - 0.1), fx.FetchAgain)
+        assert (wake := participation.wake_at(bench.state)) is not None
+        assert wake <= at
+        assert only(bench.at(at), fx.FetchAgain) == [fx.FetchAgain(kind)]
+
+
+@pytest.mark.parametrize("kind", ["plan", "model"])
+def test_without_a_broker_no_part_is_asked_for(kind: BlobKind) -> None:
+    """A reconnect asks for all of them anyway. Seen to fail without ``connected``."""
+    bench = fetching(kind)
+    bench(ev.Disconnected())
+    assert not only(bench.at(10 * PARTS_S), fx.FetchAgain)
+    bench(ev.Connected())
+    assert not only(bench.at(11 * PARTS_S - 0.1), fx.FetchAgain)
+    assert only(bench.at(11 * PARTS_S), fx.FetchAgain)
+
+
+def fetching(kind: BlobKind) -> Bench:
+    """A device that fetches one of the two."""
+    bench = Bench()
+    bench(ev.Tick(1.0), ev.Connected(), ev.RunSeen(run()))
+    if kind == "model":
+        bench(ev.PlanReady(PLAN_REF.digest, "watch"), ev.ModelSeen(pointer(0)))
+    return bench
