@@ -96,7 +96,8 @@ def accept(state: State, header: Header, effects: tuple[Effect, ...]) -> Step:
     # Trained for an earlier attempt at this very round: the device has nothing more to do in it.
     earlier = header.round == stage.ticket.round and header.nonce != stage.ticket.nonce
     answer = receipt(header, Outcome.ACCEPTED, back_in=come_back(state, stage, name) if earlier else 0.0)
-    return replace(state, stage=stage), (*effects, Fold(header, behind), answer, accepted)
+    state = replace(state, stage=stage, resting=without(state.resting, header.device))
+    return state, (*effects, Fold(header, behind), answer, accepted)
 
 
 def missing(state: State, stalled: UpdateStalled) -> tuple[Effect, ...]:
@@ -124,6 +125,8 @@ def rejected(state: State, event: Rejected) -> Step:
     answers_this = isinstance(stage, Collecting) and answers(answered, stage.ticket) and device not in stage.received
     if isinstance(stage, Collecting) and answers_this and not is_stranger(state, stage, device):
         state = replace(state, stage=_declining(stage, device, f"its update was rejected, {text}"[:MAX_TEXT]))
+        if stage.ticket.task == "train":
+            state = replace(state, resting=state.resting.set(device, state.now + back_in))
     return state, (rejected, reply(device, answered, Outcome.REJECTED, text, back_in))
 
 

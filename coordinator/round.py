@@ -24,7 +24,8 @@
 * With ``max_staleness`` rounds overlap: everybody is drawn, an update may answer an earlier round (see ``admission``),
   and only the last version is evaluated, since an evaluation in between would wait for those who train.
 * Whoever declines, isn't drawn or is rejected is told to come back when the attempt will be over, each at its own time
-  within a tenth of the deadline after that.
+  within a tenth of the deadline after that. No training counts on one that was rejected before then: it is silent, or
+  lies again at once, and all attempts would be used up before others are there.
 * ``ATTEMPTS`` failed attempts in a row end the run with an error that names what the devices said.
 """
 
@@ -33,6 +34,8 @@ from __future__ import annotations
 import math
 from dataclasses import replace
 from typing import Final
+
+from immutables import Map
 
 from coordinator import answering
 from coordinator import observers as seen
@@ -84,7 +87,6 @@ PAUSE_S: Final = 1.0  # after a first abandoned attempt, or this share of the de
 PAUSE_SHARE: Final = 0.05
 MARK_S: Final = 1.0  # the time an attempt has been open is on disk at most so long after, or this share of the deadline
 MARK_SHARE: Final = 0.02
-MAX_TEXT: Final = 500  # characters, as messages.Text allows
 
 
 def begin(state: State, reopened: Reopened | None = None) -> Step:
@@ -133,7 +135,7 @@ def wake_at(state: State) -> float | None:
     match state.stage:
         case Selecting(since):
             if len(state.eligible) < state.quorum and not _is_useless(state):
-                return since + state.selecting_s
+                return min([since + state.selecting_s, *state.still_resting.values()])
             return min(since + PATIENCE_S, state.newcomer_at + SETTLE_S)
         case Collecting() as stage:
             times = [stage.opened_at + state.rules.deadline_s]
@@ -244,7 +246,7 @@ def _collect(
     opened = seen.RoundOpened(
         state.round, state.task, state.attempt, stage.asked, stage.goal, stage.quorum, rules.deadline_s
     )
-    state = replace(state, stage=stage)
+    state = replace(state, stage=stage, resting=Map(state.still_resting))
     announcement = announce(state, Phase.COLLECTING)
     return state, (Open(announcement), announcement, opened)
 
@@ -331,17 +333,8 @@ def _measured(state: State, metrics: Metrics) -> Step:
 def _next_round(state: State) -> Step:
     if state.round >= state.rules.rounds:
         return replace(state, stage=Over()), (Finish(),)
-    return _select(
-        replace(
-            state,
-            round=state.round + 1,
-            task="train",
-            attempt=0,
-            rejected={},
-            summary=None,
-            stage=Selecting(state.now),
-        )
-    )
+    state = replace(state, round=state.round + 1, task="train", attempt=0, rejected={}, summary=None)
+    return _select(replace(state, stage=Selecting(state.now)))
 
 
 def _abandon(state: State, reason: str) -> Step:
@@ -372,7 +365,7 @@ def _abandon(state: State, reason: str) -> Step:
 
 def _is_useless(state: State) -> bool:
     """Whether those who are there could train the next round, and can't do the evaluation that is selected for."""
-    return state.task == "evaluate" and not state.eligible and len(state.view.trainers) >= state.rules.quorum
+    return state.task == "evaluate" and not state.eligible and len(state.trainers) >= state.rules.quorum
 
 
 def _is_awaited(state: State, stage: Collecting) -> bool:

@@ -168,6 +168,7 @@ class State:
     lineage: tuple[Version, ...] = ()  # the versions before this one that updates may start from, newest first
     counted: frozenset[tuple[str, int]] = frozenset()  # devices and rounds whose training is in those versions
     attempts: Mapping[int, int] = field(default_factory=dict)  # how many at training, by round, of the last few
+    resting: Map[str, float] = field(default_factory=Map)  # who was told to, with an update rejected, and until when
 
     @property
     def window(self) -> range:
@@ -177,7 +178,17 @@ class State:
     @property
     def eligible(self) -> frozenset[str]:
         """Devices that could do the task now."""
-        return self.view.trainers if self.task == "train" else self.view.evaluators
+        return self.trainers if self.task == "train" else self.view.evaluators
+
+    @property
+    def trainers(self) -> frozenset[str]:
+        """Devices that could train now. Who rests isn't counted on: a device does, and a liar would only lie again."""
+        return self.view.trainers.difference(self.still_resting) if self.resting else self.view.trainers
+
+    @property
+    def still_resting(self) -> dict[str, float]:
+        """Those of ``resting`` whose time is not over."""
+        return {device: until for device, until in self.resting.items() if self.now < until}
 
     @property
     def ticket(self) -> Ticket:

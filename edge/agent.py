@@ -254,10 +254,8 @@ class Agent:
                 self._try(self._store.drop_model)
             case fx.KeepMerged(pointer, model):
                 return (self._keep_merged(pointer, model),)
-            case fx.FetchAgain(kind):
-                self._fetcher.again(kind)
-            case fx.StopFetching(kind):
-                self._fetcher.stop(kind)
+            case fx.FetchAgain(kind) | fx.StopFetching(kind):
+                (self._fetcher.again if isinstance(effect, fx.FetchAgain) else self._fetcher.stop)(kind)
             case fx.SendJoin():
                 self._send_join(effect)
             case fx.LookAtData():
