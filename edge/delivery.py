@@ -21,6 +21,7 @@ from schemas import parts
 from schemas.messages import Outcome, Phase, Receipt, Task
 
 RESEND_S: Final = 30.0
+SOONEST_S: Final = 5.0  # after which a part goes again where its attempt ends soon; nobody answers much faster
 LONGEST_RESEND_S: Final = 3600.0
 LONGEST_REST_S: Final = 3600.0
 OUTBOX: Final = 8  # updates kept
@@ -168,9 +169,7 @@ def send(state: State) -> Step:
             continue
         planned = thrift.moved(planned, _size(pending))
         effects.append(fx.SendParts(pending.parcel, None if _goes_whole(pending) else (0,)))
-        patience = min(2 * pending.patience_s, LONGEST_RESEND_S)
-        sent = replace(pending, sent=True, held=False)
-        outbox.append(replace(sent, resend_at=state.now + pending.patience_s, patience_s=patience))
+        outbox.append(_sent(state, pending))
     return replace(state, outbox=tuple(outbox)), tuple(effects)
 
 
@@ -210,6 +209,17 @@ def _told_it_waits(state: State, pending: Pending, hold_s: float, why: str) -> t
     stock = state.data if isinstance(state.data, Stock) else Stock("", 0, 0)
     examples = stock.examples if ticket.task == "train" else stock.held_out
     return say, fx.SendJoin(ticket, accepts=False, reason=why, examples=examples)
+
+
+def _sent(state: State, pending: Pending) -> Pending:
+    """It was sent now. Where its attempt ends before it would go again, it goes once more while it still counts."""
+    sent, announced = replace(pending, sent=True, held=False), state.announced
+    ours = announced is not None and Ticket.of(announced.message) == pending.parcel.ticket
+    left = announced.until - state.now if announced is not None and ours else 0.0
+    if SOONEST_S < left <= pending.patience_s and not pending.hurried:
+        return replace(sent, resend_at=state.now + max(SOONEST_S, left / 2), hurried=True)
+    patience_s = min(2 * pending.patience_s, LONGEST_RESEND_S)
+    return replace(sent, resend_at=state.now + pending.patience_s, patience_s=patience_s)
 
 
 def _size(pending: Pending) -> int:

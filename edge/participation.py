@@ -15,9 +15,9 @@ then ``_RULES``, in their order, close the gap between what is and what should b
   this task but something for the other it stays silent: nobody waits for it.
 * It trains once for a ticket (run, round, task, nonce), and goes on from a checkpoint after a crash.
 * An update is sent only once it is on disk, and stays there until a final receipt. A part of it goes again after
-  ``RESEND_S``, then after twice as long each time, and at once, the join too, where ``contact`` finds a coordinator.
-  Updates of another run wait for that run; the oldest beyond ``OUTBOX`` are dropped, and those that got no receipt for
-  longer than the owner allows.
+  ``RESEND_S``, then after twice as long each time, once in between where the attempt would be over by then, and at
+  once, the join too, where ``contact`` finds a coordinator. Updates of another run wait for that run; the oldest beyond
+  ``OUTBOX`` are dropped, and those that got no receipt for longer than the owner allows.
 * Told when to come back, it stays silent to further attempts until then, and after a rejection to all training.
 * An announcement of an earlier attempt is stale, unless a new coordinator session makes it.
 * ``pause`` and ``evict`` last until ``resume`` or a restart; ``evict`` also drops what was not sent.

@@ -154,3 +154,16 @@ def test_how_long_the_device_has_been_running_is_kept_every_hour_and_at_the_end(
     empty = Bench(participation.begin(IDENTITY))
     empty.at(5.0)
     assert not only(empty.at(50_000.0), fx.KeepAge)
+
+
+def test_must_26_an_update_without_a_receipt_goes_again_while_it_still_counts() -> None:
+    """Once, where 30 s would be too late. Seen to fail without it: it went again 15 s after the deadline."""
+    bench, sent = Bench().settle(), list[float]()
+    bench(ev.RoundSeen(announcement(1, remaining_s=15.0)))
+    (start,) = only(bench.effects, fx.StartTraining)
+    bench(ev.JobDone(trained(start.key)))
+    bench(ev.UpdateStored(parcel(start.ticket)))
+    for now in range(2, 240):
+        bench(ev.CoordinatorSeen(coordinator()))
+        sent += [now / 2 for _ in only(bench.at(now / 2), fx.SendParts)]
+    assert sent == [1.0 + 7.5, 1.0 + 7.5 + 30.0, 1.0 + 7.5 + 90.0]

@@ -643,7 +643,8 @@ def test_must_26_without_a_receipt_a_part_goes_again_after_30_seconds_and_then_t
     world: World,
 ) -> None:
     """And never after one. Seen to fail with ``RESEND_S`` 31, and without the doubling in ``delivery.send``."""
-    asked = world.training()
+    asked = world.desk.announce(announcement(1, remaining_s=3600.0))
+    world.turn()
     assert silence(world) == [30.0, 90.0, 210.0, 450.0]
     world.desk.say(Kind.RECEIPT, receipt(asked, Outcome.LATE), 1)
     world.turn()
