@@ -187,7 +187,9 @@ def _fleet_changed(state: State, view: View) -> Step:
             stage = replace(stage, gathers_until=min(stage.gathers_until, state.now + RETURN_S))
         back = _drawn(state, stage.ticket.nonce, stage.cohort) - stage.selected
         awaited = stage.awaited.update(roster(back.difference(stage.received, stage.declined)))
-        state = replace(state, stage=replace(stage, selected=stage.selected | back, awaited=awaited))
+        selected = stage.selected | back
+        asked = max(stage.asked, len(selected.union(stage.joined)))
+        state = replace(state, stage=replace(stage, selected=selected, asked=asked, awaited=awaited))
     return _advance(state)
 
 

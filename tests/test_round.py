@@ -532,6 +532,19 @@ def test_who_joined_an_open_attempt_is_waited_for_after_a_restart_too() -> None:
     assert len(run.of(Mark)) == 1
 
 
+def test_who_is_selected_after_a_restart_is_waited_for_after_the_next_one_too() -> None:
+    """As many as are announced. Seen to fail without ``asked`` in ``_fleet_changed``: 3 were announced, 2 on disk."""
+    run = reopened(2)
+    run.do(FleetChanged(view(names(3))), Tick(1.0))
+    run.join("dev-2")
+    run.do(Tick(2.0))
+    assert {mark.asked for mark in run.of(Mark) if isinstance(mark, Mark)} == {3}
+    again = Run(run.state.rules, Reopened(1.0, 12.0, run.open.asked))
+    again.do(FleetChanged(view(names(2))), UpdateRestored(again.header("dev-0")), Tick(RETURN_S))
+    again.join("dev-1", accepts=False)
+    assert not again.of(Abandon)
+
+
 def test_a_restart_forgets_nothing_of_how_many_were_asked() -> None:
     run = reopened(3)
     run.do(FleetChanged(view(names(1))), Tick(1.0))
