@@ -10,7 +10,7 @@ has not got it, and takes what it hears again: else one forged message would kee
 
 Of a plan and a model the parts are asked for again that don't come, where nothing else of them does either.
 
-An announcement comes behind the pointer that it needs. A status is not held up by what is being published, which may
+An announcement comes behind the run and the pointer that it needs. A status is not held up by what is being published, which may
 be a large model on a slow link, so that what it alone tells of has longer to come.
 """
 
@@ -38,8 +38,8 @@ def ask_again(state: State) -> Step:
         return (state if state.behind is None else replace(state, behind=None)), ()
     what, patience_s = missing
     behind = state.behind
-    if behind is None or behind.what != what:
-        return replace(state, behind=Behind(what, state.now, patience_s)), ()
+    if behind is None or behind.what != what or patience_s < behind.first_s:
+        return replace(state, behind=Behind(what, state.now, patience_s, patience_s)), ()
     if state.now < behind.ask_at:
         return state, ()
     if behind.patience_s >= LONGER_S and _ahead(state):
@@ -47,7 +47,7 @@ def ask_again(state: State) -> Step:
     text = (
         f"{what} hasn't come in {behind.patience_s:g} s: subscribing again, in case the broker has lost it on the way"
     )
-    later = Behind(what, state.now, min(2 * behind.patience_s, LONGEST_S))
+    later = replace(behind, since=state.now, patience_s=min(2 * behind.patience_s, LONGEST_S))
     return replace(state, behind=later), (fx.Listen(True), fx.Say(text))
 
 
@@ -89,7 +89,8 @@ def _missing(state: State) -> tuple[str, float] | None:
     """What has been spoken of and is not here, and how long it has to come; None where nothing is known to be."""
     status, run = state.coordinator, state.run
     if status is not None and status.run is not None and (run is None or run.run != status.run):
-        return f"the run {status.run}", LONGER_S
+        announced = state.announced is not None and state.announced.message.run == status.run
+        return f"the run {status.run}", PATIENCE_S if announced else LONGER_S
     found = None if status is None or run is None else _missing_of(state, status, run)
     if found is None and (ahead := _ahead(state)):
         return f"the coordinator's word of {ahead}", LONGER_S

@@ -149,6 +149,7 @@ class Behind:
     what: str
     since: float
     patience_s: float
+    first_s: float = 0.0  # what that was at first
 
     @property
     def ask_at(self) -> float:

@@ -117,6 +117,19 @@ def test_what_a_status_reaches_a_little_later_is_no_reason_to_ask() -> None:
     assert not only([*bench.at(61.0), *bench.at(71.0)], fx.Listen)
 
 
+@pytest.mark.parametrize("what", ["run", "pointer"])
+def test_what_an_announcement_names_after_a_status_is_asked_for_as_soon_as_if_it_alone_had(what: str) -> None:
+    """Seen to fail for a run that a status had told of, and without ``first_s``: 60 s, by when three rounds had failed."""
+    bench = Bench() if what == "run" else Bench().settle()
+    version = 0 if what == "run" else 1
+    bench(ev.Tick(1.0), ev.Connected(), ev.CoordinatorSeen(says(model_version=version)), ev.Tick(20.0))
+    bench(ev.RoundSeen(announcement(version + 1, phase=Phase.SELECTING)))
+    assert not only(bench.at(20.0 + PATIENCE_S - 0.1), fx.Listen)
+    assert only(bench.at(20.0 + PATIENCE_S), fx.Listen)
+    assert not only(bench.at(20.0 + 3 * PATIENCE_S - 0.1), fx.Listen)
+    assert only(bench.at(20.0 + 3 * PATIENCE_S), fx.Listen)
+
+
 def test_once_it_is_here_nothing_is_asked_for() -> None:
     bench = Bench().settle()
     bench(ev.RoundSeen(announcement(2)), ev.Tick(1.0 + PATIENCE_S))
