@@ -9,7 +9,8 @@
   run wants it and a device has held-out data. An evaluation that fails is not tried again; training goes on. One that
   a crash kept from being opened is selected for, ``RECALL_S`` at most or until a quorum for training is there alone.
 * Selecting ends once the quorum is there, and the goal too or nobody new for ``SETTLE_S`` (``PATIENCE_S`` at most).
-* ``goal`` x ``OVERSELECT`` devices are drawn; without a goal, and for ``evaluate``, all are, newcomers included.
+* ``goal`` x ``OVERSELECT`` devices are drawn, twice as many after each failed attempt; without a goal, and for
+  ``evaluate``, all are, newcomers included.
 * Collecting closes at the goal; once every selected or joined device has answered, declined or gone and the quorum is
   met; at the deadline with the quorum. It is abandoned at the deadline below the quorum, or at once where too many
   have declined for it ever to be met, or where no result can be made of what it accepted. So no device, dead, slow or
@@ -222,7 +223,8 @@ def _try_open(state: State, stage: Selecting) -> Step:
 def _open(state: State) -> Step:
     nonce, goal = state.ticket.nonce, state.goal
     everybody = goal is None or state.rules.max_staleness is not None
-    bound = 1.0 if goal is None or everybody else cohort.bound(nonce, state.eligible, math.ceil(goal * OVERSELECT))
+    wanted = 0 if goal is None else math.ceil(goal * OVERSELECT * 2**state.failures)
+    bound = 1.0 if everybody else cohort.bound(nonce, state.eligible, wanted)
     drawn = _drawn(state, nonce, bound)
     return _collect(state, bound, drawn, len(drawn), state.now, state.now)
 

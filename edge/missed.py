@@ -10,8 +10,8 @@ has not got it, and takes what it hears again: else one forged message would kee
 
 Of a plan and a model the parts are asked for again that don't come, where nothing else of them does either.
 
-An announcement comes behind the run and the pointer that it needs. A status is not held up by what is being published, which may
-be a large model on a slow link, so that what it alone tells of has longer to come.
+An announcement comes behind the run and the pointer that it needs. A status is not held up by what is being published,
+which may be a large model on a slow link, so that what it alone tells of has longer to come.
 """
 
 from __future__ import annotations

@@ -119,7 +119,7 @@ def test_what_a_status_reaches_a_little_later_is_no_reason_to_ask() -> None:
 
 @pytest.mark.parametrize("what", ["run", "pointer"])
 def test_what_an_announcement_names_after_a_status_is_asked_for_as_soon_as_if_it_alone_had(what: str) -> None:
-    """Seen to fail for a run that a status had told of, and without ``first_s``: 60 s, by when three rounds had failed."""
+    """Seen to fail for a run that a status had told of, and without ``first_s``: it took 60 s."""
     bench = Bench() if what == "run" else Bench().settle()
     version = 0 if what == "run" else 1
     bench(ev.Tick(1.0), ev.Connected(), ev.CoordinatorSeen(says(model_version=version)), ev.Tick(20.0))

@@ -337,6 +337,23 @@ def test_an_update_that_answers_another_question_is_rejected_and_counted(
     assert run.state.rejected == {reason.value: 1}
 
 
+def test_after_a_failed_attempt_twice_as_many_are_drawn() -> None:
+    """What was too few once would be again. Seen to fail without ``failures``: a run ended with devices never asked."""
+    run = Run(rules(goal=10, quorum=10)).opened(names(100))
+    drawn = [len(run.open.selected)]
+    for _ in range(ATTEMPTS - 1):
+        run.do(Tick(run.state.now + run.state.rules.deadline_s))
+        wake = wake_at(run.state)
+        assert wake is not None
+        run.do(Tick(wake))
+        drawn.append(len(run.open.selected))
+    assert drawn == [13, 26, 52]
+    for device in sorted(run.open.selected)[:10]:
+        run.update(device)
+    assert run.state.round == 2
+    assert len(run.open.selected) == 13
+
+
 def test_a_device_that_was_not_drawn_is_rejected() -> None:
     run = Run(rules(goal=2)).opened(names(50))
     outsider = next(device for device in names(50) if device not in run.open.selected)
