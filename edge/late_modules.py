@@ -44,14 +44,14 @@ def put_off(name: str, functions: Collection[str] = ()) -> None:
         return
     stand_in = ModuleType(name)
 
-    def load() -> ModuleType:
+    def looked_into() -> ModuleType:
         with _lock:
             if sys.modules.get(name) is stand_in:
                 del sys.modules[name]
             return importlib.import_module(name)
 
     def call(function: str, *given: Any, **named: Any) -> Any:
-        return getattr(load(), function)(*given, **named)
+        return getattr(looked_into(), function)(*given, **named)
 
     def look(attribute: str) -> Any:
         """What is asked of the stand-in (PEP 562) and isn't in it."""
@@ -59,7 +59,7 @@ def put_off(name: str, functions: Collection[str] = ()) -> None:
             raise AttributeError(f"module {name!r} has no attribute {attribute!r} until it is loaded")
         if attribute in functions:
             return partial(call, attribute)
-        return getattr(load(), attribute)
+        return getattr(looked_into(), attribute)
 
     stand_in.__spec__ = spec = importlib.util.find_spec(name)
     if spec is not None and spec.submodule_search_locations is not None:

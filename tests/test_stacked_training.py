@@ -2,8 +2,10 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
 from typing import Any
+from unittest import TestCase
 
 import numpy as np
 import pytest
@@ -19,6 +21,7 @@ from edge.training import Event, Observer, Trained, Training, ignore, train
 from schemas.errors import PlanError, TrainingError
 from schemas.messages import TrainSettings
 from schemas.plan import Plan
+from tests.other_memory import PLACE, another_memory
 from tests.plan_examples import fields, tiny, windows
 
 torch.set_num_threads(1)
@@ -169,7 +172,11 @@ def test_a_device_that_is_left_leaves_the_others_as_they_are() -> None:
         assert_same(alone(tiny(), data[seed], chosen, seed), together[seed])
 
 
-def test_a_checkpoint_taken_in_company_is_gone_on_with_alone_and_the_other_way_round() -> None:
+@pytest.mark.parametrize(("place", "memory"), [("cpu", nullcontext), (PLACE, another_memory)])
+def test_a_checkpoint_taken_in_company_is_gone_on_with_alone_and_the_other_way_round(
+    place: str, memory: Callable[[], AbstractContextManager[None]]
+) -> None:
+    """Wherever the company's are. Seen to fail there with a checkpoint that isn't brought back."""
     plan, chosen = plan_with(["dropout"]), TrainSettings(optimizer="adam", batch_size=6, epochs=2)
     data = [windows(20, seed) for seed in range(3)]
 
@@ -185,13 +192,15 @@ def test_a_checkpoint_taken_in_company_is_gone_on_with_alone_and_the_other_way_r
 
     company: dict[int, Checkpoint] = {}
     solitude: dict[int, Checkpoint] = {}
-    together = stacked(plan, data, chosen, watch=keeping(company, 3))
+    with memory():
+        together = stacked(plan, data, chosen, watch=keeping(company, 3), accelerator=place)
     whole = [alone(plan, own, chosen, seed, keeping(solitude, 5)(seed)) for seed, own in enumerate(data)]
     start = PlanFile(plan, {}).initial(0)
     for seed, own in enumerate(data):
         went_on = train(start, own, plan, chosen, np.random.default_rng(seed), resume=company[seed])
         assert_same(whole[seed], went_on)
-    mixed = stacked(plan, data, chosen, resume=[solitude[0], None, company[2]])
+    with memory():
+        mixed = stacked(plan, data, chosen, resume=[solitude[0], None, company[2]], accelerator=place)
     for one, other, first in zip(whole, mixed, together, strict=True):
         assert_same(one, other)
         assert_same(one, first)
@@ -294,6 +303,19 @@ def test_a_larger_plan_is_trained_on_fewer_devices_at_once(accelerator: str) -> 
 def test_without_the_accelerator_nothing_is_begun() -> None:
     with pytest.raises(TrainingError, match="no CUDA"):
         Stack(tiny(), 1, "cuda")
+
+
+@settings(max_examples=10, deadline=None, derandomize=True)
+@given(st.lists(st.sampled_from(sorted(BETWEEN)), max_size=3, unique=True), some_settings, st.integers(1, 4))
+def test_an_accelerator_with_a_memory_of_its_own_gives_what_the_cpu_gives(
+    steps: list[str], chosen: TrainSettings, most: int
+) -> None:
+    """Together and, with one at a time, alone. Seen to fail with any move of ``Stack`` or ``Training`` left out."""
+    plan, data = plan_with(steps), [windows(count, seed) for seed, count in enumerate((20, 13, 20))]
+    with another_memory(), TestCase().assertNoLogs("edge.stacked_training"):
+        together = stacked(plan, data, chosen, most, accelerator=PLACE)
+    for seed, own in enumerate(data):
+        assert_same(alone(plan, own, chosen, seed), together[seed])
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no GPU")
