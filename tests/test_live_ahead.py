@@ -13,10 +13,11 @@ from tests.waiting import until
 class Counting:
     """Gives 0, 1, 2, ... as fast as it is asked, up to ``most``; then it raises ``end``."""
 
-    signal = Signal((Lead("ecg"),), 1.0)
+    signal = Signal((Lead("ecg"),), 10.0)
 
-    def __init__(self, most: int, end: Exception) -> None:
+    def __init__(self, most: int, end: Exception, at_once: int = 1) -> None:
         self.given = 0
+        self._at_once = at_once
         self.closed = 0
         self._most = most
         self._end = end
@@ -24,8 +25,8 @@ class Counting:
     def read(self, _: float) -> Chunk | None:
         if self.given == self._most:
             raise self._end
-        self.given += 1
-        return Chunk(float(self.given), ([float(self.given - 1)],))
+        first, self.given = self.given, self.given + self._at_once
+        return Chunk(float(self.given), ([float(number) for number in range(first, self.given)],))
 
     def close(self) -> None:
         self.closed += 1
@@ -43,15 +44,18 @@ def test_it_is_read_while_nobody_takes_and_nothing_is_lost_up_to_its_end() -> No
     assert source.closed == 1
 
 
-def test_a_source_that_is_faster_than_the_disk_waits_and_can_be_stopped() -> None:
-    source = Counting(10**9, SourceLost("x"))
+@pytest.mark.parametrize("at_once", [1, 7, 5000])
+def test_a_source_that_is_faster_than_the_disk_waits_and_can_be_stopped(at_once: int) -> None:
+    """Two minutes of signal wait, in pieces of whatever size. Seen to fail with a bound on the number of pieces."""
+    source = Counting(10**9, SourceLost("x"), at_once)
     ahead = Ahead(source, time.monotonic)
-    until(ahead._waiting.full, "the bound")
-    assert source.given <= 1201
-    assert ahead.take(1.0) is not None
-    rest = [chunk.samples[0][0] for chunk, _ in ahead.stop()]
-    assert rest == list(range(1, len(rest) + 1))
-    assert len(rest) >= 1200
+    until(lambda: ahead.full, "the bound")
+    assert 1200 <= source.given < 1200 + at_once
+    first = ahead.take(1.0)
+    assert first is not None
+    until(lambda: ahead.full, "the bound again")
+    rest = [value for chunk, _ in ahead.stop() for value in chunk.samples[0]]
+    assert [*first[0].samples[0], *rest] == list(range(source.given))
     assert not [thread for thread in threading.enumerate() if thread.name == "source"]
     ahead.close()
 

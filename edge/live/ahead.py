@@ -6,14 +6,13 @@ converter that is polled has no buffer at all.
 
 from __future__ import annotations
 
-import contextlib
 import queue
 import threading
 from typing import Final
 
 from edge.live.source import Chunk, Clock, LiveSource, Signal, TellsOff
 
-_MOST: Final = 1200  # chunks that wait: two minutes of a converter's; a replay then waits for the disk
+MOST_S: Final = 120.0  # of signal that waits, however it is cut up; a replay then waits for the disk
 _LOOK_S: Final = 0.25
 
 
@@ -24,7 +23,10 @@ class Ahead:
         """Begin to read."""
         self._source = source
         self._clock = clock
-        self._waiting: queue.Queue[tuple[Chunk, float] | Exception] = queue.Queue(_MOST)
+        self._waiting = queue.SimpleQueue[tuple[Chunk, float] | Exception]()
+        self._most = max(1, round(MOST_S * source.signal.rate))
+        self._held = 0  # samples that wait
+        self._taken = threading.Condition()
         self._over = False
         self._thread = threading.Thread(target=self._run, name="source", daemon=True)
         self._thread.start()
@@ -50,16 +52,26 @@ class Ahead:
             return None
         if isinstance(came, Exception):
             raise came
+        with self._taken:
+            self._held -= _samples(came[0])
+            self._taken.notify()
         return came
+
+    @property
+    def full(self) -> bool:
+        """Whether so much waits that no more is read."""
+        return self._held >= self._most
 
     def stop(self) -> tuple[tuple[Chunk, float], ...]:
         """Read no more; what was read and not taken."""
-        self._over = True
+        with self._taken:
+            self._over = True
+            self._taken.notify()  # it may be waiting for room
+        self._thread.join()
         rest: list[tuple[Chunk, float]] = []
-        while self._thread.is_alive() or not self._waiting.empty():
-            with contextlib.suppress(queue.Empty):  # the thread may be waiting for room
-                came = self._waiting.get(timeout=0.01)
-                rest += [] if isinstance(came, Exception) else [came]
+        while not self._waiting.empty():
+            came = self._waiting.get()
+            rest += [] if isinstance(came, Exception) else [came]
         return tuple(rest)
 
     def close(self) -> None:
@@ -72,5 +84,12 @@ class Ahead:
             while not self._over:
                 if (chunk := self._source.read(_LOOK_S)) is not None:
                     self._waiting.put((chunk, self._clock()))
+                    with self._taken:
+                        self._held += _samples(chunk)
+                        self._taken.wait_for(lambda: self._over or not self.full)
         except Exception as error:  # noqa: BLE001 - whoever takes hears of it
             self._waiting.put(error)
+
+
+def _samples(chunk: Chunk) -> int:
+    return len(chunk.samples[0])
