@@ -16,11 +16,11 @@ seconds it tries again, from the very write that failed.
 from __future__ import annotations
 
 import queue
-from collections import deque
 from collections.abc import Callable, Iterator
 from typing import Final
 
 from coordinator import observers as seen
+from coordinator.aside import Aside
 from coordinator.attendance import Attendance
 from coordinator.clock import Clock
 from coordinator.events import (
@@ -54,8 +54,6 @@ from schemas.messages import DeviceStatus
 MESSAGES_A_TURN: Final = 256
 BYTES_A_TURN: Final = 8 * 2**20  # of whole updates, which wait in memory for the turn's commit
 LOOK_S: Final = 1.0  # how often the fleet's heartbeats and stalled updates are looked at
-PUT_ASIDE: Final = 1024  # messages while paused; the link reads far fewer ahead of our acknowledgements
-BYTES_ASIDE: Final = 64 * 2**20  # of theirs; what goes beyond comes again, unacknowledged, over the next connection
 ENVELOPE: Final = 512  # bytes around a part's payload, topic included
 WEIGHTY: Final = (Open, Conclude, Abandon, Finish)  # done before anything else is stepped
 
@@ -97,7 +95,7 @@ class Reactor:
         self._pending: list[Effect] = []
         self._acks: list[Callable[[], None]] = []  # of messages that what is pending comes from
         self._batches: list[Batch] = []  # being carried out: each but the first follows from the one before
-        self._aside: deque[Inbound] = deque()  # messages for when the disk takes more again
+        self._aside = Aside()
         self._pause: Pause | None = None
         self._polled: object = None
         self._held = 0  # bytes of whole updates
@@ -255,12 +253,9 @@ class Reactor:
                     pass  # rubbish, for which a pause has no counter; nor for whom there is no room
             message.ack()
         elif first:
-            self._aside.appendleft(message)
-        elif message.qos and len(self._aside) < PUT_ASIDE and self._aside_bytes() < BYTES_ASIDE:
-            self._aside.append(message)
-
-    def _aside_bytes(self) -> int:
-        return sum(len(message.payload) for message in self._aside)
+            self._aside.put_back(message)
+        else:
+            self._aside.put(message)
 
     def _hold_on(self, error: DiskFull) -> None:
         self._performer.announce()  # what follows is long in coming
@@ -275,7 +270,7 @@ class Reactor:
         self._flush()
         self._performer.tidy(idle=True)
         if self._aside:
-            self._receive(self._aside.popleft())
+            self._receive(self._aside.take())
         self._pause = None
         self._run_clock()
         self._performer.resume()
@@ -301,7 +296,7 @@ class Reactor:
             timeout = min(max(due - self._clock.now(), 0.0), LOOK_S)
         timeout = min(timeout, self._office.idle_s)
         while self._aside and self._held < BYTES_A_TURN and self.finish is None:
-            yield self._aside.popleft()
+            yield self._aside.take()
             timeout = 0.0
         for event in self._queued(timeout):
             yield event
@@ -347,7 +342,7 @@ class Reactor:
         try:
             arrival = self._inbox.receive(message.topic, message.payload, self._state, message.qos)
         except DiskFull:
-            self._aside.appendleft(message)
+            self._aside.put_back(message)
             raise
         self._acks.append(message.ack)
         match arrival:

@@ -113,7 +113,7 @@ def test_invariant_11_a_disk_that_takes_no_more_at_any_one_write_pauses_the_run_
     """Invariants 2 and 3 too: at each of its writes in turn, once or for a while.
 
     Seen to fail with ``batch.done += 1`` before the effect, with the effects done before the commit, and without
-    ``self._aside.appendleft(message)``.
+    ``self._aside.put_back(message)``.
     """
     expected, operations = undisturbed(tmp_path / "undisturbed")
     first = operations.index("sqlite INSERT INTO devices") - 1  # what comes before is its start
@@ -192,28 +192,6 @@ def test_who_is_there_is_heard_at_once_as_the_disk_fills_up(tmp_path: Path, monk
     home, _ = at_home(tmp_path / STATE)
     home.run(SETTINGS)
     assert heard == [True]
-
-
-def test_invariant_11_a_full_disk_puts_a_bounded_number_of_bytes_aside_and_nothing_at_qos_0(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Seen to fail with messages counted and not their bytes: 1024 of a megabyte each were put aside."""
-    monkeypatch.setattr(reactor, "BYTES_ASIDE", 10_000)
-    work, aside = reactor.Reactor._work, list[int]()
-    topic = TOPICS.topic(Address(Kind.UPDATE_PART, number=1, device="dev-0", part=1))
-
-    def turn(one: reactor.Reactor) -> None:
-        work(one)
-        if not aside and not one._aside:
-            for qos in (0, 1, 1, 1, 1):
-                one._put_aside(Inbound(topic, bytes(4000), qos=qos))
-                aside.append(sum(len(message.payload) for message in one._aside))
-            one._aside.clear()
-
-    monkeypatch.setattr(reactor.Reactor, "_work", turn)
-    home, _ = at_home(tmp_path / STATE)
-    home.run(SETTINGS)
-    assert aside == [0, 4000, 8000, 12_000, 12_000]
 
 
 def test_a_disk_that_is_full_at_the_start_is_an_error_and_the_next_start_finds_nothing_half_done(
