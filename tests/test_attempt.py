@@ -65,7 +65,18 @@ def test_news_of_a_job_that_is_no_longer_ours_changes_nothing() -> None:
     bench(ev.RoundSeen(announcement(1, phase=Phase.ABANDONED)))
     before = bench.state
     assert bench(ev.JobProgressed(start.key, 0.9, b"late")) == []
+    assert bench(ev.JobFailed(Failure(key=start.key, kind="model", message="no such tensor"))) == []
     assert bench.state == before
+
+
+def test_an_owner_hears_once_that_a_training_goes_on_from_a_checkpoint_and_never_of_one_from_the_start() -> None:
+    """Seen to fail with a fresh training told to go on from 0.0%, and with nothing told."""
+    bench = Bench().settle()
+    start = started(bench)
+    assert not only(bench(ev.JobProgressed(start.key, 0.0), ev.JobProgressed(start.key, 0.4)), fx.Say)
+    bench(ev.JobFailed(Failure(key=start.key, kind="crash", message="killed")))
+    (say,) = only(bench(ev.JobProgressed(start.key, 0.4), ev.JobProgressed(start.key, 0.6)), fx.Say)
+    assert say.text == "round 1 (train) goes on from 40.0% of its training"
 
 
 def test_progress_shows_in_the_status_at_a_modest_rate() -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import logging
+
 import pytest
 
 from edge import delivery, participation
@@ -44,6 +46,16 @@ def test_must_27_after_a_rejection_a_device_is_silent_to_all_training_until_it_i
     assert bench.shown().detail == ""
 
 
+@pytest.mark.parametrize("outcome", [Outcome.ACCEPTED, Outcome.DUPLICATE, Outcome.LATE, Outcome.REJECTED])
+def test_only_an_update_that_was_not_counted_is_a_warning_to_its_owner(outcome: Outcome) -> None:
+    """Seen to fail with accepted ones told as warnings, and refused ones not."""
+    bench = Bench().settle()
+    stored(bench)
+    (say,) = only(bench(ev.ReceiptSeen(receipt(announcement(1), outcome, reason="so it is"))), fx.Say)
+    assert say.text == f"round 1 (train): {outcome}, so it is"
+    assert (say.level == logging.WARNING) == (outcome in {Outcome.LATE, Outcome.REJECTED})
+
+
 @pytest.mark.parametrize("outcome", [Outcome.ACCEPTED, Outcome.DUPLICATE, Outcome.LATE, Outcome.NOTED])
 def test_must_27_after_another_outcome_it_is_silent_to_that_task_of_that_round_alone(outcome: Outcome) -> None:
     """Seen to fail with every rest holding for all training."""
@@ -64,6 +76,24 @@ def test_must_27_a_device_that_declined_is_told_too() -> None:
     bench(ev.ReceiptSeen(receipt(announcement(1), Outcome.NOTED, come_back_after_s=100.0)))
     assert not takes_part(bench, announcement(1, attempt=1))
     assert takes_part(bench, announcement(2, version=1))
+
+
+def test_a_decline_that_is_noted_stands_and_is_said_again_to_a_coordinator_that_came_back() -> None:
+    """Its owner has read why once. Seen to fail with a noted join told as a warning, and the ticket settled."""
+    bench = Bench().settle(examples=0)
+    (join,) = only(bench(ev.RoundSeen(announcement(1))), fx.SendJoin)
+    assert bench(ev.ReceiptSeen(receipt(announcement(1), Outcome.NOTED))) == []
+    assert only(bench(ev.CoordinatorSeen(coordinator(session=2))), fx.SendJoin) == [join]
+
+
+def test_an_accepted_evaluation_is_not_shown_as_the_last_round_trained_for() -> None:
+    """Seen to fail with the round of any accepted update shown."""
+    bench = Bench().settle(held_out=3)
+    bench(ev.ModelSeen(pointer(4)), ev.ModelReady(pointer(4)))
+    about = announcement(4, task="evaluate")
+    bench(ev.RoundSeen(about), ev.UpdateStored(parcel(Ticket.of(about))), ev.ReceiptSeen(receipt(about)))
+    assert Ticket.of(about) in bench.state.settled
+    assert bench.shown().last_round is None
 
 
 def test_must_28_no_rest_is_longer_than_an_hour() -> None:
