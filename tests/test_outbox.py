@@ -196,6 +196,19 @@ def test_an_update_that_rots_while_we_run_is_not_sent(reopen: Reopen, tmp_path: 
     assert len(reports) == 1
 
 
+def test_an_update_that_was_just_put_is_sent_without_being_read_back(
+    reopen: Reopen, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Seen to fail with the update in memory looked up by its bytes."""
+    outbox, _ = reopen()
+    put(outbox, ticket(1), b"older")
+    put(outbox, ticket(2), b"newest")
+    with monkeypatch.context() as patch:
+        patch.setattr(files, "read", lambda path: pytest.fail(f"read {path}"))
+        assert outbox.blob(ticket(2)) == b"newest"
+    assert (outbox.blob(ticket(1)), outbox.blob(ticket(2))) == (b"older", b"newest")
+
+
 def test_virtual_devices_keep_updates_without_waiting_for_the_disk(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
