@@ -141,6 +141,24 @@ def test_of_a_large_update_only_the_first_part_goes_unasked(monkeypatch: pytest.
     assert only(bench(ev.ReceiptSeen(asked)), fx.SendParts) == [fx.SendParts(kept, (1, 2))]
 
 
+@pytest.mark.parametrize("missing", [(), (7,)])
+def test_whoever_lacks_no_part_that_there_is_gets_the_first(missing: tuple[int, ...]) -> None:
+    """So that it asks again, for what it lacks. Seen to fail with the second sent, which there may not be."""
+    bench = Bench().settle()
+    kept = stored(bench)
+    asked = receipt(announcement(1), Outcome.INCOMPLETE, missing=missing)
+    assert only(bench(ev.ReceiptSeen(asked)), fx.SendParts) == [fx.SendParts(kept, (0,))]
+
+
+def test_an_update_whose_parts_were_asked_for_is_settled_when_the_round_does_without_it() -> None:
+    """It waits for no budget. Seen to fail with each that was asked for taken to be held back."""
+    bench = Bench().settle()
+    kept = stored(bench)
+    bench(ev.ReceiptSeen(receipt(announcement(1), Outcome.INCOMPLETE, missing=(1,))))
+    effects = bench(ev.ReceiptSeen(receipt(announcement(1), Outcome.NOTED)))
+    assert only(effects, fx.Forget) == [fx.Forget(kept.ticket, "noted")]
+
+
 # -- an outbox that nobody empties -------------------------------------------------------------------------------------
 
 
