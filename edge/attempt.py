@@ -124,9 +124,9 @@ def failed(state: State, failure: Failure) -> Step:
 
 
 def holding_lost(state: State, lost: ev.HoldingLost) -> Step:
-    """What was on disk is fetched again, and then the trainer begins; not for ever, where the disk damages all."""
+    """What was on disk is fetched again, a model by ``versions``, and then the trainer begins; not for ever."""
     work = state.work
-    state = replace(state, plan=None if lost.plan else state.plan, model=None if lost.model else state.model)
+    state = replace(state, plan=None) if lost.plan else state
     if work is None or work.stage != "running" or lost.key != state.key(work.ticket):
         return state, ()
     if work.crashes + 1 < CRASHES:

@@ -304,6 +304,7 @@ def test_what_was_moved_is_kept_by_the_hundredth_the_hour_and_at_the_end() -> No
     assert (keep.budget.left(1.0), keep.running_s) == (LIMIT - LIMIT // 100, 0.0)
     assert not only(device(ev.Moved(5)), fx.KeepBudget)
     assert only(device.at(HOUR_S + 1.5), fx.KeepBudget)
+    assert not only(device.at(3 * HOUR_S), fx.KeepBudget)  # nothing was moved: no card wears for that
     device(ev.Moved(5))
     assert only(device(ev.StopRequested()), fx.KeepBudget)
 
