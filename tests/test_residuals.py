@@ -168,6 +168,22 @@ def test_one_of_another_update_is_not_used(box: Box) -> None:
     assert (box.residual(2), box.reports) == (b"", [])
 
 
+def test_one_that_the_disk_does_not_give_is_not_used_and_its_owner_is_told(
+    box: Box, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Seen to fail with nothing told."""
+    box.put(ticket(1), b"one")
+
+    def refuse(path: Path) -> None:
+        raise StateError(f"can't read {path.name}")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(files, "read", refuse)
+        assert box.outbox.residual(ticket(2), PLAN) == b""
+    assert box.reports == ["can't read run-one.1.train.residual"]
+    assert box.residual(2) == b"one"
+
+
 def test_it_waits_for_no_disk(box: Box, monkeypatch: pytest.MonkeyPatch) -> None:
     synced: list[int] = []
     monkeypatch.setattr(os, "fsync", synced.append)
