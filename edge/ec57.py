@@ -138,7 +138,6 @@ def dominated(found: Confusions) -> dict[str, tuple[str, float]]:
 
 
 def _share(part: NDArray[Any], whole: NDArray[Any]) -> NDArray[np.float64]:
-    part, whole = np.asarray(part, np.float64), np.asarray(whole, np.float64)
     share = np.full(np.broadcast(part, whole).shape, np.nan)
     np.divide(part, whole, out=share, where=whole > 0)
     return share

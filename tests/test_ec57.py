@@ -80,6 +80,15 @@ def test_classes_of_another_task_have_no_ectopic_beats() -> None:
     assert ec57.detection(("calm", "brisk"), "VEB") is None
 
 
+def test_two_classes_are_enough_where_they_are_those_of_a_detection() -> None:
+    """Seen to fail where there had to be a third."""
+    assert ec57.detection(("N", "S"), "VEB") is None
+    veb = ec57.detection(("N", "V"), "VEB")
+    assert veb is not None
+    counts = np.array([[90, 10], [5, 15]], np.float64)
+    assert {name: float(of(counts)) for name, of in veb.items()} == {"Se": 0.75, "PPV": 0.6, "FPR": 0.1}
+
+
 @settings(deadline=None, max_examples=30)
 @given(BEATS)
 def test_an_interval_holds_shares_and_is_the_same_each_time(beats: list[tuple[int, int, int]]) -> None:
