@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import sys
 from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +14,7 @@ import wfdb
 from safetensors.numpy import load_file, save_file
 
 from edge.classifier import BeatClassifier, Runtime
-from edge.findings import examine, json_lines, lines, telling_minute
+from edge.findings import Findings, Unusual, examine, json_lines, lines, telling_minute
 from edge.synthetic_ecg import person, record
 from schemas.errors import DataError, PlanError, SettingsError, StateError, TrainingError
 from schemas.plan_file import find
@@ -120,6 +121,20 @@ def test_words_and_json_have_the_same_counts(records: Path, model: Path) -> None
     assert "worth labelling first in whole: minute" in text
     assert "model: model.safetensors" in text
     assert not (records / "whole.fb").exists()
+
+
+def test_people_read_counts_by_class_or_scores_under_their_heads() -> None:
+    """Seen to fail with the classes' counts, none, in the place of the scores."""
+    seen = Findings("a", 120.0, 60.0, {"N": 100, "V": 7}, 71.6, "m", telling=1)
+    head, row, telling, model, _ = (line.split() for line in lines([seen]))
+    assert head == ["record", "minutes", "used", "rate", "beats", "N", "S", "V", "F", "Q"]
+    assert row == ["a", "2.0", "50%", "72", "107", "100", "0", "7", "0", "0"]
+    assert (telling[-2:], model) == (["minute", "2"], ["model:", "m"])
+    assert not any("worth labelling" in line for line in lines([replace(seen, seconds=60.0)]))
+    scored = replace(seen, beats={"beat": 107}, telling=None, unusual=Unusual(9, 0.25, 3.5, (1.0,)))
+    head, row, *_ = (line.split() for line in lines([scored]))
+    assert head[-4:] == ["beats", "unusual", "median", "highest"]
+    assert row[-4:] == ["107", "9", "0.25", "3.5"]
 
 
 def test_a_record_that_can_not_be_used_is_named_and_the_others_are_examined(records: Path, model: Path) -> None:
