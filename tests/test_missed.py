@@ -99,6 +99,27 @@ def test_a_model_that_never_was_is_waited_for_for_a_minute_only() -> None:
     assert fetch.pointer.version == 1
 
 
+def test_a_round_that_is_not_ahead_is_kept_where_a_model_that_never_was_is_let_go_of() -> None:
+    """Seen to fail with both let go: an attempt that was over took the place of the one in hand."""
+    bench = Bench().settle()
+    open_still = announcement(2, attempt=1, version=0, remaining_s=600.0)
+    bench(ev.CoordinatorSeen(says(round=2, phase="collecting")), ev.ModelSeen(pointer(900_000_000)))
+    bench(ev.RoundSeen(open_still), ev.Tick(40.0), ev.CoordinatorSeen(says(round=2, phase="collecting")))
+    assert only(bench.at(61.0), fx.Listen) == [fx.Listen(True)]
+    bench(ev.RoundSeen(announcement(2, attempt=0, version=0)))
+    assert bench.state.announced is not None
+    assert bench.state.announced.message == open_still
+
+
+def test_a_coordinator_without_a_run_has_nothing_to_be_asked_for() -> None:
+    """Seen to fail where a device that has no run either asked for the pointer to its model."""
+    bench = Bench()
+    bench(ev.Tick(1.0), ev.Connected())
+    for now in range(1, 200, 20):
+        bench(ev.Tick(float(now)), ev.CoordinatorSeen(coordinator()))
+    assert not only(bench.effects, fx.Listen)
+
+
 def test_a_model_that_is_here_is_let_go_of_for_nothing() -> None:
     """MUST 15. Seen to fail without ``held`` in ``_is_out_of_reach``."""
     bench = Bench().settle()
