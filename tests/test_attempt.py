@@ -134,6 +134,16 @@ def test_each_decline_trusts_the_estimate_a_tenth_less_until_the_device_tries_ag
     assert took_part == [False, False, False, True]
 
 
+def test_a_training_that_was_done_when_its_trainer_took_it_up_teaches_nothing() -> None:
+    """Seen to fail with the time divided by the none of it that was left."""
+    bench = Bench().settle()
+    start = started(bench)
+    bench(ev.JobProgressed(start.key, 1.0), ev.JobDone(trained(start.key)))
+    effects = bench(ev.UpdateStored(parcel(Ticket.of(announcement(1)))))
+    assert only(effects, fx.SendParts)
+    assert not only(effects, fx.KeepPace)
+
+
 def test_an_attempt_cut_short_teaches_how_long_all_of_it_would_have_taken() -> None:
     """Seen to fail with only whole attempts counted."""
     bench = Bench().settle()

@@ -150,6 +150,20 @@ def test_whoever_lacks_no_part_that_there_is_gets_the_first(missing: tuple[int, 
     assert only(bench(ev.ReceiptSeen(asked)), fx.SendParts) == [fx.SendParts(kept, (0,))]
 
 
+def test_parts_asked_for_of_one_update_put_off_that_one_and_leave_the_others() -> None:
+    """Seen to fail with the others taken for it, and lost, and with it sent again as soon as if nobody had asked."""
+    about = [announcement(number, version=0) for number in (1, 2)]
+    kept = tuple(parcel(Ticket.of(one)) for one in about)
+    bench = Bench(participation.begin(IDENTITY, parcels=kept)).settle()
+    bench.at(20.0)
+    asked = bench(ev.ReceiptSeen(receipt(about[0], Outcome.INCOMPLETE, missing=(1,))))
+    assert only(asked, fx.SendParts) == [fx.SendParts(kept[0], (1,))]
+    assert tuple(pending.parcel for pending in bench.state.outbox) == kept
+    bench(ev.CoordinatorSeen(coordinator()))
+    assert [sent.parcel for sent in only(bench.at(31.0), fx.SendParts)] == [kept[1]]
+    assert [sent.parcel for sent in only(bench.at(50.0), fx.SendParts)] == [kept[0]]
+
+
 def test_an_update_whose_parts_were_asked_for_is_settled_when_the_round_does_without_it() -> None:
     """It waits for no budget. Seen to fail with each that was asked for taken to be held back."""
     bench = Bench().settle()
