@@ -9,6 +9,7 @@ import pytest
 from edge import effects as fx
 from edge import events as ev
 from edge import participation
+from edge.presence import STATUS_S
 from schemas.messages import CoordinatorState, Phase
 from tests.edge_scripts import announcement, coordinator, pointer, receipt, run, trained
 from tests.test_participation import IDENTITY, Bench, only, parcel, stored
@@ -78,6 +79,15 @@ def test_must_10_a_new_coordinator_hears_of_a_device_whatever_its_heartbeat() ->
     bench(ev.Tick(1.0), ev.Connected(), ev.CoordinatorSeen(coordinator()))
     assert only(bench(ev.Tick(50.0), ev.CoordinatorSeen(coordinator(session=2))), fx.PublishStatus)
     assert not only(bench(ev.Tick(60.0), ev.CoordinatorSeen(coordinator(session=2))), fx.PublishStatus)
+
+
+def test_a_new_coordinator_is_not_told_at_once_again_what_was_told_a_moment_ago() -> None:
+    """Whoever subscribes hears what is retained. Seen to fail with a status for each session, however soon."""
+    bench = Bench().settle()
+    told = only(bench.at(50.0), fx.PublishStatus)
+    assert told
+    assert not only(bench(ev.Tick(50.0 + STATUS_S), ev.CoordinatorSeen(coordinator(session=2))), fx.PublishStatus)
+    assert only(bench(ev.Tick(52.0), ev.CoordinatorSeen(coordinator(session=3))), fx.PublishStatus) == told
 
 
 def test_must_32_a_coordinator_that_is_not_heard_of_for_two_and_a_half_heartbeats_is_not_there() -> None:
