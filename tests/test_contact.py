@@ -166,13 +166,14 @@ def test_a_paused_coordinator_is_there_and_costs_nobody_any_work() -> None:
     assert bench.state.outbox
 
 
-def test_a_coordinator_that_was_silent_hears_the_join_and_the_status_again() -> None:
-    """Seen to fail where a sign of life after a silence changed nothing but the time."""
+@pytest.mark.parametrize("sign", [ev.RunSeen(run()), ev.CoordinatorSeen(coordinator())])
+def test_a_coordinator_that_was_silent_hears_the_join_and_the_status_again(sign: ev.Event) -> None:
+    """Seen to fail where a sign of life after a silence changed nothing but the time, and where a status did not."""
     bench = Bench().settle()
     assert only(bench(ev.RoundSeen(announcement(1, remaining_s=10_000.0))), fx.SendJoin)
     bench.at(100.0)
     assert not bench.at(103.0)
-    effects = bench(ev.RunSeen(run()))
+    effects = bench(sign)
     assert len(only(effects, fx.SendJoin)) == 1
     assert only(effects, fx.PublishStatus)
-    assert not only(bench(ev.RunSeen(run())), fx.SendJoin)
+    assert not only(bench(sign), fx.SendJoin)
