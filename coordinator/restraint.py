@@ -41,9 +41,7 @@ class Restraint:
         """How many were kept back in windows that are over, each told once; ``ends``: in those that last, too."""
         for kind in [kind for kind, come in self._come.items() if come > MOST[kind]]:
             if ends or self._is_over(kind):
-                count = self._come.pop(kind) - MOST[kind]
-                del self._began[kind]
-                yield seen.Withheld(seen.name_of(kind), count)
+                yield seen.Withheld(seen.name_of(kind), self._come.pop(kind) - MOST[kind])
 
     def _is_over(self, kind: type[seen.Observation]) -> bool:
         return self._now() - self._began[kind] >= WINDOW_S
