@@ -1,9 +1,12 @@
-"""Disks that take no more: a real one of a few megabytes, and a seam at every place where the coordinator writes."""
+"""Disks that take no more: a real one of a few megabytes, one without room for a large file, and a seam at every place
+where the coordinator writes.
+"""
 
 from __future__ import annotations
 
 import errno
 import os
+import resource
 import sqlite3
 import subprocess
 from collections.abc import Callable, Iterator
@@ -28,6 +31,17 @@ def small_disk(directory: Path, size: str = "4m") -> Iterator[Path]:
         yield directory
     finally:
         subprocess.run(["umount", "--lazy", str(directory)], check=True)
+
+
+@contextmanager
+def largest_file(size: int) -> Iterator[None]:
+    """A disk that takes no file beyond ``size`` bytes, by the kernel's own limit."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
 
 
 class Ballast:

@@ -54,7 +54,7 @@ from tests.edge_scripts import (
     receipt,
     run,
 )
-from tests.test_files import largest_file
+from tests.full_disks import largest_file
 
 TOPICS = Topics("home")
 

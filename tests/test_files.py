@@ -2,9 +2,6 @@ from __future__ import annotations
 
 import hashlib
 import os
-import resource
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -13,17 +10,7 @@ from hypothesis import strategies as st
 
 from edge import files, whole
 from schemas.errors import StateError
-
-
-@contextmanager
-def largest_file(size: int) -> Iterator[None]:
-    """A disk that takes no file beyond ``size`` bytes, by the kernel's own limit."""
-    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (size, hard))
-    try:
-        yield
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+from tests.full_disks import largest_file
 
 
 def test_what_was_written_is_read_back(tmp_path: Path) -> None:

@@ -20,8 +20,8 @@ from schemas import parts
 from schemas.errors import StateError
 from schemas.messages import Task
 from tests.edge_scripts import nonce
+from tests.full_disks import largest_file
 from tests.simulation.disk import Disk, Disks
-from tests.test_files import largest_file
 
 
 def ticket(number: int = 1, task: Task = "train", attempt: int = 0, run: str = "run-one") -> Ticket:
