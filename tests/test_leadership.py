@@ -133,6 +133,18 @@ def test_a_rival_that_is_offline_may_have_lost_its_connection_to_us_and_is_given
     assert bench(lead.Tick(lead.RETURN_S)) == [lead.Lead(7, offline)]
 
 
+@pytest.mark.parametrize("moment", ["away", "looking"])
+def test_a_will_that_comes_before_all_is_seen_neither_ends_the_look_nor_stands_for_it(moment: str) -> None:
+    """Seen to fail without the look at the stage in ``_newcomer_sees``: two seconds after such a will it led, with what
+    was retained not yet read, or over no connection at all.
+    """
+    bench, offline, serving = Bench(), status(CoordinatorState.OFFLINE, session=5), status(instance="c" * 16)
+    bench(lead.Connected(), *[lead.Disconnected()] * (moment == "away"))
+    assert bench(live(offline), lead.Tick(1e3)) == []
+    assert bench.looks(kept(serving)) == [lead.Doubt(serving, 75.0)]
+    assert lead.wake_at(bench.state) == 1075.0
+
+
 def test_a_newcomer_whose_connection_breaks_looks_again_and_waits_anew() -> None:
     bench = Bench()
     bench.looks(kept(status()))
@@ -327,10 +339,12 @@ def test_after_any_events_it_writes_only_while_it_leads_and_nothing_once_it_gave
     session: int, events: list[lead.Event]
 ) -> None:
     bench = Bench(session)
-    gave_up = False
+    gave_up, answers = False, 0
     for event in events:
         before = bench.state
         effects = bench(event)
+        answers = answers + 1 if isinstance(event, lead.Looked) else answers
+        answers = 0 if isinstance(event, lead.Connected | lead.Disconnected) else answers
         assert not (gave_up and effects)
         gave_up = gave_up or bool(errors(effects))
         for effect in effects:
@@ -338,6 +352,7 @@ def test_after_any_events_it_writes_only_while_it_leads_and_nothing_once_it_gave
                 assert before.leading
             if isinstance(effect, lead.Lead):
                 assert isinstance(before.stage, lead.Looking | lead.Doubting)
+                assert answers >= lead.LOOKS
                 assert effect.above >= max([0, *([bench.state.newest.session] if bench.state.newest else [])])
 
 
