@@ -6,7 +6,7 @@ import tracemalloc
 from pathlib import Path
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from coordinator.inbox import BLOCK
@@ -44,17 +44,16 @@ def test_a_cleared_place_is_used_again_and_by_one_blob_only(tmp_path: Path) -> N
         assert os.fstat(spool._file.fileno()).st_size == BLOCK + 100
 
 
-@given(
-    st.lists(st.one_of(st.integers(1, 5 * BLOCK), st.none()), min_size=1, max_size=40),
-    st.sampled_from([1000, BLOCK, 9000]),
-    st.randoms(),
-)
+@settings(max_examples=25)
+@given(st.sampled_from([1000, BLOCK, 9000]), st.randoms(use_true_random=True))
 def test_invariant_11_the_file_is_never_larger_than_what_was_in_it_at_one_time(
-    tmp_path_factory: pytest.TempPathFactory, comings: list[int | None], size: int, draw: random.Random
+    tmp_path_factory: pytest.TempPathFactory, size: int, draw: random.Random
 ) -> None:
     """Blobs come, and for each None one goes. Seen to fail with slots as large as the largest blob: a small one that
-    followed a large one kept all of its room.
+    followed a large one kept all of its room. Seen to fail too with blocks taken for neighbours that aren't, so that
+    one blob was written over another: lists that hypothesis makes are too short for that to happen.
     """
+    comings = [draw.choice([None, draw.randint(1, 5 * BLOCK)]) for _ in range(40)]
     here: list[tuple[bytes, Slot]] = []
     in_use = most = 0
     with Spool(tmp_path_factory.mktemp("spool")) as spool:
@@ -75,6 +74,7 @@ def test_invariant_11_the_file_is_never_larger_than_what_was_in_it_at_one_time(
             file_size = os.fstat(spool._file.fileno()).st_size
             assert file_size <= most * BLOCK
             assert here or file_size == 0
+        assert all(slot.join() == blob for blob, slot in here)
 
 
 def test_nothing_is_left_on_disk(tmp_path: Path) -> None:
