@@ -158,8 +158,7 @@ class Publisher:
                 self._restart()
         else:
             self._queue.move_to_end(key)
-        if self._connected:
-            self._pump()
+        self._pump()
 
     def _restart(self) -> None:
         """Begin the blob at the queue's head anew."""
@@ -167,7 +166,8 @@ class Publisher:
         self._in_flight.clear()
 
     def _pump(self) -> None:
-        while self._queue:
+        """Send what may go now."""
+        while self._connected and self._queue:
             key = next(iter(self._queue))
             entry = self._tree[key]
             if isinstance(entry, Blob):
@@ -194,4 +194,4 @@ class Publisher:
             token = self._link.publish(topic, payload, qos=rule.qos, retain=rule.retain, bulk=rule.bulk)
             self._in_flight.add(token)
             self._next_part += 1
-        return self._next_part == blob.ref.parts and not self._in_flight
+        return not self._in_flight
