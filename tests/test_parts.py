@@ -145,6 +145,7 @@ def test_there_is_no_part_beyond_the_last_or_before_the_first() -> None:
 
 
 def test_a_blob_that_takes_too_many_parts_is_refused_with_what_to_do() -> None:
+    assert parts.describe(bytes(MAX_PARTS), 1).parts == MAX_PARTS
     with pytest.raises(WireError, match="use a larger part size"):
         parts.describe(bytes(MAX_PARTS + 1), 1)
     for blob, part_size in ((b"", 10), (b"x", 0)):

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 from schemas import compression, steps
-from schemas.compression import int4
+from schemas.compression import grid, int4
 from schemas.errors import WireError
 from schemas.parameters import Flat, Manifest, Parameters, TensorSpec
 
@@ -61,6 +61,16 @@ def test_whoever_follows_the_steps_holds_the_model_of_who_makes_them_bit_for_bit
         made = steps.apply(made, step)
         followed = steps.apply(parameters(followed.flat.copy()), bytes(step))
         assert followed.digest() == made.digest()
+
+
+@pytest.mark.parametrize("codec", steps.CODECS)
+def test_a_step_is_added_where_it_belongs_however_large_the_model_is(codec: str) -> None:
+    """It is decoded in blocks. Seen to fail with each of them added to the model's beginning."""
+    manifest = Manifest((TensorSpec("weight", (2 * grid.BLOCK + 5,)), TensorSpec("bias", (7,))))
+    rng = np.random.default_rng(3)
+    model, target = (Parameters(manifest, rng.standard_normal(manifest.size, np.float32)) for _ in range(2))
+    step = steps.encode(codec, model, target)
+    assert np.array_equal(steps.apply(model, step).flat, model.flat + compression.decode(step, manifest).flat)
 
 
 def test_what_is_no_step_of_a_model_is_refused() -> None:
