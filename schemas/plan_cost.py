@@ -11,8 +11,8 @@ from dataclasses import dataclass
 
 from schemas.errors import PlanError
 from schemas.plan import Operation, Plan
-from schemas.plan_shapes import infer
-from schemas.plan_values import Shape, Value
+from schemas.plan_shapes import infer, resolve
+from schemas.plan_values import Shape, Value, each_of
 
 FLOAT_BYTES = 4
 # A training step holds every result until the backward pass, and its gradient beside it.
@@ -34,10 +34,11 @@ VIEWS = frozenset(
         "select.int",
     }
 )
+_POOLED = {"max_pool1d": 1, "max_pool2d": 2, "avg_pool1d": 1, "avg_pool2d": 2}  # dimensions of a window
 # Arguments that the work of an operation follows from, counted from its first.
 _IN_PLACE = {
     **dict.fromkeys(("conv1d", "conv2d", "linear", "matmul", "mm", "bmm"), 2),
-    **dict.fromkeys(("max_pool1d", "max_pool2d", "avg_pool1d", "avg_pool2d"), 2),
+    **dict.fromkeys(_POOLED, 2),
     "addmm": 3,
 }
 
@@ -118,7 +119,6 @@ def _work(operation: Operation, values: Mapping[str, Value]) -> int:
         return 2 * out * used[0][-1]
     if family == "addmm":
         return 2 * out * used[1][-1]
-    if family in {"max_pool1d", "max_pool2d", "avg_pool1d", "avg_pool2d"}:
-        window = operation.args[1] if isinstance(operation.args[1], tuple) else (operation.args[1],)
-        return out * math.prod(int(size) for size in window if isinstance(size, int))
+    if family in _POOLED:
+        return out * math.prod(each_of(resolve(operation.args[1], values), _POOLED[family]))
     return max((out, *map(_elements, used)))

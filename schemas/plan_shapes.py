@@ -75,21 +75,22 @@ def _line(two: int, three: int) -> str:
 
 
 def _apply(operation: Operation, values: dict[str, Value]) -> Value:
-    args = [_value(argument, values) for argument in operation.args]
-    result = RULES[operation.op](*args, **{key: _value(item, values) for key, item in operation.kwargs.items()})
+    args = [resolve(argument, values) for argument in operation.args]
+    result = RULES[operation.op](*args, **{key: resolve(item, values) for key, item in operation.kwargs.items()})
     if isinstance(result, Shape) and (min(result, default=1) < 1 or math.prod(result) > MAX_VALUES):
         raise ValueError(f"the result would be {describe(result)}")
     return result
 
 
 def _kind(operation: Operation, kinds: dict[str, Value | Kind]) -> Kind:
-    args = [_value(argument, kinds) for argument in operation.args]
-    return TYPES[operation.op](*args, **{key: _value(item, kinds) for key, item in operation.kwargs.items()})
+    args = [resolve(argument, kinds) for argument in operation.args]
+    return TYPES[operation.op](*args, **{key: resolve(item, kinds) for key, item in operation.kwargs.items()})
 
 
-def _value(argument: Argument, values: Mapping[str, Value | Kind]) -> Any:
+def resolve(argument: Argument, values: Mapping[str, Value | Kind]) -> Any:
+    """What an argument stands for: itself, or among ``values`` what it refers to, in a list too."""
     if isinstance(argument, tuple):
-        return [_value(item, values) for item in argument]
+        return [resolve(item, values) for item in argument]
     if isinstance(argument, str) and argument.startswith(REFERENCE):
         return values[argument[len(REFERENCE) :]]
     return argument
