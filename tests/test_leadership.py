@@ -250,6 +250,14 @@ def test_it_says_its_status_every_heartbeat() -> None:
     assert said == [30, 60, 90]
 
 
+@pytest.mark.parametrize("heartbeat_s", [0.5, 10.0, 30.0, 3600.0])
+def test_one_that_stood_still_is_told_to_look_anew_before_a_newcomer_would_lead(heartbeat_s: float) -> None:
+    """That one may have begun to wait a fifth of its time before."""
+    newcomer = Bench()
+    newcomer.looks(kept(status(heartbeat_s=heartbeat_s)))
+    assert lead.standstill_s(heartbeat_s) == pytest.approx(0.8 * lead.wake_at(newcomer.state))
+
+
 @pytest.mark.parametrize("idle_heartbeat_s", [0.0, 30.0])
 def test_where_it_need_not_be_seldom_its_pace_is_the_same_whatever_is_at_stake(idle_heartbeat_s: float) -> None:
     """Seen to fail without the comparison in ``_leading``."""
