@@ -256,6 +256,17 @@ def test_an_update_in_parts_whose_round_closes_is_given_up_and_answered() -> Non
     assert put(box, closed, pieces[-1:]) == []
 
 
+def test_an_update_whose_first_part_never_came_gives_its_room_up_as_its_round_is_over() -> None:
+    """Nobody knows whom to answer, and no other one would. Seen to fail with it kept until its last reminder."""
+    state, box = collecting(), inbox()
+    put(box, state, parts(codec.encode_update(update(state)))[1:])
+    assert box.buffered > 0
+    assert list(box.poll(state)) == []
+    assert box.buffered > 0
+    assert list(box.poll(dataclasses.replace(state, round=2, stage=Selecting(5.0)))) == []
+    assert box.buffered == 0
+
+
 def test_parts_of_an_accepted_update_say_that_it_was_seen() -> None:
     state, box = collecting(), inbox()
     sent = update(state)
