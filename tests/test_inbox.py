@@ -258,6 +258,19 @@ def test_an_update_in_parts_whose_round_closes_is_given_up_and_answered() -> Non
     assert put(box, closed, pieces[-1:]) == []
 
 
+def test_of_accepted_updates_the_newest_are_known_again_and_memory_has_no_more(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Seen to fail with none of them forgotten, and with the newest forgotten."""
+    monkeypatch.setattr("coordinator.inbox.REMEMBERED", 3)
+    state, box = collecting(devices=5), inbox()
+    sent = {f"dev-{number}": update(state, f"dev-{number}") for number in range(5)}
+    for device, each in sent.items():
+        (arrival,) = send(box, state, each, device)
+        assert isinstance(arrival, Delivery)
+        box.remember(arrival.event.header)
+    again = [arrival for device, each in sent.items() for arrival in send(box, state, each, device)]
+    assert [type(arrival) for arrival in again] == [Delivery] * 2 + [UpdateSeen] * 3
+
+
 def test_an_update_whose_first_part_never_came_gives_its_room_up_as_its_round_is_over() -> None:
     """Nobody knows whom to answer, and no other one would. Seen to fail with it kept until its last reminder."""
     state, box = collecting(), inbox()
