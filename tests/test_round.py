@@ -96,6 +96,25 @@ def test_a_later_round_opens_at_once_since_its_devices_are_there() -> None:
     assert isinstance(run.state.stage, Collecting)
 
 
+def test_selecting_is_announced_only_where_it_lasts() -> None:
+    """Each device gets and pays for it. Seen to fail with a round announced as selecting once it was open."""
+    run = Run(rules(rounds=2)).opened(names(2))
+    before = len(run.effects)
+    for device in names(2):
+        run.update(device)
+    assert run.state.round == 2
+    said = [effect.phase for effect in run.effects[before:] if isinstance(effect, Announce)]
+    assert said == [Phase.AGGREGATING, Phase.COMMITTED, Phase.COLLECTING]
+
+
+def test_a_device_that_came_and_went_makes_a_failed_attempt_and_not_the_end() -> None:
+    """Seen to fail with who was there before forgotten: the run ended, telling that no device had come."""
+    run = Run(rules(quorum=2))
+    run.do(FleetChanged(view(names(1))), FleetChanged(view(())), Tick(60.0))
+    assert not run.of(Finish)
+    assert isinstance(run.state.stage, Resting)
+
+
 def test_without_any_device_the_first_deadline_ends_the_run_with_advice() -> None:
     run = Run(rules())
     run.do(Tick(59.9))
@@ -507,6 +526,17 @@ def test_after_a_restart_too_it_is_abandoned_at_once_where_too_many_have_decline
     run.do(FleetChanged(view(names(3))), Tick(RETURN_S))
     run.join("dev-0", accepts=False)
     assert run.of(Abandon)
+
+
+def test_a_larger_quorum_after_a_restart_is_waited_for_until_who_comes_back_is_there() -> None:
+    """Newcomers may make it up. Seen to fail without ``gathering``: it was abandoned before anybody could be back."""
+    run = reopened(2, quorum=3)
+    run.do(Tick(1.0))
+    assert not run.of(Abandon)
+    run.do(FleetChanged(view(names(3))))
+    for device in names(3):
+        run.update(device)
+    assert run.state.round == 2
 
 
 def test_the_wait_for_who_comes_back_begins_with_the_first_since_the_broker_may_be_away_as_well() -> None:
