@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from coordinator.journal import Journal, newest_version
+from coordinator.journal import Journal, ModelVersion, newest_version
 from tests.test_journal import (
     AT,
     DIGESTS,
@@ -41,6 +41,42 @@ def test_only_what_is_in_a_committed_version_has_counted(journal: Journal) -> No
     assert journal.counted("run-1", 1) == before | {("dev-d", 2), ("dev-e", 1)}
     assert journal.counted("run-1", 2) == {("dev-d", 2)}
     assert journal.counted("run-2", 1) == frozenset()
+
+
+def test_what_counts_is_read_by_device_and_round_however_it_came(journal: Journal) -> None:
+    """So that a sum is the same to the last bit after a restart. Seen to fail by device alone, and by the last round."""
+    commit(journal, 1)
+    journal.open_round(announced(2))
+    came = [("dev-b", 2), ("dev-a", 2), ("dev-b", 1), ("dev-a", 1)]
+    for device, number in came:
+        journal.add_update("run-1", *update(device, number), nonce(2))
+    assert [(one.device, one.nonce) for one in journal.updates("run-1", 2, "train")] == [
+        (device, nonce(number)) for device, number in sorted(came)
+    ]
+
+
+def test_the_updates_of_two_runs_are_kept_apart(journal: Journal) -> None:
+    """And their rounds and scores. Seen to fail with a later run's among them, and with an earlier one's scores."""
+    commit(journal, 1, "dev-a")
+    journal.open_round(announced(1, "evaluate"))
+    journal.commit_evaluation(nonce(1, "evaluate"), METRICS)
+    journal.finish_run("run-1", AT)
+    journal.start_run(RUN.model_copy(update={"run": "run-2"}), DIGESTS[0], AT)
+    assert journal.attempts("run-2", 1, "train") == 0
+    other = {"run": "run-2", "nonce": "f" * 16}
+    journal.open_round(announced(1).model_copy(update=other))
+    sent, blob, digest = update("dev-a")
+    assert journal.add_update("run-2", sent.model_copy(update={"nonce": "f" * 16}), blob, digest)
+    assert [[one.nonce for one in journal.updates(run, 1, "train")] for run in ("run-1", "run-2")] == [
+        [nonce(1)],
+        ["f" * 16],
+    ]
+    assert (journal.last_closed("run-1"), journal.last_closed("run-2")) == (1, 0)
+    journal.commit_round("f" * 16, summary(1, run="run-2"), ModelVersion("run-2", 1, DIGESTS[1], DIGESTS[0]), AT)
+    assert [[one.metrics for one in journal.history(run)] for run in ("run-1", "run-2")] == [[METRICS], [None]]
+    journal.open_round(announced(2).model_copy(update={"run": "run-2"}))
+    journal.abandon_round(nonce(2), "train", "too few")
+    assert (journal.last_closed("run-1"), journal.last_closed("run-2")) == (1, 2)
 
 
 def test_the_time_that_an_attempt_has_been_open_is_its_own(journal: Journal, path: Path) -> None:
