@@ -44,7 +44,7 @@ def test_only_what_is_in_a_committed_version_has_counted(journal: Journal) -> No
 
 
 def test_what_counts_is_read_by_device_and_round_however_it_came(journal: Journal) -> None:
-    """So that a sum is the same to the last bit after a restart. Seen to fail by device alone, and by the last round."""
+    """So that a sum is the same to the last bit after a restart. Seen to fail by device alone, and by when it came."""
     commit(journal, 1)
     journal.open_round(announced(2))
     came = [("dev-b", 2), ("dev-a", 2), ("dev-b", 1), ("dev-a", 1)]

@@ -16,6 +16,12 @@ def test_memory_counts_results_inputs_and_copies_of_the_parameters() -> None:
     assert cost(tiny(), 1).memory == 4 * (2 * 72 + 16 + 5 * 43)
 
 
+def test_a_view_takes_no_memory_of_its_own() -> None:
+    """Seen to fail with each result counted."""
+    view = {"out": "turned", "op": "transpose.int", "args": ("%window", 1, 2)}
+    assert cost(tiny(operations=(view, *fields()["operations"])), 4).memory == cost(tiny(), 4).memory
+
+
 def test_operations_count_multiply_adds_twice_and_the_backward_pass_as_two_more() -> None:
     """By hand: convolution 2*32*6, relu 32, mean 32, linear 2*3*4, loss 3."""
     assert cost(tiny(), 1).operations == 3 * (384 + 32 + 32 + 24 + 3)

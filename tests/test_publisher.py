@@ -128,6 +128,14 @@ def test_all_of_the_tree_is_published_again_after_a_connect_in_its_order(wire: W
     assert wire.sent == ["model/1/0", "model/1/1", "model", "rounds/current"]
 
 
+def test_all_of_it_goes_out_again_over_the_connection_there_is(wire: Wire, publisher: Publisher) -> None:
+    """As where another coordinator has written there. Seen to fail with what still waited alone."""
+    publisher.put(POINTER, lambda: b"{}")
+    publisher.put(ROUND, lambda: b"{}")
+    publisher.repeat()
+    assert wire.sent == ["model", "rounds/current"] * 2
+
+
 def test_nothing_is_sent_while_the_broker_is_away(wire: Wire) -> None:
     publisher = Publisher(TOPICS, wire)
     publisher.put(POINTER, lambda: b"{}")
