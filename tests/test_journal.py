@@ -295,6 +295,14 @@ def test_only_one_run_and_one_round_are_open(journal: Journal) -> None:
     assert journal.models("run-2") == (ModelVersion("run-2", 0, DIGESTS[4], None),)
 
 
+def test_of_a_run_that_is_taken_back_nothing_is_left(journal: Journal) -> None:
+    """Seen to fail with its version kept: no run could have its name."""
+    journal.forget_run("run-1")
+    assert (journal.open_run(), journal.models("run-1")) == (None, ())
+    journal.start_run(RUN, DIGESTS[4], AT)
+    assert [each.digest for each in journal.models("run-1")] == [DIGESTS[4]]
+
+
 def test_a_run_that_was_finished_once_stays_finished_then(journal: Journal) -> None:
     """Seen to fail without the look at ``finished``: an earlier run became the last one."""
     journal.finish_run("run-1", "2025-11-24T10:00:00+00:00")
