@@ -125,6 +125,7 @@ def test_a_rival_that_is_offline_may_have_lost_its_connection_to_us_and_is_given
     offline = status(CoordinatorState.OFFLINE)
     bench = Bench()
     assert bench.looks(kept(offline)) == [lead.Doubt(offline, lead.RETURN_S)]
+    assert bench(kept(offline)) == []  # a broker may give it twice: no reason to wait anew
     assert bench(lead.Disconnected(), lead.Connected(), kept(offline)) == [lead.Look()]
     assert errors(bench(kept(status())))  # it is back
     bench = Bench()
@@ -235,6 +236,14 @@ def test_where_a_lower_one_has_led_meanwhile_the_tree_is_repeated_a_heartbeat_af
     assert bench.looks(kept(status(state, session=6))) == [lead.Lead(0)]
     assert bench(lead.Tick(40.0)) == [lead.Say(), lead.Repeat()]
     assert bench(lead.Tick(70.0)) == [lead.Say()]
+
+
+@pytest.mark.parametrize("state", SERVING)
+def test_a_status_of_its_own_earlier_session_is_answered_and_no_rival_s(state: CoordinatorState) -> None:
+    """Seen to fail without the comparison of instances in ``_sees``: the tree went out again, twice."""
+    bench = office()
+    assert bench(live(status(state, session=6, instance=OURS))) == [lead.Say()]
+    assert bench(lead.Tick(30.0)) == [lead.Say()]
 
 
 @pytest.mark.parametrize("state", SERVING)
