@@ -513,6 +513,17 @@ def test_an_update_with_impossible_counts_is_refused(
     assert caught.value.reason is reason
 
 
+@pytest.mark.parametrize("field", ["examples", "loss_sum"])
+def test_counts_without_one_of_their_fields_are_refused(field: str) -> None:
+    """A 0 that nobody said is no count. Seen to fail without the look at the fields: the loss was 0."""
+    wire, counts = pb.Update.FromString(codec.encode_update(EVALUATED)), pb.Counts()
+    counts.ParseFromString(wire.counts)
+    counts.ClearField(field)
+    wire.counts = counts.SerializeToString()
+    with pytest.raises(WireError, match=f"malformed: Counts: {field} is missing"):
+        codec.decode_update(wire.SerializeToString())
+
+
 def test_counts_longer_than_any_model_has_are_refused_before_they_are_read() -> None:
     """A packed number of one byte becomes eight when parsed, and more as a Python number."""
     wire = pb.Update.FromString(codec.encode_update(EVALUATED))
