@@ -322,7 +322,12 @@ def test_must_31_over_a_new_connection_its_first_status_promises_the_next_one_so
 
 
 def test_a_question_is_answered_and_leaves_its_pace_alone() -> None:
-    """Seen to fail without ``slow`` in ``_sees``: a question had every device answer."""
+    """Seen to fail without ``slow`` in ``_sees``: a question had every device answer; and with it always true: in the
+    middle of a round one had it promise the next for five minutes later.
+    """
+    bench = office(idle_heartbeat_s=300.0)
+    assert bench(lead.Tick(1.0), live(None)) == [lead.Say()]
+    assert (bench.state.promised_s, lead.wake_at(bench.state)) == (30.0, 31.0)
     bench = office(idle_heartbeat_s=300.0)
     bench(lead.Tick(30.0, idle=True))
     assert bench(lead.Tick(50.0, idle=True), live(None)) == [lead.Say()]
