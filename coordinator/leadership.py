@@ -19,6 +19,8 @@ anything, and goes on listening to it.
 * Ranks are sessions, then instances. A newcomer that goes on takes a session above all it has seen, so the one that
   came last is the highest, and devices follow it. Of two that started together the lower gives up. A higher one that
   has ended, or whose will comes late, has left devices to nobody: so one in office takes a session above that.
+* No clock gives a session of ``BEYOND``, and above the last one there can be nobody could serve. So nobody rises above
+  such a claim, and it stops nobody unless somebody speaks under it; devices let go of it after a while.
 * One that stood still for ``standstill_s``, as a process that was stopped, connects anew before it publishes.
 * A last will, or whatever else shows in the place of the leader's status, is answered with that status; one of a lower
   rank that serves, with the whole tree, and once more a heartbeat later: for an instant both led, and both wrote.
@@ -40,6 +42,7 @@ PATIENCE: Final = 2.5  # heartbeats without a sign of life
 LONGEST_S: Final = 75.0  # in which one that is asked answers
 RETURN_S: Final = 2.0  # in which a coordinator that lost its connection to us has taken it back
 NEWS_S: Final = 10.0  # between two statuses that say something new for people; ``rounds/current`` tells it at once
+BEYOND: Final = 2**50  # seconds since 1970 are 2^31 now, and each start adds one
 LOOKS: Final = 2  # subscriptions to the status: as the second is answered, what was retained for the first is here
 SERVING: Final = frozenset({CoordinatorState.STARTING, CoordinatorState.RUNNING, CoordinatorState.PAUSED})
 
@@ -188,7 +191,7 @@ class State:
     idle_heartbeat_s: float = 0.0  # instead of a shorter ``heartbeat_s`` where nothing is at stake
     stage: Stage = field(default_factory=Away)
     newest: CoordinatorStatus | None = None  # on the topic, as far as we have seen
-    highest: int = 0  # of all sessions seen
+    highest: int = 0  # of all sessions seen below ``BEYOND``
 
     @property
     def newcomer(self) -> bool:
@@ -228,7 +231,7 @@ def step(state: State, event: Event) -> Step:
         case Looked():
             return _looked(state)
         case Seen(status, retained):
-            return _newcomer_sees(state, status, retained) if state.newcomer else _sees(state, status)
+            return _newcomer_sees(state, status, retained) if state.newcomer else _sees(state, status, retained)
 
 
 def standstill_s(heartbeat_s: float) -> float:
@@ -278,7 +281,8 @@ def _newcomer_sees(state: State, status: CoordinatorStatus | None, retained: boo
     if status is None:
         return state, ()
     before = state.newest
-    state = replace(state, newest=status, highest=max(state.highest, status.session))
+    highest = max(state.highest, status.session) if status.session < BEYOND else state.highest
+    state = replace(state, newest=status, highest=highest)
     rival = _rival(state)
     if rival is None:
         return _lead(state) if isinstance(state.stage, Doubting) else (state, ())
@@ -290,10 +294,11 @@ def _newcomer_sees(state: State, status: CoordinatorStatus | None, retained: boo
     return state, ()
 
 
-def _sees(state: State, status: CoordinatorStatus | None) -> Step:
+def _sees(state: State, status: CoordinatorStatus | None, retained: bool) -> Step:  # noqa: FBT001 - an event's
     serves = status is not None and status.state in SERVING
     ours = status is not None and (status.session, status.instance) == (state.session, state.instance)
-    if status is not None and (status.session, status.instance) > (state.session, state.instance):
+    idle_claim = status is not None and status.session >= BEYOND and (retained or not serves)
+    if status is not None and (status.session, status.instance) > (state.session, state.instance) and not idle_claim:
         return _give_up(state, _deposition(status), status, again=not serves)
     contested = status is not None and serves and status.instance != state.instance
     match state.stage:

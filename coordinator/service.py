@@ -14,6 +14,7 @@ from coordinator.events import Finish
 from coordinator.identity import instance_of
 from coordinator.inbox import ROOM, Inbox
 from coordinator.intake import Events, Stop, intake
+from coordinator.leadership import BEYOND
 from coordinator.office import first_look
 from coordinator.performer import MAX_DETAIL, Performer, spoken
 from coordinator.publisher import Publisher
@@ -32,7 +33,6 @@ from schemas.topics import Address, Kind, Topics
 FAREWELL_S: Final = 30.0  # in which the broker takes some of what is still to be published once the rounds are done
 HASTE_S: Final = 5.0  # the same where the operator wants to stop
 HEARTBEAT_S: Final = 30.0  # between statuses, unless told otherwise
-LAST_SESSION: Final = 2**53
 
 LinkFactory = Callable[[Sink, Will], Link]
 
@@ -174,12 +174,6 @@ class CoordinatorService:
             raise
         if looked is None:
             return False
-        if looked.above >= LAST_SESSION:
-            topic = self._topics.topic(Address(Kind.COORDINATOR))
-            raise FederationError(
-                f"the retained status on {topic} claims the last session there can be: clear it with "
-                f"mosquitto_pub --retain --null-message --topic {topic}"
-            )
         store.renew_session(looked.above)
         if looked.after is not None:
             self._observe(seen.RivalReplaced(looked.after.run, looked.after.session))
@@ -237,5 +231,5 @@ class CoordinatorService:
 
 def _remember(store: RunStore, error: Superseded) -> None:
     """Have the next start be above whom this one gives way to: devices follow that one, and a broker may forget it."""
-    if error.session < LAST_SESSION:
+    if error.session < BEYOND:
         store.outranked(error.session)

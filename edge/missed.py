@@ -6,7 +6,8 @@ to that model, the run's settings, or an announcement. All are retained: whoever
 
 Likewise a device that was told of a round or of a model beyond those that the coordinator goes on to speak of was told
 by somebody else, or by a coordinator whose disk was set back since. It lets go of them then, of a model only where it
-has not got it, and takes what it hears again: else one forged message would keep it out of the run for ever.
+has not got it, and takes what it hears again: else one forged message would keep it out of the run for ever. So it does
+with an announcement that is followed by one of an earlier attempt: what the broker retains is the newest of the two.
 
 Of a plan and a model the parts are asked for again that don't come, where nothing else of them does either.
 
@@ -116,19 +117,29 @@ def _ahead(state: State) -> str:
     """What we were told of that the coordinator's status does not reach; empty where there is nothing such."""
     announced, pointer, status = state.announced, state.pointer, state.coordinator
     if status is None or state.run is None or status.run != state.run.run:
-        return ""
+        return _belied(state)
     if announced is not None and announced.message.run == status.run and announced.message.round > status.round:
         return f"round {announced.message.round}"
     if pointer is not None and _is_out_of_reach(state, pointer, status):
         return f"model {pointer.version}"
-    return ""
+    return _belied(state)
+
+
+def _belied(state: State) -> str:
+    """The announcement that another one has come after which is before it; empty where there is nothing such."""
+    announced = state.announced
+    if announced is None or not announced.belied:
+        return ""
+    message = announced.message
+    return f"attempt {message.attempt} at round {message.round} ({message.task})"
 
 
 def _let_go(state: State) -> State:
     """Any announcement may follow the one there is, and any pointer one that is out of reach."""
     announced, pointer, status = state.announced, state.pointer, state.coordinator
-    if announced is not None and status is not None and announced.message.round > status.round:
-        announced = replace(announced, session=None)
+    ahead = announced is not None and status is not None and announced.message.round > status.round
+    if announced is not None and (ahead or announced.belied):
+        announced = replace(announced, session=None, belied=False)
     if pointer is not None and status is not None and _is_out_of_reach(state, pointer, status):
         pointer = None
     return replace(state, announced=announced, pointer=pointer)

@@ -235,7 +235,7 @@ def _round_seen(state: State, message: RoundAnnouncement) -> Step:
     known = state.announced
     comparable = known is not None and known.session == session and known.message.run == message.run
     if known is not None and comparable and Announced.rank(message) < Announced.rank(known.message):
-        return state, ()
+        return replace(state, announced=replace(known, belied=True)), ()
     state = replace(state, announced=Announced(message, state.now + message.remaining_s, session))
     ticket = Ticket.of(message)
     ready = isinstance(state.data, Stock) and state.data.examples > 0 and state.paused is None

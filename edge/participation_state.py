@@ -27,7 +27,7 @@ PATIENCE: Final = 2.5  # heartbeats a coordinator may be silent
 SHORTEST_HEARTBEAT_S: Final = 1.0  # that is believed
 OUTBOX_S: Final = 7 * 86_400.0  # for which an update waits, while the device runs
 
-_SERVING: Final = frozenset({CoordinatorState.STARTING, CoordinatorState.RUNNING, CoordinatorState.PAUSED})
+SERVING: Final = frozenset({CoordinatorState.STARTING, CoordinatorState.RUNNING, CoordinatorState.PAUSED})
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,11 +126,20 @@ class Announced:
     message: RoundAnnouncement
     until: float
     session: int | None
+    belied: bool = False  # whether one that comes before it was heard after it, as if this one had never been
 
     @staticmethod
     def rank(message: RoundAnnouncement) -> tuple[int, bool, int]:
         """Announcements of a run come in this order."""
         return message.round, message.task == "evaluate", message.attempt
+
+
+@dataclass(frozen=True, slots=True)
+class Another:
+    """A coordinator that serves under a lower session than the newest, which has been silent since then."""
+
+    status: CoordinatorStatus  # its first since then
+    since: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -186,6 +195,7 @@ class State:
     stopped: bool = False
     paused: str | None = None  # not None: by the operator, who gave this reason
     coordinator: CoordinatorStatus | None = None
+    another: Another | None = None  # beside that, since we are connected
     heard: bool = False  # it, since we are connected
     heard_at: float = 0.0  # anything of it, not counting the time without a broker
     run: RunSettings | None = None
@@ -270,7 +280,7 @@ class State:
     @property
     def silence_at(self) -> float | None:
         """When a coordinator that says it is there will have been silent for too long; None where none is there."""
-        if self.coordinator is None or self.coordinator.state not in _SERVING:
+        if self.coordinator is None or self.coordinator.state not in SERVING:
             return None
         return self.heard_at + self.patience_s
 

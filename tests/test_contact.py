@@ -9,8 +9,9 @@ import pytest
 from edge import effects as fx
 from edge import events as ev
 from edge import participation
+from edge.contact import UNHEARD_S
 from edge.presence import STATUS_S
-from schemas.messages import CoordinatorState, Phase
+from schemas.messages import CoordinatorState, CoordinatorStatus, Phase
 from tests.edge_scripts import announcement, coordinator, pointer, receipt, run, trained
 from tests.test_participation import IDENTITY, Bench, only, parcel, stored
 
@@ -27,6 +28,72 @@ def test_must_11_a_stale_will_of_an_earlier_coordinator_is_ignored() -> None:
     bench(ev.CoordinatorSeen(coordinator(session=3)))
     bench(ev.CoordinatorSeen(coordinator(session=2, state=CoordinatorState.OFFLINE)))
     assert only(bench(ev.RoundSeen(announcement(1))), fx.StartTraining)
+
+
+END = 2**53  # of all sessions
+
+
+def says(session: int, second: float, heartbeat_s: float = 30.0) -> ev.CoordinatorSeen:
+    """A status as it comes again and again: each tells its time."""
+    return ev.CoordinatorSeen(coordinator(session, heartbeat_s=heartbeat_s).model_copy(update={"said": f"{second}"}))
+
+
+@pytest.mark.parametrize(
+    ("forged", "patience_s"),
+    [
+        (coordinator(END, CoordinatorState.FINISHED), UNHEARD_S),
+        (coordinator(END, CoordinatorState.OFFLINE, heartbeat_s=3e7), UNHEARD_S),
+        (coordinator(END), 75.0),
+        (coordinator(END, heartbeat_s=600.0), 1500.0),
+        (coordinator(END, heartbeat_s=3e7), 1500.0),
+    ],
+)
+def test_must_11_a_session_from_which_nobody_goes_on_to_speak_is_let_go_of_for_a_lower_one_that_does(
+    forged: CoordinatorStatus, patience_s: float
+) -> None:
+    """Seen to fail without ``_follows``: one forged status kept a device out of every round until its next start."""
+    bench = Bench().settle()
+    bench(ev.CoordinatorSeen(forged))
+    bench(ev.Tick(10.0), says(1, 10.0))
+    for second in range(20, int(10 + patience_s), 5):
+        bench(ev.Tick(float(second)), says(1, second))
+        assert bench.state.coordinator == forged
+    effects = bench(ev.Tick(10.0 + patience_s), says(1, 10.0 + patience_s), ev.RoundSeen(announcement(1)))
+    assert only(effects, fx.StartTraining)
+    (said,) = (say for say in only(effects, fx.Say) if "session" in say.text)
+    assert said.text == f"the coordinator of session {END} says nothing more: following the one of 1"
+    bench(ev.CoordinatorSeen(coordinator(state=CoordinatorState.OFFLINE)))  # its will is heeded too
+    assert not bench.state.served
+
+
+def test_must_11_a_lower_session_is_ignored_for_as_long_as_the_newest_goes_on_to_speak() -> None:
+    """Two of them, on brokers that are bridged. Seen to fail without ``another=None`` in ``coordinator_seen``."""
+    bench = Bench().settle()
+    for second in range(10, 3000, 10):
+        bench(ev.Tick(float(second)), says(2, second, 60.0) if second % 60 == 0 else says(1, second))
+        assert bench.state.coordinator is not None
+        assert bench.state.coordinator.session == (2 if second >= 60 else 1)
+
+
+@pytest.mark.parametrize("what", ["one status again and again", "its will", "two of them", "no broker"])
+def test_must_11_what_is_no_sign_that_one_of_a_lower_session_goes_on_to_speak(what: str) -> None:
+    """Seen to fail without each condition, and with ``another`` kept past a cut."""
+    bench = Bench().settle()
+    bench(ev.CoordinatorSeen(coordinator(9, CoordinatorState.STOPPED)))
+    for second in range(10, 900, 70):
+        bench.at(float(second))
+        match what:
+            case "one status again and again":
+                bench(says(1, 0.0))
+            case "its will":
+                state = CoordinatorState.OFFLINE if second > 10 else CoordinatorState.RUNNING
+                bench(ev.CoordinatorSeen(coordinator(1, state).model_copy(update={"said": f"{second}"})))
+            case "two of them":
+                bench(says(1 + second // 70 % 2, second))
+            case _:
+                bench(says(1, second), ev.Disconnected(), ev.Connected())
+    assert bench.state.coordinator is not None
+    assert bench.state.coordinator.session == 9
 
 
 def test_must_10_a_device_beats_seldom_while_there_is_no_coordinator_and_speaks_up_when_one_comes() -> None:

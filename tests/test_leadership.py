@@ -63,6 +63,35 @@ def errors(effects: Iterable[lead.Effect]) -> list[str]:
     return [effect.error for effect in effects if isinstance(effect, lead.GiveUp)]
 
 
+# -- a session that no clock gives -------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("state", CoordinatorState)
+def test_must_29_nobody_rises_above_a_session_that_no_clock_gives(state: CoordinatorState) -> None:
+    """Seen to fail without ``BEYOND`` in ``_newcomer_sees``."""
+    bench = Bench()
+    bench.looks(kept(status(ENDED[0], session=9, instance="c" * 16)), kept(status(state, session=2**53)))
+    bench(lead.Tick(1000.0))
+    assert [effect.above for effect in bench.effects if isinstance(effect, lead.Lead)] == [9]
+
+
+@pytest.mark.parametrize("state", CoordinatorState)
+def test_must_30_a_session_that_no_clock_gives_is_written_over_unless_somebody_speaks_under_it(
+    state: CoordinatorState,
+) -> None:
+    """A broker's copy of it, a will and a farewell end nobody: a newcomer would find it there again, for ever.
+
+    Seen to fail without ``idle_claim``, and where that asks for less.
+    """
+    bench = Bench(session=7)
+    claim = status(state, session=2**53)
+    assert isinstance(bench.looks(kept(claim))[0], lead.Lead)
+    assert lead.Say() in bench(kept(claim))
+    effects = bench(live(claim))
+    assert bool(errors(effects)) == (state in lead.SERVING)
+    assert errors(effects) or lead.Say() in effects
+
+
 # -- a newcomer --------------------------------------------------------------------------------------------------------
 
 

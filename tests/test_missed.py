@@ -15,7 +15,7 @@ from edge.events import BlobKind, Event
 from edge.missed import LONGER_S, LONGEST_S, PARTS_S, PATIENCE_S
 from schemas import codec
 from schemas.link.memory_broker import Faults
-from schemas.messages import CoordinatorStatus, Phase
+from schemas.messages import CoordinatorStatus, Phase, RoundAnnouncement
 from tests.edge_scripts import PLAN_REF, RUN, announcement, coordinator, pointer, run
 from tests.test_agent import World
 from tests.test_participation import Bench, only
@@ -74,6 +74,48 @@ def test_a_round_that_never_was_keeps_a_device_out_for_a_minute_only() -> None:
     assert only(bench.at(61.0), fx.Listen) == [fx.Listen(True)]
     assert only(bench(ev.RoundSeen(real)), fx.StartTraining)
     assert not only(bench(ev.RoundSeen(announcement(1))), fx.StartTraining)  # what is older than that stays stale
+
+
+@pytest.mark.parametrize(
+    ("forged", "real"),
+    [
+        (announcement(1, attempt=1_000_000, remaining_s=3e7), announcement(1)),
+        (announcement(1, task="evaluate", version=0, remaining_s=3e7), announcement(1)),
+        (announcement(1, task="evaluate", attempt=9, remaining_s=3e7), announcement(1, task="evaluate", attempt=1)),
+    ],
+)
+def test_an_attempt_that_never_was_keeps_a_device_out_for_a_minute_after_the_real_one_is_heard_again(
+    forged: RoundAnnouncement, real: RoundAnnouncement
+) -> None:
+    """Of the round that is open, so that no status tells of it. Seen to fail without ``belied``: whatever the
+    coordinator announced of that round came before it, and the device was silent until the next.
+    """
+    bench = Bench().settle(held_out=3)
+    if real.task == "evaluate":
+        bench(ev.ModelSeen(pointer(1)), ev.ModelReady(pointer(1)))
+    status = says(round=1, phase="collecting", model_version=real.model_version)
+    bench(ev.CoordinatorSeen(status), ev.RoundSeen(forged))
+    bench.at(11.0)
+    assert not only(bench(ev.RoundSeen(real)), fx.SendJoin)
+    for now in (30.0, 50.0, 70.9):
+        assert not only([*bench.at(now), *bench(ev.CoordinatorSeen(status))], fx.Listen)
+    assert only(bench.at(71.0), fx.Listen) == [fx.Listen(True)]
+    assert only(bench(ev.RoundSeen(real)), fx.SendJoin)
+    assert not only(bench.at(140.0), fx.Listen)  # no more is amiss
+
+
+def test_an_announcement_that_comes_once_more_behind_a_later_one_changes_nothing() -> None:
+    """A broker may repeat it. What is retained, and so comes again as it asks, is the later one."""
+    bench = Bench().settle()
+    later = announcement(1, attempt=1, remaining_s=600.0)
+    bench(ev.CoordinatorSeen(says(round=1, phase="collecting")))
+    (start,) = only(bench(ev.RoundSeen(later)), fx.StartTraining)
+    bench(ev.RoundSeen(announcement(1)), ev.Tick(59.0), ev.CoordinatorSeen(says(round=1, phase="collecting")))
+    assert only(bench.at(61.0), fx.Listen) == [fx.Listen(True)]
+    effects = bench(ev.RoundSeen(later), ev.RoundSeen(announcement(1)), ev.Tick(62.0))
+    assert not only(effects, fx.CancelJob)
+    assert bench.state.work is not None
+    assert bench.state.key(bench.state.work.ticket) == start.key
 
 
 def test_a_round_and_a_model_that_never_were_keep_a_device_out_for_some_minutes_only() -> None:

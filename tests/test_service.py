@@ -19,6 +19,7 @@ from coordinator import downlink, reactor
 from coordinator import observers as seen
 from coordinator.aggregation import rule
 from coordinator.journal import Journal
+from coordinator.leadership import BEYOND
 from coordinator.models import ModelStore
 from coordinator.reports import headline
 from coordinator.service import CoordinatorService, RunResult
@@ -314,6 +315,32 @@ def test_ten_rounds_in_an_instant_are_no_ten_statuses(home: Home) -> None:
     last = said[-1]
     assert isinstance(last, CoordinatorStatus)
     assert (last.state, last.round, last.model_version) == (CoordinatorState.FINISHED, 10, 10)
+
+
+@pytest.mark.parametrize("state", [CoordinatorState.OFFLINE, CoordinatorState.STOPPED])
+def test_must_29_a_claim_to_the_last_session_there_can_be_stops_nobody(home: Home, state: CoordinatorState) -> None:
+    """It is put in the status's place before it starts, and again while it runs.
+
+    Seen to fail without ``BEYOND``: no coordinator started any more until somebody cleared the topic by hand.
+    """
+    claim = CoordinatorStatus(state=state, session=2**53, instance="f" * 16, run="other")
+    address = Address(Kind.COORDINATOR)
+    vandal = home.link("vandal", lambda _event: None, Will("vandal", b""))
+    vandal.open()
+
+    def speak() -> None:
+        vandal.publish(TOPICS.topic(address), codec.encode(claim), retain=True)
+
+    speak()
+    home.device("dev-0")
+    home.watch.then = [(seen.RoundOpened, speak)]
+    look = partial(MemoryLink, home.broker, "coordinator")
+    service = home.service(run_settings(rounds=1, quorum=1, goal=1), look=look)
+    assert service.run().version == 1
+    status = codec.decode(Kind.COORDINATOR, home.retained(address))
+    assert isinstance(status, CoordinatorStatus)
+    assert status.instance != claim.instance
+    assert status.session < BEYOND
 
 
 def test_must_29_a_refused_start_is_followed_by_one_above_whom_it_gave_way_to_though_the_broker_forgets(
