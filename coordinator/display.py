@@ -18,16 +18,18 @@ from rich.table import Table
 from rich.text import Text
 
 from coordinator import observers as seen
-from coordinator.restraint import Restraint
+from coordinator.restraint import MOST
 from schemas.messages import Metrics, RoundSummary
 from schemas.output import Output
 from schemas.printable import printable
+from schemas.restraint import Restraint
 
 NOTES = 6  # of the newest remarks under the table
 ROWS = 30  # of the newest rounds in it
 REMARKS = (
     seen.RivalDoubted,
     seen.RivalReplaced,
+    seen.Overwritten,
     seen.Paused,
     seen.Resumed,
     seen.DeviceTroubled,
@@ -84,7 +86,7 @@ class Lines:
     ) -> None:
         self._render = render
         self._output = Output(out)
-        self._restraint = Restraint(now)
+        self._restraint = Restraint(MOST, now)
 
     def __enter__(self) -> Self:
         return self
@@ -98,7 +100,7 @@ class Lines:
     def __call__(self, event: seen.Observation, /) -> None:
         """Print one event; what can't be printed is left out, since the run must outlast that."""
         self._own_up()
-        if self._restraint.lets(event):
+        if self._restraint.lets(type(event)):
             self._print(event)
 
     def flush(self) -> None:
@@ -108,8 +110,8 @@ class Lines:
 
     def _own_up(self, *, ends: bool = False) -> None:
         """Tell how much was not told."""
-        for withheld in self._restraint.over(ends=ends):
-            self._print(withheld)
+        for kind, kept_back in self._restraint.over(ends=ends):
+            self._print(seen.Withheld(seen.name_of(kind), kept_back))
 
     def _print(self, event: seen.Observation) -> None:
         if (line := self._render(event)) is not None:
@@ -145,6 +147,8 @@ def plain_line(event: seen.Observation) -> str | None:  # noqa: C901, PLR0911, P
             )
         case seen.RivalReplaced(run=run):
             return f"no sign of life of the coordinator of run {run}: going on in its place"
+        case seen.Overwritten(topic=topic):
+            return f"somebody else has written on {topic}: published again what belongs there"
         case seen.Paused(reason=reason):
             return f"paused: {reason}"
         case seen.Resumed():

@@ -55,6 +55,13 @@ class RivalReplaced:
 
 
 @dataclass(frozen=True, slots=True)
+class Overwritten:
+    """Somebody else had published on a retained topic of ours: we have done so again."""
+
+    topic: str
+
+
+@dataclass(frozen=True, slots=True)
 class Paused:
     """The disk takes no more, for a reason that says which and what to do; the round's clock stands still."""
 
@@ -225,6 +232,7 @@ Observation = (
     | RoundClosed
     | ModelEvaluated
     | EvaluationFailed
+    | Overwritten
     | DataMadeUp
     | OwnModelsAwaited
     | Withheld

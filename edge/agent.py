@@ -16,6 +16,7 @@ from edge import events as ev
 from edge import participation, personalising, presence
 from edge.backlog import Backlog
 from edge.device import Device
+from edge.device_log import DeviceLog
 from edge.effects import Effect
 from edge.events import Event, Parcel
 from edge.fetcher import Fetcher
@@ -69,18 +70,18 @@ class Agent:
     ) -> None:
         """``post`` takes what other threads have for us, for ``handle``. Raises ``SettingsError``, ``StateError``."""
         self.name = check_name(device.name, "device")
-        self.rejected: Counter[Reject] = Counter()
         self.fatal: LinkError | None = None  # why the broker will never take us
         self._device = device
         self._topics = topics
         self._trainer = trainer
         self._health = health
         self._post = post
-        self._store = Store(device.state, self._warn, durable=device.durable)
-        self._outbox = Outbox(device.state / "outbox", self._warn, durable=device.durable)
+        self._now = 0.0
+        self._log = DeviceLog(self.name, lambda: self._now)
+        self._store = Store(device.state, self._log.warn, durable=device.durable)
+        self._outbox = Outbox(device.state / "outbox", self._log.warn, durable=device.durable)
         self._jobs = JobMaker(device, self._store, self._outbox)
         self._meter = Meter(counts=device.budget is not None)
-        self._now = 0.0
         self._since: float | None = None  # the first tick or event
         self._ran_s = self._store.running_s()  # before this start
         self._limit: int | None = None  # bytes of a payload the broker takes
@@ -113,6 +114,11 @@ class Agent:
         self._fetcher = Fetcher(self._link, topics, self._store)
 
     @property
+    def rejected(self) -> Counter[Reject]:
+        """How many messages were refused, by reason."""
+        return self._log.rejected
+
+    @property
     def status(self) -> DeviceStatus:
         """What the device says of itself, now."""
         return presence.status(self._state)
@@ -142,6 +148,7 @@ class Agent:
         """Leave, say goodbye, disconnect; updates without a receipt wait on disk."""
         self.leave()
         self._link.close(wire.Will(self._topic(Kind.DEVICE), codec.encode(self.status)), timeout_s)
+        self._log.own_up(ends=True)
 
     def wake_at(self) -> float | None:
         """When ``tick`` is due if nothing else happens, in monotonic seconds."""
@@ -168,7 +175,7 @@ class Agent:
                 if uploaded := self._meter.acknowledged(token, now):
                     self._step(*uploaded)
             case wire.Refused(error=error):
-                self._warn(str(error))
+                self._log.warn(str(error))
             case ev.JobDone() | ev.JobFailed() | ev.JobProgressed():
                 self._step(happening)
             case Findings():
@@ -180,6 +187,7 @@ class Agent:
     def _reach(self, now: float) -> None:
         self._since = now if self._since is None else self._since
         self._now = now
+        self._log.own_up()
 
     @property
     def _running_s(self) -> float:
@@ -195,7 +203,7 @@ class Agent:
             for event in self._read(message):
                 self._step(event)
         except WireError as error:
-            self._reject(error.reason, f"{message.topic}: {error.detail}")
+            self._log.reject(error.reason, f"{message.topic}: {error.detail}")
         finally:
             message.ack()
 
@@ -217,15 +225,9 @@ class Agent:
         if event.fatal:
             self.fatal = event.error
         elif text and text != self._outage:  # once, not at every attempt
-            self._warn(f"{text}; trying again")
+            self._log.warn(f"{text}; trying again")
         self._outage = text
         self._step(ev.Disconnected())
-
-    def _reject(self, reason: Reject, detail: str) -> None:
-        """Count what was refused, and show each reason's first."""
-        self.rejected[reason] += 1
-        level = logging.WARNING if self.rejected[reason] == 1 else logging.DEBUG
-        _log.log(level, "%s: ignored a message (%s): %.300s", self.name, reason, detail)
 
     # -- what goes out -------------------------------------------------------------------------------------------------
 
@@ -234,13 +236,13 @@ class Agent:
         while waiting:
             event = waiting.popleft()
             if isinstance(event, ev.FetchFailed) and event.rejected is not None:
-                self._reject(event.rejected, event.reason)
+                self._log.reject(event.rejected, event.reason)
             self._state, effects = participation.step(self._state, event)
             for effect in effects:
                 try:
                     waiting.extend(self._perform(effect))
                 except PayloadTooLarge as error:
-                    self._warn(f"{error}; lower the run's part_size below the broker's limit")
+                    self._log.warn(f"{error}; lower the run's part_size below the broker's limit")
 
     def _perform(self, effect: Effect) -> tuple[Event, ...]:  # noqa: C901, PLR0911, PLR0912 - one line an effect
         match effect:
@@ -298,7 +300,7 @@ class Agent:
                 self._trainer_peak_mb = peak_mb
                 _log.info("%s: %s%s", self.name, text, peaks(self._condition()))
             case fx.Say(text, level):
-                _log.log(level, "%s: %s", self.name, text)
+                self._log.say(text, level)
             case _:
                 assert_never(effect)
         return ()
@@ -370,7 +372,7 @@ class Agent:
         try:
             blob = self._outbox.blob(parcel.ticket)
         except StateError as error:  # it is tried again when it is due
-            self._warn(str(error))
+            self._log.warn(str(error))
             return ()
         if blob is None:
             return (ev.UpdateLost(parcel.ticket),)
@@ -389,7 +391,7 @@ class Agent:
         try:
             write(*args, **kwargs)
         except StateError as error:
-            self._warn(str(error))
+            self._log.warn(str(error))
 
     def _tell_findings(self) -> None:
         """What the owner lets us tell; it is no part of any round."""
@@ -397,7 +399,7 @@ class Agent:
             try:
                 self._publish(Kind.FINDINGS, self._unsaid.popleft())
             except PayloadTooLarge as error:
-                self._warn(str(error))
+                self._log.warn(str(error))
 
     def _publish(self, kind: Kind, message: Message, number: int | None = None) -> None:
         rule = RULES[kind]
@@ -409,6 +411,3 @@ class Agent:
 
     def _topic(self, kind: Kind, number: int | None = None) -> str:
         return self._topics.topic(Address(kind, number=number, device=self.name))
-
-    def _warn(self, text: str) -> None:
-        _log.warning("%s: %s", self.name, text)

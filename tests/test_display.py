@@ -17,9 +17,10 @@ from rich.console import Console
 from coordinator import observers as seen
 from coordinator import scores
 from coordinator.display import Lines, LiveTable, choose, classes_table, json_line, plain_line
-from coordinator.restraint import MOST, WINDOW_S
+from coordinator.restraint import MOST
 from schemas.messages import Counts, Metrics, RoundSummary
 from schemas.printable import printable
+from schemas.restraint import WINDOW_S
 from tests.full_disks import Ballast, small_disk
 
 COUNTS = Counts(examples=10, loss_sum=5.0, confusion=((4, 1, 0), (1, 3, 0), (0, 1, 0)))
@@ -48,6 +49,7 @@ STORY: tuple[seen.Observation, ...] = (
     seen.DataMadeUp("dev-one", 2),
     seen.RivalDoubted("run-other", 7, 75.0),
     seen.RivalReplaced("run-other", 7),
+    seen.Overwritten("fl/v1/home/run"),
     seen.Selecting(1, 0, 2, 600.0),
     seen.Connected(),
     seen.Paused("/state/journal.db: database or disk is full"),
@@ -196,11 +198,12 @@ def test_the_plain_log_says_what_happens_in_order() -> None:
     with Lines(plain_line, out) as lines:
         for event in STORY:
             lines(event)
-    assert out.getvalue().splitlines()[:11] == [
+    assert out.getvalue().splitlines()[:12] == [
         "run run-1d1045a8: plan watch, 5 rounds",
         "dev-one and 2 more: the people are synthetic, and what comes of them says nothing about patients",
         DOUBT,
         "no sign of life of the coordinator of run run-other: going on in its place",
+        "somebody else has written on fl/v1/home/run: published again what belongs there",
         "round 1: waiting for 2 devices, at most 600 s",
         "connected to the broker",
         "paused: /state/journal.db: database or disk is full",
