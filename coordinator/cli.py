@@ -129,7 +129,8 @@ def start(config: Path | None, *, fresh: bool, show_config: bool, **flags: Any) 
 @cli.command()
 @broker_options
 @click.option("--json", "as_json", is_flag=True, help="as one JSON object")
-def status(config: Path | None, *, show_config: bool, as_json: bool, **flags: Any) -> None:
+@click.option("--all", "whole", is_flag=True, help="every device and whole remarks, not the first hundred rows alone")
+def status(config: Path | None, *, show_config: bool, as_json: bool, whole: bool, **flags: Any) -> None:
     """Show a federation from the broker's retained messages alone; the coordinator may be off."""
     settings, origins = read_settings(config, flags)
     if show_config:
@@ -137,7 +138,7 @@ def status(config: Path | None, *, show_config: bool, as_json: bool, **flags: An
         return
     from coordinator.status import show  # noqa: PLC0415 - likewise
 
-    show(settings, as_json=as_json)
+    show(settings, as_json=as_json, whole=whole)
 
 
 @cli.command()

@@ -5,7 +5,9 @@ from __future__ import annotations
 import json
 import os
 import queue
+import sys
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -40,6 +42,9 @@ from schemas.topics import Kind, Topics
 FIRST_S = 2.0  # for the first retained message, over a slow line too
 QUIET_S = 0.5  # they come in one burst; this long without another one ends it
 TABLE_WIDTH = 80  # columns in which names and numbers can be read
+ROWS = 100  # of a table, unless all are asked for: whoever may write a status can write thousands, with long remarks
+REMARK = 160  # characters of a remark in it
+MORE = "--all shows them, --json is for programs"
 KINDS = (Kind.COORDINATOR, Kind.RUN, Kind.MODEL, Kind.ROUND, Kind.SUMMARY, Kind.DEVICE)
 
 
@@ -198,8 +203,8 @@ def _take(inbound: Inbound, topics: Topics, snapshot: Snapshot) -> None:
         snapshot.unreadable += 1
 
 
-def show(settings: CoordinatorSettings, *, as_json: bool) -> None:
-    """Print the federation's state as tables, or as one JSON object."""
+def show(settings: CoordinatorSettings, *, as_json: bool, whole: bool = False) -> None:
+    """Print the federation's state as tables, ``whole`` or as far as a person reads, or as one JSON object."""
     mqtt = settings.mqtt(f"{settings.federation}-status-{os.getpid()}")
     snapshot = read(lambda sink: MqttLink(mqtt, sink), Topics(settings.federation, settings.root))
     if as_json:
@@ -209,21 +214,39 @@ def show(settings: CoordinatorSettings, *, as_json: bool) -> None:
     for line in snapshot.lines(datetime.now(UTC)):
         console.print(printable(line))
     console.width = max(console.width, TABLE_WIDTH)  # a narrower terminal breaks rows in two, and hides nothing
+    rows, remark = (sys.maxsize, sys.maxsize) if whole else (ROWS, REMARK)
     if snapshot.devices:
-        console.print(_devices(snapshot))
+        console.print(_devices(snapshot, rows, remark))
+        for line in _others(snapshot, rows):
+            console.print(line)
     if snapshot.rounds():
-        console.print(_rounds(snapshot))
+        console.print(_rounds(snapshot, rows, remark))
+        if (older := len(snapshot.rounds()) - rows) > 0:
+            console.print(f"and {count(older, 'earlier round')}: {MORE}")
 
 
-def _devices(snapshot: Snapshot) -> Table:
+def _others(snapshot: Snapshot, rows: int) -> Iterator[str]:
+    """What there is beyond the table's rows."""
+    others = sorted(snapshot.devices.items())[rows:]
+    if others:
+        states = Counter(device.state.value for _, device in others)
+        told = ", ".join(f"{number} {state}" for state, number in states.most_common())
+        yield f"and {count(len(others), 'more device')} ({told}): {MORE}"
+
+
+def _cut(remark: str, length: int) -> str:
+    return printable(remark if len(remark) <= length else f"{remark[: length - 1]}…")
+
+
+def _devices(snapshot: Snapshot, rows: int = ROWS, remark: int = REMARK) -> Table:
     names = ("device", "state", "examples", "held\nout", "model", "last\nround", "°C", "peak\nMB", "remark")
     table = plain_table("devices", *names, words=("device", "state", "remark"))
-    for name, device in sorted(snapshot.devices.items()):
+    for name, device in sorted(snapshot.devices.items())[:rows]:
         health = device.health
         hot = "" if health is None or health.temperature_c is None else f"{health.temperature_c:.0f}"
         numbers = (device.examples, device.held_out, device.model_version, device.last_round)
         cells = ("" if number is None else str(number) for number in numbers)
-        table.add_row(name, device.state, *cells, hot, _peaks(health), printable(_remark(device)))
+        table.add_row(name, device.state, *cells, hot, _peaks(health), _cut(_remark(device), remark))
     return table
 
 
@@ -249,15 +272,16 @@ def _score(metrics: Metrics) -> str:
     return f"{score} on held-out examples{synthetic_people(metrics.synthetic)}"
 
 
-def _rounds(snapshot: Snapshot) -> Table:
+def _rounds(snapshot: Snapshot, rows: int = ROWS, remark: int = REMARK) -> Table:
     names = ("round", "outcome", "model", "devices", "examples", "accuracy", "macro-F1", "seconds", "remark")
     table = plain_table("rounds", *names, words=("outcome", "remark"))
-    for number, summary in snapshot.rounds():
+    for number, summary in snapshot.rounds()[-rows:]:
         metrics = summary.metrics
         accuracy = "" if metrics is None or not metrics.tells_classes else f"{metrics.accuracy:.3f}"
         macro = "" if metrics is None or metrics.macro_f1 is None else f"{metrics.macro_f1:.3f}"
         counts = (str(summary.model_version), str(len(summary.devices)), str(summary.examples))
         synthetic = max(summary.synthetic, metrics.synthetic if metrics else 0)
-        remark = "; ".join(filter(None, (printable(summary.reason), "synthetic people" if synthetic else "")))
-        table.add_row(str(number), summary.outcome, *counts, accuracy, macro, f"{summary.seconds:.1f}", remark)
+        reason = "; ".join(filter(None, (summary.reason, "synthetic people" if synthetic else "")))
+        cells = accuracy, macro, f"{summary.seconds:.1f}", _cut(reason, remark)
+        table.add_row(str(number), summary.outcome, *counts, *cells)
     return table
