@@ -6,7 +6,8 @@ import queue
 from dataclasses import dataclass, replace
 from typing import Final
 
-from schemas.codec import MAX_JSON
+from coordinator.guard import GUARDED
+from schemas.codec import MAX_JSON, MAX_PART
 from schemas.errors import FedbeatError
 from schemas.link.link import Event, Inbound, Sink
 from schemas.topics import Kind, Topics
@@ -21,7 +22,9 @@ class Stop:
 
 BACKLOG: Final = 64 * 2**20
 MESSAGE: Final = 512  # bytes that one takes beside its payload, at least
-_STATUSES: Final = frozenset({Kind.COORDINATOR, Kind.DEVICE})
+# Bytes that are read of what comes at QoS 0.
+_MOST: Final[dict[Kind | None, int]] = dict.fromkeys({Kind.COORDINATOR, Kind.DEVICE} | GUARDED, MAX_JSON + 1)
+_MOST[Kind.PLAN_PART] = MAX_PART + 1
 
 Events = queue.SimpleQueue[Event | Stop]
 
@@ -30,7 +33,7 @@ def intake(events: Events, topics: Topics) -> Sink:
     """What puts a link's events in ``events``.
 
     The broker holds back what came at QoS 1, unacknowledged; what came at QoS 0 it sends without end, so here is its
-    bound. Of such a message no more is kept than a status has, and of an answer nothing: that is refused anyway. Of
+    bound. Of such a message no more is kept than it may have, and of an answer nothing: that is refused anyway. Of
     statuses that come while others wait, ``BACKLOG`` bytes are kept, and twice as much of a coordinator's: what is
     lost is said again at the next heartbeat.
     """
@@ -41,7 +44,7 @@ def intake(events: Events, topics: Topics) -> Sink:
         if isinstance(event, Inbound) and not event.qos:
             address = topics.parse(event.topic)
             kind = None if address is None else address.kind
-            event = replace(event, payload=event.payload[: MAX_JSON + 1 if kind in _STATUSES else 0])
+            event = replace(event, payload=event.payload[: _MOST.get(kind, 0)])
             with_it = MESSAGE + len(event.payload) + (0 if events.empty() else waiting)
             if with_it > (2 * BACKLOG if kind is Kind.COORDINATOR else BACKLOG):
                 return

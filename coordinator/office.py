@@ -60,7 +60,7 @@ class Office:
     @property
     def idle_s(self) -> float:
         """For how long nothing is due by itself; infinite where nothing is."""
-        return max(lead.wake_at(self._state) - self._now(), 0.0)
+        return max(min(lead.wake_at(self._state), self._publisher.mend_at) - self._now(), 0.0)
 
     @property
     def slow(self) -> bool:
@@ -87,6 +87,12 @@ class Office:
     def beat(self, *, idle: bool) -> None:
         """Say what is due by now; ``idle``: nothing is at stake."""
         self._follow(lead.Tick(self._now(), idle, self._performer.news))
+        for topic in self._publisher.mend(self._now()):
+            self._observe(seen.Overwritten(topic))
+
+    def minds(self, topic: str) -> bool:
+        """Whether what comes there is for ``heard``: the status, and what else is ours alone to say."""
+        return topic == self._publisher.status_topic or self._publisher.watches(topic)
 
     def heard(self, message: Inbound) -> Rejected | None:
         """Take what somebody published in our place: nothing, or rubbish to be counted.
@@ -94,6 +100,8 @@ class Office:
         An empty message asks for our status. Raises ``Superseded`` where that was a newer coordinator.
         """
         message.ack()
+        if message.topic != self._publisher.status_topic:
+            return self._publisher.heard(message.topic, message.payload, self._now())
         try:
             status = _read(message) if message.payload else None
         except WireError as error:

@@ -3,22 +3,27 @@
 What the coordinator wants the tree to be is kept here, and published again, all of it, after every connect, since a
 broker may have lost it. Publications stand in one queue. A blob's parts go out a few at a time, and what stands
 behind them waits for the broker's word on each: so a pointer never names parts that are not there, and no round is
-announced before the model it starts from. A document that is changed while it waits is sent once, as it is then.
+announced before the model it starts from. A document that is changed while it waits is sent once, as it is then. What
+somebody else writes in its place is written over (``guard``).
 """
 
 from __future__ import annotations
 
+import math
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from typing import Final
 
+from coordinator.events import Rejected
+from coordinator.guard import GUARDED, Guard
 from coordinator.leftovers import filters
 from schemas import codec
+from schemas.errors import WireError
 from schemas.link.link import Link
 from schemas.messages import BlobRef
 from schemas.parts import Bytes, cut
-from schemas.topics import RULES, Address, Kind, Topics
+from schemas.topics import Address, Kind, Topics
 
 WINDOW: Final = 8  # parts with the broker at a time
 
@@ -61,6 +66,7 @@ class Publisher:
         self._queue: OrderedDict[Address | Kind, None] = OrderedDict()
         self._next_part = 0  # of the blob at the queue's head
         self._in_flight: set[int] = set()
+        self._guard = Guard()
 
     @property
     def idle(self) -> bool:
@@ -99,6 +105,46 @@ class Publisher:
         """Publish at once, past the queue and only this once."""
         rule = address.rule
         self._link.publish(self._topics.topic(address), payload, qos=rule.qos, retain=rule.retain)
+
+    def watch_over(self, plan: BlobRef) -> None:
+        """Hear what anybody publishes where newcomers look first, from now on; at QoS 0, as in ``look``."""
+        parts = self._topics.filter(Kind.PLAN_PART, digest=plan.digest)
+        self._link.subscribe(*map(self._topics.filter, sorted(GUARDED - {Kind.PLAN_PART})), parts, qos=0)
+
+    def watches(self, topic: str) -> bool:
+        """Whether that is one of these topics."""
+        address = self._topics.parse(topic)
+        return address is not None and address.kind in GUARDED
+
+    def heard(self, topic: str, payload: bytes, now: float) -> Rejected | None:
+        """Somebody, who may be we, has published this on one of them: nothing, or rubbish to be counted."""
+        address = self._topics.parse(topic)
+        assert address is not None
+        if self._connected:
+            self._guard.heard(address, payload, now)
+        try:
+            if payload:
+                _ = codec.decode_part(payload) if address.part is not None else codec.decode(address.kind, payload)
+        except WireError as error:
+            return Rejected(error.reason, error.detail, topic)
+        return None
+
+    @property
+    def mend_at(self) -> float:
+        """When ``mend`` is to be called."""
+        return self._guard.due_at if self._connected else math.inf
+
+    def mend(self, now: float) -> Iterator[str]:
+        """Publish again what others have overwritten, unless it waits in the queue anyway; the topics."""
+        for address in self._guard.take_due(now) if self._connected else ():
+            entry = self._tree.get(address) or self._tree.get(address.kind)
+            if entry is None or address in self._queue or address.kind in self._queue:
+                continue
+            if not isinstance(entry, Blob):
+                self._send_document(address, entry)
+            elif entry.holds(address):
+                self._send_part(entry, address)
+            yield self._topics.topic(address)
 
     @property
     def status_topic(self) -> str:
@@ -143,6 +189,7 @@ class Publisher:
     def disconnected(self) -> None:
         """Wait for ``connected``."""
         self._connected = False
+        self._guard.disconnected()
 
     def sent(self, token: int) -> None:
         """The broker has taken a publication."""
@@ -183,15 +230,21 @@ class Publisher:
         payload = render()
         if not payload:
             del self._tree[address]
+        self._guard.said(address, payload)
         self.say(address, payload)
 
     def _send_parts(self, blob: Blob) -> bool:
         """Fill the window; True once the broker has all parts."""
-        rule = RULES[blob.kind]
         while self._next_part < blob.ref.parts and len(self._in_flight) < WINDOW:
-            payload = codec.encode_part(cut(blob.data, blob.ref, self._next_part))
-            topic = self._topics.topic(blob.address(self._next_part))
-            token = self._link.publish(topic, payload, qos=rule.qos, retain=rule.retain, bulk=rule.bulk)
-            self._in_flight.add(token)
+            self._in_flight.add(self._send_part(blob, blob.address(self._next_part)))
             self._next_part += 1
         return not self._in_flight
+
+    def _send_part(self, blob: Blob, address: Address) -> int:
+        rule = address.rule
+        assert address.part is not None
+        payload = codec.encode_part(cut(blob.data, blob.ref, address.part))
+        self._guard.said(address, payload)
+        return self._link.publish(
+            self._topics.topic(address), payload, qos=rule.qos, retain=rule.retain, bulk=rule.bulk
+        )

@@ -171,7 +171,7 @@ class Reactor:
                     return
                 if not isinstance(event, Inbound):
                     self._serve_link(event)
-                elif event.topic == self._publisher.status_topic:
+                elif self._office.minds(event.topic):
                     self._office.heard(event)
             self._alive()
 
@@ -180,7 +180,7 @@ class Reactor:
         for event in self._arrivals():
             idle = False
             # Whether somebody else serves is heard before time is let pass, which may open a round.
-            about_us = isinstance(event, Inbound) and event.topic == self._publisher.status_topic
+            about_us = isinstance(event, Inbound) and self._office.minds(event.topic)
             if not (ticked or about_us):
                 ticked = True
                 try:
@@ -240,7 +240,7 @@ class Reactor:
 
     def _put_aside(self, message: Inbound, *, first: bool = False) -> None:
         """Keep a message for when there is room; who else serves and who is there is heard at once all the same."""
-        if message.topic == self._publisher.status_topic:
+        if self._office.minds(message.topic):
             self._office.heard(message)
             return
         if self._publisher.is_presence(message.topic):
@@ -335,7 +335,7 @@ class Reactor:
         self._run_clock()
 
     def _receive(self, message: Inbound) -> None:
-        if message.topic == self._publisher.status_topic:
+        if self._office.minds(message.topic):
             if (rubbish := self._office.heard(message)) is not None:
                 self._step(rubbish)
             return

@@ -221,6 +221,7 @@ class CoordinatorService:
         performer.publish_run()
         performer.clear(self._leftovers)
         link.subscribe(*(self._topics.filter(kind) for kind in (Kind.DEVICE, Kind.JOIN, Kind.UPDATE_PART)))
+        publisher.watch_over(store.settings.plan.blob)
         link.open()
         finish = reactor.run(state, reopened)
         if finish.error is not None:

@@ -149,8 +149,10 @@ class Topics:
         """The whole topic of ``address``."""
         return self.prefix + address.below()
 
-    def filter(self, kind: Kind, *, device: str | None = None, number: int | None = None) -> str:
-        """A subscription filter for every topic of ``kind``, narrowed by ``device`` and ``number`` where given."""
+    def filter(
+        self, kind: Kind, *, device: str | None = None, number: int | None = None, digest: str | None = None
+    ) -> str:
+        """A subscription filter for every topic of ``kind``, narrowed by what of it is given."""
         return self.prefix + kind.value.format(
-            number="+" if number is None else number, device=device or "+", digest="+", part="+"
+            number="+" if number is None else number, device=device or "+", digest=digest or "+", part="+"
         )

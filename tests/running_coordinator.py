@@ -171,8 +171,12 @@ class RunningCoordinator:
     def skip(self, seconds: float) -> None:
         """Have it deal with what was sent to it, move its clock, and have it look there."""
         self.handled()
-        self._now += seconds
+        self.advance(seconds)
         self.handled()
+
+    def advance(self, seconds: float) -> None:
+        """Move its clock, and leave it to it when it looks there."""
+        self._now += seconds
 
     def handled(self) -> None:
         """Wait until it has dealt with all that was sent to it so far and looked at its clock, or has ended."""

@@ -32,6 +32,8 @@ def taken_in(event: Event) -> Event:
         (DEVICE, 1, 10**6),
         (DEVICE, 0, MAX_JSON + 1),
         (COORDINATOR, 0, MAX_JSON + 1),
+        (TOPICS.topic(Address(Kind.RUN)), 0, MAX_JSON + 1),
+        (TOPICS.topic(Address(Kind.PLAN_PART, digest="0" * 64, part=0)), 0, 10**6),  # our own, to be compared
     ],
 )
 def test_invariant_11_what_came_at_qos_0_waits_for_its_refusal_without_its_bytes(

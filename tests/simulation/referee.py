@@ -38,7 +38,6 @@ QUEUE: Final = 100  # publications that wait at the coordinator
 TREE: Final = 60  # what it keeps on the broker, blobs counted once
 PUT_ASIDE: Final = 1024  # messages, while its disk is full
 SPINS: Final = 1000  # turns at one instant
-_STATUS: Final = TOPICS.topic(Address(Kind.COORDINATOR))
 _MODEL: Final = TOPICS.topic(Address(Kind.MODEL))
 _ROUND: Final = TOPICS.topic(Address(Kind.ROUND))
 
@@ -113,10 +112,14 @@ class Referee:
         """It takes a message from its queue."""
         desk, ledger = self._of(life.node.name).desk, self._of(life.node.name).ledger
         desk.unacknowledged += 1
-        paused = life.reactor is not None and life.reactor._pause is not None
+        reactor = life.reactor
         if message.payload in self.garbage:
-            # While its disk is full it has nowhere to count what is no presence.
-            uncounted = paused and ("/devices/" in message.topic or message.topic == _STATUS)
+            # While its disk is full it has nowhere to count what it hears all the same: who is there, and what is ours.
+            uncounted = (
+                reactor is not None
+                and reactor._pause is not None
+                and ("/devices/" in message.topic or reactor._office.minds(message.topic))
+            )
             desk.garbage[message.topic] += not uncounted
         elif "/devices/" in message.topic and message.payload:
             status = _json(message.payload)
