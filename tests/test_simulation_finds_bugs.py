@@ -360,8 +360,8 @@ def a_newcomer_takes_no_notice_of_a_sign_of_life(patch: pytest.MonkeyPatch) -> N
 def a_coordinator_stays_where_a_newer_one_shows(patch: pytest.MonkeyPatch) -> None:
     sees = leadership._sees
 
-    def stubborn(state: leadership.State, status: CoordinatorStatus | None) -> leadership.Step:
-        after, effects = sees(state, status)
+    def stubborn(state: leadership.State, status: CoordinatorStatus | None, retained: bool) -> leadership.Step:  # noqa: FBT001 - theirs
+        after, effects = sees(state, status, retained)
         return (state, ()) if isinstance(after.stage, leadership.GaveUp) else (after, effects)
 
     patch.setattr(leadership, "_sees", stubborn)
