@@ -52,6 +52,10 @@ class Download:
         """The parts that were asked for and have not come."""
         return tuple(sorted(self._open))
 
+    def has(self, index: int) -> bool:
+        """Whether that part has come."""
+        return index in self._had
+
     def begin(self) -> Move:
         """The first window."""
         return Move(subscribe=self._refill())

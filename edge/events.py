@@ -130,7 +130,7 @@ class StepReady:
 
 @dataclass(frozen=True, slots=True)
 class PartArriving:
-    """A part of the model or step that is fetched has come, and it was not the last; ``size`` bytes of it."""
+    """A part of the model or step that is fetched has come, for the first time and not the last; ``size`` bytes."""
 
     size: int
 

@@ -83,10 +83,10 @@ class Fetcher:
         wanted, download = self._downloads[kind]
         if address != _address(kind, wanted, address.part):
             return ()
-        part = codec.decode_part(payload)
+        part, known = codec.decode_part(payload), download.has(address.part)
         self._move(kind, wanted, download.take(address.part, part))
         if not download.complete:
-            return () if kind == "plan" else (ev.PartArriving(len(part.payload)),)
+            return () if kind == "plan" or known else (ev.PartArriving(len(part.payload)),)
         del self._downloads[kind]
         try:
             return (self._keep(kind, wanted, download.blob()),)

@@ -9,7 +9,8 @@ by somebody else, or by a coordinator whose disk was set back since. It lets go 
 has not got it, and takes what it hears again: else one forged message would keep it out of the run for ever. So it does
 with an announcement that is followed by one of an earlier attempt: what the broker retains is the newest of the two.
 
-Of a plan and a model the parts are asked for again that don't come, where nothing else of them does either.
+Of a plan, a model and a step the parts are asked for again that don't come, where nothing else of them does either: the
+smaller all of it, the sooner, since a slow link has the less of it to bring, and to bring twice.
 
 An announcement comes behind the run and the pointer that it needs. A status is not held up by what is being published,
 which may be a large model on a slow link, so that what it alone tells of has longer to come.
@@ -28,7 +29,9 @@ from schemas.messages import BlobRef, CoordinatorStatus, ModelPointer, Phase, Ru
 
 PATIENCE_S: Final = 10.0  # with what an announcement names
 LONGER_S: Final = 60.0  # with what a status tells of
-PARTS_S: Final = 30.0  # with parts, since the last one came
+PARTS_S: Final = 30.0  # with parts, since the last one came, at most
+SMALL_S: Final = 5.0  # with those of what is small
+SLOW: Final = 20_000.0  # bytes a second of a link that is waited for longer, where there are many
 LONGEST_S: Final = 600.0  # between two times that it asks; each is twice as long as the one before
 
 
@@ -53,11 +56,10 @@ def ask_again(state: State) -> Step:
 
 
 def ask_for_parts(state: State) -> Step:
-    """Subscribe again to the parts of what is fetched; a step that doesn't come is given up instead (``versions``)."""
-    plan, model = state.fetching_plan, None if state.by_step else state.fetching_model
+    """Subscribe again to the parts of what is fetched; a step that doesn't come then is given up (``versions``)."""
     fetched: tuple[tuple[BlobKind, str, BlobRef | None], ...] = (
-        ("plan", "the plan", plan),
-        ("model", f"model {model.version}" if model else "", model.blob if model else None),
+        ("plan", "the plan", state.fetching_plan),
+        _model_or_step(state),
     )
     found, effects = list[Behind | None](), tuple[Effect, ...]()
     for (kind, name, ref), known in zip(fetched, state.partless, strict=True):
@@ -77,12 +79,27 @@ def wake_at(state: State) -> tuple[float, ...]:
     return tuple(behind.ask_at for behind in (state.behind, *parts) if behind is not None)
 
 
+def with_parts_s(ref: BlobRef) -> float:
+    """How long to be patient with the parts of a blob that is fetched, since the last one came."""
+    return min(SMALL_S + ref.size / SLOW, PARTS_S)
+
+
+def _model_or_step(state: State) -> tuple[BlobKind, str, BlobRef | None]:
+    """What of the newest model is on its way."""
+    model = state.fetching_model
+    if model is None:
+        return "model", "", None
+    if state.by_step:
+        return "step", f"the step to model {model.version}", model.step
+    return "model", f"model {model.version}", model.blob
+
+
 def _partless(state: State, ref: BlobRef | None, known: Behind | None) -> Behind | None:
     """Since when a blob that is fetched makes no headway. A link too slow for our patience is asked ever less often."""
     if ref is None:
         return None
     if known is None or known.what != ref.digest:
-        return Behind(ref.digest, state.now, PARTS_S)
+        return Behind(ref.digest, state.now, with_parts_s(ref))
     return replace(known, since=max(known.since, state.part_at))
 
 

@@ -2,7 +2,7 @@
 
 * Never an older version of the same run, nor another model under a version it holds.
 * Where it holds exactly the version before, and the step is smaller than the model, it fetches the step; else, or where
-  the step is damaged, or no part of it has come for ``STEP_S``, the whole model.
+  the step is damaged, or doesn't come although it was asked for once more (``missed``), the whole model.
 * A whole model that is on its way when the next version appears is finished where that one's step leads on from it: a
   download that takes longer than a round would else never be. It is given up at the version after that, whose pointer
   ends it on the broker, or where no part of it has come for ``MODEL_S``.
@@ -21,14 +21,13 @@ from typing import Final
 
 from edge import effects as fx
 from edge import events as ev
-from edge import thrift
+from edge import missed, thrift
 from edge.attempt import CRASHES, RETRY_S
 from edge.effects import Effect
 from edge.jobs import Failure, Merged
 from edge.participation_state import State, Step, Trouble
 from schemas.messages import ModelPointer
 
-STEP_S: Final = 30.0  # without a part of a step, after which the model is fetched whole
 MODEL_S: Final = 120.0  # without a part of a whole model, after which a newer one is fetched instead
 MERGED: Final = 16  # steps that are merged, if they are not so before for their size
 SOON_S: Final = 5.0  # after trouble that may go away by itself
@@ -172,8 +171,8 @@ def lost_at(state: State) -> float | None:
     """When what is being fetched will have been waited for long enough; None where there is nothing else to fetch."""
     if state.fetching_model is None or not state.connected:
         return None
-    if state.by_step:
-        return state.part_at + STEP_S
+    if state.by_step and state.fetching_model.step is not None:  # as long again as until it was asked for once more
+        return state.part_at + 2 * missed.with_parts_s(state.fetching_model.step)
     return state.part_at + MODEL_S if state.pointer is not None and state.comes_first(state.pointer) else None
 
 

@@ -12,10 +12,10 @@ from edge import effects as fx
 from edge import events as ev
 from edge import participation
 from edge.events import BlobKind, Event
-from edge.missed import LONGER_S, LONGEST_S, PARTS_S, PATIENCE_S
+from edge.missed import LONGER_S, LONGEST_S, PARTS_S, PATIENCE_S, SLOW, SMALL_S, with_parts_s
 from schemas import codec
 from schemas.link.memory_broker import Faults
-from schemas.messages import CoordinatorStatus, Phase, RoundAnnouncement
+from schemas.messages import BlobRef, CoordinatorStatus, Phase, RoundAnnouncement
 from tests.edge_scripts import PLAN_REF, RUN, announcement, coordinator, pointer, run
 from tests.test_agent import World
 from tests.test_participation import Bench, only
@@ -239,7 +239,7 @@ def test_a_pointer_that_the_broker_threw_away_costs_a_device_ten_seconds(tmp_pat
 
 
 @pytest.mark.parametrize("lost", [f"/plan/{PLAN_REF.digest}/0", "/model/0/1"])
-def test_a_part_that_the_broker_threw_away_costs_a_device_half_a_minute(tmp_path: Path, lost: str) -> None:
+def test_a_part_that_the_broker_threw_away_costs_a_device_some_seconds(tmp_path: Path, lost: str) -> None:
     """Of a plan, or of a model. Seen to fail without the rule: nothing but a reconnect brought it."""
     world = World(tmp_path)
     deliver = world.broker._deliver
@@ -247,18 +247,37 @@ def test_a_part_that_the_broker_threw_away_costs_a_device_half_a_minute(tmp_path
         world.desk.begin()
         world.turn()
         asked = world.training(1)
-    world.turn(PARTS_S - 0.1)
+    world.turn(SMALL_S - 0.1)
     assert not world.desk.updates
-    world.turn(0.2)
+    world.turn(0.4)
     assert codec.decode_update(world.desk.update).nonce == asked.nonce
+
+
+def test_parts_that_come_again_are_no_headway(tmp_path: Path) -> None:
+    """Those of a coordinator or a broker that is back, say. Seen to fail with an event for each part that comes."""
+    world, lost = World(tmp_path), tuple(f"/model/1/{index}" for index in range(3, 8))
+    world.desk.begin()
+    world.turn()
+    deliver = world.broker._deliver
+    with patch.object(world.broker, "_deliver", lambda to, one: one.topic.endswith(lost) or deliver(to, one)):
+        world.desk.offer(1, size=8000)
+        world.turn()
+        for _ in range(4):
+            world.turn(SMALL_S / 4)
+            world.desk.offer(1, size=8000)
+            world.turn()
+    assert world.agent.status.model_version == 0
+    world.turn(8000 / SLOW + 0.1)
+    assert world.agent.status.model_version == 1
 
 
 @pytest.mark.parametrize("kind", ["plan", "model"])
 def test_parts_are_asked_for_ever_less_often(kind: BlobKind) -> None:
     """And not while others come. Seen to fail without ``part_at``, and with a patience that stays as it was."""
     bench = fetching(kind)
-    bench(ev.Tick(20.0), ev.PartArriving(10))
-    due = (20.0 + PARTS_S, 20.0 + 3 * PARTS_S, 20.0 + 7 * PARTS_S)
+    bench(ev.Tick(4.0), ev.PartArriving(10))
+    first_s = SMALL_S + (PLAN_REF.size if kind == "plan" else 3000) / SLOW
+    due = (4.0 + first_s, 4.0 + 3 * first_s, 4.0 + 7 * first_s)
     for at in due:
         assert not only(bench.at(at - 0.1), fx.FetchAgain)
         assert (wake := participation.wake_at(bench.state)) is not None
@@ -271,10 +290,16 @@ def test_without_a_broker_no_part_is_asked_for(kind: BlobKind) -> None:
     """A reconnect asks for all of them anyway. Seen to fail without ``connected``."""
     bench = fetching(kind)
     bench(ev.Disconnected())
-    assert not only(bench.at(10 * PARTS_S), fx.FetchAgain)
+    assert not only(bench.at(300.0), fx.FetchAgain)
     bench(ev.Connected())
-    assert not only(bench.at(11 * PARTS_S - 0.1), fx.FetchAgain)
-    assert only(bench.at(11 * PARTS_S), fx.FetchAgain)
+    assert not only(bench.at(300.0 + SMALL_S), fx.FetchAgain)
+    assert only(bench.at(300.0 + SMALL_S + 0.2), fx.FetchAgain)
+
+
+def test_what_is_large_is_waited_for_longer_and_half_a_minute_at_most() -> None:
+    """A slow link is busy with it. Seen to fail with one patience for all."""
+    sizes = (100_000, 10**9)
+    assert [with_parts_s(BlobRef(digest=PLAN_REF.digest, size=size, parts=1)) for size in sizes] == [10.0, PARTS_S]
 
 
 def fetching(kind: BlobKind) -> Bench:
