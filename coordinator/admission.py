@@ -7,6 +7,7 @@ folded with a weight that falls with its staleness. Either way one update counts
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Final
 
 from coordinator.events import Header, Ticket, Version
@@ -82,6 +83,18 @@ def staleness(state: State, header: Header) -> int | None:
     """How many versions an update's model is behind; None in synchronous rounds, where every weight is whole."""
     asynchronous = state.rules.max_staleness is not None and header.task == "train"
     return state.model.number - header.model.number if asynchronous else None
+
+
+def remembering(state: State, collected: Collecting) -> State:
+    """The state with what later rounds must know of this one, for the updates that it asked for."""
+    limit, first = state.rules.max_staleness, state.window.start
+    attempts = {number: count for number, count in state.attempts.items() if number >= first}
+    state = replace(state, attempts={**attempts, state.round: state.attempt + 1})
+    if limit is None:
+        return state
+    new = {(header.device, header.round) for header in collected.received.values()}
+    counted = frozenset(one for one in state.counted | new if one[1] > state.round - limit)
+    return replace(state, lineage=(state.model, *state.lineage)[:limit], counted=counted)
 
 
 def _starts_from(header: Header, model: Version) -> bool:

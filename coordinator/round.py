@@ -2,7 +2,7 @@
 
     selecting --enough devices--> collecting --goal, all answered, or deadline--> aggregating --> committed
         |                            |                                                              |
-        +--none by the deadline------+--below quorum--> abandoned --after a pause, 3 times--> selecting
+        +--none by the deadline------+--below quorum--> abandoned --after a pause--> selecting
                                                                                     (evaluate, then the next round)
 
 * A round has a ``train`` task, which makes the next model version, then an ``evaluate`` task of that version where the
@@ -27,7 +27,8 @@
 * Whoever declines, isn't drawn or is rejected is told to come back when the attempt will be over, each at its own time
   within a tenth of the deadline after that. No training counts on one that was rejected before then: it is silent, or
   lies again at once, and all attempts would be used up before others are there.
-* ``ATTEMPTS`` failed attempts in a row end the run with an error that names what the devices said.
+* ``ATTEMPTS`` failed attempts in a row, or more until as many deadlines have passed, end the run with an error that
+  names what the devices said: a decline, as of a disk that is full for a minute, is given as long to pass as silence.
 """
 
 from __future__ import annotations
@@ -40,7 +41,7 @@ from immutables import Map
 
 from coordinator import answering
 from coordinator import observers as seen
-from coordinator.admission import belongs
+from coordinator.admission import belongs, remembering
 from coordinator.events import (
     Abandon,
     Committed,
@@ -84,7 +85,7 @@ OVERSELECT: Final = 1.3
 SETTLE_S: Final = 1.0
 PATIENCE_S: Final = 10.0
 RETURN_S: Final = 5.0
-PAUSE_S: Final = 1.0  # after a first abandoned attempt, or this share of the deadline; twice that after the second
+PAUSE_S: Final = 1.0  # after a first abandoned attempt, or this share of the deadline; twice that after the second, ...
 PAUSE_SHARE: Final = 0.05
 MARK_S: Final = 1.0  # the time an attempt has been open is on disk at most so long after, or this share of the deadline
 MARK_SHARE: Final = 0.02
@@ -298,7 +299,7 @@ def _committed(state: State, version: Version) -> Step:
     if not isinstance(stage, Aggregating):
         return state, ()
     summary = summarise(state, stage.collected)
-    state = _remembering(state, stage.collected)
+    state = remembering(state, stage.collected)
     state = replace(state, model=version, attempt=0, failures=0, said={}, rejected={}, summary=summary)
     effects = (Summarise(summary), seen.RoundClosed(summary), announce(state, Phase.COMMITTED))
     evaluates, restarted = state.rules.evaluates(state.round), state.now < stage.collected.gathers_until
@@ -309,18 +310,6 @@ def _committed(state: State, version: Version) -> Step:
     else:
         state, more = _next_round(state)
     return state, (*effects, *more)
-
-
-def _remembering(state: State, collected: Collecting) -> State:
-    """The state with what later rounds must know of this one, for the updates that it asked for."""
-    limit, first = state.rules.max_staleness, state.window.start
-    attempts = {number: count for number, count in state.attempts.items() if number >= first}
-    state = replace(state, attempts={**attempts, state.round: state.attempt + 1})
-    if limit is None:
-        return state
-    new = {(header.device, header.round) for header in collected.received.values()}
-    counted = frozenset(one for one in state.counted | new if one[1] > state.round - limit)
-    return replace(state, lineage=(state.model, *state.lineage)[:limit], counted=counted)
 
 
 def _measured(state: State, metrics: Metrics) -> Step:
@@ -356,12 +345,15 @@ def _abandon(state: State, reason: str) -> Step:
         state, more = _next_round(state)
         return state, (*failed, *more)
     ended = (*forget, Summarise(summary), seen.RoundClosed(summary), announce(state, Phase.ABANDONED))
-    failures, attempt = state.failures + 1, state.attempt + (collected is not None)
-    state = replace(state, said={**state.said, **summary.declined}, failures=failures, attempt=attempt, rejected={})
-    if failures >= ATTEMPTS:
+    began = stage.since if isinstance(stage, Selecting) else state.now - summary.seconds
+    since = state.failing_since if state.failures else began
+    failures, deadline_s = state.failures + 1, state.rules.deadline_s
+    attempt, said = state.attempt + (collected is not None), {**state.said, **summary.declined}
+    state = replace(state, said=said, failures=failures, failing_since=since, attempt=attempt, rejected={})
+    if failures >= ATTEMPTS and state.now >= since + ATTEMPTS * deadline_s:
         return replace(state, stage=Over()), (*ended, Finish(error=failed_often(state, reason)))
-    pause = max(PAUSE_S, PAUSE_SHARE * state.rules.deadline_s) * 2 ** (failures - 1)
-    return replace(state, stage=Resting(state.now + pause)), ended
+    pause = max(PAUSE_S, PAUSE_SHARE * deadline_s) * 2 ** (failures - 1)
+    return replace(state, stage=Resting(state.now + min(pause, max(PAUSE_S, deadline_s)))), ended
 
 
 # -- questions --------------------------------------------------------------------------------------------------------

@@ -14,7 +14,7 @@ from coordinator.events import Effect, Header, Ticket, Version
 from coordinator.fleet import View
 from schemas.messages import RoundSummary, RunSettings, Task
 
-ATTEMPTS: Final = 3  # failed ones in a row end a run
+ATTEMPTS: Final = 3  # failed ones in a row end a run, where as many deadlines have passed meanwhile
 RECALL_S: Final = 60.0  # as long as a Pi takes to boot: a power cut may have stopped everybody
 WINDOW: Final = 8  # rounds before this one, or as many as updates may be behind, whose attempts are remembered
 
@@ -159,6 +159,7 @@ class State:
     task: Task = "train"
     attempt: int = 0
     failures: int = 0  # attempts abandoned in a row
+    failing_since: float = 0.0  # when the first of them began
     view: View = field(default_factory=View)
     newcomer_at: float = -math.inf
     met_anyone: bool = False

@@ -340,12 +340,12 @@ def stale_updates_weigh_as_much_as_fresh_ones(patch: pytest.MonkeyPatch) -> None
 
 
 def what_earlier_versions_hold_counts_again(patch: pytest.MonkeyPatch) -> None:
-    remembering = core._remembering
+    remembering = admission.remembering
 
     def forgetful(state: State, collected: Collecting) -> State:
         return replace(remembering(state, collected), counted=frozenset())
 
-    patch.setattr(core, "_remembering", forgetful)
+    patch.setattr(core, "remembering", forgetful)
 
 
 def a_newcomer_takes_no_notice_of_a_sign_of_life(patch: pytest.MonkeyPatch) -> None:
