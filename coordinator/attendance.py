@@ -6,6 +6,7 @@ Time is an argument, and nothing is written or published here.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from typing import Final
 
 from coordinator import observers as seen
 from coordinator.events import Rejected
@@ -13,6 +14,9 @@ from coordinator.fleet import Fleet, View
 from coordinator.round_state import Collecting
 from schemas.errors import Reject
 from schemas.messages import DeviceStatus
+
+ASK_S: Final = 10.0  # that too few are there, until all that is retained of devices is asked for once more
+LONGEST_S: Final = 600.0  # until that is done again; each time after twice as long
 
 
 class Attendance:
@@ -25,6 +29,7 @@ class Attendance:
         self._told: Mapping[str, str] = {}  # complaints that were let be seen
         self._synthetic = False  # whether made-up people were let be seen
         self._slow = False
+        self._ask: tuple[float, float] | None = None  # when, and how long that is after the time before
 
     def hear(self, status: DeviceStatus, now: float, *, topic: str, retained: bool) -> Rejected | None:
         """Take a status; one for which there is no room is rejected."""
@@ -43,6 +48,21 @@ class Attendance:
         if self._slow and not slow:
             self.fleet.rouse(now)
         self._slow = slow
+
+    def asks(self, now: float, *, waiting: bool) -> bool:
+        """Whether the broker is to repeat what it retains of all devices: as the run waits for them.
+
+        It may have thrown a status away on its way to us, and a device says its own again when a heartbeat is due.
+        """
+        if not waiting:
+            self._ask = None
+        elif self._ask is None:
+            self._ask = now + ASK_S, ASK_S
+        elif now >= self._ask[0]:
+            patience_s = min(2 * self._ask[1], LONGEST_S)
+            self._ask = now + patience_s, patience_s
+            return True
+        return False
 
     def expired(self, stage: Collecting, now: float) -> None:
         """An attempt ended at its deadline: who has not answered it is no longer believed to be there for long."""

@@ -3,7 +3,8 @@
 * A device is *ready* where its state is not offline, stopped, paused or in trouble, and it was heard within
   ``PATIENCE`` of its own heartbeats: a half-open connection fires no will for minutes.
 * A retained status proves less than a fresh one, since a broker that lost its power fires no will: of a device that
-  isn't known it counts for ``UNPROVEN_S`` as a heartbeat at most, and of a known one its own last word does.
+  isn't known, or has started again since, it counts for ``UNPROVEN_S`` as a heartbeat at most, and of a known one its
+  own last word does.
 * Devices beat as seldom as a coordinator that has nothing at stake, and answer when it beats faster. From then on the
   promises they gave before count for ``UNPROVEN_S`` at most, so that one that hung meanwhile is missed soon. So do
   those of one that was asked and gave no answer until the deadline: a name alone would hold up every round for a year.
@@ -91,7 +92,7 @@ class Fleet:
     def hear(self, status: DeviceStatus, now: float, *, retained: bool = False) -> Fleet | None:
         """Itself, with ``status`` taken in; a stale one changes nothing. None where it is full, and turns it away.
 
-        A retained one, which the broker repeats after each connect, is no sign of life from a device that is known.
+        A retained one that the broker repeats, as after each connect, is no sign of life from a device that is known.
         """
         name = status.device
         known = self.members.get(name)
@@ -99,14 +100,15 @@ class Fleet:
             return self
         if known is None and self.full and not self._make_room(now):
             return None
+        repeats = retained and known is not None and status.session <= known.session
         member = self.members[name] = Member(
             session=status.session,
             state=status.state,
             examples=status.examples,
             held_out=status.held_out,
             synthetic=status.synthetic or False,
-            heartbeat_s=_promised(status, known) if retained else status.heartbeat_s,
-            heard_at=known.heard_at if retained and known else now,
+            heartbeat_s=_promised(status, known if repeats else None) if retained else status.heartbeat_s,
+            heard_at=known.heard_at if known is not None and repeats else now,
             detail=status.detail,
         )
         self.altered = self.altered or known is None or known.worth(now) != member.worth(now)

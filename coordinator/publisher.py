@@ -163,6 +163,10 @@ class Publisher:
         """
         return self._link.subscribe(self.status_topic, qos=0)
 
+    def ask_for_devices(self) -> None:
+        """Have the broker send what it retains of all devices once more: subscribing again does."""
+        self._link.subscribe(self._topics.filter(Kind.DEVICE))
+
     def listen_no_more(self) -> None:
         """Have the broker send us nothing of what we publish.
 

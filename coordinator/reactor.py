@@ -145,6 +145,8 @@ class Reactor:
             self._hold_on(error)
         self._office.beat(idle=is_idle(self._state))
         self._attendance.paced(self._clock.now(), slow=self._office.slow)
+        if self._attendance.asks(self._clock.now(), waiting=self._office.held and is_idle(self._state)):
+            self._publisher.ask_for_devices()
         self._insist_on_a_broker()
 
     def drain(self, patience_s: float, *, insists: bool) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from coordinator import observers as seen
-from coordinator.attendance import Attendance
+from coordinator.attendance import ASK_S, LONGEST_S, Attendance
 from schemas.errors import Reject
 from schemas.messages import DeviceState, DeviceStatus
 
@@ -39,6 +39,19 @@ def test_only_a_new_session_or_stock_is_for_the_journal() -> None:
     assert not attendance.met
     heard(attendance, status("dev-a", examples=6))
     assert attendance.met["dev-a"].examples == 6
+
+
+def test_what_is_retained_is_asked_for_ever_less_often_while_the_run_waits_for_devices() -> None:
+    """A fleet may be large. Seen to fail where it is asked for as often as at first, and where each wait goes on from
+    the one before.
+    """
+    attendance = Attendance()
+    asked = [now for now in range(3000) if attendance.asks(float(now), waiting=True)]
+    assert asked[:3] == [ASK_S, 3 * ASK_S, 7 * ASK_S]
+    assert asked[-1] - asked[-2] == LONGEST_S
+    assert not attendance.asks(3000.0, waiting=False)
+    assert not attendance.asks(9000.0, waiting=True)
+    assert attendance.asks(9000.0 + ASK_S, waiting=True)
 
 
 def test_a_device_for_which_there_is_no_room_is_rejected() -> None:

@@ -92,6 +92,16 @@ def test_must_12_what_the_broker_repeats_of_a_known_device_promises_no_more_than
         assert repeated.view(PATIENCE * own + 0.001).ready == frozenset()
 
 
+def test_must_12_what_the_broker_has_kept_of_a_start_that_was_not_heard_of_counts_as_that_of_an_unknown_device() -> (
+    None
+):
+    """It was said after all that was heard. Seen to fail with the time at which the device was heard last."""
+    again = after(status(), status(state=DeviceState.OFFLINE))
+    assert again.hear(status(session=2, heartbeat_s=300.0), 1000.0, retained=True)
+    assert again.view(1000.0 + PATIENCE * UNPROVEN_S).ready == {"dev-1"}
+    assert again.view(1000.0 + PATIENCE * UNPROVEN_S + 0.001).ready == frozenset()
+
+
 def test_must_12_a_device_that_does_not_answer_a_coordinator_that_beats_faster_is_missed_after_short_heartbeats() -> (
     None
 ):

@@ -317,3 +317,28 @@ def test_a_run_whose_last_model_the_broker_takes_no_more_of_ends_with_an_error(t
     again = RunningCoordinator(tmp_path / "state", rounds=1, quorum=2, goal=2, evaluate=False)
     with again:
         assert again.result().version == pointer(again).version == 1
+
+
+def test_a_status_that_was_lost_on_its_way_is_asked_for_while_the_run_waits_for_devices(tmp_path: Path) -> None:
+    """The broker retains it. Seen to fail without the question: nothing but the device's next heartbeat brought it, up
+    to ten minutes later, and by then the run had ended for want of devices.
+    """
+    running, topic = RunningCoordinator(tmp_path, rounds=1, quorum=1, deadline_s=60.0), TOPICS.prefix + "devices/dev-a"
+    lost = list[Event]()
+
+    def sieve(event: Event) -> Event | None:
+        if isinstance(event, Inbound) and event.topic == topic and not lost:
+            event.ack()
+            lost.append(event)
+            return None
+        return event
+
+    running.sieve = sieve
+    with running:
+        running.device("dev-a", Script())
+        running.until(lambda: bool(lost), "the status that is lost")
+        running.skip(attendance.ASK_S - 0.1)
+        assert not running.count(seen.RoundOpened)
+        running.skip(0.2)
+        running.skip(rounds.SETTLE_S)
+        assert running.result().version == 1
