@@ -117,13 +117,16 @@ def answered(state: State, asked: Ticket) -> bool:
 
 
 def drop_superseded(state: State) -> Step:
-    """Another attempt at the same task is open: the answer to the earlier one would only get in its way."""
+    """Another attempt at the same task is open: the answer to the earlier one would only get in its way.
+
+    Where rounds overlap it counts in this one, and goes once more for it: what was sent before may be lost.
+    """
     effects: tuple[Effect, ...] = ()
     if state.announced is None or state.announced.message.phase is not Phase.COLLECTING:
         return state, effects
     asked = Ticket.of(state.announced.message)
     if _overlaps(state, asked):
-        return state, effects  # there it counts in this one
+        return _hastened(state, asked, state.announced.until), effects
     for pending in state.outbox:
         ticket = pending.parcel.ticket
         if ticket != asked and _task(ticket) == _task(asked):
@@ -216,10 +219,26 @@ def _sent(state: State, pending: Pending) -> Pending:
     sent, announced = replace(pending, sent=True, held=False), state.announced
     ours = announced is not None and Ticket.of(announced.message) == pending.parcel.ticket
     left = announced.until - state.now if announced is not None and ours else 0.0
-    if SOONEST_S < left <= pending.patience_s and not pending.hurried:
-        return replace(sent, resend_at=state.now + max(SOONEST_S, left / 2), hurried=True)
+    nonce = pending.parcel.ticket.nonce
+    if SOONEST_S < left <= pending.patience_s and pending.hurried != nonce:
+        return replace(sent, resend_at=state.now + max(SOONEST_S, left / 2), hurried=nonce)
     patience_s = min(2 * pending.patience_s, LONGEST_RESEND_S)
     return replace(sent, resend_at=state.now + pending.patience_s, patience_s=patience_s)
+
+
+def _hastened(state: State, asked: Ticket, until: float) -> State:
+    """What an earlier attempt was sent, and would not go again before this one is over, goes for this one."""
+    soon = state.now + SOONEST_S
+    late = [
+        pending
+        for pending in state.outbox
+        if pending.sent and not pending.held and pending.hurried != asked.nonce and soon < until <= pending.resend_at
+        if pending.parcel.ticket != asked and _task(pending.parcel.ticket) == _task(asked)
+    ]
+    if not late:
+        return state
+    hastened = (replace(one, resend_at=soon, hurried=asked.nonce) if one in late else one for one in state.outbox)
+    return replace(state, outbox=tuple(hastened))
 
 
 def _size(pending: Pending) -> int:

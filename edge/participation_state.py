@@ -116,7 +116,7 @@ class Pending:
     patience_s: float
     expires_at: float = math.inf
     held: bool = False  # whether it is due and waits for the budget
-    hurried: bool = False  # whether it has gone, or goes, once more before its attempt ends
+    hurried: str = ""  # nonce of the attempt for which it has gone, or goes, once more before that ends
 
 
 @dataclass(frozen=True, slots=True)

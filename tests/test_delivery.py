@@ -129,6 +129,22 @@ def test_an_update_that_the_disk_has_lost_is_waited_for_no_longer() -> None:
     assert bench(ev.UpdateLost(about.ticket)) == []
 
 
+def test_must_26_where_rounds_overlap_an_update_goes_once_more_for_another_attempt_that_it_answers() -> None:
+    """What the first was sent may be lost, and the device does not train again. Seen to fail without ``_hastened``: it
+    went 30 s after it had gone before, when that attempt was over too, and the run with it.
+    """
+    bench = Bench().settle()
+    bench(ev.RunSeen(run(max_staleness=2)))
+    kept = stored(bench)
+    bench.at(5.0)
+    assert not only(bench(ev.RoundSeen(announcement(1, attempt=1, remaining_s=15.0))), fx.SendParts)
+    assert participation.wake_at(bench.state) == 5.0 + delivery.SOONEST_S
+    assert only(bench.at(5.0 + delivery.SOONEST_S), fx.SendParts) == [fx.SendParts(kept, (0,))]
+    assert not only([*bench.at(15.0), *bench.at(19.9)], fx.SendParts)
+    bench(ev.RoundSeen(announcement(1, attempt=2, remaining_s=15.0)))
+    assert only(bench.at(19.9 + delivery.SOONEST_S), fx.SendParts) == [fx.SendParts(kept, (0,))]
+
+
 def test_of_a_large_update_only_the_first_part_goes_unasked(monkeypatch: pytest.MonkeyPatch) -> None:
     """Fifty of them at once would have the broker drop what it can't queue. Seen to fail with all of it sent."""
     monkeypatch.setattr("schemas.parts.LARGE", 10)
