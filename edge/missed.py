@@ -27,7 +27,7 @@ from edge.events import BlobKind
 from edge.participation_state import Behind, State, Step
 from schemas.messages import BlobRef, CoordinatorStatus, ModelPointer, Phase, RunSettings
 
-PATIENCE_S: Final = 10.0  # with what an announcement names
+PATIENCE_S: Final = 5.0  # with what an announcement names: it was published before
 LONGER_S: Final = 60.0  # with what a status tells of
 PARTS_S: Final = 30.0  # with parts, since the last one came, at most
 SMALL_S: Final = 5.0  # with those of what is small
