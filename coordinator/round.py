@@ -28,7 +28,8 @@
   within a tenth of the deadline after that. No training counts on one that was rejected before then: it is silent, or
   lies again at once, and all attempts would be used up before others are there.
 * ``ATTEMPTS`` failed attempts in a row, or more until as many deadlines have passed, end the run with an error that
-  names what the devices said: a decline, as of a disk that is full for a minute, is given as long to pass as silence.
+  names what the devices said: a decline, as of a disk that is full for a minute, is given as long to pass as silence,
+  but ``PASSING_S`` at most.
 """
 
 from __future__ import annotations
@@ -87,6 +88,7 @@ PATIENCE_S: Final = 10.0
 RETURN_S: Final = 5.0
 PAUSE_S: Final = 1.0  # after a first abandoned attempt, or this share of the deadline; twice that after the second, ...
 PAUSE_SHARE: Final = 0.05
+PASSING_S: Final = 300.0  # in which what is going to pass by itself has passed, such as a Pi's restart
 MARK_S: Final = 1.0  # the time an attempt has been open is on disk at most so long after, or this share of the deadline
 MARK_SHARE: Final = 0.02
 
@@ -350,7 +352,7 @@ def _abandon(state: State, reason: str) -> Step:
     failures, deadline_s = state.failures + 1, state.rules.deadline_s
     attempt, said = state.attempt + (collected is not None), {**state.said, **summary.declined}
     state = replace(state, said=said, failures=failures, failing_since=since, attempt=attempt, rejected={})
-    if failures >= ATTEMPTS and state.now >= since + ATTEMPTS * deadline_s:
+    if failures >= ATTEMPTS and state.now >= since + min(ATTEMPTS * deadline_s, PASSING_S):
         return replace(state, stage=Over()), (*ended, Finish(error=failed_often(state, reason)))
     pause = max(PAUSE_S, PAUSE_SHARE * deadline_s) * 2 ** (failures - 1)
     return replace(state, stage=Resting(state.now + min(pause, max(PAUSE_S, deadline_s)))), ended
