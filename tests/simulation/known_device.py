@@ -5,6 +5,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Final
 
 from edge.agent import Agent
+from edge.contact import UNHEARD_S
+from edge.participation_state import SERVING
 from tests.simulation.ledger import Violation
 
 if TYPE_CHECKING:
@@ -24,6 +26,7 @@ class KnownDevice:
         self.version = -1
         self.run = ""
         self.session = 0  # of the coordinator, in this life
+        self.session_at = 0.0  # when it was first believed
         self.digests: dict[tuple[str, str, str], str] = {}  # of all updates it ever kept, by round, task and nonce
         self.until: dict[str, float] = {}  # till when a nonce may be answered, by what this life was told
         self.joined: set[str] = set()  # nonces that were answered or worked on in time, in this life
@@ -78,9 +81,13 @@ class KnownDevice:
     def _see(self, agent: Agent) -> None:
         state = agent._state
         if state.coordinator is not None:
-            if state.coordinator.session < self.session:
-                raise Violation(0, f"{agent.name} believes the stale session {state.coordinator.session}")
-            self.session = state.coordinator.session
+            session = state.coordinator.session
+            if session < self.session and (
+                state.coordinator.state not in SERVING or state.now < self.session_at + UNHEARD_S
+            ):  # else one that died has left the fleet to another, which serves and never heard of it
+                raise Violation(0, f"{agent.name} believes the stale session {session}")
+            if session != self.session:
+                self.session, self.session_at = session, state.now
         if state.model is not None:
             if state.model.run != self.run:
                 self.version, self.run = -1, state.model.run
