@@ -18,7 +18,7 @@ from edge.backlog import Backlog
 from edge.device import Device
 from edge.device_log import DeviceLog
 from edge.effects import Effect
-from edge.events import Event, Parcel
+from edge.events import Event
 from edge.fetcher import Fetcher
 from edge.footprint import footprint
 from edge.health import peaks
@@ -28,9 +28,9 @@ from edge.jobs import Describe, Failure, Job, Progressed, Result, Trainer
 from edge.meter import Meter
 from edge.outbox import Outbox
 from edge.participation_state import Identity, Kept
-from edge.residuals import Left
 from edge.store import Store
-from schemas import codec, parts
+from edge.uploads import Uploads
+from schemas import codec
 from schemas.errors import LinkError, PayloadTooLarge, Reject, StateError, WireError
 from schemas.link import link as wire
 from schemas.messages import (
@@ -42,9 +42,7 @@ from schemas.messages import (
     Message,
     ModelPointer,
 )
-from schemas.topics import RULES, Address, Kind, Topics, check_name
-
-ENVELOPE: Final = 1024  # bytes around the payload of a part
+from schemas.topics import Address, Kind, Topics, check_name
 
 _FOLLOWED: Final = (Kind.COORDINATOR, Kind.RUN, Kind.MODEL, Kind.ROUND)
 P = ParamSpec("P")
@@ -84,7 +82,6 @@ class Agent:
         self._meter = Meter(counts=device.budget is not None)
         self._since: float | None = None  # the first tick or event
         self._ran_s = self._store.running_s()  # before this start
-        self._limit: int | None = None  # bytes of a payload the broker takes
         self._outage = ""  # how the connection ended, as it was last logged
         self._trainer_peak_mb: float | None = None  # as its newest answer said
         self._unsaid: deque[Findings] = deque(maxlen=UNSAID)
@@ -112,6 +109,7 @@ class Agent:
         self._backlog = Backlog(lambda event: post(self, event))
         self._link = make_link(device.name, self._backlog.hear, will)
         self._fetcher = Fetcher(self._link, topics, self._store)
+        self._uploads = Uploads(self.name, self._outbox, self._store, self._send, self._meter, self._log)
 
     @property
     def rejected(self) -> Counter[Reject]:
@@ -166,7 +164,7 @@ class Agent:
             case wire.Inbound():
                 self._inbound(happening)
             case wire.Connected(limit=limit):
-                self._limit, self._outage = limit, ""
+                self._uploads.limit, self._outage = limit, ""
                 self._step(ev.Connected())
                 self._tell_findings()
             case wire.Disconnected():
@@ -289,9 +287,9 @@ class Agent:
             case fx.KeepAge():
                 self._try(self._store.keep_running_s, self._running_s)
             case fx.StoreUpdate():
-                return (self._store_update(effect),)
+                return (self._uploads.keep(effect, self._running_s),)
             case fx.SendParts(parcel, indices):
-                return self._send_parts(parcel, indices)
+                return self._uploads.send(parcel, indices, self._now)
             case fx.Forget():
                 self._try(self._outbox.settle, effect.ticket, effect.outcome)
             case fx.PublishStatus(status):
@@ -351,41 +349,6 @@ class Agent:
 
         self._trainer.submit(job, answer)
 
-    def _store_update(self, effect: fx.StoreUpdate) -> Event:
-        size = effect.part_size if self._limit is None else min(effect.part_size, max(1, self._limit - ENVELOPE))
-        try:
-            blob = codec.encode_update(effect.update)
-            parcel = Parcel(effect.ticket, parts.describe(blob, size))
-            self._put(parcel, blob, Left(effect.plan, effect.residual))
-        except (StateError, WireError) as error:
-            return ev.StoreFailed(effect.ticket, str(error))
-        return ev.UpdateStored(parcel)
-
-    def _put(self, parcel: Parcel, blob: bytes, left: Left) -> None:
-        try:
-            self._outbox.put(parcel, blob, self._running_s, left)
-        except StateError:  # on a full disk the update may have the room of the checkpoint it makes useless
-            self._store.drop_checkpoint()
-            self._outbox.put(parcel, blob, self._running_s, left)
-
-    def _send_parts(self, parcel: Parcel, indices: tuple[int, ...] | None) -> tuple[Event, ...]:
-        try:
-            blob = self._outbox.blob(parcel.ticket)
-        except StateError as error:  # it is tried again when it is due
-            self._log.warn(str(error))
-            return ()
-        if blob is None:
-            return (ev.UpdateLost(parcel.ticket),)
-        number, size = parcel.ticket.round, 0
-        for index in range(parcel.ref.parts) if indices is None else indices:
-            topic = self._topics.topic(Address(Kind.UPDATE_PART, number=number, device=self.name, part=index))
-            payload = codec.encode_part(parts.cut(blob, parcel.ref, index))
-            size += len(payload)
-            token = self._send(topic, payload, qos=RULES[Kind.UPDATE_PART].qos, bulk=True)
-        if 2 * size > len(blob):  # what is sent once more may wait behind what is under way, and tells no speed
-            self._meter.uploading(token, size, self._now)
-        return ()
-
     def _try(self, write: Callable[P, None], *args: P.args, **kwargs: P.kwargs) -> None:
         """Write what can be done without; the owner hears where that fails."""
         try:
@@ -402,12 +365,14 @@ class Agent:
                 self._log.warn(str(error))
 
     def _publish(self, kind: Kind, message: Message, number: int | None = None) -> None:
-        rule = RULES[kind]
-        self._send(self._topic(kind, number), codec.encode(message), qos=rule.qos, retain=rule.retain)
+        self._send(Address(kind, number=number, device=self.name), codec.encode(message))
 
-    def _send(self, topic: str, payload: bytes, *, qos: wire.Qos, retain: bool = False, bulk: bool = False) -> int:
+    def _send(self, address: Address, payload: bytes) -> int:
         self._meter.add(len(payload))
-        return self._link.publish(topic, payload, qos=qos, retain=retain, bulk=bulk)
+        rule = address.rule
+        return self._link.publish(
+            self._topics.topic(address), payload, qos=rule.qos, retain=rule.retain, bulk=rule.bulk
+        )
 
-    def _topic(self, kind: Kind, number: int | None = None) -> str:
-        return self._topics.topic(Address(kind, number=number, device=self.name))
+    def _topic(self, kind: Kind) -> str:
+        return self._topics.topic(Address(kind, device=self.name))

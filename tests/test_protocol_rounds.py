@@ -228,7 +228,7 @@ def test_must_39_a_coordinator_announces_every_attempt_and_that_the_last_is_over
 def test_must_16_invariant_08_a_ticket_is_trained_once_and_the_same_bytes_go_until_a_final_receipt(
     world: World,
 ) -> None:
-    """Through repeats, power cuts and a receipt. Seen to fail with ``settle`` at once in ``_store_update``."""
+    """Through repeats, power cuts and a receipt. Seen to fail with ``settle`` at once in ``Uploads.keep``."""
     asked = world.training()
     first = world.desk.update
     for _ in range(3):
