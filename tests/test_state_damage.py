@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from edge import files
-from edge.agent import Agent
+from edge.device_log import DeviceLog
 from edge.events import Ticket
 from edge.outbox import Outbox
 from edge.pace import Pace
@@ -148,7 +148,7 @@ def test_whatever_is_damaged_the_device_starts_says_so_and_works(
     said: list[str] = []
     with claim(state, lambda: 2000.0, said.append) as session, pytest.MonkeyPatch.context() as patch:
         assert session >= 1000
-        patch.setattr(Agent, "_warn", lambda _agent, text: said.append(text))
+        patch.setattr(DeviceLog, "warn", lambda _log, text: said.append(text))
         works(state)
     gone = {"a receipt", "an update"} if any(name == "outbox" for name, _, _ in harms) else set()
     assert bool(said) >= any(is_noticed(harm, name) for name, harm, _ in harms if name not in gone)
