@@ -12,10 +12,10 @@ from edge.late_modules import OF_FILTERS, UNUSED
 FIRST = "import edge.late_modules as late; late.put_off_unused(); "
 
 
-def run(code: str) -> str:
+def run(code: str, limit_s: float = 60.0) -> str:
     """What a fresh interpreter prints."""
-    folder = Path(edge.__file__).parents[1]
-    return subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=folder).stdout
+    command, folder = [sys.executable, "-c", code], Path(edge.__file__).parents[1]
+    return subprocess.run(command, capture_output=True, text=True, check=True, cwd=folder, timeout=limit_s).stdout
 
 
 def test_what_a_library_imports_and_nobody_uses_is_not_loaded() -> None:
@@ -74,3 +74,41 @@ def test_filters_do_not_load_what_scipy_imports_for_others() -> None:
 )
 def test_what_others_take_of_scipy_is_there_after_filters(used: str, gives: str) -> None:
     assert run(f"{FILTERS}{used}; print({LOADED})") == f"{gives}\n"
+
+
+@pytest.mark.parametrize(
+    "taken",
+    [
+        "import scipy.stats.distributions; from scipy import stats; assert stats.distributions.norm is stats.norm",
+        "from scipy.stats.contingency import crosstab",
+        "import scipy, scipy.optimize._minpack_py as m; assert scipy.optimize.leastsq is m.leastsq",
+        "import scipy, scipy.stats.sampling as s; assert scipy.stats.norm; assert scipy.stats.sampling is s",
+        "from scipy.optimize import *; assert brentq(abs, 0, 1) == 0",
+    ],
+)
+def test_modules_of_a_package_that_was_put_off_are_there_as_ever(taken: str) -> None:
+    """Seen to fail: those that their package loads could not be imported first, others it lacked then, ``*`` gave none.
+
+    What has been loaded stays what it was, its spec too.
+    """
+    ours = "[name for name, one in [*sys.modules.items()] if 'late_modules._' in str(getattr(one, '__spec__', ''))]"
+    assert run(f"{FILTERS}{taken}; print({ours})") == "[]\n"
+
+
+def test_two_threads_that_load_what_was_put_off_do_not_wait_for_each_other(tmp_path: Path) -> None:
+    """Seen to fail: one held our lock and waited for an import, of which the other waited for our lock."""
+    modules = {
+        "first": "import events; events.loading.set(); import shared",  # put off, and loaded by the main thread
+        "second": "",  # put off as well
+        "shared": "import events; events.importing.set(); events.loading.wait(10); import second; second.x",
+        "events": "import threading; loading, importing = threading.Event(), threading.Event()",
+    }
+    for name, code in modules.items():
+        (tmp_path / f"{name}.py").write_text(f"{code}\nx = 1\n", encoding="utf-8")
+    code = (
+        f"import sys, threading; sys.path.insert(0, {str(tmp_path)!r}); import edge.late_modules as late, events; "
+        "late.put_off('first'); late.put_off('second'); "
+        "threading.Thread(target=lambda: __import__('shared'), daemon=True).start(); events.importing.wait(10); "
+        "import first; print(first.x)"
+    )
+    assert run(code, limit_s=20) == "1\n"
