@@ -40,10 +40,10 @@ def ask_again(state: State) -> Step:
     missing = _missing(state) if state.connected and state.served and state.listening else None
     if missing is None:
         return (state if state.behind is None else replace(state, behind=None)), ()
-    what, patience_s = missing
+    what, beyond, patience_s = missing
     behind = state.behind
-    if behind is None or behind.what != what or patience_s < behind.first_s:
-        return replace(state, behind=Behind(what, state.now, patience_s, patience_s)), ()
+    if behind is None or behind.what != beyond or patience_s < behind.first_s:
+        return replace(state, behind=Behind(beyond, state.now, patience_s, patience_s)), ()
     if state.now < behind.ask_at:
         return state, ()
     if behind.patience_s >= LONGER_S and _ahead(state):
@@ -103,30 +103,34 @@ def _partless(state: State, ref: BlobRef | None, known: Behind | None) -> Behind
     return replace(known, since=max(known.since, state.part_at))
 
 
-def _missing(state: State) -> tuple[str, float] | None:
-    """What has been spoken of and is not here, and how long it has to come; None where nothing is known to be."""
+def _missing(state: State) -> tuple[str, str, float] | None:
+    """What has been spoken of and is not here, and how long it has to come; None where nothing is known to be.
+
+    Between the two, beyond what that is: the same for as long as nothing of its kind comes, whatever is spoken of next.
+    """
     status, run = state.coordinator, state.run
     if status is not None and status.run is not None and (run is None or run.run != status.run):
         announced = state.announced is not None and state.announced.message.run == status.run
-        return f"the run {status.run}", PATIENCE_S if announced else LONGER_S
+        return (what := f"the run {status.run}"), what, PATIENCE_S if announced else LONGER_S
     found = None if status is None or run is None else _missing_of(state, status, run)
     if found is None and (ahead := _ahead(state)):
-        return f"the coordinator's word of {ahead}", LONGER_S
+        return f"the coordinator's word of {ahead}", ahead, LONGER_S
     return found
 
 
-def _missing_of(state: State, status: CoordinatorStatus, run: RunSettings) -> tuple[str, float] | None:
+def _missing_of(state: State, status: CoordinatorStatus, run: RunSettings) -> tuple[str, str, float] | None:
     """The same of a run whose settings are here."""
     message = state.announced.message if state.announced is not None else None
     if message is not None and message.run != run.run:
         message = None
     here = state.pointer.version if state.pointer is not None and state.is_current(state.pointer) else -1
     if message is not None and here < message.model_version:
-        return f"the pointer to model {message.model_version}", PATIENCE_S
+        return f"the pointer to model {message.model_version}", f"pointer {here}", PATIENCE_S
     if here < status.model_version:
-        return f"the pointer to model {status.model_version}", LONGER_S
-    if status.phase == Phase.COLLECTING and (message is None or message.round < status.round):
-        return f"the announcement of round {status.round}", LONGER_S
+        return f"the pointer to model {status.model_version}", f"pointer {here}", LONGER_S
+    known = message.round if message is not None else -1
+    if status.phase == Phase.COLLECTING and known < status.round:
+        return f"the announcement of round {status.round}", f"announcement {known}", LONGER_S
     return None
 
 

@@ -155,7 +155,7 @@ class Rest:
 class Behind:
     """What the coordinator has spoken of and has not come, since when, and how long to wait before asking for it."""
 
-    what: str
+    what: str  # is fetched and lacks parts, or is here while there is more of its kind
     since: float
     patience_s: float
     first_s: float = 0.0  # what that was at first

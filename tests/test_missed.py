@@ -51,6 +51,18 @@ def test_what_was_spoken_of_and_does_not_come_is_asked_for_again(event: Event, w
         assert said.text.startswith(f"{what} hasn't come in {wait_s:g} s")
 
 
+@pytest.mark.parametrize("phase", ["", Phase.COLLECTING])
+def test_rounds_that_are_over_sooner_than_a_device_asks_are_asked_for_all_the_same(phase: str) -> None:
+    """What is missing has another number in each. Seen to fail: the wait began anew each time, and it never asked."""
+    bench, asked = Bench().settle(), list[float]()
+    for number in range(1, 100):
+        told = says(round=number, phase=phase, model_version=0 if phase else number)
+        found = bench(ev.Tick(20.0 * number), ev.CoordinatorSeen(told))
+        asked += [20.0 * number for _ in only(found, fx.Listen)]
+    assert asked[0] == 20.0 + LONGER_S
+    assert len(asked) < 10
+
+
 def test_an_announcement_makes_a_device_less_patient_than_a_status() -> None:
     """What it names has been published before it."""
     bench = Bench().settle()
