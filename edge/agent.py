@@ -6,7 +6,6 @@ that imports numpy or torch is imported here: an idle agent stays small, and all
 
 from __future__ import annotations
 
-import logging
 from collections import Counter, deque
 from collections.abc import Callable
 from typing import Final, ParamSpec, assert_never
@@ -46,7 +45,6 @@ from schemas.topics import Address, Kind, Topics, check_name
 
 _FOLLOWED: Final = (Kind.COORDINATOR, Kind.RUN, Kind.MODEL, Kind.ROUND)
 P = ParamSpec("P")
-_log = logging.getLogger(__name__)
 
 UNSAID: Final = 12  # windows of findings that wait for a broker; older ones are let go
 
@@ -296,7 +294,7 @@ class Agent:
                 self._publish(Kind.DEVICE, status.model_copy(update={"health": self._condition()}))
             case fx.TellWork(text, peak_mb):
                 self._trainer_peak_mb = peak_mb
-                _log.info("%s: %s%s", self.name, text, peaks(self._condition()))
+                self._log.say(f"{text}{peaks(self._condition())}")
             case fx.Say(text, level):
                 self._log.say(text, level)
             case _:
