@@ -7,6 +7,7 @@ half of it has come, so that a subscription carries several filters and a round 
 from __future__ import annotations
 
 import itertools
+from collections import Counter
 from dataclasses import dataclass
 from typing import Final
 
@@ -36,6 +37,7 @@ class Download:
         self._had: set[int] = set()
         self._open: set[int] = set()  # subscribed to, and not come
         self._come: list[int] = []  # come, and still subscribed to
+        self._again: Counter[int] = Counter()  # how many times each was asked for once more, and may come once more
 
     @property
     def ref(self) -> BlobRef:
@@ -47,18 +49,25 @@ class Download:
         """Whether every part has come."""
         return self._assembly.complete
 
-    @property
-    def awaited(self) -> tuple[int, ...]:
-        """The parts that were asked for and have not come."""
-        return tuple(sorted(self._open))
-
-    def has(self, index: int) -> bool:
-        """Whether that part has come."""
-        return index in self._had
+    def is_news(self, index: int) -> bool:
+        """Whether that part has not come."""
+        return index not in self._had
 
     def begin(self) -> Move:
         """The first window."""
         return Move(subscribe=self._refill())
+
+    def again(self) -> Move:
+        """The parts that were asked for and have not come, once more."""
+        self._again.update(self._open)
+        return Move(subscribe=tuple(sorted(self._open)))
+
+    def is_answer(self, index: int) -> bool:
+        """Whether that part comes, as it has before, because it was asked for once more; true as often as it was."""
+        if index not in self._had or not self._again[index]:
+            return False
+        self._again[index] -= 1
+        return True
 
     def take(self, index: int, part: Part) -> Move:
         """Take the ``part`` that came on topic ``index``, asked for or not, repeated or not. Raises ``WireError``."""
@@ -78,7 +87,7 @@ class Download:
 
     def end(self) -> Move:
         """Unsubscribe from whatever is still subscribed to."""
-        left = (*self._come, *self.awaited)
+        left = (*self._come, *sorted(self._open))
         self._open.clear()
         self._come.clear()
         return Move(unsubscribe=left)

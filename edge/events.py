@@ -130,7 +130,10 @@ class StepReady:
 
 @dataclass(frozen=True, slots=True)
 class PartArriving:
-    """A part of the model or step that is fetched has come, for the first time and not the last; ``size`` bytes."""
+    """A part of what is fetched has come, not the last: ``size`` bytes that the model or the step takes less from now.
+
+    None of a plan's, nor of a part that comes once more because it was asked for once more.
+    """
 
     size: int
 

@@ -64,7 +64,7 @@ class Fetcher:
         """Subscribe once more to the parts that have not come: a broker then sends what it retains of them."""
         if kind in self._downloads:
             wanted, download = self._downloads[kind]
-            self._move(kind, wanted, Move(subscribe=download.awaited))
+            self._move(kind, wanted, download.again())
 
     def stop(self, kind: BlobKind) -> None:
         """Forget a download."""
@@ -83,10 +83,12 @@ class Fetcher:
         wanted, download = self._downloads[kind]
         if address != _address(kind, wanted, address.part):
             return ()
-        part, known = codec.decode_part(payload), download.has(address.part)
+        part, news = codec.decode_part(payload), download.is_news(address.part)
         self._move(kind, wanted, download.take(address.part, part))
         if not download.complete:
-            return () if kind == "plan" or known else (ev.PartArriving(len(part.payload)),)
+            # What was asked for once more comes twice where nothing was lost: the link is busy with that, not idle.
+            arrives = news or download.is_answer(address.part)
+            return (ev.PartArriving(len(part.payload) if news and kind != "plan" else 0),) if arrives else ()
         del self._downloads[kind]
         try:
             return (self._keep(kind, wanted, download.blob()),)

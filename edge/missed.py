@@ -95,7 +95,7 @@ def _model_or_step(state: State) -> tuple[BlobKind, str, BlobRef | None]:
 
 
 def _partless(state: State, ref: BlobRef | None, known: Behind | None) -> Behind | None:
-    """Since when a blob that is fetched makes no headway. A link too slow for our patience is asked ever less often."""
+    """Since when nothing that was asked for of a blob has come. A link too slow for us is asked ever less often."""
     if ref is None:
         return None
     if known is None or known.what != ref.digest:
