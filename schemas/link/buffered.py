@@ -68,6 +68,10 @@ class BufferedSocket:
             while self._unsent:
                 del self._unsent[: self._sock.send(self._unsent)]
 
+    def drop(self) -> None:
+        """Send nothing of what waits any more: what is written next would follow half a packet, so close it."""
+        self._unsent.clear()
+
     def setblocking(self, flag: bool) -> None:  # noqa: FBT001 - a socket's own
         """As a socket's."""
         self._sock.setblocking(flag)

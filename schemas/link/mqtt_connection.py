@@ -177,7 +177,9 @@ class Connection:
             selector.register(sock, selectors.EVENT_READ)
             while (now := time.monotonic()) < self._deadline and self.refusal is None:
                 if self._standstill.over() and self.accepted:
-                    if not (client.want_write() or sock.writing):  # else words from before: the last will has to do
+                    if client.want_write() or sock.writing:
+                        sock.drop()  # words from before: the last will has to do
+                    else:
                         self._leaving = True
                         client.disconnect()
                         self._write(sock)
@@ -248,7 +250,8 @@ class Connection:
         if self._client.want_write():
             self._client.loop_write()
         if self.accepted and not self._leaving and self._standstill.over():
-            self._broken = True  # what was to be written is from before
+            sock.drop()  # it is from before
+            self._broken = True
         elif self._client.socket() is not None:
             try:
                 sock.flush()
