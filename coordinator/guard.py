@@ -48,8 +48,11 @@ class Guard:
         return min((place.due_at for place in self._places.values()), default=math.inf)
 
     def said(self, address: Address, payload: bytes) -> None:
-        """We publish this; empty: nothing is to stand there any more."""
+        """We publish this; empty: nothing of ours is to stand there any more, and what does is no matter."""
         if address.kind not in GUARDED:
+            return
+        if not payload:
+            self._places.pop(address, None)
             return
         place = self._places.setdefault(address, _Place())
         place.said, place.due_at = _digest(payload), math.inf

@@ -61,6 +61,15 @@ def test_what_is_none_of_ours_or_comes_before_the_next_connect_is_no_matter() ->
     assert guard.due_at == math.inf
 
 
+def test_what_was_ours_and_is_cleared_is_nobodys() -> None:
+    """As a part of an earlier run's plan. Seen to fail where it was due, and told of as published again, for ever."""
+    guard = Guard()
+    guard.said(PART, b"ours")
+    guard.said(PART, b"")
+    guard.heard(PART, b"theirs", 1.0)
+    assert guard.due_at == math.inf
+
+
 def test_two_that_write_in_turn_make_no_storm() -> None:
     """A thousand times a minute. Seen to fail with ``wait_s`` as it is at first, and where peace changes nothing."""
     guard, times = Guard(), list[float]()
