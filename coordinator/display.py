@@ -168,8 +168,8 @@ def plain_line(event: seen.Observation) -> str | None:  # noqa: C901, PLR0911, P
         case seen.MessageRejected(reason=reason, detail=detail, topic=topic, device=device):
             whence = f" on {topic}" if topic else f" from {device}" if device else ""
             return f"rejected ({reason}){whence}: {detail}"
-        case seen.Withheld(kind=kind, count=number):
-            return f"{number} more lines like these are left out: {_WITHHELD.get(kind, kind)}"
+        case seen.Withheld(kind=kind, count=number) if kind in _WITHHELD:
+            return f"{number} more lines like these are left out: {_WITHHELD[kind]}"
         case seen.RoundClosed(summary=summary):
             return f"round {summary.round}: {_closing(summary)}"
         case seen.ModelEvaluated(version=version, devices=devices, metrics=metrics):

@@ -248,6 +248,12 @@ def test_how_a_run_begins_and_ends_is_said_in_words(event: seen.Observation, wor
     assert words in (plain_line(event) or "")
 
 
+def test_of_what_has_no_line_none_is_said_to_be_left_out() -> None:
+    """Seen to fail with "5 more lines like these are left out: device_joined", where there never was one."""
+    assert plain_line(seen.DeviceJoined(1, "train", "dev-0", 1)) is None
+    assert plain_line(seen.Withheld("device_joined", 5)) is None
+
+
 def test_an_error_is_left_to_the_command_to_tell() -> None:
     assert plain_line(seen.Finished(2, stopped=False, error="no device came")) is None
 
