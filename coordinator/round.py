@@ -139,7 +139,7 @@ def wake_at(state: State) -> float | None:
     match state.stage:
         case Selecting(since):
             if len(state.eligible) < state.quorum and not _is_useless(state):
-                return min([since + state.selecting_s, *state.still_resting.values()])
+                return min([state.gives_up_at(since), *state.still_resting.values()])
             return min(since + PATIENCE_S, state.newcomer_at + SETTLE_S)
         case Collecting() as stage:
             times = [stage.opened_at + state.rules.deadline_s]
@@ -214,7 +214,7 @@ def _try_open(state: State, stage: Selecting) -> Step:
             return _open(state)
     elif settled and _is_useless(state):
         return _next_round(state)
-    elif state.now >= stage.since + state.selecting_s:
+    elif state.now >= state.gives_up_at(stage.since):
         if state.task == "evaluate":
             return _abandon(state, f"nobody who can evaluate came within {state.selecting_s:g} s")
         if not state.met_anyone:

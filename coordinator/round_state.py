@@ -206,6 +206,17 @@ class State:
         """Updates without which the task fails; any evaluation is better than none."""
         return self.rules.quorum if self.task == "train" else 1
 
+    def gives_up_at(self, since: float) -> float:
+        """When a quorum that isn't there, waited for ``since`` then, is not any more: never as one is about to be back.
+
+        So one device that rests costs no attempt in which nobody could have been asked.
+        """
+        end, lacking = since + self.selecting_s, self.quorum - len(self.eligible)
+        if self.task != "train" or not self.resting:
+            return end
+        back = sorted(until for device, until in self.still_resting.items() if device in self.view.trainers)
+        return max(end, back[lacking - 1]) if 0 < lacking <= len(back) else end
+
     @property
     def selecting_s(self) -> float:
         """For how long a quorum is waited for: a model that is made isn't held up by who could measure it."""

@@ -451,6 +451,33 @@ def test_a_device_whose_update_was_rejected_is_counted_on_again_once_it_was_told
     assert run.open.selected == set(names(2))
 
 
+def test_a_fleet_that_rests_has_the_same_attempts_as_another() -> None:
+    """It comes back a little after the deadline. Seen to fail where that was a failed attempt: one of two was left."""
+    run, opened = Run(rules(quorum=1, deadline_s=600.0)).opened(["dev-2"]), 0
+    while not isinstance(run.state.stage, Over):
+        if isinstance(run.state.stage, Collecting):
+            opened += 1
+            run.do(Rejected(Reject.NOT_FINITE, "NaN", "topic", "dev-2", 1, run.header("dev-2")), Tick(run.state.now))
+        else:
+            wake = wake_at(run.state)
+            assert wake is not None
+            run.do(Tick(wake))
+    assert opened == ATTEMPTS
+
+
+def test_a_device_that_rests_is_not_waited_for_where_it_is_one_too_few_or_gone() -> None:
+    """Seen to fail where a run waits for any that rests."""
+    for quorum, there in ((2, ["dev-2"]), (1, [])):
+        run = Run(rules(quorum=quorum, deadline_s=600.0)).opened(names(3))
+        run.do(*(Rejected(Reject.NOT_FINITE, "NaN", "t", one, 1, run.header(one)) for one in names(3)))
+        run.do(FleetChanged(view(there)))
+        stage = run.state.stage
+        assert isinstance(stage, Resting)
+        run.do(Tick(stage.until))
+        assert isinstance(run.state.stage, Selecting)
+        assert run.state.gives_up_at(stage.until) == stage.until + 600.0
+
+
 def test_a_device_that_sends_a_good_update_after_a_rejected_one_is_counted_on_at_once() -> None:
     """Seen to fail without ``accept`` taking its rest back: the next round waited for it."""
     run = Run(rules(quorum=2, goal=2)).opened(names(2))
