@@ -121,11 +121,13 @@ def rejected(state: State, event: Rejected) -> Step:
     if event.round is None or device is None or answered is None:
         return state, (rejected,)
     text = f"{event.reason.value}: {event.detail}"[:MAX_TEXT]
-    back_in = come_back(state, stage, device) if isinstance(stage, Collecting) else 0.0
-    answers_this = isinstance(stage, Collecting) and answers(answered, stage.ticket) and device not in stage.received
-    if isinstance(stage, Collecting) and answers_this and not is_stranger(state, stage, device):
+    back_in = 0.0
+    if isinstance(stage, Collecting) and is_stranger(state, stage, device):
+        back_in = come_back(state, stage, device)
+    elif isinstance(stage, Collecting) and answers(answered, stage.ticket) and device not in stage.received:
         state = replace(state, stage=_declining(stage, device, f"its update was rejected, {text}"[:MAX_TEXT]))
-        if stage.ticket.task == "train":
+        if stage.ticket.task == "train":  # which it is silent to from now on, so that none may count on it
+            back_in = come_back(state, stage, device)
             state = replace(state, resting=state.resting.set(device, state.now + back_in))
     return state, (rejected, reply(device, answered, Outcome.REJECTED, text, back_in))
 

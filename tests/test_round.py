@@ -451,6 +451,25 @@ def test_a_device_whose_update_was_rejected_is_counted_on_again_once_it_was_told
     assert run.open.selected == set(names(2))
 
 
+@pytest.mark.parametrize("of", ["the open training", "an evaluation", "no attempt of ours", "one that counts already"])
+def test_whoever_is_told_to_be_silent_to_all_training_is_not_counted_on(of: str) -> None:
+    """And nobody else is told. Seen to fail for the last three: the next training waited for it until its deadline."""
+    run = Run(rules(quorum=1, evaluate=of == "an evaluation")).opened(names(2), names(2))
+    header = run.header("dev-1")
+    if of == "an evaluation":
+        run.update("dev-0")
+        run.update("dev-1")
+        header = run.header("dev-1")
+    if of == "no attempt of ours":
+        header = run.header("dev-1", nonce="f" * 16)
+    if of == "one that counts already":
+        run.update("dev-1")
+    run.do(Rejected(Reject.NOT_FINITE, "NaN", "topic", "dev-1", 1, header))
+    (told,) = [one for one in run.of(Reply) if isinstance(one, Reply) and one.outcome is Outcome.REJECTED]
+    assert told.come_back_after_s == pytest.approx(run.state.resting.get("dev-1", run.state.now) - run.state.now)
+    assert bool(told.come_back_after_s) == (of == "the open training")
+
+
 def test_a_fleet_that_rests_has_the_same_attempts_as_another() -> None:
     """It comes back a little after the deadline. Seen to fail where that was a failed attempt: one of two was left."""
     run, opened = Run(rules(quorum=1, deadline_s=600.0)).opened(["dev-2"]), 0
@@ -467,7 +486,7 @@ def test_a_fleet_that_rests_has_the_same_attempts_as_another() -> None:
 
 def test_a_device_that_rests_is_not_waited_for_where_it_is_one_too_few_or_gone() -> None:
     """Seen to fail where a run waits for any that rests."""
-    for quorum, there in ((2, ["dev-2"]), (1, [])):
+    for quorum, there in ((2, ["dev-2"]), (3, ["dev-1", "dev-2"])):
         run = Run(rules(quorum=quorum, deadline_s=600.0)).opened(names(3))
         run.do(*(Rejected(Reject.NOT_FINITE, "NaN", "t", one, 1, run.header(one)) for one in names(3)))
         run.do(FleetChanged(view(there)))
