@@ -27,7 +27,7 @@ def test_a_standstill_is_a_longer_time_between_two_looks_than_may_be() -> None:
 def test_nothing_is_written_over_a_connection_that_its_program_has_slept_through(
     mosquitto: Mosquitto, monkeypatch: pytest.MonkeyPatch, looks: list[float], said: list[bytes]
 ) -> None:
-    """Nor its last will, where it can say goodbye: it slept before it took up what is stale, not between that and writing.
+    """Nor its last will, where it can say goodbye: it slept before it took up what is stale, not while it wrote that.
 
     Seen to fail without ``over`` in the connection's loop, and where the socket sent what was left as it closed.
     """
