@@ -6,8 +6,11 @@ hears its own publications there, too, since MQTT 3.1.1 has no way to leave them
 in a round. A model's parts it doesn't hear: each version would come back to it, and the next one takes their place.
 
 A topic is known by the digest of what we last published there. Where another one is heard, ours may be under way still;
-where it does not come within ``SOON_S``, it is published again. Two that write in turn must not make a storm: each time
-on one topic comes after twice as long as the one before, until that has had ``CALM_S`` of peace.
+where it does not come within ``SOON_S``, it is published again. By then we have heard who leads, which is asked for
+first: a newer coordinator's may stand there, whose status was lost on its way to us.
+
+Two that write in turn must not make a storm: each time on one topic comes after twice as long as the one before, until
+that has had ``CALM_S`` of peace.
 """
 
 from __future__ import annotations
@@ -57,17 +60,19 @@ class Guard:
         place = self._places.setdefault(address, _Place())
         place.said, place.due_at = _digest(payload), math.inf
 
-    def heard(self, address: Address, payload: bytes, now: float) -> None:
-        """The broker has passed this on."""
+    def heard(self, address: Address, payload: bytes, now: float) -> bool:
+        """The broker has passed this on; whether ours is to be published again because of it."""
         place = self._places.get(address)
         if place is None:
-            return
+            return False
         if _digest(payload) == place.said:
             place.due_at = math.inf
         elif place.due_at == math.inf:
             if now - place.again_at > CALM_S:
                 place.wait_s = SOON_S
             place.due_at = max(now + SOON_S, place.again_at + place.wait_s)
+            return True
+        return False
 
     def disconnected(self) -> None:
         """All is published again at the next connect."""

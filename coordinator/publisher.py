@@ -120,8 +120,8 @@ class Publisher:
         """Somebody, who may be we, has published this on one of them: nothing, or rubbish to be counted."""
         address = self._topics.parse(topic)
         assert address is not None
-        if self._connected:
-            self._guard.heard(address, payload, now)
+        if self._connected and self._guard.heard(address, payload, now):
+            self.look()  # is it a newer coordinator?
         try:
             if payload:
                 _ = codec.decode_part(payload) if address.part is not None else codec.decode(address.kind, payload)

@@ -16,10 +16,11 @@ import pytest
 from coordinator import observers as seen
 from coordinator.guard import CALM_S, LONGEST_S, SOON_S, Guard
 from schemas import codec
+from schemas.errors import Superseded
 from schemas.link.address import BrokerAddress
-from schemas.link.link import Link, Sink, Will
+from schemas.link.link import Inbound, Link, Sink, Will
 from schemas.link.mqtt import MqttLink, MqttSettings
-from schemas.messages import Phase, RoundAnnouncement
+from schemas.messages import CoordinatorState, CoordinatorStatus, Phase, RoundAnnouncement
 from schemas.topics import Address, Kind
 from tests.link_mosquitto import Mosquitto, program
 from tests.running_coordinator import RunningCoordinator
@@ -115,6 +116,26 @@ def test_what_newcomers_need_is_back_within_seconds(tmp_path: Path, by: bytes) -
         assert announced.remaining_s == pytest.approx(530.0 - SOON_S - 0.1)
         assert {one.topic for one in running.of(seen.Overwritten)} == {TOPICS.topic(one) for one in addresses}
         assert len(running.of(seen.MessageRejected)) == (len(addresses) if by else 0)
+
+
+def test_a_newer_coordinators_run_stands_though_its_status_was_lost_on_the_way(tmp_path: Path) -> None:
+    """It comes at QoS 0. Seen to fail without ``look`` as another's word is heard: ours was back after two seconds."""
+    status = TOPICS.topic(Address(Kind.COORDINATOR))
+    newer = CoordinatorStatus(
+        state=CoordinatorState.RUNNING, session=2**40, instance="f" * 16, run="run-2", heartbeat_s=30.0
+    )
+    theirs = codec.encode(run_settings(run="run-2"))
+    with RunningCoordinator(tmp_path / "state") as running:
+        running.handled()
+        running.sieve = lambda event: None if isinstance(event, Inbound) and event.topic == status else event
+        running.say(status.removeprefix(TOPICS.prefix), codec.encode(newer), retain=True)
+        running.handled()
+        running.sieve = lambda event: event
+        running.say(RUN, theirs, retain=True)
+        running.skip(SOON_S + 0.1)
+        with pytest.raises(Superseded):
+            running.result()
+        assert running.broker.retained[TOPICS.topic(RUN)] == theirs
 
 
 def test_nothing_is_published_twice_where_nobody_interferes(tmp_path: Path) -> None:
