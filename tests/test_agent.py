@@ -565,4 +565,5 @@ def test_an_idle_agent_imports_nothing_it_does_not_need_and_stays_below_46_mb() 
     done = subprocess.run([sys.executable, "-c", WEIGH], capture_output=True, text=True, check=True, timeout=60)
     heavy, kilobytes = done.stdout.split()
     assert heavy == "none"
-    assert int(kilobytes) * 1.024 < 46_000  # 44.2 to 45.2 from run to run
+    larger = 2_000 if sys.version_info >= (3, 13) else 0  # that interpreter itself is
+    assert int(kilobytes) * 1.024 < 46_000 + larger  # 44.2 to 45.2 from run to run

@@ -39,7 +39,7 @@ def test_of_a_message_that_is_too_large_the_start_comes_and_the_connection_stays
     """A retained one would else break each connection, for ever. Seen to fail without ``_packet_read``: all came."""
     ear, done = Ear(), threading.Event()
     with socket.create_server(("127.0.0.1", 0)) as listener:
-        thread = threading.Thread(target=hostile, args=(listener, done))
+        thread = threading.Thread(target=hostile, args=(listener, done), daemon=True)
         thread.start()
         link = MqttLink(
             MqttSettings(BrokerAddress.parse(f"mqtt://127.0.0.1:{listener.getsockname()[1]}"), "dev-1"), ear
@@ -58,7 +58,7 @@ def test_a_device_keeps_its_memory_whatever_a_broker_sends(tmp_path: Path) -> No
     """Seen to fail without ``_packet_read``: 303 MB, where an idle device has 44."""
     done = threading.Event()
     with socket.create_server(("127.0.0.1", 0)) as listener:
-        thread = threading.Thread(target=hostile, args=(listener, done))
+        thread = threading.Thread(target=hostile, args=(listener, done), daemon=True)
         thread.start()
         words = ("--broker", f"mqtt://127.0.0.1:{listener.getsockname()[1]}", "--data", "watch", "--device", "dev-one")
         with Running(*EDGE, "run", *words, "--state", "one", cwd=tmp_path) as device:
