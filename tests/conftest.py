@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import signal
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Final
@@ -44,6 +46,12 @@ def pytest_xdist_auto_num_workers() -> int:
     """Half as many workers again as processors: many tests wait for a keepalive or a deadline, and use none."""
     processors = len(os.sched_getaffinity(0))
     return processors + (processors + 1) // 2
+
+
+def pytest_configure() -> None:
+    """Have Ctrl-C heard by what tests start: where a shell runs the tests in its background, all would ignore it."""
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN and threading.current_thread() is threading.main_thread():
+        signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -38,12 +38,12 @@ def test_nothing_is_written_over_a_connection_that_its_program_has_slept_through
             self.lasted_s = slept.pop() if slept else 0.0
             return self.lasted_s > 0.0
 
-    monkeypatch.setattr(mqtt_connection, "Standstill", Told)
     address = BrokerAddress.parse(mosquitto.address)
     hearer, heard = MqttLink(MqttSettings(address, "hearer"), ear := Ear()), ear
     hearer.subscribe("t/#")
     hearer.open()
     heard.until_connected()
+    monkeypatch.setattr(mqtt_connection, "Standstill", Told)  # of the connections to come: not of the hearer's
     ear = Ear()
     link = MqttLink(MqttSettings(address, "sleeper", backoff=QUICK), ear, Will("t/x", b"will"), gated=True)
     link.open()
