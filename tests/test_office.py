@@ -61,23 +61,28 @@ class Slow:
         """Nothing is left to do."""
 
 
+def look(link: Slow, observe: seen.Observer = lambda _event: None, *, sweeps: bool = False) -> None:
+    """A newcomer's first look through ``link``, by its clock."""
+    events: Events = link.events  # type: ignore[assignment]  # of events, to which a Stop may be added
+    first_look(
+        lambda _sink: link,  # type: ignore[arg-type, return-value]  # has no more than a look needs
+        TOPICS,
+        "a" * 16,
+        events,
+        observe=observe,
+        alive=lambda: None,
+        now=link.clock,
+        sweeps=sweeps,
+    )
+
+
 @pytest.mark.parametrize("waiting", [0, 5])
 def test_must_29_silence_is_judged_by_what_has_come_and_not_by_what_has_been_looked_at(waiting: int) -> None:
     """On a slow machine a status waits behind others. Seen to fail with the time looked at after each of them."""
     link = Slow(queue.SimpleQueue())
     link.answers = [*[Sent(0)] * waiting, said(CoordinatorState.RUNNING, retained=False)]
-    events: Events = link.events  # type: ignore[assignment]  # of events, to which a Stop may be added
     with pytest.raises(Superseded, match="serves this federation"):
-        first_look(
-            lambda _sink: link,  # type: ignore[arg-type, return-value]  # has no more than a look needs
-            TOPICS,
-            "a" * 16,
-            events,
-            observe=lambda _event: None,
-            alive=lambda: None,
-            now=link.clock,
-            sweeps=False,
-        )
+        look(link)
 
 
 def test_must_29_a_newcomer_asks_for_a_sign_of_life_and_leaves_the_retained_status_alone() -> None:
@@ -129,17 +134,7 @@ def test_who_gives_up_has_not_said_that_it_goes_on_in_the_others_place() -> None
     """The other came back while it still looked at what an earlier run left. Seen to fail: it said so, and gave up."""
     link = Back(Instant())
     told: list[seen.Observation] = []
-    events: Events = link.events  # type: ignore[assignment]  # of events, to which a Stop may be added
     with pytest.raises(Superseded, match="serves this federation"):
-        first_look(
-            lambda _sink: link,  # type: ignore[arg-type, return-value]  # has no more than a look needs
-            TOPICS,
-            "a" * 16,
-            events,
-            observe=told.append,
-            alive=lambda: None,
-            now=link.clock,
-            sweeps=True,
-        )
+        look(link, told.append, sweeps=True)
     assert link.now > lead.RETURN_S + 1.0  # in which nobody was there
     assert [type(one) for one in told] == [seen.RivalDoubted]
