@@ -43,13 +43,17 @@ def join(state: State, join: Join) -> Step:  # noqa: PLR0911  - a case a line
             joined=stage.joined.set(device, None),
             declined=without(stage.declined, device),
             awaited=stage.awaited.set(device, None),
+            newcomers=stage.newcomers + stage.is_newcomer(device),
         )
-        if device not in stage.selected and device not in stage.joined:
-            after = replace(after, asked=max(stage.asked, len(stage.selected.union(after.joined))))
+        after = replace(after, asked=after.involved)
         joined = seen.DeviceJoined(state.round, state.task, device, len(after.joined))
         return replace(state, stage=after), () if device in stage.joined else (joined,)
     reason = join.reason or "it does not say why"
-    after = replace(_declining(stage, device, reason), joined=without(stage.joined, device))
+    after = replace(
+        _declining(stage, device, reason),
+        joined=without(stage.joined, device),
+        newcomers=stage.newcomers - (device in stage.joined and device not in stage.selected),
+    )
     effects = (
         receipt(join, Outcome.NOTED, "declined", come_back(state, stage, device, DECLINED_S)),
         *(() if device in stage.declined else (seen.DeviceDeclined(state.round, state.task, device, reason),)),
@@ -79,6 +83,7 @@ def accept(state: State, header: Header, effects: tuple[Effect, ...]) -> Step:
     stage = replace(
         stage,
         joined=stage.joined.set(name, None) if name == header.device else stage.joined,
+        newcomers=stage.newcomers + (name == header.device and stage.is_newcomer(name)),
         declined=without(stage.declined, name),
         awaited=without(stage.awaited, name),
         received=stage.received.set(name, header),

@@ -143,7 +143,7 @@ def announce(state: State, phase: Phase) -> Announce:
         return Announce(
             state.ticket, phase, state.model, state.now, rules.deadline_s, 0.0, state.goal or 0, state.quorum
         )
-    asked = max(stage.asked, len(stage.selected.union(stage.joined)))
+    asked = stage.involved
     return Announce(
         ticket=stage.ticket,
         phase=phase,

@@ -192,8 +192,9 @@ def _fleet_changed(state: State, view: View) -> Step:
         back = _drawn(state, stage.ticket.nonce, stage.cohort) - stage.selected
         awaited = stage.awaited.update(roster(back.difference(stage.received, stage.declined)))
         selected = stage.selected | back
-        asked = max(stage.asked, len(selected.union(stage.joined)))
-        state = replace(state, stage=replace(stage, selected=selected, asked=asked, awaited=awaited))
+        known = sum(device in stage.joined for device in back)
+        stage = replace(stage, selected=selected, newcomers=stage.newcomers - known, awaited=awaited)
+        state = replace(state, stage=replace(stage, asked=stage.involved))
     return _advance(state)
 
 

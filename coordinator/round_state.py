@@ -96,11 +96,21 @@ class Collecting:
     declined: Map[str, str] = field(default_factory=Map)
     received: Map[str, Header] = field(default_factory=Map)
     awaited: Roster = field(default_factory=Map)
+    newcomers: int = 0  # of ``joined``, who were not selected: counted as they come, since a fleet is long to walk
     gathers_until: float = -math.inf  # till then, after a restart, those who come back are selected; first of all inf
     told: tuple[int, int] = (0, 0)  # joined and received, as announced
     told_at: float = 0.0
     marked_at: float = 0.0  # when the time it has been open was last put on disk
     marked: int = 0  # and ``asked``, as it was then
+
+    @property
+    def involved(self) -> int:
+        """How many were asked, or were selected or have joined since, where those are more."""
+        return max(self.asked, len(self.selected) + self.newcomers)
+
+    def is_newcomer(self, device: str) -> bool:
+        """Whether it would be one more who joins without having been selected."""
+        return device not in self.selected and device not in self.joined
 
     @property
     def news(self) -> tuple[int, int]:

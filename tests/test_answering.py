@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import NoReturn
 
 from hypothesis import given
 from hypothesis import strategies as st
+from immutables import Map
 
 from coordinator import answering
 from coordinator.events import Fold, Header, Keep, Rejected, Reply, UpdateStalled, Version
@@ -99,6 +101,33 @@ def test_parts_are_asked_for_as_long_as_they_may_count() -> None:
     assert answering.missing(replace(state, stage=Aggregating(stage_of(state))), UpdateStalled("dev-0", (1,))) == ()
 
 
+class Unwalked(frozenset[str]):
+    """Can be asked for one, and not for all."""
+
+    def _walk(self, *_: object) -> NoReturn:
+        raise AssertionError("all were looked at for one")
+
+    __iter__ = __and__ = __or__ = __sub__ = union = difference = intersection = _walk
+
+
+def test_who_comes_to_an_open_round_costs_it_the_same_however_many_were_selected() -> None:
+    """Seen to fail with the union of who was selected and who has joined: a ms of 10,000."""
+    state = opened()
+    state = replace(state, stage=replace(stage_of(state), selected=Unwalked(DEVICES[:1]), awaited=Map()))
+    for device in (*DEVICES, *DEVICES):
+        state, _ = answering.join(state, join(device))
+    assert (stage_of(state).asked, stage_of(state).involved) == (len(DEVICES), len(DEVICES))
+
+
+def test_a_newcomer_that_declines_after_all_is_no_longer_one_of_those_there_are_now() -> None:
+    """How many an attempt had before stays, for what is announced. Seen to fail with each change of mind one more."""
+    state = opened()
+    state = replace(state, stage=replace(stage_of(state), selected=frozenset(), asked=0, awaited=Map()))
+    for accepts in (True, False, True, False, True):
+        state, _ = answering.join(state, join("dev-0", accepts=accepts))
+    assert (stage_of(state).newcomers, stage_of(state).asked) == (1, 1)
+
+
 ANSWERS = st.one_of(
     st.builds(join, st.sampled_from(DEVICES), accepts=st.booleans()),
     st.builds(header, st.sampled_from(DEVICES), st.sampled_from("ab")),
@@ -119,6 +148,7 @@ def test_a_state_stays_what_it_was_whatever_follows_from_it(answers: list[Join |
         stage = stage_of(states[-1])
         asked = stage.selected.union(stage.joined)
         assert set(stage.awaited) == asked.difference(stage.received, stage.declined)
+        assert len(stage.selected) + stage.newcomers == len(asked)
     for state, copy in zip(states, copies, strict=False):
         stage = stage_of(state)
         assert (dict(stage.joined), dict(stage.declined), dict(stage.received), dict(stage.awaited)) == copy

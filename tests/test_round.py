@@ -957,6 +957,7 @@ class AnyRun(RuleBasedStateMachine):
             assert not any(device in stage.declined for device in stage.received)
             asked = stage.selected.union(stage.joined)
             assert set(stage.awaited) == asked.difference(stage.received, stage.declined)
+            assert len(stage.selected) + stage.newcomers == len(asked)
             assert len(stage.received) < (stage.goal or 7)
         wake = wake_at(self.run.state)
         assert (wake is None) == isinstance(stage, Over | Aggregating)
