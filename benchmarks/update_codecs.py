@@ -1,7 +1,7 @@
 """Bytes, error and speed of every update codec, on real ECG updates and on normal vectors.
 
     python benchmarks/update_codecs.py --data ../shared/data/mitdb --kept /tmp/deltas
-    python benchmarks/update_codecs.py --nncodec venv/bin/python      # beside Fraunhofer's coder
+    python benchmarks/update_codecs.py --data ../shared/data/mitdb --nncodec venv/bin/python   # and Fraunhofer's coder
 
 The ECG updates are those of 22 devices after a round of ``ecg-beats`` (see ``updates``), made once and kept in a
 folder; without ``--data`` they are left out. A speed is megabytes of float32 a second of one core's time, the median of
@@ -9,7 +9,8 @@ some repeats: encoding with and without the zstd stage, and reading a payload th
 squared distance over the squared norm. Prints a table, and JSON with the machine and the date on standard error.
 
 NNC (ISO/IEC 15938-17) is the package ``nncodec``, which wants PyTorch and a C++ compiler: ``python -m venv venv &&
-venv/bin/pip install nncodec``. Its quantisation parameter is chosen to come near the errors of ours.
+venv/bin/pip install nncodec``. Its quantisation parameter is chosen to come near the errors of ours. It is given the
+ECG updates alone.
 """
 
 from __future__ import annotations
@@ -160,6 +161,8 @@ def main() -> None:
         elif len(updates) > 1:
             for figures in nnc(given.nncodec, updates, given.qps):
                 show(case, figures)
+        else:
+            print("# nncodec is left out: it is given the ECG updates alone, which take --data", file=sys.stderr)
 
 
 def show(case: str, figures: dict[str, Any]) -> None:
