@@ -8,7 +8,7 @@ from typing import Any
 import click
 
 from coordinator.config import CoordinatorSettings
-from schemas.command_line import EXIT_CODES, GROUP, PATH, broker_options, given, run
+from schemas.command_line import EXIT_CODES, GROUP, PATH, SETTINGS_PATH, broker_options, given, run
 from schemas.settings import Origin, load, table
 
 TABLES = {  # flags that are entries of a table in the settings file
@@ -144,7 +144,7 @@ def status(config: Path | None, *, show_config: bool, as_json: bool, whole: bool
 @cli.command()
 @click.argument("target", type=PATH)
 @click.option("--state", type=PATH, help="directory of journal and models")
-@click.option("--config", type=PATH, help="settings file (TOML)")
+@click.option("--config", type=SETTINGS_PATH, help="settings file (TOML)")
 @click.option("--version", "number", type=int, metavar="V", help="of the global model (default: the newest)")
 @click.option("--onnx", is_flag=True, help="as an ONNX model, for ONNX Runtime; needs --plan and `fedbeat[onnx]`")
 @click.option("--plan", "plan_name", metavar="PLAN", help="the run's plan: a bundled one, or a plan's file")
@@ -163,7 +163,7 @@ def export(
 
 @cli.command()
 @click.option("--state", type=PATH, help="directory of journal and models")
-@click.option("--config", type=PATH, help="settings file (TOML)")
+@click.option("--config", type=SETTINGS_PATH, help="settings file (TOML)")
 @click.option("--plan", "plan_name", metavar="PLAN", help="the run's plan: a bundled one, or a plan's file")
 @click.option("--version", "number", type=int, metavar="V", help="of the global model (default: the newest)")
 @click.option("--data", metavar="PATH", help="recordings with labels: a path or a word such as watch")

@@ -13,7 +13,7 @@ from pydantic import BaseModel
 from edge.config import EdgeSettings, FleetSettings
 from edge.late_modules import put_off_unused
 from edge.options import Within, detector_option, personal_options, source_option, trainer_options
-from schemas.command_line import EXIT_CODES, GROUP, PATH, broker_options, given, run, stopping_on_signals
+from schemas.command_line import EXIT_CODES, GROUP, PATH, SETTINGS_PATH, broker_options, given, run, stopping_on_signals
 from schemas.errors import DataError, SettingsError
 from schemas.output import Output
 from schemas.settings import load, table
@@ -198,7 +198,7 @@ def _watch(chosen: Chosen, *, as_json: bool) -> None:
 @click.option("--seconds", type=Within(0.1, 3600), default=5.0, show_default=True, help="of training")
 @click.option("--state", type=PATH, help="directory whose disk is tried")
 @trainer_options
-@click.option("--config", type=PATH, help="settings file (TOML), the one `edge run` has")
+@click.option("--config", type=SETTINGS_PATH, help="settings file (TOML), the one `edge run` has")
 @click.option("--json", "as_json", is_flag=True, help="as one JSON object")
 def bench_device(
     config: Path | None, *, plan: str, examples: int | None, seconds: float, as_json: bool, **flags: Any

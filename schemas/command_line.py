@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import io
 import os
 import signal
@@ -19,7 +20,21 @@ from schemas.output import FULL
 from schemas.printable import printable
 
 F = TypeVar("F", bound=Callable[..., Any])
-PATH = click.Path(path_type=Path)
+
+
+class _Readable(click.Path):
+    """A path that may be absent, but not another user's: click would call that a wrong command line."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        place = super().convert(value, param, ctx)
+        # Path.exists() would raise where we may not even enter, which is for the command to tell.
+        if os.path.exists(place) and not os.access(place, os.R_OK, effective_ids=True):  # noqa: PTH110
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(place))
+        return place
+
+
+PATH = _Readable(path_type=Path, readable=False)
+SETTINGS_PATH = click.Path(path_type=Path, readable=False)  # whoever reads it says that it can't be
 EXIT_CODES: Final = (
     "Exit codes: 0 done or stopped by its operator, 1 a bug, 2 settings, 3 recordings, 4 plan, 5 broker, "
     "6 federation, 7 state directory, 8 training, 130 interrupted before anything had begun."
@@ -128,10 +143,10 @@ def broker_options(command: F) -> F:
         click.option("--broker", metavar="URL", help="mqtt[s]://[user[:password]@]host[:port]"),
         click.option("--federation", metavar="NAME", help="the federation's name (default: home)"),
         click.option("--root", metavar="TOPIC", help="first level of every topic (default: fl)"),
-        click.option("--ca", type=PATH, help="certificates to trust for mqtts"),
-        click.option("--cert", type=PATH, help="this client's certificate"),
-        click.option("--key", type=PATH, help="and its private key"),
-        click.option("--config", type=PATH, help="settings file (TOML)"),
+        click.option("--ca", type=SETTINGS_PATH, help="certificates to trust for mqtts"),
+        click.option("--cert", type=SETTINGS_PATH, help="this client's certificate"),
+        click.option("--key", type=SETTINGS_PATH, help="and its private key"),
+        click.option("--config", type=SETTINGS_PATH, help="settings file (TOML)"),
         click.option("--show-config", is_flag=True, help="print every setting and where it comes from, and stop"),
     )
     for option in reversed(options):

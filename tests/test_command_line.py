@@ -73,6 +73,33 @@ def test_what_lies_in_a_folder_that_may_not_be_entered_is_told_in_a_sentence(
     assert said == f"error: can't look at {inside}: Permission denied; run it as the user whose folder it is\n"
 
 
+@pytest.mark.parametrize(
+    ("command", "arguments", "code", "words"),
+    [
+        (coordinator, ("export", "--state", "{}", "model.safetensors"), 7, "can't look at {}"),
+        (coordinator, ("start", "--state", "{}"), 7, "can't look at {}"),
+        (edge, ("data", "list", "{}"), 7, "can't look at {}"),
+        (edge, ("data", "prune", "{}", "--keep", "1MB"), 7, "can't look at {}"),
+        (edge, ("run", "--state", "{}"), 7, "can't look at {}"),
+        (edge, ("run", "--config", "{}"), 2, "can't read the settings file {}"),
+    ],
+)
+def test_another_users_folder_ends_a_command_in_a_sentence_that_says_what_to_do(
+    command: click.Command,
+    arguments: tuple[str, ...],
+    code: int,
+    words: str,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """As when a technician looks at the service's state. Seen to fail with click's usage and exit code 2."""
+    with locked_folder() as folder:
+        assert ending(monkeypatch, command, *(each.format(folder) for each in arguments)) == code
+    said = capsys.readouterr().err
+    assert said.startswith(f"error: {words.format(folder)}: Permission denied")
+    assert code == SettingsError.exit_code or said.endswith("run it as the user whose folder it is\n")
+
+
 def test_an_installation_without_an_extra_says_which_one_to_add(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
