@@ -85,6 +85,7 @@ def test_it_does_not_keep_its_reader_longer_than_it_may() -> None:
         ("replay:{}/blood", SourceLost, "has no lead in volts"),
         ("replay:{}/backward", SourceLost, "backward has a header with -360 for a sampling rate"),
         ("replay:", SettingsError, "it doesn't say where"),
+        ("replay:{}/rec?rate=250", SettingsError, "'rate' is no option of it; these are: speed, leads"),
     ],
 )
 def test_what_can_not_be_played_is_told(

@@ -103,7 +103,7 @@ class Options:
         """Raise where there is an option that nobody asked for."""
         for name in self._given:
             if name not in self._known:
-                raise self.wrong(f"{name!r} is no option of it; these are: {', '.join(self._known)}")
+                raise self.wrong(f"{name!r} is no option of it; these are: {', '.join(dict.fromkeys(self._known))}")
 
     def wrong(self, why: str) -> SettingsError:
         """The error that says so."""
