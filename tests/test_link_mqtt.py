@@ -472,7 +472,9 @@ def tls(port: int, certificates: Path, authority: str, host: str = "localhost") 
         ("mqtts://h", {"key": "dev-one.key"}, "add cert"),
         ("mqtts://h", {"ca": "missing.crt"}, "can't read"),
         ("mqtts://h", {"ca": "dev-one.key"}, "can't read"),
+        ("mqtts://h", {"ca": "missing.crt"}, "missing.crt: No such file"),
         ("mqtts://h", {"cert": "missing.crt"}, "can't use"),
+        ("mqtts://h", {"cert": "dev-one.crt"}, "with a key in the same file, as no key is given"),
         ("mqtts://h", {"cert": "dev-one.crt", "key": "server.key"}, "can't use"),
     ],
 )

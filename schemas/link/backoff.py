@@ -75,8 +75,10 @@ _TRANSIENT: Final = {
     0x98: "its operator disconnected us",
     0x9F: "we connect too often",
 }
-_CERTIFICATE_NOT_YET_VALID: Final = 9  # OpenSSL's X509_V_ERR_CERT_NOT_YET_VALID
-_CERTIFICATE_EXPIRED: Final = 10
+_OUT_OF_DATE: Final = {  # OpenSSL's X509_V_ERR_CERT_NOT_YET_VALID and X509_V_ERR_CERT_HAS_EXPIRED
+    9: "check this machine's clock",
+    10: "give the broker a new one, unless it is this machine's clock that is wrong",
+}
 
 
 def judge(cause: int | OSError, broker: str) -> Verdict:
@@ -92,10 +94,9 @@ def judge(cause: int | OSError, broker: str) -> Verdict:
         return Verdict(BrokerRefused(f"the broker at {broker} turned us away: {why}"), fatal=False)
     if isinstance(cause, ssl.SSLCertVerificationError):
         # A Pi has no clock of its own: until it hears the time, any certificate looks out of date.
-        clock = cause.verify_code in {_CERTIFICATE_NOT_YET_VALID, _CERTIFICATE_EXPIRED}
-        advice = "check this machine's clock" if clock else "check the ca setting, and the name it was issued for"
+        advice = _OUT_OF_DATE.get(cause.verify_code, "check the ca setting, and the name it was issued for")
         text = f"the certificate of {broker} can't be trusted: {cause.verify_message}; {advice}"
-        return Verdict(BrokerRefused(text), fatal=not clock)
+        return Verdict(BrokerRefused(text), fatal=cause.verify_code not in _OUT_OF_DATE)
     if isinstance(cause, ssl.SSLError) and not isinstance(cause, ssl.SSLEOFError | ssl.SSLZeroReturnError):
         text = f"no TLS with {broker}: {cause}; check the port, and whether it wants our certificate"
         return Verdict(BrokerRefused(text), fatal=True)

@@ -45,10 +45,13 @@ class MqttSettings:
         try:
             context = ssl.create_default_context(cafile=self.ca)
         except OSError as error:  # ssl.SSLError is one
-            raise SettingsError(f"can't read the certificates to trust from {self.ca}: {error}") from None
+            why = error.strerror or error
+            raise SettingsError(f"can't read the certificates to trust from {self.ca}: {why}") from None
         try:
             if self.cert:
                 context.load_cert_chain(self.cert, self.key)
         except OSError as error:
-            raise SettingsError(f"can't use the certificate {self.cert} with key {self.key}: {error}") from None
+            key = f"the key {self.key}" if self.key else "a key in the same file, as no key is given"
+            why = error.strerror or error
+            raise SettingsError(f"can't use the certificate {self.cert} with {key}: {why}") from None
         return context
