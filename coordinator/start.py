@@ -197,4 +197,8 @@ def set_aside(state: Path) -> None:
         with claim(state / "journal.db"):
             state.rename(target)
     except OSError as error:
-        raise StateError(f"can't set {state} aside as {target}: {error.strerror}") from None
+        # A service owns its state directory and not the one above it.
+        raise StateError(
+            f"can't set {state} aside as {target}: {error.strerror}. Rename it as a user who may "
+            f"(sudo mv {state} {target}), and start without --fresh"
+        ) from None

@@ -1,7 +1,9 @@
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import pytest
 
@@ -13,6 +15,7 @@ from coordinator.service import RunResult
 from coordinator.start import Services, check_class_weights, set_aside, start, with_data, with_defaults
 from schemas.command_line import run
 from schemas.errors import FedbeatError, Outranked, SettingsError, StateError, Superseded
+from tests.locked_folder import NOBODY
 
 WATCH = plan_file.find("watch").plan
 ECG = plan_file.find("ecg-beats").plan
@@ -55,6 +58,26 @@ def test_fresh_sets_a_run_aside_under_the_next_free_number(state: Path) -> None:
     assert not state.exists()
     assert (state.with_name("state.2") / "precious").read_text() == "a model"
     set_aside(state)  # nothing there is nothing to do
+
+
+def test_fresh_says_how_a_directory_is_renamed_that_its_user_may_not_rename() -> None:
+    """The unit's state directory lies in one of root's. Seen to fail without a word on what to do next."""
+    with TemporaryDirectory() as parent:
+        state = Path(parent) / "state"
+        state.mkdir()
+        (state / "precious").write_text("a model")
+        Path(parent).chmod(0o555)
+        root = os.geteuid() == 0
+        if root:
+            os.chown(state, NOBODY, -1)
+            os.seteuid(NOBODY)
+        try:
+            with pytest.raises(StateError, match=rf"Permission denied.*\(sudo mv {state} {state}.1\)"):
+                set_aside(state)
+        finally:
+            if root:
+                os.seteuid(0)
+            Path(parent).chmod(0o700)
 
 
 def test_fresh_says_that_a_file_is_no_state_directory(state: Path) -> None:
