@@ -46,7 +46,10 @@ def claim(directory: Path) -> Iterator[None]:
             directory.mkdir(mode=0o700, parents=True, exist_ok=True)
             ours = stack.enter_context(whole.alone(directory / "lock"))
         except OSError as error:
-            raise StateError(f"can't record to {directory}: {error.strerror}; choose another with --to") from None
+            why = f"{error.strerror};"
+            if isinstance(error, PermissionError):  # perhaps of one file alone, where root has recorded here
+                why = f"{error.strerror} ({error.filename}); record as the user it belongs to, or"
+            raise StateError(f"can't record to {directory}: {why} choose another with --to") from None
         if not ours:
             raise StateError(f"another process records to {directory}: stop it, or choose another with --to")
         yield

@@ -20,6 +20,7 @@ from edge.segment_files import number_of, remove, segments
 from edge.segments import frames
 from schemas.errors import DiskFull, StateError
 from tests.full_disks import Ballast, small_disk
+from tests.locked_folder import NOBODY, locked_folder
 
 RATE = 100.0
 TWO = Signal((Lead("MLII", 200.0, 1024), Lead("V5")), RATE)
@@ -276,3 +277,20 @@ def test_a_failing_disk_is_a_full_one(shelf: Shelf, monkeypatch: pytest.MonkeyPa
                 shelf.store.append(block(2), sync=True)
     (segment,) = shelf.store.recover()
     assert (segment.glance.name, segment.glance.samples) == (name, 100)
+
+
+def test_a_folder_in_which_root_has_recorded_says_which_file_is_in_the_way_and_as_whom_to_record() -> None:
+    """Seen to fail with the folder's name alone, whose permissions were in order."""
+    with locked_folder() as folder:
+        root = os.geteuid() != os.getuid()
+        if root:
+            os.seteuid(0)
+        folder.chmod(0o777)
+        (folder / "lock").touch(0o444)
+        if root:
+            os.seteuid(NOBODY)
+        with (
+            pytest.raises(StateError, match=rf"Permission denied \({folder / 'lock'}\); record as the user"),
+            claim(folder),
+        ):
+            pass
