@@ -46,7 +46,7 @@ class Finder:
         self._pause = pause
         self._stopping = False  # no Event: a signal handler that sets one while it is waited for would hang
         self._limits = parse(finding.alerts)
-        self._model = NewestModel(Path(finding.state))
+        self._model = NewestModel(Path(finding.state), personal=finding.personal)
         self._said = ""  # of its trouble
         self._ready = False  # whether there is one
         self._at = 0.0  # when the newest sample was taken, by the signal's clock

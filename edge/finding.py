@@ -8,13 +8,14 @@ from dataclasses import asdict, dataclass
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """What to follow, and what to make of it. ``state`` is the device's, where its model lies."""
+    """What to follow, and what to make of it. ``state`` is the device's, where its models lie."""
 
     directory: str
     state: str
     window_s: float = 300.0
     alerts: str = ""
     nice: int = 10
+    personal: bool = False  # whether a model that is the owner's own is used, where it is better than the global one
 
     def as_json(self) -> str:
         """One line."""

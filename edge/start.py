@@ -132,6 +132,7 @@ def finding_of(settings: EdgeSettings, directory: str) -> Finding | None:
         settings.findings_window,
         settings.findings_alerts,
         settings.trainer_nice,
+        settings.personalisation() is not None,
     )
 
 

@@ -292,6 +292,14 @@ def look(directory: Path) -> tuple[Held, bytes] | None:
     return None if held is None or plan is None or held.pointer.run != plan[0].run else (held, plan[1])
 
 
+def look_own(directory: Path, pointer: ModelPointer) -> tuple[Origin, bytes] | None:
+    """The model that is the owner's own and is made of this global one, where it is the better one; else None."""
+    own = _glance(directory / PERSONAL, Origin)
+    if own is None or not own[0].verdict.personal:
+        return None
+    return own if (own[0].run, own[0].model) == (pointer.run, pointer.digest) else None
+
+
 def _held(directory: Path, read: Callable[[Path], tuple[ModelPointer, bytes] | None]) -> Held | None:
     """The newest model: a snapshot, and the steps that lead on from it."""
     found = read(directory / _MODEL)

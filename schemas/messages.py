@@ -368,6 +368,7 @@ class Findings(Message):
     alerts: Annotated[tuple[Alert, ...], Field(max_length=MAX_FOUND), FailFast()] = ()
     run: Name  # whose model it was
     model_version: RoundNumber
+    personal: bool = False  # whether it was its owner's own, made of that version
     software: Text = ""
 
 

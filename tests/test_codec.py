@@ -183,6 +183,7 @@ JSON_SAMPLES: dict[Kind, Message] = {
         alerts=(Alert(rule="v_run", value=3.0, limit=3.0),),
         run="run-1",
         model_version=7,
+        personal=True,
         software="fedbeat 0.1",
     ),
 }

@@ -22,7 +22,7 @@ from edge.synthetic_ecg import person, record
 from schemas import parts
 from schemas.messages import Findings
 from schemas.plan_file import find
-from tests.test_finder_child import hold
+from tests.test_finder_child import hold, hold_own
 from tests.waiting import until
 
 RATE = 250
@@ -63,7 +63,8 @@ def follow(tmp_path: Path, script: dict[int, Callable[[], None]], until_s: float
         if now >= until_s:
             finder.stop()
 
-    finder = Finder(Finding(str(tmp_path / "rec"), str(tmp_path / "state"), window_s=60), lambda: now, pause)
+    finding = Finding(str(tmp_path / "rec"), str(tmp_path / "state"), window_s=60, personal=True)
+    finder = Finder(finding, lambda: now, pause)
     told = []
     for one in finder.run():
         about = one.get("findings", one)
@@ -141,6 +142,19 @@ def test_a_newest_model_that_is_not_used_is_told_once_while_findings_go_on(tmp_p
     assert "not for ECGs" in trouble["text"]
     assert trouble["text"].endswith("going on with model 3 of run run-1")
     assert {one["model_version"] for one in told[told.index(trouble) :] if "beats" in one} == {3}
+
+
+def test_a_model_of_the_owners_own_finds_as_soon_as_it_is_there_and_says_so(tmp_path: Path) -> None:
+    """Seen to fail where the finder knows of the global model alone."""
+    recorder = Recorder(tmp_path / "rec")
+    script: dict[int, Callable[[], None]] = {
+        2: lambda: recorder.write(160, "start"),
+        4: lambda: hold_own(tmp_path / "state"),
+    }
+    script[6] = lambda: recorder.restart(160, 160)
+    told = [one for one in follow(tmp_path, script, 10) if "beats" in one]
+    assert [(set(one["beats"]), one.get("personal", False)) for one in told[:2]] == [({"V"}, False)] * 2
+    assert [(set(one["beats"]), one["personal"]) for one in told[-2:]] == [({"N"}, True)] * 2
 
 
 def test_what_is_open_is_told_at_the_end(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:

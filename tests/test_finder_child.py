@@ -10,10 +10,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from edge import model_file
 from edge.config import EdgeSettings
 from edge.finder_child import FinderChild
 from edge.finding import Finding
 from edge.newest_model import NewestModel
+from edge.personal_settings import Origin, PersonalSettings, Verdict
 from edge.start import finding_of
 from edge.store import Store, look
 from schemas import codec, compression, parts
@@ -38,9 +40,14 @@ MOST_BYTES = 2048
 
 def ventricular() -> Parameters:
     """A model that takes every beat for V."""
+    return always([0, 0, 9, 0, 0])
+
+
+def always(logits: list[float]) -> Parameters:
+    """A model that says so of every beat."""
     plan = find("ecg-beats").plan
     arrays = {one.name: np.zeros(one.shape, np.float32) for one in plan.parameters}
-    arrays[plan.parameters[-1].name] = np.array([0, 0, 9, 0, 0], np.float32)
+    arrays[plan.parameters[-1].name] = np.array(logits, np.float32)
     return Parameters.from_arrays(arrays)
 
 
@@ -54,6 +61,21 @@ def hold(state: Path, version: int = 3) -> None:
     store = Store(state, print)
     store.keep_plan(parts.describe(plan, 100_000).digest, plan, "run-1")
     store.keep_model(pointer, blob)
+
+
+def hold_own(state: Path, version: int = 3, *, better: bool = True) -> None:
+    """Have a device hold a model of its owner's own, made of that one: one that takes every beat for N."""
+    loss = 0.25 if better else 0.75
+    origin = Origin(
+        run="run-1",
+        version=version,
+        model=ventricular().digest(),
+        plan="0" * 64,
+        data="",
+        how=PersonalSettings(method="ditto"),
+        verdict=Verdict(examples=48, personal_loss=loss, global_loss=0.5, personal_f1=0.75, global_f1=0.5),
+    )
+    Store(state, print).keep_personal(origin, model_file.to_bytes(always([9, 0, 0, 0, 0])))
 
 
 def test_must_37_findings_are_published_where_the_owner_wants_it_and_say_no_more_than_counts(
@@ -231,3 +253,37 @@ def test_an_older_version_of_a_run_takes_no_newer_ones_place_and_another_plan_do
     store.keep_plan(parts.describe(found[1], 100_000).digest, found[1], "run-2")
     assert newest.look()
     assert newest.trouble == ""
+
+
+def test_a_model_of_the_owners_own_is_used_where_it_is_wanted_the_better_one_and_of_the_newest(tmp_path: Path) -> None:
+    """Seen to fail where findings knew of the global model alone, while the log said that the owner's own was used."""
+    newest = NewestModel(tmp_path, "onnx", personal=True)
+    of_the_global = {"run": "run-1", "model_version": 3}
+    hold(tmp_path)
+    hold_own(tmp_path, better=False)
+    assert newest.look()
+    assert (newest.about, newest.name) == (of_the_global, "model 3 of run run-1")
+    hold_own(tmp_path)
+    assert newest.look()
+    assert (newest.about, newest.name) == (
+        {**of_the_global, "personal": True},
+        "the owner's own of model 3 of run run-1",
+    )
+    unwanted = NewestModel(tmp_path, "onnx")
+    assert unwanted.look()
+    assert unwanted.about == of_the_global
+    held = Store(tmp_path, print).model()
+    assert held is not None
+    pointer = held.pointer.model_copy(update={"version": 4, "digest": "4" * 64})
+    Store(tmp_path, print).keep_model(pointer, held.lineage.snapshot)
+    assert newest.look()
+    assert newest.about == {"run": "run-1", "model_version": 4}
+
+
+@pytest.mark.parametrize("personal", ["off", "ditto"])
+def test_findings_are_told_whether_the_owner_wants_a_model_of_their_own(tmp_path: Path, personal: str) -> None:
+    """Seen to fail where the finder isn't told."""
+    settings = EdgeSettings.model_validate({"findings": True, "personal": personal})
+    finding = finding_of(settings, str(tmp_path))
+    assert finding is not None
+    assert finding.personal == (personal != "off")
