@@ -67,12 +67,7 @@ class NewestModel:
                 parameters = model_file.from_bytes(own[1], plan, "the owner's own model")
             self._classifier = BeatClassifier(plan, parameters, self._runtime)
             self._pointer, self._plan, self._own, self.trouble = held.pointer, plan_bytes, origin, ""
-        except (
-            PlanError,
-            WireError,
-            ModelError,
-            StateError,
-        ) as error:  # also while one run's take the place of another's
+        except (PlanError, WireError, ModelError, StateError) as error:  # also between one run's and another's
             self.trouble = f"no findings by the newest model: {error}"
         return self._classifier is not None
 
