@@ -13,10 +13,8 @@ from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.ndimage import maximum_filter1d
-from scipy.signal import butter
 
-from edge.signals.filters import Filter, FloatArray
+from edge.signals.filters import BandPass, FloatArray
 
 QRS_BAND: Final = (8.0, 20.0)  # Hz
 QRS_S: Final = 0.09  # over which the slope is averaged
@@ -60,7 +58,7 @@ class RPeaks:
 
     def __init__(self, rate: float) -> None:
         self._rate = rate
-        self._band = Filter(butter(2, QRS_BAND, btype="bandpass", fs=rate, output="sos"))
+        self._band = BandPass(*QRS_BAND, rate)
         self._average = round(QRS_S * rate)
         self._apart = round(APART_S * rate)
         # From an R peak to the middle of its averaged slope: the filter's delay at 12 Hz, and half the average's.
@@ -100,7 +98,7 @@ class RPeaks:
         self._fed += len(samples)
         first = self._fed - len(self._energy)  # the number of the sample that the buffers begin with
         known = self._fed - self._apart  # what lies before has all its neighbours
-        highest = maximum_filter1d(self._energy, 2 * self._apart + 1)
+        highest = highest_around(self._energy, self._apart)
         places = np.flatnonzero((self._energy == highest) & (self._energy > FLOOR_MV)) + first
         found = [self._candidate(at, first) for at in places[(places >= self._searched) & (places < known)].tolist()]
         self._searched = max(self._searched, known)
@@ -166,3 +164,13 @@ class RPeaks:
         self._levels.peaks.append(candidate.height)
         self._passed = []
         return [] if nearer else [candidate.r]
+
+
+def highest_around(values: FloatArray, reach: int) -> FloatArray:
+    """The largest of each of ``values`` (n,) and those within ``reach`` places of it."""
+    width = 2 * reach + 1
+    highest, seen = np.pad(values, reach, constant_values=-np.inf), 1  # of ``seen`` values from each place on
+    while seen < width:
+        step = min(seen, width - seen)
+        highest, seen = np.maximum(highest[:-step], highest[step:]), seen + step
+    return highest

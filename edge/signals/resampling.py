@@ -6,12 +6,9 @@ from fractions import Fraction
 from typing import Final
 
 import numpy as np
-from numpy.typing import NDArray
-from scipy.signal import firwin
 
+from edge.signals.filters import FloatArray, low_pass_taps
 from schemas.errors import DataError
-
-FloatArray = NDArray[np.float64]
 
 HALF: Final = 10  # taps on either side, counted in samples of the slower rate
 BETA: Final = 5.0  # of the Kaiser window: about 50 dB of what the slower rate can't hold are gone
@@ -35,9 +32,9 @@ class Resampler:
             raise DataError(f"{rate:g} Hz is too far from {wanted:g} Hz to be resampled: record at 50 Hz to 50 kHz")
         slower = max(self._up, self._down)
         self._half = HALF * slower
-        taps = firwin(2 * self._half + 1, 1 / slower, window=("kaiser", BETA)) * self._up if slower > 1 else np.ones(1)
         if slower == 1:
             self._half = 0
+        taps = low_pass_taps(self._half, 1 / slower, BETA) * self._up
         self._span = -(-len(taps) // self._up)  # old samples that one new sample is made of
         self._taps = np.zeros(self._span * self._up)
         self._taps[: len(taps)] = taps
