@@ -1,8 +1,8 @@
 """The reactor: one thread that moves events from the link to the round, and has the round's effects carried out.
 
 It holds no decisions: ``inbox`` says what bytes mean, ``fleet`` who is there, ``round`` what is to be done. A turn
-takes what has arrived, up to a bound, and steps the round through it. Then the updates it accepted go to disk in one
-commit; only after that are they folded, their receipts sent, and their messages acknowledged to the broker.
+takes what has arrived, up to a bound, and has ``stepper`` step the round through it. Then the updates it accepted go to
+disk in one commit; only after that are they folded, their receipts sent, and their messages acknowledged to the broker.
 
 The round's clock stands still while the broker is away: nobody can answer then, so nobody is late. Nothing is published
 over a connection before ``office`` holds it.
@@ -24,13 +24,8 @@ from coordinator.aside import Aside
 from coordinator.attendance import Attendance
 from coordinator.clock import Clock
 from coordinator.events import (
-    Abandon,
-    Conclude,
-    Effect,
-    Event,
     Finish,
     FleetChanged,
-    Open,
     Rejected,
     Reopened,
     StatusCleared,
@@ -42,10 +37,11 @@ from coordinator.inbox import Delivery, Inbox
 from coordinator.intake import Events, Stop
 from coordinator.office import CONNECT_S, Office
 from coordinator.pause import AGAIN, Pause
-from coordinator.performer import Batch, Performer
+from coordinator.performer import Performer
 from coordinator.publisher import Publisher
-from coordinator.round import begin, is_idle, step, wake_at
-from coordinator.round_state import State, expired
+from coordinator.round import is_idle, wake_at
+from coordinator.round_state import State
+from coordinator.stepper import Stepper
 from schemas.errors import BrokerUnreachable, DiskFull, FedbeatError, LinkError, PayloadTooLarge
 from schemas.link.link import Connected, Disconnected, Inbound, Refused, Sent
 from schemas.link.link import Event as LinkEvent
@@ -55,7 +51,6 @@ MESSAGES_A_TURN: Final = 256
 BYTES_A_TURN: Final = 8 * 2**20  # of whole updates, which wait in memory for the turn's commit
 LOOK_S: Final = 1.0  # how often the fleet's heartbeats and stalled updates are looked at
 ENVELOPE: Final = 512  # bytes around a part's payload, topic included
-WEIGHTY: Final = (Open, Conclude, Abandon, Finish)  # done before anything else is stepped
 
 
 __all__ = ["Events", "Reactor", "Stop"]
@@ -91,19 +86,20 @@ class Reactor:
         self._alive = alive
         self._part_size = part_size
         self._attendance = Attendance()
+        self._stepper = Stepper(performer, self._attendance, clock.now)
         self._looked_at = float("-inf")
-        self._pending: list[Effect] = []
-        self._acks: list[Callable[[], None]] = []  # of messages that what is pending comes from
-        self._batches: list[Batch] = []  # being carried out: each but the first follows from the one before
         self._aside = Aside()
         self._pause: Pause | None = None
         self._polled: object = None
-        self._held = 0  # bytes of whole updates
         self._room_freed = False
         self._office = Office(publisher, performer, observe, clock.real, idle_heartbeat_s)
         self._unreachable: LinkError | None = None
         self._ever_connected = False
         self._failure: FedbeatError | None = None
+
+    @property
+    def _state(self) -> State:
+        return self._stepper.state
 
     @property
     def finish(self) -> Finish | None:
@@ -127,10 +123,8 @@ class Reactor:
     def start(self, state: State, reopened: Reopened | None) -> None:
         """Take the run's first step."""
         self._attendance.fleet.remembered = state.view.synthetic
-        self._state, effects = begin(state, reopened)
-        self._pending.extend(effects)
         try:
-            self._flush()
+            self._stepper.begin(state, reopened)
         except DiskFull as error:
             self._hold_on(error)
 
@@ -186,7 +180,7 @@ class Reactor:
             if not (ticked or about_us):
                 ticked = True
                 try:
-                    self._step(Tick(self._clock.now()))
+                    self._stepper.step(Tick(self._clock.now()))
                 except DiskFull:
                     self._put_back(event)
                     raise
@@ -198,8 +192,8 @@ class Reactor:
                 case _:
                     self._serve_link(event)
         self._look()
-        self._step(Tick(self._clock.now()))
-        self._flush()
+        self._stepper.step(Tick(self._clock.now()))
+        self._stepper.flush()
         self._performer.tidy(idle=idle)
 
     def _rest(self, pause: Pause) -> None:
@@ -230,7 +224,7 @@ class Reactor:
     def _stop(self, error: FedbeatError | None) -> None:
         self._failure = error
         try:
-            self._step(StopRequested())
+            self._stepper.step(StopRequested())
         except DiskFull:
             self._leave(error)
             raise
@@ -269,7 +263,7 @@ class Reactor:
             self._observe(seen.Paused(reason))
 
     def _try_again(self) -> None:
-        self._flush()
+        self._stepper.flush()
         self._performer.tidy(idle=True)
         if self._aside:
             self._receive(self._aside.take())
@@ -297,12 +291,12 @@ class Reactor:
         if due is not None and not self._clock.stopped_for:
             timeout = min(max(due - self._clock.now(), 0.0), LOOK_S)
         timeout = min(timeout, self._office.idle_s)
-        while self._aside and self._held < BYTES_A_TURN and self.finish is None:
+        while self._aside and self._stepper.held < BYTES_A_TURN and self.finish is None:
             yield self._aside.take()
             timeout = 0.0
         for event in self._queued(timeout):
             yield event
-            if self._held >= BYTES_A_TURN or self.finish is not None:
+            if self._stepper.held >= BYTES_A_TURN or self.finish is not None:
                 return
 
     def _queued(self, timeout: float) -> Iterator[LinkEvent | Stop]:
@@ -339,31 +333,30 @@ class Reactor:
     def _receive(self, message: Inbound) -> None:
         if self._office.minds(message.topic):
             if (rubbish := self._office.heard(message)) is not None:
-                self._step(rubbish)
+                self._stepper.step(rubbish)
             return
         try:
             arrival = self._inbox.receive(message.topic, message.payload, self._state, message.qos)
         except DiskFull:
             self._aside.put_back(message)
             raise
-        self._acks.append(message.ack)
+        self._stepper.owe(message.ack)
         match arrival:
             case None:
                 pass
             case StatusReceived(status):
                 if (turned_away := self._hear(status, message)) is not None:
-                    self._step(turned_away)
+                    self._stepper.step(turned_away)
             case StatusCleared(device):
                 self._attendance.forget(device)
             case Delivery(event, content):
                 self._room_freed = True
                 if content is not None:
-                    self._performer.hold(event.header, content)
-                    self._held += len(content.blob)
+                    self._stepper.hold(event.header, content)
                     arrival = content = None  # the performer has it, and lets go of it before a round is concluded
-                self._step(event)
+                self._stepper.step(event)
             case _:
-                self._step(arrival)
+                self._stepper.step(arrival)
 
     def _hear(self, status: DeviceStatus, message: Inbound) -> Rejected | None:
         return self._attendance.hear(status, self._clock.now(), topic=message.topic, retained=message.retained)
@@ -377,47 +370,12 @@ class Reactor:
             for remark in (sight, self._attendance.made_up()):
                 if remark is not None:
                     self._observe(remark)
-            self._step(FleetChanged(view))
+            self._stepper.step(FleetChanged(view))
         if due or ticket != self._polled or (self._room_freed and self._inbox.turned_away):
             self._polled, self._room_freed = ticket, False
             for event in self._inbox.poll(self._state):
-                self._step(event)
+                self._stepper.step(event)
         if due:
             self._looked_at = now
             for trouble in self._attendance.troubles():
                 self._observe(trouble)
-
-    def _step(self, event: Event) -> None:
-        before = self._state
-        self._state, effects = step(before, event)
-        if (ended := expired(before, self._state)) is not None:
-            self._attendance.expired(ended, self._clock.now())
-        self._pending.extend(effects)
-        if any(isinstance(effect, WEIGHTY) for effect in effects):
-            self._flush()
-            self._performer.tidy(idle=False)  # one turn may commit many small rounds
-
-    def _flush(self) -> None:
-        """Carry out what is pending and what follows from it, then acknowledge what it came from.
-
-        After ``DiskFull`` the next call goes on where it stopped.
-        """
-        self._gather(behind=True)
-        while self._batches:
-            event = self._performer.perform(self._batches[-1])
-            if event is not None:
-                self._state, effects = step(self._state, event)
-                self._pending.extend(effects)
-                self._gather()
-                continue
-            for ack in self._batches.pop().acks:
-                ack()
-        self._performer.announce()
-
-    def _gather(self, *, behind: bool = False) -> None:
-        """Make a batch of what is pending: what follows from another goes before the rest of that, all else behind."""
-        if self._pending or self._attendance.met or self._acks:
-            batch = Batch(self._pending, tuple(self._attendance.met.values()), self._acks)
-            self._batches.insert(0 if behind else len(self._batches), batch)
-            self._pending, self._acks, self._held = [], [], 0
-            self._attendance.met.clear()

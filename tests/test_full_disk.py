@@ -18,6 +18,7 @@ from coordinator.events import Tick
 from coordinator.journal import Journal
 from coordinator.models import ModelStore
 from coordinator.service import RunResult
+from coordinator.stepper import Stepper
 from schemas import codec
 from schemas.errors import DiskFull, StateError
 from schemas.link.link import Event, Inbound
@@ -142,7 +143,7 @@ def test_invariant_02_what_is_taken_from_the_queue_as_the_disk_fills_up_is_not_l
     work, arrivals, step, taken, failed = (
         reactor.Reactor._work,
         reactor.Reactor._arrivals,
-        reactor.Reactor._step,
+        Stepper.step,
         [False],
         [-1],
     )
@@ -152,7 +153,7 @@ def test_invariant_02_what_is_taken_from_the_queue_as_the_disk_fills_up_is_not_l
             taken[0] = True
             yield event
 
-    def full_once(one: reactor.Reactor, event: RoundEvent) -> None:
+    def full_once(one: Stepper, event: RoundEvent) -> None:
         if isinstance(event, Tick) and taken[0]:
             taken[0] = False
             failed[0] += 1
@@ -165,8 +166,9 @@ def test_invariant_02_what_is_taken_from_the_queue_as_the_disk_fills_up_is_not_l
         work(one)
 
     expected, _ = undisturbed(tmp_path / "undisturbed")
-    for name, function in (("_work", turn), ("_arrivals", watched), ("_step", full_once)):
+    for name, function in (("_work", turn), ("_arrivals", watched)):
         monkeypatch.setattr(reactor.Reactor, name, function)
+    monkeypatch.setattr(Stepper, "step", full_once)
     home, ears = at_home(tmp_path / STATE)
     check(home, home.run(SETTINGS), expected)
     assert ears.unkept == []

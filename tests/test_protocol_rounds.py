@@ -209,7 +209,7 @@ def test_must_39_an_attempt_ends_with_the_announcement_of_what_follows_it(
 
 
 def test_must_39_a_coordinator_announces_every_attempt_and_that_the_last_is_over(tmp_path: Path) -> None:
-    """Seen to fail without ``announce`` at the end of ``Reactor._flush``."""
+    """Seen to fail without ``announce`` at the end of ``Stepper.flush``."""
     running = RunningCoordinator(tmp_path / "state", rounds=2, quorum=2, goal=2)
     for number in range(2):
         running.device(f"dev-{number}", Script(held_out=2))

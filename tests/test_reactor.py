@@ -84,7 +84,7 @@ def test_invariant_11_what_a_pause_holds_does_not_grow_with_the_names_that_come_
     again = reactor.Reactor._try_again
 
     def counted(one: reactor.Reactor) -> None:
-        held.append((len(one._pending), len(one._attendance.met)))
+        held.append((len(one._stepper._pending), len(one._attendance.met)))
         again(one)
 
     monkeypatch.setattr(reactor.Reactor, "_try_again", counted)

@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 
-from coordinator import admission, inbox, leadership, models, reactor, round_state, run_store
+from coordinator import admission, inbox, leadership, models, reactor, round_state, run_store, stepper
 from coordinator import events as ce
 from coordinator import round as core
 from coordinator.aggregation import mean
@@ -81,7 +81,7 @@ def some_messages_are_never_acknowledged(patch: pytest.MonkeyPatch) -> None:
     def forgetful(one: Reactor, message: Inbound) -> None:
         receive(one, message)
         if "/join/" in message.topic:
-            one._acks.pop()
+            one._stepper._acks.pop()
 
     patch.setattr(Reactor, "_receive", forgetful)
 
@@ -91,9 +91,9 @@ def updates_are_acknowledged_before_the_journal_has_them(patch: pytest.MonkeyPat
 
     def hasty(one: Reactor, message: Inbound) -> None:
         receive(one, message)
-        for ack in one._acks:
+        for ack in one._stepper._acks:
             ack()
-        one._acks.clear()
+        one._stepper._acks.clear()
 
     patch.setattr(Reactor, "_receive", hasty)
 
@@ -130,7 +130,7 @@ def a_restart_opens_another_attempt(patch: pytest.MonkeyPatch) -> None:
     def forgetful(state: State, _reopened: object = None) -> round_state.Step:
         return begin(replace(state, attempt=state.attempt + 1))
 
-    patch.setattr(reactor, "begin", forgetful)
+    patch.setattr(stepper, "begin", forgetful)
 
 
 def a_commit_is_two_transactions(patch: pytest.MonkeyPatch) -> None:
