@@ -7,7 +7,7 @@ import json
 import time
 from collections.abc import Callable, Collection
 from types import TracebackType
-from typing import IO, Protocol, Self
+from typing import IO, Final, Protocol, Self
 
 from pydantic import BaseModel
 from rich import box
@@ -18,8 +18,7 @@ from rich.table import Table
 from rich.text import Text
 
 from coordinator import observers as seen
-from coordinator.restraint import MOST
-from schemas.messages import Metrics, RoundSummary
+from schemas.messages import MAX_DEVICES, Metrics, RoundSummary
 from schemas.output import Output
 from schemas.printable import printable
 from schemas.restraint import Restraint
@@ -40,6 +39,12 @@ REMARKS = (
     seen.OwnModelsAwaited,
     seen.Finished,
 )
+MOST: Final[dict[type[seen.Observation], int]] = {  # told within a minute of what anybody can cause without end
+    seen.MessageRejected: 100,  # an honest fleet rarely comes near
+    seen.DeviceTroubled: 100,
+    seen.DeviceDeclined: 1000,
+    seen.DeviceJoined: MAX_DEVICES,
+}
 _WITHHELD = {
     "message_rejected": "messages that were rejected",
     "device_troubled": "devices that can't take part",

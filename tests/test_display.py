@@ -16,8 +16,7 @@ from rich.console import Console
 
 from coordinator import observers as seen
 from coordinator import scores
-from coordinator.display import Lines, LiveTable, choose, classes_table, json_line, plain_line
-from coordinator.restraint import MOST
+from coordinator.display import MOST, Lines, LiveTable, choose, classes_table, json_line, plain_line
 from schemas.messages import Counts, Metrics, RoundSummary
 from schemas.printable import printable
 from schemas.restraint import WINDOW_S
