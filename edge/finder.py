@@ -19,7 +19,7 @@ from typing import Any, Final
 
 from edge.alerts import alerts, parse, words
 from edge.beat_windows import Window
-from edge.finding import Finding
+from edge.finder_child import Finding
 from edge.live_findings import SHORTEST_S, LiveFindings
 from edge.newest_model import NewestModel
 from edge.recording import when_over

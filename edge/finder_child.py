@@ -1,18 +1,35 @@
-"""The agent's side of findings: a child process that finds beats, and its windows as messages."""
+"""The agent's side of findings: a child process that finds beats, what it is told, and its windows as messages."""
 
 from __future__ import annotations
 
+import json
 import logging
 from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass
 from typing import Any
 
 from pydantic import ValidationError
 
-from edge.finding import Finding
 from edge.kept_child import KeptChild
 from schemas.messages import Findings
 
 _log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """What to follow, and what to make of it. ``state`` is the device's, where its models lie."""
+
+    directory: str
+    state: str
+    window_s: float = 300.0
+    alerts: str = ""
+    nice: int = 10
+    personal: bool = False  # whether a model that is the owner's own is used, where it is better than the global one
+
+    def as_json(self) -> str:
+        """One line."""
+        return json.dumps(asdict(self))
 
 
 class FinderChild(KeptChild):

@@ -41,7 +41,7 @@ from schemas.settings import LinkSettings
 from schemas.topics import NAME, Topics, check_name
 
 if TYPE_CHECKING:
-    from edge.finding import Finding
+    from edge.finder_child import Finding
     from edge.recording import Recording
     from edge.recording_child import RecordingChild
 
@@ -118,7 +118,7 @@ def finding_of(settings: EdgeSettings, directory: str) -> Finding | None:
     if not settings.findings:
         return None
     from edge.alerts import parse as thresholds  # noqa: PLC0415 - for devices that tell what they find
-    from edge.finding import Finding  # noqa: PLC0415 - likewise
+    from edge.finder_child import Finding  # noqa: PLC0415 - likewise
 
     thresholds(settings.findings_alerts)
     if not Path(directory).is_dir():

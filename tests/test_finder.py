@@ -12,8 +12,7 @@ import numpy as np
 import pytest
 
 from edge.finder import Finder
-from edge.finder_child import FinderChild
-from edge.finding import Finding
+from edge.finder_child import FinderChild, Finding
 from edge.live.source import Lead, Signal
 from edge.recordings import Recordings
 from edge.segments import frames, stored

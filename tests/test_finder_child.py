@@ -12,8 +12,7 @@ import pytest
 
 from edge import model_file
 from edge.config import EdgeSettings
-from edge.finder_child import FinderChild
-from edge.finding import Finding
+from edge.finder_child import FinderChild, Finding
 from edge.newest_model import NewestModel
 from edge.personal_settings import Origin, PersonalSettings, Verdict
 from edge.start import finding_of
