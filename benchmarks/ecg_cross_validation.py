@@ -32,9 +32,9 @@ from ecg_patients import (
 )
 from people import Confusion, central, federated
 
-from coordinator.plan_file import PlanFile
 from edge.dataset import Dataset
 from edge.sources.wfdb_records import DS1
+from schemas.plan_file import PlanFile
 
 # Those with most S or V beats are dealt out first, so that each fold has some to train on and some to find.
 FOLDS = (

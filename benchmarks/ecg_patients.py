@@ -15,7 +15,6 @@ import wfdb
 from numpy.typing import NDArray
 from people import Confusion
 
-from coordinator.plan_file import find
 from edge import ecg
 from edge.beat_features import BEFORE, QRS, features
 from edge.dataset import Dataset
@@ -25,6 +24,7 @@ from edge.weak_labels import CLASSES as SAID
 from edge.weak_labels import Rule
 from schemas.messages import Metrics
 from schemas.parameters import Parameters
+from schemas.plan_file import find
 
 FILE = find("ecg-beats")
 PLAN = FILE.plan

@@ -28,7 +28,6 @@ from numpy.typing import NDArray
 from people import Confusion
 from sklearn.metrics import average_precision_score, roc_auc_score
 
-from coordinator.plan_file import find
 from edge.anomaly import score_beats
 from edge.beat_features import SHAPE
 from edge.beat_stream import Described, beats_of
@@ -38,6 +37,7 @@ from edge.sources import RECIPES, open_source, read
 from edge.sources.wfdb_records import DS1, DS2, read_lead
 from edge.weak_labels import Rule
 from schemas.parameters import Parameters
+from schemas.plan_file import find
 
 NEAR_S = 0.15  # from an annotation
 FEW = 10  # V and N beats that a patient's own figures need

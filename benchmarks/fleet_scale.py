@@ -43,7 +43,7 @@ LIGHT = Path(__file__).with_name("light_devices.py")
 
 def prepare(kb: float, folder: Path) -> Path:
     """Write a plan whose delta takes ``kb`` in the codec to ``folder``, and such a delta; its path."""
-    from coordinator import plan_file  # noqa: PLC0415 - only the parent needs it
+    from schemas import plan_file  # noqa: PLC0415 - only the parent needs it
 
     rng = np.random.default_rng(0)
     mb, payload = kb / 80, b""

@@ -39,9 +39,9 @@ from sklearn.neighbors import NearestCentroid
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
-from coordinator.plan_file import find
 from edge.dataset import Dataset, concatenate
 from schemas.parameters import Parameters
+from schemas.plan_file import find
 
 FILE = find("watch")
 PLAN = FILE.plan

@@ -25,9 +25,9 @@ from pathlib import Path
 import numpy as np
 from broker import machine, mosquitto
 
-from coordinator import plan_file
 from coordinator.plan_export import export, load_class
 from edge.trainer_pool import child_environment
+from schemas import plan_file
 
 DEVICES = 5
 WINDOWS = 2000

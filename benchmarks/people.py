@@ -13,7 +13,6 @@ import torch
 from numpy.typing import NDArray
 
 from coordinator.aggregation import mean
-from coordinator.plan_file import PlanFile
 from coordinator.scores import metrics
 from edge.dataset import Dataset, concatenate
 from edge.evaluation import evaluate
@@ -23,6 +22,7 @@ from edge.training import train
 from schemas.messages import Counts, Metrics, TrainSettings
 from schemas.parameters import Parameters
 from schemas.plan import Plan
+from schemas.plan_file import PlanFile
 
 Confusion = NDArray[np.int64]  # (classes, classes): rows are what is true, columns what was said
 

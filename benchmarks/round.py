@@ -28,12 +28,11 @@ from typing import Any
 import numpy as np
 from broker import machine, memory, mosquitto
 
-from coordinator import plan_file
 from edge.agent import MakeLink
 from edge.fleet import Fleet, VirtualFleet
 from edge.jobs import Describe, Described, Failure, Job, Merge, Merged, Result, Train, Trained
 from edge.model_reader import ModelReader
-from schemas import compression
+from schemas import compression, plan_file
 from schemas.link.address import BrokerAddress
 from schemas.link.link import Link, Sink, Will
 from schemas.link.mqtt import MqttLink

@@ -19,12 +19,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from coordinator.aggregation import mean
-from coordinator.plan_file import find
 from edge.dataspec import DataSpec
 from edge.plan_fit import fit
 from edge.sources import prepare
 from schemas import compression
 from schemas.parameters import Manifest, Parameters, TensorSpec
+from schemas.plan_file import find
 
 PLAN = "ecg-beats"
 DEVICES = 22

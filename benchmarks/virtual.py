@@ -24,13 +24,13 @@ from typing import Any
 import numpy as np
 from broker import machine, memory
 
-from coordinator.plan_file import find
 from edge.dataspec import DataSpec
 from edge.jobs import Describe, Described, Failure, Job, Progressed, Result, Train, Trained
 from edge.stacking import Stacking
 from edge.trainer_pool import TrainerPool
 from schemas import compression
 from schemas.messages import TrainSettings
+from schemas.plan_file import find
 
 TICKS = os.sysconf("SC_CLK_TCK")
 

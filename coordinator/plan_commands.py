@@ -8,8 +8,8 @@ from pathlib import Path
 
 from pydantic import TypeAdapter, ValidationError
 
-from coordinator import plan_file
 from coordinator.config import CoordinatorSettings, in_scale
+from schemas import plan_file
 from schemas.errors import FedbeatError, PlanError, SettingsError
 from schemas.messages import MAX_CLASSES, Word
 from schemas.parameters import Parameters

@@ -1,21 +1,22 @@
 """A plan in a file, ``NAME.plan``: safetensors, so that reading one can run nothing. The bundled plans are found here.
 
-The coordinator starts runs from them, and a device tries out what one would cost it (``edge bench``). The metadata's
-key ``plan`` has the plan's JSON, which is what devices get. The tensors are the initial values of parameters whose
-``init`` says stored; a seeded plan has none and stays a page of text.
+Operators write them, the coordinator starts runs from them, and a device tries out what one would cost it (``edge
+bench``). The metadata's key ``plan`` has the plan's JSON, which is what devices get. The tensors are the initial values
+of parameters whose ``init`` says stored; a seeded plan has none and stays a page of text.
 """
 
 from __future__ import annotations
 
 import json
+import os
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 from safetensors import SafetensorError
-from safetensors.numpy import load
+from safetensors.numpy import load, save
 
-from schemas.errors import PlanError
+from schemas.errors import PlanError, StateError
 from schemas.parameters import Flat, Parameters
 from schemas.plan import MAX_BYTES, MAX_ELEMENTS, Plan, Stored
 
@@ -75,6 +76,20 @@ def read(content: bytes, where: str) -> PlanFile:
     if any(array.dtype != np.float32 or not np.isfinite(array).all() for array in tensors.values()):
         raise PlanError(f"{where}: the stored tensors must be finite float32 values: export it again")
     return PlanFile(plan, tensors)
+
+
+def write(file: PlanFile, path: Path) -> None:
+    """Write a plan file, whole or not at all. Raises ``StateError``."""
+    if path.is_dir():  # which may have no name of its own, as "." has none
+        raise StateError(f"can't write the plan file {path}: it is a directory; give a file's name, such as net.plan")
+    content = save(file.stored, metadata={"plan": file.plan.to_bytes().decode()})
+    scratch = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        scratch.write_bytes(content)
+        scratch.replace(path)
+    except OSError as error:
+        scratch.unlink(missing_ok=True)
+        raise StateError(f"can't write the plan file {path}: {error.strerror}") from None
 
 
 def _metadata(content: bytes) -> dict[str, str]:

@@ -6,7 +6,6 @@ from pathlib import Path
 
 import numpy as np
 
-from coordinator.plan_file import PlanFile
 from schemas import codec, compression, parts
 from schemas.link.address import BrokerAddress
 from schemas.link.link import Inbound
@@ -27,6 +26,7 @@ from schemas.messages import (
     RunSettings,
     TrainSettings,
 )
+from schemas.plan_file import PlanFile
 from schemas.topics import Address, Kind, Topics
 from tests.edge_scripts import nonce
 from tests.link_bench import Ear

@@ -6,7 +6,6 @@ import pytest
 import torch
 from torch import nn
 
-from coordinator.plan_file import find
 from coordinator.plans.digits import Digits
 from coordinator.plans.ecg_beats import EcgBeats
 from coordinator.plans.ecg_masked import EcgMasked
@@ -18,6 +17,7 @@ from edge.sources.digits import CLASSES as DIGITS
 from edge.sources.ecg_beats import CLASSES as BEATS
 from edge.sources.watch import CLASSES as EXERCISES
 from schemas.plan_cost import Limits, check
+from schemas.plan_file import find
 
 MODULES: dict[str, type[nn.Module]] = {
     "digits": Digits,

@@ -10,13 +10,13 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from coordinator.plan_file import PlanFile
 from edge import checkpoint
 from edge.checkpoint import Checkpoint
 from edge.training import Event, Trained, train
 from schemas.errors import WireError
 from schemas.messages import TrainSettings
 from schemas.plan import Plan
+from schemas.plan_file import PlanFile
 from tests.plan_examples import tiny, windows, with_step
 
 torch.set_num_threads(1)

@@ -5,12 +5,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from coordinator.plan_file import bundled, find
 from edge import codec_choice
 from edge.codec_choice import CHOICES, choose, update_size
 from schemas import compression
 from schemas.compression import NAMES
 from schemas.parameters import Parameters
+from schemas.plan_file import bundled, find
 
 MODEL = 70_000
 

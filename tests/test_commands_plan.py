@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from coordinator.cli import cli as coordinator
-from coordinator.plan_file import find
+from schemas.plan_file import find
 from tests.running_commands import COORDINATOR, EDGE, LIMIT_S, QUICK, ROOT, finished, in_process
 
 NET = """

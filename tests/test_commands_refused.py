@@ -9,10 +9,10 @@ from pathlib import Path
 
 import pytest
 
-from coordinator import plan_file
-from coordinator.plan_file import PlanFile
 from edge.cli import cli as edge
+from schemas import plan_file
 from schemas.plan import Plan
+from schemas.plan_file import PlanFile
 from tests.link_mosquitto import Mosquitto, free_port, program
 from tests.running_commands import COORDINATOR, EDGE, MITDB, QUICK, Running, finished, in_process, together
 

@@ -5,12 +5,12 @@ import pytest
 import torch
 from torch.nn import functional
 
-from coordinator.plan_file import PlanFile, find
 from coordinator.plans.ecg_beats import EcgBeats
 from edge.dataset import Dataset
 from edge.evaluation import evaluate
 from schemas.errors import DataError, TrainingError
 from schemas.parameters import Parameters
+from schemas.plan_file import PlanFile, find
 from tests.plan_examples import tiny, windows
 
 torch.set_num_threads(1)

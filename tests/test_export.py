@@ -8,9 +8,9 @@ import pytest
 
 from coordinator.export import export_model, export_onnx
 from coordinator.models import Checkpoint, ModelStore
-from coordinator.plan_file import PlanFile, write
 from coordinator.round import SETTLE_S
 from schemas.errors import DiskFull, PlanError, SettingsError, StateError
+from schemas.plan_file import PlanFile, write
 from tests.full_disks import Ballast, small_disk
 from tests.plan_examples import tiny
 from tests.running_coordinator import RunningCoordinator

@@ -20,13 +20,12 @@ from typing import Any, Final
 import numpy as np
 import pytest
 
-from coordinator import plan_file
 from coordinator.journal import Journal
 from coordinator.models import ModelStore
 from edge import files
 from edge.jobs import read_answer, read_request
 from edge.sources import load, watch, windows
-from schemas import codec, compression
+from schemas import codec, compression, plan_file
 from schemas.errors import DataError, FedbeatError, PlanError, StateError, WireError
 from schemas.plan import Plan
 from schemas.topics import Kind

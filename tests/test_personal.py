@@ -13,7 +13,6 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 from pydantic import ValidationError
 
-from coordinator.plan_file import PlanFile
 from edge import personal
 from edge.dataset import Dataset
 from edge.evaluation import evaluate
@@ -23,7 +22,7 @@ from edge.training import Event, Tether, Trained, train
 from schemas.errors import DataError, PlanError
 from schemas.messages import Counts, TrainSettings
 from schemas.parameters import Parameters
-from schemas.plan_file import find
+from schemas.plan_file import PlanFile, find
 from tests.plan_examples import CLASSES, tiny, windows, with_step
 
 torch.set_num_threads(1)

@@ -11,7 +11,6 @@ import pytest
 import torch
 from click.testing import CliRunner
 
-from coordinator.plan_file import write
 from edge import attempt, files, model_file
 from edge.cli import cli
 from edge.config import EdgeSettings
@@ -42,7 +41,7 @@ from schemas.errors import SettingsError, StateError
 from schemas.link.address import BrokerAddress
 from schemas.link.mqtt import MqttLink, MqttSettings
 from schemas.messages import TrainSettings
-from schemas.plan_file import PlanFile
+from schemas.plan_file import PlanFile, write
 from tests.device_desk import MODEL, MODEL_BLOB, PLAN_BLOB, DeviceDesk, recordings
 from tests.edge_scripts import PLAN_REF, announcement
 from tests.link_bench import Ear

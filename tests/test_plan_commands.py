@@ -7,7 +7,6 @@ from pathlib import Path
 
 import pytest
 
-from coordinator import plan_file
 from coordinator.config import CoordinatorSettings
 from coordinator.plan_commands import (
     check_plan,
@@ -18,6 +17,7 @@ from coordinator.plan_commands import (
     resolve,
     show_plan,
 )
+from schemas import plan_file
 from schemas.errors import PlanError, SettingsError, StateError
 from schemas.plan import Plan
 

@@ -12,11 +12,11 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from coordinator.plan_export import export, load_class
-from coordinator.plan_file import PlanFile
 from edge.dropout import Layout
 from edge.plan_runtime import Program
 from schemas.errors import PlanError
 from schemas.plan import Stored
+from schemas.plan_file import PlanFile
 from schemas.plan_shapes import infer, outline
 
 CLASSES = ("a", "b", "c")

@@ -8,8 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from safetensors.numpy import save
 
-from coordinator.plan_file import PlanFile, bundled, find, read, write
 from schemas.errors import PlanError, StateError
+from schemas.plan_file import PlanFile, bundled, find, read, write
 from tests.plan_examples import fields, tiny
 
 STORED = tuple({**parameter, "init": {"kind": "stored"}} for parameter in fields()["parameters"])

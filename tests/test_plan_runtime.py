@@ -11,11 +11,11 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from coordinator.plan_file import PlanFile, find
 from edge.dropout import Layout
 from edge.plan_runtime import Program
 from schemas.errors import PlanError
 from schemas.plan import Plan
+from schemas.plan_file import PlanFile, find
 from tests.plan_examples import fields, tiny, windows, with_step
 
 torch.set_num_threads(1)

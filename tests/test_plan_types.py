@@ -12,10 +12,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from coordinator.plan_file import PlanFile
 from edge.plan_runtime import TABLE, Program
 from edge.stacked_operations import OPERATIONS as STACKED
 from schemas.errors import PlanError
+from schemas.plan_file import PlanFile
 from schemas.plan_rules import OPERATIONS
 from schemas.plan_shapes import infer
 from schemas.plan_types import TYPES, Kind

@@ -13,7 +13,6 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from coordinator.plan_file import PlanFile
 from edge.checkpoint import Checkpoint
 from edge.dataset import Dataset
 from edge.stacked_training import Stack, train_stacked, width
@@ -21,6 +20,7 @@ from edge.training import Event, Observer, Trained, Training, ignore, train
 from schemas.errors import PlanError, TrainingError
 from schemas.messages import TrainSettings
 from schemas.plan import Plan
+from schemas.plan_file import PlanFile
 from tests.other_memory import PLACE, another_memory
 from tests.plan_examples import fields, tiny, windows
 

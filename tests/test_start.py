@@ -7,12 +7,12 @@ from tempfile import TemporaryDirectory
 
 import pytest
 
-from coordinator import plan_file
 from coordinator.cli import cli
 from coordinator.config import CoordinatorSettings
 from coordinator.database import claim
 from coordinator.service import RunResult
 from coordinator.start import Services, check_class_weights, set_aside, start, with_data, with_defaults
+from schemas import plan_file
 from schemas.command_line import run
 from schemas.errors import FedbeatError, Outranked, SettingsError, StateError, Superseded
 from tests.locked_folder import NOBODY

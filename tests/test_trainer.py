@@ -12,7 +12,6 @@ import numpy as np
 import pytest
 import torch
 
-from coordinator.plan_file import PlanFile
 from edge.dataspec import DataSpec
 from edge.frames import Frames
 from edge.jobs import (
@@ -40,6 +39,7 @@ from edge.training import train
 from schemas import compression, steps
 from schemas.messages import TrainSettings
 from schemas.parameters import Parameters
+from schemas.plan_file import PlanFile
 from tests import trainer_ends
 from tests.plan_examples import CLASSES, fields, tiny, windows
 

@@ -12,12 +12,12 @@ import numpy as np
 import psutil
 import pytest
 
-from coordinator.plan_file import PlanFile
 from edge.dataspec import DataSpec
 from edge.jobs import Describe, Described, Evaluate, Evaluated, Failure, Progressed, Result, Train, Trained
 from edge.trainer_pool import TrainerPool
 from schemas import compression
 from schemas.messages import TrainSettings
+from schemas.plan_file import PlanFile
 from tests.plan_examples import CLASSES, tiny, windows
 from tests.waiting import until
 

@@ -14,7 +14,6 @@ from hypothesis import strategies as st
 from torch import Tensor
 from torch.nn import functional
 
-from coordinator.plan_file import PlanFile, find
 from coordinator.plans.ecg_beats import EcgBeats
 from edge.batches import batches, choose, class_weights
 from edge.dataset import Dataset, FloatArray
@@ -24,6 +23,7 @@ from schemas.errors import DataError, PlanError, TrainingError
 from schemas.messages import TrainSettings
 from schemas.parameters import Parameters
 from schemas.plan import Plan
+from schemas.plan_file import PlanFile, find
 from tests.plan_examples import tiny, windows, with_step
 
 torch.set_num_threads(1)

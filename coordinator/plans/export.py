@@ -8,13 +8,12 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from coordinator.plan_export import export
-from coordinator.plan_file import write
 from coordinator.plans.digits import Digits
 from coordinator.plans.ecg_beats import EcgBeats
 from coordinator.plans.ecg_masked import EcgMasked
 from coordinator.plans.watch import Watch
 from schemas.messages import StrategySettings, TrainSettings
-from schemas.plan_file import BUNDLED, ENDING, PlanFile
+from schemas.plan_file import BUNDLED, ENDING, PlanFile, write
 
 
 def ecg_beats(name: str = "ecg-beats") -> PlanFile:

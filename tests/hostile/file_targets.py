@@ -15,7 +15,6 @@ from typing import Any, Final
 
 import numpy as np
 
-from coordinator import plan_file
 from coordinator.config import CoordinatorSettings
 from coordinator.journal import Journal, ModelVersion
 from coordinator.models import Checkpoint, ModelStore
@@ -23,7 +22,7 @@ from edge import files
 from edge.config import EdgeSettings
 from edge.outbox import Outbox
 from edge.store import Store, claim
-from schemas import codec
+from schemas import codec, plan_file
 from schemas.errors import PlanError, SettingsError, StateError
 from schemas.messages import DeviceState, DeviceStatus, RoundAnnouncement, RoundSummary, RunSettings
 from schemas.parameters import Parameters
