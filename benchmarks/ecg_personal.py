@@ -34,9 +34,9 @@ from people import Confusion, federated
 from edge import ec57, ecg
 from edge.assessment import predict
 from edge.dataset import Dataset
-from edge.findings import telling_minute
 from edge.personal import personalise
 from edge.personal_settings import PULL, PersonalSettings, Verdict
+from edge.predict import telling_minute
 from edge.sources.wfdb_records import DS1, DS2, read_lead
 from schemas.parameters import Parameters
 

@@ -148,11 +148,11 @@ def predict_beats(
     if (data is None) == (live is None):
         raise SettingsError("say what to look at: --data RECORDINGS, or --live SOURCE")
     if data is not None:
-        from edge import findings  # noqa: PLC0415 - likewise
+        from edge import predict  # noqa: PLC0415 - likewise
 
         chosen = {name: options[name] for name in ("annotate", "runtime", "detector")}
-        found = findings.examine(plan_name, model, data, state=state, report=partial(click.echo, err=True), **chosen)
-        for line in findings.json_lines(found) if options["as_json"] else findings.lines(found):
+        found = predict.examine(plan_name, model, data, state=state, report=partial(click.echo, err=True), **chosen)
+        for line in predict.json_lines(found) if options["as_json"] else predict.lines(found):
             click.echo(line)
     elif live is not None:
         from edge.predict_live import Chosen  # noqa: PLC0415 - likewise

@@ -17,8 +17,8 @@ from edge.classifier import BeatClassifier
 from edge.detectors import Peaks
 from edge.dominant_beat import BLOCK, follow
 from edge.ecg import AAMI_OF_SYMBOL, RATE, WINDOW, condition, intervals, relate_beats
-from edge.findings import ANNOTATOR
 from edge.label_files import annotations_in
+from edge.predict import ANNOTATOR
 from edge.sources.wfdb_records import read_lead
 from schemas.errors import DataError
 

@@ -15,8 +15,8 @@ from safetensors.numpy import save_file
 from edge import live_findings, predict_live
 from edge.alerts import parse
 from edge.cli import cli
-from edge.findings import examine
 from edge.live.source import Chunk, EndOfSignal, Lead, Signal
+from edge.predict import examine
 from edge.predict_live import Chosen, Watch
 from tests.live_sender import Sender
 from tests.running_commands import EDGE, MITDB, Running, events, in_process

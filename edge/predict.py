@@ -49,7 +49,7 @@ class Unusual:
 
 
 @dataclass(frozen=True, slots=True)
-class Findings:
+class RecordFindings:
     """Of one record: how long it is and how much of that could be used, s; its beats by class; beats a minute.
 
     Of a model that tells no classes apart the beats are one class, and ``unusual`` says how many it couldn't fill in.
@@ -75,7 +75,7 @@ def examine(
     runtime: Runtime = "auto",
     detector: Detector = "own",
     report: Callable[[str], None] = lambda _: None,
-) -> list[Findings]:
+) -> list[RecordFindings]:
     """What ``model``, or the one a device of this state directory uses, finds in each record at ``path``.
 
     A record that can't be used is told to ``report``, and the others are examined. Raises any ``FedbeatError``.
@@ -131,7 +131,7 @@ def _usable(
         report(f"left out: {text}")
 
 
-def lines(found: list[Findings]) -> Iterator[str]:
+def lines(found: list[RecordFindings]) -> Iterator[str]:
     """The findings for people."""
     scored = any(one.unusual for one in found)
     heads = ("unusual", "median", "highest") if scored else CLASSES
@@ -154,7 +154,7 @@ def lines(found: list[Findings]) -> Iterator[str]:
     yield "a model's opinion, and no diagnosis"
 
 
-def json_lines(found: list[Findings]) -> Iterator[str]:
+def json_lines(found: list[RecordFindings]) -> Iterator[str]:
     """The findings for machines."""
     return (json.dumps(asdict(one)) for one in found)
 
@@ -181,9 +181,9 @@ def _findings(
     peaks: NDArray[np.int64],
     counts: dict[str, int],
     model: str,
-) -> Findings:
+) -> RecordFindings:
     intervals = np.diff(peaks) / rate
-    return Findings(
+    return RecordFindings(
         record.name,
         round(len(signal) / rate, 1),
         round(float(np.isfinite(signal).sum()) / rate, 1),

@@ -14,7 +14,7 @@ import wfdb
 from safetensors.numpy import load_file, save_file
 
 from edge.classifier import BeatClassifier, Runtime
-from edge.findings import Findings, Unusual, examine, json_lines, lines, telling_minute
+from edge.predict import RecordFindings, Unusual, examine, json_lines, lines, telling_minute
 from edge.synthetic_ecg import person, record
 from schemas.errors import DataError, PlanError, SettingsError, StateError, TrainingError
 from schemas.plan_file import find
@@ -125,7 +125,7 @@ def test_words_and_json_have_the_same_counts(records: Path, model: Path) -> None
 
 def test_people_read_counts_by_class_or_scores_under_their_heads() -> None:
     """Seen to fail with the classes' counts, none, in the place of the scores."""
-    seen = Findings("a", 120.0, 60.0, {"N": 100, "V": 7}, 71.6, "m", telling=1)
+    seen = RecordFindings("a", 120.0, 60.0, {"N": 100, "V": 7}, 71.6, "m", telling=1)
     head, row, telling, model, _ = (line.split() for line in lines([seen]))
     assert head == ["record", "minutes", "used", "rate", "beats", "N", "S", "V", "F", "Q"]
     assert row == ["a", "2.0", "50%", "72", "107", "100", "0", "7", "0", "0"]
