@@ -6,14 +6,32 @@ from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
 
+from pydantic import BaseModel, ConfigDict
+
 from edge.recordings_show import recorded
-from edge.sources import RECIPES, reading, windows
-from edge.sources.report import DataReport, describe
+from edge.sources import RECIPES, held_out_owners, open_source, read, reading, windows
 from edge.sources.source import Reader
 from schemas.errors import DataError
 
 SHOWN_OWNERS = 30
 UNLABELLED = "ecg-masked"  # the recipe of recordings that nobody has annotated
+
+
+class DataReport(BaseModel):
+    """The recordings at a path as a recipe sees them. Numbers are examples unless their name says otherwise."""
+
+    model_config = ConfigDict(frozen=True)
+
+    path: str
+    recipe: str
+    kind: str  # what was found
+    examples: int
+    shapes: tuple[tuple[int, ...], ...]  # of one example, for each input
+    classes: dict[str, int]
+    owners: dict[str, int]
+    held_out: tuple[str, ...]  # owners whom `held_out = "auto"` keeps from training; none: everybody's newest fifth
+    rejected: dict[str, int]  # reason -> pieces
+    notes: tuple[str, ...]
 
 
 def show(path: str, recipe: str | None, *, as_json: bool) -> str:
@@ -50,6 +68,24 @@ def described(path: str, recipe: str | None) -> DataReport:
             raise error from None
         why = f"nothing here can be trained on with labels ({error}): this is what plan {UNLABELLED} would train on"
         return report.model_copy(update={"notes": (*report.notes, why)})
+
+
+def describe(path: str, recipe: str) -> DataReport:
+    """Read everything at ``path`` and count it. Raises ``DataError``, or ``SettingsError`` for an unknown recipe."""
+    source = open_source(path, recipe)
+    reading = read(source, source.owners, RECIPES[recipe].form)
+    return DataReport(
+        path=path,
+        recipe=recipe,
+        kind=source.kind,
+        examples=len(reading.dataset),
+        shapes=reading.dataset.shapes,
+        classes=reading.dataset.class_counts(),
+        owners=reading.dataset.owner_counts(),
+        held_out=held_out_owners(source),
+        rejected={**source.skipped, **reading.rejected},
+        notes=source.notes,
+    )
 
 
 def _read_by(path: str, recipe: str) -> Reader | None:

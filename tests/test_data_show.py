@@ -6,8 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from edge.data_show import SHOWN_OWNERS, guess, lines, show
-from edge.sources.report import DataReport
+from edge.data_show import SHOWN_OWNERS, DataReport, guess, lines, show
 from schemas.errors import DataError, SettingsError
 from tests.locked_folder import locked_folder
 from tests.running_commands import MITDB

@@ -8,11 +8,10 @@ import numpy as np
 import pytest
 import wfdb
 
-from edge.data_show import show
+from edge.data_show import describe, show
 from edge.dataspec import DataSpec
 from edge.masked_beats import MASKS
 from edge.sources import ecg_unlabelled, load, prepare
-from edge.sources.report import describe
 from schemas.errors import DataError
 from tests.running_commands import MITDB
 from tests.unlabelled_records import SAMPLES, unlabelled

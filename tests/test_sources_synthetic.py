@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 
+from edge.data_show import describe
 from edge.dataspec import DataSpec
 from edge.sources import open_source, prepare
-from edge.sources.report import describe
 from schemas.errors import DataError
 
 

@@ -14,11 +14,11 @@ import wfdb
 from numpy.typing import NDArray
 
 from edge import ecg
+from edge.data_show import describe
 from edge.dataset import Dataset
 from edge.dataspec import DataSpec
 from edge.label_files import glance_at
 from edge.sources import load, open_source, prepare, wfdb_records
-from edge.sources.report import describe
 from edge.sources.wfdb_records import DS1, DS2, PACED, read_lead
 from schemas.errors import DataError
 from tests.locked_folder import locked_folder

@@ -6,9 +6,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from edge.data_show import describe
 from edge.dataspec import DataSpec
 from edge.sources import load, prepare
-from edge.sources.report import describe
 from schemas.errors import DataError, SettingsError
 from tests.locked_folder import locked_folder
 
