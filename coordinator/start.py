@@ -7,6 +7,7 @@ import os
 from collections.abc import Callable
 from contextlib import ExitStack, suppress
 from dataclasses import replace
+from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 
@@ -22,10 +23,9 @@ from coordinator.virtual import VirtualFleet
 from schemas.command_line import stopping_on_signals
 from schemas.errors import FedbeatError, Outranked, SettingsError, StateError
 from schemas.link.embedded import EmbeddedBroker
-from schemas.link.link import Link, Sink, Will
 from schemas.link.mqtt import MqttLink
 from schemas.link.notify import Notifier
-from schemas.messages import PlanRef
+from schemas.messages import PlanRef, RunSettings
 from schemas.parts import describe
 from schemas.plan import Plan
 from schemas.topics import Topics
@@ -52,15 +52,7 @@ def start(settings: CoordinatorSettings, *, fresh: bool) -> int:
     settings = with_defaults(settings)
     plan, *models = resolve(settings)  # the model may be large, and is the service's to forget
     settings = with_data(settings, plan)
-    payload = plan.to_bytes()
-    run = run_settings(
-        settings,
-        run=f"run-{os.urandom(4).hex()}",  # of a new run; one that is resumed keeps its name
-        plan=PlanRef(name=plan.name, blob=describe(payload, settings.part_size)),
-        train=plan.train,
-        strategy=plan.strategy,
-    )
-    check_class_weights(run.train.class_weights, plan.classes)
+    run = _run_of(settings, plan)
     if fresh:
         set_aside(settings.state)
     with ExitStack() as stack:
@@ -70,12 +62,8 @@ def start(settings: CoordinatorSettings, *, fresh: bool) -> int:
         name = f"{settings.federation}-coordinator-{instance_of(settings.state)}"
         mqtt = settings.mqtt(name, broker, session_expiry_s=SESSION_S)
 
-        def link(sink: Sink, will: Will) -> Link:
-            return MqttLink(replace(mqtt, standstill_s=standstill_s(settings.heartbeat)), sink, will, gated=True)
-
-        def look(sink: Sink) -> Link:
-            return MqttLink(replace(mqtt, inbound_window=WINDOW), sink)
-
+        link = partial(MqttLink, replace(mqtt, standstill_s=standstill_s(settings.heartbeat)), gated=True)
+        look = partial(MqttLink, replace(mqtt, inbound_window=WINDOW))
         notifier = Notifier.from_environment()
 
         def alive() -> None:
@@ -111,6 +99,19 @@ def start(settings: CoordinatorSettings, *, fresh: bool) -> int:
             display(seen.OwnModelsAwaited())
             fleet.finish(hurried=lambda: services.stopped)
     return 0
+
+
+def _run_of(settings: CoordinatorSettings, plan: Plan) -> RunSettings:
+    """What is to be run, as devices are told it. Raises ``SettingsError`` where the plan's classes don't fit."""
+    run = run_settings(
+        settings,
+        run=f"run-{os.urandom(4).hex()}",  # of a new run; one that is resumed keeps its name
+        plan=PlanRef(name=plan.name, blob=describe(plan.to_bytes(), settings.part_size)),
+        train=plan.train,
+        strategy=plan.strategy,
+    )
+    check_class_weights(run.train.class_weights, plan.classes)
+    return run
 
 
 class Services:
