@@ -10,10 +10,11 @@ from numpy.typing import NDArray
 
 from edge.dataset import FloatArray
 from schemas.errors import PlanError, SettingsError
+from schemas.onnx_graph import LOGITS
 from schemas.parameters import Parameters
 from schemas.plan import Plan
 from schemas.plan_cost import FLOAT_BYTES, Limits
-from schemas.plan_onnx import LOGITS, to_onnx
+from schemas.plan_onnx import to_onnx
 from schemas.plan_shapes import infer
 from schemas.plan_values import Shape
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from schemas.plan_onnx import Graph, require
+from schemas.onnx_graph import Graph, require
 
 Write = Callable[..., None]
 

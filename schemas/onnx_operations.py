@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any, Final
 
+from schemas.onnx_graph import Graph, require
 from schemas.onnx_layers import (
     Write,
     adaptive_pool,
@@ -20,7 +21,6 @@ from schemas.onnx_layers import (
     linear,
     max_pool,
 )
-from schemas.plan_onnx import Graph, require
 
 _END: Final = 2**63 - 1  # of a slice that goes on to the end
 _MODES: Final = {"constant": "constant", "reflect": "reflect", "replicate": "edge", "circular": "wrap"}

@@ -13,15 +13,12 @@ import threading
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import lru_cache, partial
-from typing import TYPE_CHECKING
+from typing import Protocol
 
 from schemas.link import filters
 from schemas.link.backoff import Draw
-from schemas.link.link import Inbound, Qos
+from schemas.link.link import Inbound, Qos, Sink, Will
 from schemas.link.outbound import Publication
-
-if TYPE_CHECKING:
-    from schemas.link.memory import MemoryLink
 
 matches = lru_cache(4096)(filters.matches)  # each message is held against each subscription
 
@@ -35,6 +32,20 @@ class Faults:
     delay_s: float = 0.0  # longest delay, each uniform below it; a subscriber's messages stay in order
     reorder: bool = False  # but those of one topic may overtake those of another
     uplink_s: float = 0.0  # longest way of a publication to the broker, and of ``Sent`` back; what breaks one loses it
+
+
+class Client(Protocol):
+    """What the broker has to do with of a link."""
+
+    client_id: str
+    will: Will | None
+    keep_session: bool
+    emit: Sink
+    connection: object | None  # another one for each; None while there is none
+    frozen: bool  # half-open: nothing comes through
+
+    def broken(self, why: str) -> None:
+        """The connection is gone."""
 
 
 @dataclass(slots=True)
@@ -53,7 +64,7 @@ class _Session:
     client_id: str
     filters: dict[str, Qos] = field(default_factory=dict)
     unacked: dict[int, _Message] = field(default_factory=dict)
-    link: MemoryLink | None = None
+    link: Client | None = None
     clear_at_s: dict[str, float] = field(default_factory=dict)  # when the last message on its way arrives; by topic
 
 
@@ -160,7 +171,7 @@ class MemoryBroker:
         """When something that a client and the broker say to each other now arrives."""
         return self.now_s + self.draw.random() * self.faults.uplink_s
 
-    def connect(self, link: MemoryLink) -> bool | None:
+    def connect(self, link: Client) -> bool | None:
         """Whether a session was kept for it; None: nothing answers."""
         if not self._up or link.client_id in self._barred:
             return None
@@ -180,7 +191,7 @@ class MemoryBroker:
         for number, message in session.unacked.items():
             self._send(session, number, message)
 
-    def disconnect(self, link: MemoryLink) -> None:
+    def disconnect(self, link: Client) -> None:
         """A goodbye: no last will."""
         session = self._sessions.get(link.client_id)
         if session is not None and session.link is link:
@@ -219,7 +230,7 @@ class MemoryBroker:
         for pattern in filters:
             self._sessions[client_id].filters.pop(pattern, None)
 
-    def _lose(self, session: _Session, link: MemoryLink, why: str) -> None:
+    def _lose(self, session: _Session, link: Client, why: str) -> None:
         session.link = None
         if not link.keep_session:
             self._sessions.pop(session.client_id, None)

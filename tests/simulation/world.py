@@ -21,7 +21,8 @@ from unittest import mock
 import coordinator.service
 from coordinator.service import RunResult
 from schemas.errors import BrokerUnreachable, FederationError, StateError, Superseded
-from schemas.link.memory import MemoryBroker, MemoryLink
+from schemas.link.memory import MemoryBroker
+from schemas.link.memory_broker import Client
 from schemas.link.outbound import Publication
 from tests.simulation.coordinators import NAME, SECOND, CoordinatorNode, Life, LifeBeside, watched
 from tests.simulation.devices import DeviceNode
@@ -233,7 +234,7 @@ class World:
         self.disks.drop(disk)
         shutil.rmtree(disk.root, ignore_errors=True)
 
-    def _link_of(self, client_id: str) -> MemoryLink | None:
+    def _link_of(self, client_id: str) -> Client | None:
         session = self.broker._sessions.get(client_id)
         return None if session is None else session.link
 
