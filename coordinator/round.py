@@ -8,7 +8,8 @@
 * A round has a ``train`` task, which makes the next model version, then an ``evaluate`` task of that version where the
   run wants it and a device has held-out data. An evaluation that fails is not tried again; training goes on. One that
   a crash kept from being opened is selected for, ``RECALL_S`` at most or until a quorum for training is there alone.
-* Selecting ends once the quorum is there, and the goal too or nobody new for ``SETTLE_S`` (``PATIENCE_S`` at most).
+* Selecting ends once the quorum is there, and the goal too or nobody new for ``SETTLE_S`` (``PATIENCE_S`` at most). It
+  is given up at the deadline, but not within ``RECALL_S`` of a device's leaving before that: it may be about to be back.
 * ``goal`` x ``OVERSELECT`` devices are drawn, twice as many after each failed attempt; without a goal, and for
   ``evaluate``, all are, newcomers included.
 * Collecting closes at the goal; once every selected or joined device has answered, declined or gone and the quorum is
@@ -183,8 +184,9 @@ def _advance(state: State) -> Step:
 def _fleet_changed(state: State, view: View) -> Step:
     newcomers = (view.trainers | view.evaluators) - state.view.trainers - state.view.evaluators
     newcomer_at = state.now if newcomers else state.newcomer_at
+    left_at = state.now if state.view.trainers - view.trainers else state.left_at
     met_anyone = state.met_anyone or bool(view.ready)
-    state = replace(state, view=view, newcomer_at=newcomer_at, met_anyone=met_anyone)
+    state = replace(state, view=view, newcomer_at=newcomer_at, left_at=left_at, met_anyone=met_anyone)
     stage = state.stage
     if isinstance(stage, Collecting) and state.now < stage.gathers_until:
         if view.ready:  # the broker is there again, and with it who had not left

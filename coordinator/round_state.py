@@ -172,6 +172,7 @@ class State:
     failing_since: float = 0.0  # when the first of them began
     view: View = field(default_factory=View)
     newcomer_at: float = -math.inf
+    left_at: float = -math.inf  # when one that could train was last found gone
     met_anyone: bool = False
     said: Mapping[str, str] = field(default_factory=dict)  # why devices didn't take part since the last commit
     rejected: Mapping[str, int] = field(default_factory=dict)  # messages by reason, of this round
@@ -219,10 +220,14 @@ class State:
     def gives_up_at(self, since: float) -> float:
         """When a quorum that isn't there, waited for ``since`` then, is not any more: never as one is about to be back.
 
-        So one device that rests costs no attempt in which nobody could have been asked.
+        So neither one device that rests costs an attempt in which nobody could have been asked, nor a broker's restart
+        just before the end, or a device's.
         """
         end, lacking = since + self.selecting_s, self.quorum - len(self.eligible)
-        if self.task != "train" or not self.resting:
+        if self.task != "train":
+            return end
+        end = max(end, min(self.left_at, end) + RECALL_S)
+        if not self.resting:
             return end
         back = sorted(until for device, until in self.still_resting.items() if device in self.view.trainers)
         return max(end, back[lacking - 1]) if 0 < lacking <= len(back) else end

@@ -497,6 +497,29 @@ def test_a_device_that_rests_is_not_waited_for_where_it_is_one_too_few_or_gone()
         assert run.state.gives_up_at(stage.until) == stage.until + 600.0
 
 
+@pytest.mark.parametrize("deadline_s", [15.0, 600.0])
+def test_devices_that_left_just_before_it_is_given_up_on_them_have_a_minute_to_come_back(deadline_s: float) -> None:
+    """As after a broker's restart, from which each comes back in its own time, or one of their own.
+
+    Seen to fail with no such minute: the attempt was given up 1 s after the broker was back, with nobody there yet.
+    """
+    run = Run(rules(quorum=3, deadline_s=deadline_s))
+    run.do(FleetChanged(view(names(2))), Tick(deadline_s - 1.0), FleetChanged(view([])))
+    run.do(Tick(deadline_s + 20.0))
+    assert isinstance(run.state.stage, Selecting)
+    run.opened(names(3))
+    assert run.open.ticket.attempt == 0
+
+
+def test_devices_that_leave_again_and_again_hold_up_no_attempt_for_longer_than_that_minute() -> None:
+    """Seen to fail with the minute counted from whenever one leaves: the run waited for ever."""
+    run = Run(rules(quorum=2))
+    while isinstance(run.state.stage, Selecting):
+        run.do(FleetChanged(view(names(1))), FleetChanged(view([])), Tick(run.state.now + 10.0))
+        assert run.state.now <= 60.0 + RECALL_S
+    assert run.state.failures == 1
+
+
 def test_a_device_that_sends_a_good_update_after_a_rejected_one_is_counted_on_at_once() -> None:
     """Seen to fail without ``accept`` taking its rest back: the next round waited for it."""
     run = Run(rules(quorum=2, goal=2)).opened(names(2))
