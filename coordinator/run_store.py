@@ -149,6 +149,8 @@ class RunStore:
         view = View(synthetic=self.journal.roster.made_up(self._found.devices if self._found else ()))
         rules = Rules.of(self.settings)
         state = State(rules, self.version, number, Selecting(now), now, task, attempt, view=view, summary=summary)
+        # Who it was may be away just now, as after a power cut of the whole site: that is no start without devices.
+        state = replace(state, met_anyone=self.begun)
         attempts = {one: self.journal.attempts(run, one, "train") for one in (*state.window, number)}
         state = replace(state, attempts=attempts)
         limit = self.settings.max_staleness

@@ -15,9 +15,10 @@ import pytest
 from coordinator import observers as seen
 from coordinator import run_store
 from coordinator.database import SPARING_KIB
-from coordinator.events import Ticket, Version
+from coordinator.events import Finish, Tick, Ticket, Version
 from coordinator.journal import Journal
-from coordinator.round import SETTLE_S
+from coordinator.round import SETTLE_S, step
+from coordinator.round_state import Resting
 from coordinator.run_store import RunStore, utc
 from schemas import compression
 from schemas.errors import FederationError, SettingsError
@@ -225,3 +226,18 @@ def test_the_journal_spares_memory_where_updates_are_large(
     with RunStore(tmp_path / "state", run_settings(), PLAN, MODEL, utc) as store:
         cache = store.journal._database.execute("PRAGMA cache_size")
     assert cache == [(-SPARING_KIB if large else -2000,)]
+
+
+def test_a_run_that_has_had_devices_gives_them_as_many_attempts_after_a_restart_as_before(tmp_path: Path) -> None:
+    """And then names the round. Seen to fail: it ended at the first deadline, as if nobody had started a device yet."""
+    settings = run_settings(deadline_s=600.0)
+    with RunStore(tmp_path, settings, PLAN, MODEL, utc) as store:
+        state, _ = store.standing(0.0)
+        _, ended = step(state, Tick(600.0))
+        assert [one.error[:14] for one in ended if isinstance(one, Finish) and one.error] == ["no device came"]
+        store.journal.open_round(announced(state.ticket, store.version))
+        store.journal.abandon_round(state.ticket.nonce, "train", "too few came")
+    with RunStore(tmp_path, settings, PLAN, MODEL, utc) as store:
+        state, _ = store.standing(0.0)
+    state, _ = step(state, Tick(600.0))
+    assert (type(state.stage), state.failures) == (Resting, 1)
