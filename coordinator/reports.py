@@ -20,6 +20,7 @@ QUOTED: Final = 200  # characters of why a device declined
 NAMED_CLASSES: Final = 256
 CONFUSED_CLASSES: Final = 48  # whose confusion matrix is there
 NAMED: Final = 10  # devices that an error names before it only counts
+NAMED_MISSING: Final = 5  # devices that a round's reason does, within what a message's text may have
 # Between two announcements that say only how many joined and were received, which is for people, and paid by devices:
 NEWS_S: Final = 2.0  # at least
 NEWS_SHARE: Final = 0.5  # of the time that the attempt had been open at the first of them
@@ -121,8 +122,18 @@ def failed_often(state: State, reason: str) -> str:
     return _quoting_devices(
         state,
         f"round {state.round} failed {state.failures} times in a row, the last time because {reason}: see to the "
-        "devices, start more of them, or lower --devices-min",
+        "devices (`coordinator status` shows how each is), start more of them, or lower --devices-min",
     )
+
+
+def too_late(stage: Collecting) -> str:
+    """Why an attempt is abandoned at its deadline, and who it waited for in vain."""
+    text = f"{len(stage.received)} of at least {stage.quorum} updates came by the deadline"
+    missing = sorted(stage.awaited)
+    if not missing:
+        return text
+    more = f" and {len(missing) - NAMED_MISSING} more" if len(missing) > NAMED_MISSING else ""
+    return f"{text}, none from {', '.join(missing[:NAMED_MISSING])}{more}"
 
 
 def _quoting_devices(state: State, error: str) -> str:

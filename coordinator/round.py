@@ -9,7 +9,7 @@
   run wants it and a device has held-out data. An evaluation that fails is not tried again; training goes on. One that
   a crash kept from being opened is selected for, ``RECALL_S`` at most or until a quorum for training is there alone.
 * Selecting ends once the quorum is there, and the goal too or nobody new for ``SETTLE_S`` (``PATIENCE_S`` at most). It
-  is given up at the deadline, but not within ``RECALL_S`` of a device's leaving before that: it may be about to be back.
+  is given up at the deadline, but not within ``RECALL_S`` of a device's leaving before then: it may soon be back.
 * ``goal`` x ``OVERSELECT`` devices are drawn, twice as many after each failed attempt; without a goal, and for
   ``evaluate``, all are, newcomers included.
 * Collecting closes at the goal; once every selected or joined device has answered, declined or gone and the quorum is
@@ -77,6 +77,7 @@ from coordinator.reports import (
     nobody_came,
     receipt,
     summarise,
+    too_late,
     with_evaluation,
 )
 from coordinator.round_state import ATTEMPTS, Aggregating, Collecting, Over, Resting, Selecting, State, Step, roster
@@ -270,9 +271,9 @@ def _try_close(state: State, stage: Collecting) -> Step:
     if stage.full or (received >= stage.quorum and (expired or not (gathering or _is_awaited(state, stage)))):
         return _conclude(state, stage)
     if expired:
-        return _abandon(state, f"{received} of at least {stage.quorum} updates came by the deadline")
+        return _abandon(state, too_late(stage))
     if not gathering and _too_few(state, stage):
-        return _abandon(state, f"so many devices declined that {stage.quorum} updates can't come")
+        return _abandon(state, f"so many devices declined or had updates rejected that {stage.quorum} can't come")
     effects: tuple[Effect, ...] = ()
     if state.now >= stage.marked_at + _mark_every(state) or stage.asked > stage.marked:
         stage = replace(stage, marked_at=state.now, marked=stage.asked)

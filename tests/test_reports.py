@@ -13,7 +13,16 @@ from immutables import Map
 
 from coordinator.events import Header
 from coordinator.fleet import View
-from coordinator.reports import NAMED, announce, failed_often, headline, nobody_came, summarise, with_evaluation
+from coordinator.reports import (
+    NAMED,
+    announce,
+    failed_often,
+    headline,
+    nobody_came,
+    summarise,
+    too_late,
+    with_evaluation,
+)
 from coordinator.round_state import Aggregating, Collecting, Rules, Selecting, State, roster
 from schemas.messages import ClassMetrics, Metrics, Phase
 from tests.round_examples import METRICS, START, names
@@ -138,6 +147,30 @@ def test_a_run_that_fails_quotes_ten_devices_and_counts_the_others(
         assert (". Devices said: " in sentence) == bool(devices)
         more = sentence.partition(". Devices said: ")[2]
         assert more == quoted + (f"; and {len(devices) - NAMED} more" if len(devices) > NAMED else "")
+
+
+@pytest.mark.parametrize(
+    ("answered", "asked", "said"),
+    [
+        (1, 1, "1 of at least 9 updates came by the deadline"),
+        (1, 3, "1 of at least 9 updates came by the deadline, none from dev-1, dev-2"),
+        (0, 8, "0 of at least 9 updates came by the deadline, none from dev-0, dev-1, dev-2, dev-3, dev-4 and 3 more"),
+    ],
+)
+def test_an_attempt_that_ends_at_its_deadline_names_the_devices_it_waited_for(
+    answered: int, asked: int, said: str
+) -> None:
+    """Seen to fail: it only counted them, and a device that was silent was named nowhere."""
+    missing = roster(names(asked)[answered:])
+    stage = dataclasses.replace(collected([(0.5, 10)] * answered), quorum=9, awaited=missing)
+    assert too_late(stage) == said
+
+
+def test_the_reason_of_an_attempt_fits_into_its_message_whatever_its_devices_are_called() -> None:
+    """Seen to fail with ten devices named."""
+    long = roster(f"dev-{number:02d}-".ljust(63, "x") for number in range(1000))
+    stage = dataclasses.replace(collected([]), quorum=1000, awaited=long)
+    assert summarise(STATE, stage, too_late(stage)).reason.endswith(" and 995 more")
 
 
 @pytest.mark.parametrize("classes", [1, 7])
