@@ -43,12 +43,13 @@ def answer(state: State, announced: Announced) -> Step:
     stage, reason = _attitude(state, message)
     if stage is None:
         return state, ()
-    effects: tuple[Effect, ...] = ()
+    effects, passing = tuple[Effect, ...](), bool(reason) and reason == trouble(state)
     if stage == "waiting" and (why := _too_slow(state, announced)):
         stage, reason = "declined", why
         assert state.run is not None
         state, effects = _learned(state, state.pace.decayed(pace.subject(state.run)))
-    work = Work(Ticket.of(message), message.model_version, message.model_digest, stage, reason, since=state.now)
+    about = Ticket.of(message), message.model_version, message.model_digest
+    work = Work(*about, stage, reason, since=state.now, passing=passing)
     return replace(state, work=work), (*effects, *join(state, work))
 
 
@@ -222,6 +223,15 @@ def outlasts(state: State, work: Work) -> bool:
         return False
     over = state.coordinator is not None and state.coordinator.state is CoordinatorState.FINISHED
     return not over and announced.message.model_version - work.model_version <= limit
+
+
+def is_reconsidered(state: State) -> bool:
+    """Whether what was declined for trouble may be answered anew, as that has passed: the coordinator may need us.
+
+    Not before it has heard of the decline, or its word on that would come in between.
+    """
+    work = state.work
+    return work is not None and work.passing and (work.noted or work.stage == "silent") and not trouble(state)
 
 
 # -- what several of them need -----------------------------------------------------------------------------------------

@@ -67,7 +67,7 @@ def receipt_seen(state: State, receipt: Receipt) -> Step:
         return state, ()
     state = _rested(state, receipt)
     if pending is None and work is not None and work.stage in {"declined", "silent"}:
-        return state, ()
+        return replace(state, work=replace(work, noted=True)), ()
     if receipt.outcome in _COUNTED and receipt.task == "train":
         state = replace(state, last_round=receipt.round)
     said = f"round {ticket.round} ({ticket.task}): {receipt.outcome}{f', {receipt.reason}' if receipt.reason else ''}"

@@ -11,8 +11,8 @@ then ``_RULES``, in their order, close the gap between what is and what should b
 * The data is counted once for each recipe, and again where its files have changed.
 * A device takes part where a coordinator is there, the announcement is of the run and collecting, its time is not over,
   ``draw(nonce, device) < cohort``, and it holds no newer model. Others stay silent.
-* It accepts, or declines with the reason: no examples, a plan that doesn't fit, trouble with the disk. With nothing for
-  this task but something for the other it stays silent: nobody waits for it.
+* It accepts, or declines with the reason: no examples, a plan that doesn't fit, trouble with the disk; once that has
+  passed it may accept after all. With nothing for this task but something for the other it stays silent: nobody waits.
 * It trains once for a ticket (run, round, task, nonce), and goes on from a checkpoint after a crash.
 * An update is sent only once it is on disk, and stays there until a final receipt. A part of it goes again after
   ``RESEND_S``, then after twice as long each time, once in between where the attempt would be over by then, and at
@@ -339,8 +339,8 @@ def _fetch_plan(state: State) -> Step:
 
 def _answer(state: State) -> Step:
     """Take up what is asked of us."""
-    announced = state.announced
-    if state.work is not None or announced is None or not _is_asked(state, announced):
+    announced, taken_up = state.announced, state.work is not None and not attempt.is_reconsidered(state)
+    if taken_up or announced is None or not _is_asked(state, announced):
         return state, ()
     return attempt.answer(state, announced)
 

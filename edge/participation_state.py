@@ -91,7 +91,11 @@ class Trouble:
 
 @dataclass(frozen=True, slots=True)
 class Work:
-    """The attempt in hand. ``declined`` carries the reason; ``silent`` has nothing to say."""
+    """The attempt in hand. ``declined`` carries the reason; ``silent`` has nothing to say.
+
+    ``passing``: it is so for trouble, such as a full disk, which may pass while the attempt is open; ``noted``: the
+    coordinator has heard that it is declined.
+    """
 
     ticket: Ticket
     model_version: int
@@ -104,6 +108,8 @@ class Work:
     began: float | None = None  # fraction of the training that was done when the trainer took it up; None until it says
     done: float = 0.0  # fraction that is done now
     done_at: float = 0.0  # when the trainer said so
+    passing: bool = False
+    noted: bool = False
 
 
 @dataclass(frozen=True, slots=True)

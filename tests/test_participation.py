@@ -552,6 +552,45 @@ def test_invariant_11_a_full_disk_skips_the_round_and_says_so() -> None:
     assert only(bench(ev.RoundSeen(announcement(2))), fx.StartTraining)
 
 
+def test_must_14_an_attempt_declined_for_trouble_is_taken_up_once_that_has_passed_and_the_rest_is_over() -> None:
+    """Seen to fail: a device whose disk had been full for a moment was silent until the attempt's end, and where all
+    devices are needed that failed it. And where it didn't wait for the coordinator's word on the decline.
+    """
+    bench = Bench().settle()
+    ticket, _ = bench.train()
+    bench(ev.StoreFailed(ticket, "no space left"))
+    asked = announcement(1, attempt=1)
+    (join,) = only(bench(ev.RoundSeen(asked)), fx.SendJoin)
+    assert (join.accepts, join.reason) == (False, "no space left")
+    unheard = copy.deepcopy(bench)
+    assert not only(unheard.at(1.0 + attempt.RETRY_S), fx.SendJoin)
+    bench(ev.ReceiptSeen(receipt(asked, Outcome.NOTED, come_back_after_s=attempt.RETRY_S + 5.0)))
+    assert not only(bench.at(1.0 + attempt.RETRY_S), fx.SendJoin)
+    effects = bench.at(6.0 + attempt.RETRY_S)
+    assert [one.accepts for one in only(effects, fx.SendJoin)] == [True]
+    assert only(effects, fx.StartTraining)
+
+
+def test_an_evaluation_that_trouble_kept_a_device_from_is_taken_up_once_that_has_passed() -> None:
+    """Seen to fail: it was there again by its status, so that the round waited for it until the deadline."""
+    bench = Bench().settle(held_out=9)
+    ticket, _ = bench.train()
+    bench(ev.ModelSeen(pointer(1)), ev.ModelReady(pointer(1)), ev.StoreFailed(ticket, "no space left"))
+    assert not only(bench(ev.RoundSeen(announcement(1, task="evaluate", version=1))), fx.SendJoin)
+    effects = bench.at(1.0 + attempt.RETRY_S)
+    assert [one.accepts for one in only(effects, fx.SendJoin)] == [True]
+    assert only(effects, fx.StartEvaluation)
+
+
+def test_an_attempt_whose_update_the_disk_did_not_take_stays_declined() -> None:
+    """It would be trained for again, to the same end. Seen to fail with every decline looked at anew."""
+    bench = Bench().settle()
+    ticket, _ = bench.train()
+    assert only(bench(ev.StoreFailed(ticket, "no space left")), fx.SendJoin)
+    bench(ev.ReceiptSeen(receipt(announcement(1), Outcome.NOTED, come_back_after_s=1.0)))
+    assert not only(bench.at(1.0 + attempt.RETRY_S), fx.SendJoin)
+
+
 # -- what the operator and the owner want ------------------------------------------------------------------------------
 
 

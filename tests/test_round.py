@@ -273,6 +273,17 @@ def test_so_many_declines_that_the_quorum_cannot_come_abandon_the_round_at_once(
     assert isinstance(run.state.stage, Resting)
 
 
+def test_must_14_a_device_that_declined_and_then_accepts_is_counted_on_and_waited_for() -> None:
+    """Seen to fail with the decline kept: the attempt was over with the last of the others."""
+    run = Run(rules(quorum=1)).opened(names(2))
+    run.join("dev-0", accepts=False, reason="no space left")
+    run.join("dev-0")
+    run.update("dev-1")
+    assert run.open.ticket.round == 1
+    assert outcomes(run.update("dev-0")) == [Outcome.ACCEPTED]
+    assert run.state.round == 2
+
+
 def test_three_failed_attempts_in_a_row_end_the_run_naming_what_devices_said() -> None:
     """Each with a deadline of its own, to which it was waited for them, opened or not."""
     run = Run(rules(quorum=2)).opened(names(2))
