@@ -228,6 +228,7 @@ class Agent:
     # -- what goes out -------------------------------------------------------------------------------------------------
 
     def _step(self, *events: Event) -> None:
+        self._meter.add(self._backlog.dropped())
         waiting: deque[Event] = deque((ev.Tick(self._now), *self._meter.take(), *events))
         while waiting:
             event = waiting.popleft()

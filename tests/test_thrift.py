@@ -19,7 +19,7 @@ from edge.events import Ticket
 from edge.store import Store
 from schemas.link.memory import Faults
 from schemas.messages import DeviceState, Outcome, Phase, Task
-from schemas.topics import Kind
+from schemas.topics import Address, Kind
 from tests.edge_scripts import DEVICE, RUN, announcement, coordinator, nonce, pointer, receipt, run
 from tests.test_agent import TOPICS, World
 from tests.test_participation import IDENTITY, Bench, only, parcel
@@ -449,6 +449,16 @@ class Poor(Thrifty):
         budget = self.agent._state.budget
         assert budget is not None
         return sum(much for _, much in budget.hours) - budget.limit
+
+
+def test_what_comes_at_qos_0_and_is_too_much_to_keep_counts_too(tmp_path: Path) -> None:
+    """Seen to fail without ``Backlog.dropped``: 30 MB came, and 2 were counted."""
+    world = Poor(tmp_path)
+    world.desk.begin()
+    for _ in range(600):
+        world.desk.link.publish(TOPICS.topic(Address(Kind.COMMAND, device=DEVICE)), bytes(50_000), qos=0)
+    world.turn()
+    assert world.overspent + world.limit >= 600 * 50_000
 
 
 def test_a_device_whose_budget_is_spent_says_so_to_its_coordinator(tmp_path: Path) -> None:
