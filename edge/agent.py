@@ -170,8 +170,10 @@ class Agent:
             case wire.Sent(token=token):  # which proves no delivery: we wait for the receipt
                 if uploaded := self._meter.acknowledged(token, now):
                     self._step(*uploaded)
-            case wire.Refused(error=error):
+            case wire.Refused(token=token, error=error):
                 self._log.warn(str(error))
+                if token is not None:
+                    self._step(*self._meter.acknowledged(token, now))
             case ev.JobDone() | ev.JobFailed() | ev.JobProgressed():
                 self._step(happening)
             case Findings():

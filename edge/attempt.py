@@ -4,7 +4,8 @@ It trains once for a ticket (run, round, task, nonce). Another nonce, another ph
 ends the attempt and cancels its job; but where rounds overlap (``max_staleness``), a training goes on past its round
 for as long as what it makes still counts, and answers a later attempt at it too. The seed is the round's and the
 device's, so training replays; after a crash it goes on from its newest checkpoint, to the same bits. How long it took
-is remembered, and a deadline that leaves less is declined; never on first acquaintance.
+is remembered, and so is how long uploads took (``thrift``): a deadline that leaves less is declined, never on first
+acquaintance.
 """
 
 from __future__ import annotations
@@ -44,10 +45,10 @@ def answer(state: State, announced: Announced) -> Step:
     if stage is None:
         return state, ()
     effects, passing = tuple[Effect, ...](), bool(reason) and reason == trouble(state)
-    if stage == "waiting" and (why := _too_slow(state, announced)):
-        stage, reason = "declined", why
-        assert state.run is not None
-        state, effects = _learned(state, state.pace.decayed(pace.subject(state.run)))
+    if stage == "waiting":
+        why, learned = _too_slow(state, announced)
+        stage, reason = ("declined", why) if why else (stage, reason)
+        state, effects = _learned(state, learned) if learned != state.pace else (state, ())
     about = Ticket.of(message), message.model_version, message.model_digest
     work = Work(*about, stage, reason, since=state.now, passing=passing)
     return replace(state, work=work), (*effects, *join(state, work))
@@ -257,14 +258,24 @@ def _attitude(state: State, message: RoundAnnouncement) -> tuple[Literal["waitin
     return "declined", "it has no examples to train on: look at its recordings with `edge data show`"
 
 
-def _too_slow(state: State, announced: Announced) -> str:
-    """Why we would not have done by the deadline; empty where we would, or can't tell."""
-    if announced.message.task != "train" or state.run is None or state.run.max_staleness is not None:
-        return ""  # where rounds overlap, their deadlines are not a device's
-    needed, left = state.pace.expected(pace.subject(state.run)), announced.until - state.now
-    if needed is not None and state.kept is not None and state.kept.key == state.key(Ticket.of(announced.message)):
+def _too_slow(state: State, announced: Announced) -> tuple[str, Pace]:
+    """Why we would not have done by the deadline, empty where we would or can't tell; and what is known from now on."""
+    known, run = state.pace, state.run
+    if announced.message.task != "train" or run is None or run.max_staleness is not None:
+        return "", known  # where rounds overlap, their deadlines are not a device's
+    needed, left = known.expected(pace.subject(run)) or 0.0, announced.until - state.now
+    if state.kept is not None and state.kept.key == state.key(Ticket.of(announced.message)):
         needed *= 1 - state.kept.fraction
-    return "" if needed is None or needed <= left else pace.why_not(needed, left)
+    if needed > left:
+        return pace.why_not(needed, left), known.decayed(pace.subject(run))
+    busy_s = 0.0 if state.uploading_since is None else state.now - state.uploading_since
+    if needed + busy_s > left:
+        return pace.why_not_yet(busy_s, needed, left), known
+    upload_s = known.upload_s(pace.upload_subject(run))
+    if upload_s is None or needed + upload_s <= left:
+        return "", known
+    known, kept_out = known.kept_out(pace.upload_subject(run))
+    return (pace.why_no_upload(upload_s, needed, left) if kept_out else ""), known
 
 
 def _took(state: State, work: Work, seconds: float, fraction: float) -> Step:

@@ -190,7 +190,7 @@ class DropCheckpoint:
 
 @dataclass(frozen=True, slots=True)
 class KeepPace:
-    """Remember over restarts how long training takes."""
+    """Remember over restarts how long training and uploads take."""
 
     pace: Pace
 

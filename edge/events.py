@@ -236,10 +236,18 @@ class Moved:
 
 @dataclass(frozen=True, slots=True)
 class Uploaded:
-    """The broker has all parts of an update, of ``size`` bytes, ``seconds`` after they were given to the link."""
+    """The broker has most or all parts of an update, of ``size`` bytes, which has taken it ``seconds``."""
 
+    parcel: Parcel
     size: int
     seconds: float
+
+
+@dataclass(frozen=True, slots=True)
+class Uploading:
+    """Since when the link has had updates under way, without a pause; None where it has none, or was just cut."""
+
+    since: float | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -274,5 +282,6 @@ Event = (
     | UpdateLost
     | Moved
     | Uploaded
+    | Uploading
     | StopRequested
 )

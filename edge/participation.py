@@ -86,9 +86,9 @@ def begin(
     """A device that finds this on its disk.
 
     The newest model and the bytes of the steps that lead to it, the updates without a receipt and for how many seconds
-    they have waited, the tickets with a receipt, how long training takes, what a training can go on from, for how long
-    it has been running, what it may move and has moved, how fast its link is, and which global model and data the
-    owner's own model is made of.
+    they have waited, the tickets with a receipt, how long training and uploads take, what a training can go on
+    from, for how long it has been running, what it may move and has moved, how fast its link is, and which global model
+    and data the owner's own model is made of.
     """
     limit_s = identity.outbox_s
     pending = tuple(
@@ -204,8 +204,10 @@ def _take(state: State, event: Event) -> Step:  # noqa: C901, PLR0911, PLR0912 -
             return delivery.lost(state, ticket)
         case ev.Moved(count):
             return thrift.moved(state, count), ()
-        case ev.Uploaded(size, seconds):
-            return thrift.uploaded(state, size, seconds)
+        case ev.Uploaded():
+            return thrift.uploaded(state, event)
+        case ev.Uploading(since):
+            return replace(state, uploading_since=since), ()
         case ev.StopRequested():
             return _stop(state)
         case _:

@@ -250,6 +250,7 @@ class State:
     listening: bool = True  # to what the coordinator tells all devices (``hearing``)
     behind: Behind | None = None  # what it says (``missed``); None where nothing is known to be missing
     partless: tuple[Behind | None, Behind | None] = (None, None)  # digests of a plan and a model with parts to come
+    uploading_since: float | None = None  # one after the other; None where the link has no update under way
     speed: float | None = None  # of uploads, in bytes a second; None until one was seen
     weighed: tuple[str, str, int] | None = None  # digest of the plan, codec and bytes of the newest update
     chosen: str | None = None  # the codec of the newest training, where the run leaves it to devices

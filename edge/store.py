@@ -25,7 +25,7 @@ from edge import files, whole
 from edge.budget import HOURS, Budget
 from edge.jobs import Key
 from edge.lineage import MOST, Lineage
-from edge.pace import REMEMBERED, Pace
+from edge.pace import REMEMBERED, Pace, UploadTimes
 from edge.participation_state import Kept
 from edge.personal_settings import Origin
 from schemas.errors import StateError
@@ -64,8 +64,12 @@ class _CheckpointHeader(Message):
     fraction: Annotated[float, Field(ge=0, le=1)]
 
 
+_UploadSeconds = Annotated[tuple[Seconds, ...], Field(min_length=1, max_length=2)]
+
+
 class _PaceHeader(Message):
     seconds: Annotated[tuple[tuple[Digest, Seconds], ...], Field(max_length=REMEMBERED)]
+    uploads: Annotated[tuple[tuple[Digest, _UploadSeconds, Count], ...], Field(max_length=REMEMBERED)] = ()
 
 
 class _AgeHeader(Message):
@@ -225,13 +229,16 @@ class Store:
         files.write(self._personal, origin.model_dump(mode="json"), model, durable=False)
 
     def pace(self) -> Pace:
-        """How long training takes, as far as is known."""
+        """How long training and uploads take, as far as is known."""
         found = _read(self._pace, _PaceHeader, self._report)
-        return Pace() if found is None else Pace(found[0].seconds)
+        if found is None:
+            return Pace()
+        return Pace(found[0].seconds, tuple(UploadTimes(*one) for one in found[0].uploads))
 
     def keep_pace(self, pace: Pace) -> None:
-        """Keep how long training takes. Raises ``StateError``, and then keeps what it knew."""
-        files.write(self._pace, {"seconds": pace.seconds}, durable=False)
+        """Keep how long training and uploads take. Raises ``StateError``, and then keeps what it knew."""
+        uploads = [(one.about, one.seconds, one.kept_out) for one in pace.uploads]
+        files.write(self._pace, {"seconds": pace.seconds, "uploads": uploads}, durable=False)
 
     def running_s(self) -> float:
         """For how long the device has been running, over all its starts, as it was last kept."""

@@ -18,6 +18,8 @@ from edge import effects as fx
 from edge.budget import HOUR_S, Budget
 from edge.codec_choice import AUTO
 from edge.effects import Effect
+from edge.events import Uploaded
+from edge.pace import upload_subject
 from edge.participation_state import State, Step
 from schemas.messages import RunSettings, Task
 
@@ -36,11 +38,15 @@ def moved(state: State, count: int) -> State:
     return replace(state, budget=budget, unkept=state.unkept + count)
 
 
-def uploaded(state: State, size: int, seconds: float) -> Step:
-    """The broker has all of an update."""
-    if size < SMALLEST or state.run is None or state.run.codec != AUTO:
+def uploaded(state: State, sent: Uploaded) -> Step:
+    """The broker has all of an update, or most of it."""
+    if state.run is None:
         return state, ()
-    seen = size / max(seconds, 1e-3)
+    if state.run.codec != AUTO:
+        return _timed(state, state.run, sent)
+    if sent.size < SMALLEST:
+        return state, ()
+    seen = sent.size / max(sent.seconds, 1e-3)
     return _learned(state, seen if state.speed is None else state.speed + _NEWEST * (seen - state.speed))
 
 
@@ -137,6 +143,15 @@ def _free(state: State) -> Budget | None:
     if state.budget is None or state.fetching_model is None or not state.coming:
         return state.budget
     return state.budget.moved(state.running_s, state.coming)
+
+
+def _timed(state: State, run: RunSettings, sent: Uploaded) -> Step:
+    """How long all of it took, by which rounds are declined; a device that chooses the codec takes one that fits."""
+    ticket, ref = sent.parcel.ticket, sent.parcel.ref
+    if ticket.task != "train" or not state.is_current(ticket):
+        return state, ()
+    pace = state.pace.uploaded(upload_subject(run), sent.seconds * max(1.0, ref.size / sent.size))
+    return (state, ()) if pace == state.pace else (replace(state, pace=pace), (fx.KeepPace(pace),))
 
 
 def _learned(state: State, speed: float) -> Step:

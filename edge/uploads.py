@@ -67,8 +67,8 @@ class Uploads:
             payload = codec.encode_part(parts.cut(blob, parcel.ref, index))
             size += len(payload)
             token = self._publish(address, payload)
-        if 2 * size > len(blob):  # what is sent once more may wait behind what is under way, and tells no speed
-            self._meter.uploading(token, size, now)
+        most = 2 * size > len(blob)  # of a part or two what counts is how far the broker is
+        self._meter.uploading(token, parcel if most else None, size, now)
         return ()
 
     def _put(self, parcel: Parcel, blob: bytes, left: Left, running_s: float) -> None:

@@ -177,6 +177,104 @@ def test_evaluations_are_not_measured_against_the_pace_of_training() -> None:
     assert only(bench(ev.RoundSeen(announcement(1, task="evaluate"))), fx.StartEvaluation)
 
 
+# -- uploads -----------------------------------------------------------------------------------------------------------
+
+
+def uploading(*seconds: float, codec: str = "int8") -> Bench:
+    """A device whose uploads of this run have taken so long."""
+    bench = Bench().settle()
+    bench(ev.RunSeen(run().model_copy(update={"codec": codec})))
+    for number, each in enumerate(seconds, start=1):
+        bench(ev.Uploaded(parcel(Ticket.of(announcement(number))), 3000, each))
+    return bench
+
+
+def joins(bench: Bench, number: int, remaining_s: float = 60.0, attempt: int = 0) -> fx.SendJoin:
+    (join,) = only(bench(ev.RoundSeen(announcement(number, attempt=attempt, remaining_s=remaining_s))), fx.SendJoin)
+    return join
+
+
+def test_must_14_a_deadline_that_the_upload_can_not_meet_is_declined_with_what_would_help() -> None:
+    bench = uploading(104.0, 105.0)
+    join = joins(bench, 3)
+    assert not join.accepts
+    assert join.reason == (
+        "it would need about 104 s to upload its update, and the round leaves 60 s: "
+        "a longer deadline or a codec of fewer bytes would let it take part"
+    )
+    assert not only(bench.effects, fx.StartTraining)
+    assert joins(bench, 4, remaining_s=105.0).accepts
+
+
+def test_an_upload_begins_only_when_the_training_is_done() -> None:
+    bench = Bench(participation.begin(IDENTITY, pace=Pace().learn(ABOUT, 30.0))).settle()
+    for number in (1, 2):
+        bench(ev.Uploaded(parcel(Ticket.of(announcement(number))), 3000, 40.0))
+    join = joins(bench, 3)
+    assert not join.accepts
+    assert join.reason.startswith("it would need about 40 s to upload its update after 30 s of training, and the round")
+    assert joins(bench, 4, remaining_s=70.0).accepts
+
+
+def test_a_device_learns_from_its_uploads_and_keeps_it() -> None:
+    effects = Bench().settle()(ev.Uploaded(parcel(Ticket.of(announcement(1))), 3000, 104.0))
+    (keep,) = only(effects, fx.KeepPace)
+    assert [one.seconds for one in keep.pace.uploads] == [(104.0,)]
+
+
+def test_what_most_of_an_update_took_tells_how_long_all_of_it_takes() -> None:
+    bench = Bench().settle()
+    for number in (1, 2):
+        bench(ev.Uploaded(parcel(Ticket.of(announcement(number)), size=4000), 3000, 30.0))
+    assert bench.state.pace.upload_s(pace.upload_subject(run())) == pytest.approx(40.0)
+
+
+def test_no_device_is_kept_out_by_one_upload_by_those_of_counts_or_of_another_run_or_codec() -> None:
+    assert joins(uploading(1e4), 2).accepts
+    bench = uploading(1e4, 1e4)
+    bench(ev.RunSeen(run().model_copy(update={"codec": "sign"})))
+    assert joins(bench, 3).accepts
+    bench = Bench().settle()
+    for ticket in (Ticket.of(announcement(1, task="evaluate")), Ticket("run-two", 1, "train", "a" * 16)):
+        bench(ev.Uploaded(parcel(ticket), 3000, 1e4), ev.Uploaded(parcel(ticket), 3000, 1e4))
+    assert joins(bench, 2).accepts
+
+
+def test_a_device_that_chooses_its_codec_chooses_one_that_fits_instead() -> None:
+    assert joins(uploading(1e4, 1e4, codec="auto"), 3).accepts
+
+
+def test_a_device_kept_out_by_its_uploads_tries_again_every_tenth_time_and_stays_where_they_are_quick() -> None:
+    bench = uploading(104.0, 104.0)
+    took_part = [joins(bench, 3, attempt=attempt).accepts for attempt in range(20)]
+    assert took_part == 2 * [*9 * [False], True]
+    bench(ev.Uploaded(parcel(Ticket.of(announcement(3))), 3000, 10.0))
+    assert all(joins(bench, 4, attempt=attempt).accepts for attempt in range(5))
+
+
+def test_a_link_that_is_busy_with_earlier_updates_keeps_a_device_out_until_it_is_done() -> None:
+    """Before the first has come no other time is known. Seen to fail without ``why_not_yet`` in ``attempt``."""
+    bench = Bench().settle()
+    bench(ev.Uploading(1.0))
+    bench.at(62.0)
+    join = joins(bench, 2)
+    assert not join.accepts
+    assert join.reason == (
+        "it has been uploading earlier updates for 61 s, and the round leaves 60 s: "
+        "a longer deadline or a codec of fewer bytes would let it take part"
+    )
+    assert joins(bench, 3, remaining_s=62.0).accepts
+    bench(ev.Uploading(None))
+    assert joins(bench, 4).accepts
+
+
+def test_where_rounds_overlap_no_upload_keeps_a_device_out() -> None:
+    bench = uploading(104.0, 104.0)
+    bench(ev.RunSeen(run(max_staleness=2)), ev.Uploading(1.0))
+    bench.at(62.0)
+    assert joins(bench, 3).accepts
+
+
 def test_a_pause_and_a_resume_go_on_from_what_was_kept() -> None:
     bench = Bench().settle()
     start = started(bench)

@@ -98,8 +98,11 @@ class Room:
         return VirtualFleet(fleet, TOPICS, self.link, Learnt())
 
     @contextmanager
-    def coordinator(self, **settings: object) -> Iterator[list[RunResult]]:
-        """A coordinator of one round on a thread; its result stands in the list after the block."""
+    def coordinator(self, *, endless: bool = False, **settings: object) -> Iterator[list[RunResult]]:
+        """A coordinator of one round on a thread; its result stands in the list after the block.
+
+        An ``endless`` one is stopped there, whatever round it is at.
+        """
         about = {"run": "run-one", "rounds": 1, "part_size": PART, "evaluate": False, "deadline_s": LIMIT_S}
         about["plan"] = PlanRef(name="wide", blob=describe(PLAN.to_bytes(), PART))
         run = RunSettings.model_validate({**about, **settings})
@@ -111,7 +114,7 @@ class Room:
         thread.start()
         try:
             yield results
-            thread.join(LIMIT_S)
+            thread.join(0.0 if endless else LIMIT_S)
         finally:
             service.stop()
             thread.join(LIMIT_S)
@@ -239,6 +242,22 @@ def test_large_updates_over_slow_lines_come_side_by_side(
     assert max(places[1] for places in sent) < min(places[-1] for places in sent)
 
 
+def test_must_14_a_device_whose_uploads_never_meet_the_deadline_declines_and_the_round_goes_on_without_it(
+    mosquitto: Mosquitto, tmp_path: Path
+) -> None:
+    """Seen to fail with a device that knows how long it trains alone: it accepted each round, and held each up."""
+    slow = Proxy(mosquitto.port, SIZE / 24)  # a quarter of which is an update
+    with Spy(mosquitto.port) as spy:
+        room = Room(tmp_path, mosquitto, {0: slow})
+        about = {"codec": "int8", "downlink": "none", "quorum": 1, "deadline_s": 3.0, "rounds": 10_000}
+        with room.coordinator(endless=True, **about), room.devices(3):
+            closed = spy.until(declined("virtual-000", "to upload its update"), "a round without it").message
+    slow.close()
+    assert isinstance(closed, RoundSummary)
+    assert closed.outcome == "committed"
+    assert "virtual-000" not in closed.devices
+
+
 def mended(proxy: Proxy, spy: Spy, way: Way, done: Callable[[Heard], bool]) -> int:
     """The bytes that went one way from here until something was heard: the next model's would count too."""
     before = proxy.carried[way]
@@ -249,6 +268,13 @@ def mended(proxy: Proxy, spy: Spy, way: Way, done: Callable[[Heard], bool]) -> i
 
 def ended(heard: Heard) -> bool:
     return isinstance(heard.message, RoundSummary)
+
+
+def declined(device: str, words: str) -> Callable[[Heard], bool]:
+    def look(heard: Heard) -> bool:
+        return isinstance(heard.message, RoundSummary) and words in heard.message.declined.get(device, "")
+
+    return look
 
 
 def is_part_of(heard: Heard, device: str) -> bool:

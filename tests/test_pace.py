@@ -4,7 +4,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from edge import pace
-from edge.pace import REMEMBERED, Pace
+from edge.pace import QUICK_S, REMEMBERED, TRIED, Pace
 from schemas.messages import TrainSettings
 from tests.edge_scripts import digest, run
 
@@ -49,3 +49,81 @@ def test_other_settings_are_another_thing_to_train() -> None:
     other = run().model_copy(update={"train": TrainSettings(epochs=2)})
     assert pace.subject(run()) == pace.subject(run("run-two"))
     assert pace.subject(run()) != pace.subject(other)
+
+
+# -- uploads -----------------------------------------------------------------------------------------------------------
+
+
+def uploads(*seconds: float) -> Pace:
+    learned = Pace()
+    for each in seconds:
+        learned = learned.uploaded(A, each)
+    return learned
+
+
+def test_one_upload_alone_tells_nothing() -> None:
+    assert Pace().upload_s(A) is None
+    assert uploads(300.0).upload_s(A) is None
+    assert uploads(300.0, 200.0).upload_s(A) == 200.0
+    assert uploads(300.0, 200.0).upload_s(B) is None
+
+
+@given(st.lists(st.floats(0.0, 100.0), min_size=1), st.lists(st.floats(0.0, 100.0)), st.floats(100.0, 1e9))
+def test_one_stall_among_quick_uploads_changes_nothing(before: list[float], after: list[float], stall: float) -> None:
+    """Wherever it comes, also first. Seen to fail with the mean of the newest two."""
+    for seconds in ([stall, *before], [*before, stall], [*before, stall, *after]):
+        learned = Pace()
+        for each in seconds:
+            learned = learned.uploaded(A, each)
+            assert (learned.upload_s(A) or 0.0) <= 100.0
+
+
+@given(st.lists(st.floats(0.0, 1e9)), st.floats(0.0, 100.0))
+def test_one_quick_upload_is_enough_for_a_link_that_got_better(before: list[float], quick: float) -> None:
+    assert (uploads(*before, quick).upload_s(A) or 0.0) <= quick
+
+
+@given(st.lists(st.floats(QUICK_S, 1e9), min_size=2), st.integers(1, 50))
+def test_uploads_that_keep_a_device_out_are_tried_every_tenth_time_however_long(seconds: list[float], n: int) -> None:
+    """Seen to fail where they never are."""
+    learned, tried = uploads(*seconds), list[int]()
+    for time in range(1, n + 1):
+        learned, kept_out = learned.kept_out(A)
+        if not kept_out:
+            tried.append(time)
+            learned = learned.uploaded(A, max(seconds))
+    assert tried == list(range(TRIED, n + 1, TRIED))
+
+
+def test_a_trial_that_never_comes_to_its_end_is_none_without_end() -> None:
+    learned = uploads(300.0, 300.0)
+    out = []
+    for _ in range(3 * TRIED):
+        learned, kept_out = learned.kept_out(A)
+        out.append(kept_out)
+    assert out == 3 * [*(TRIED - 1) * [True], False]
+
+
+def test_what_is_quick_is_remembered_only_of_what_was_slow() -> None:
+    """Else each round would cost a write more for nothing."""
+    assert uploads(QUICK_S / 2) == Pace()
+    assert uploads(300.0, QUICK_S / 2).upload_s(A) == QUICK_S / 2
+
+
+def test_only_the_newest_few_kinds_of_uploads_are_remembered() -> None:
+    learned = Pace()
+    for number in range(REMEMBERED + 3):
+        learned = learned.uploaded(digest(str(number)), 5.0)
+    assert len(learned.uploads) == REMEMBERED
+
+
+def test_trainings_and_uploads_are_learned_beside_each_other() -> None:
+    both = Pace().learn(A, 40.0).uploaded(A, 300.0).learn(A, 40.0).uploaded(A, 300.0).decayed(A)
+    assert (both.expected(A), both.upload_s(A)) == (36.0, 300.0)
+
+
+def test_another_codec_or_plan_is_another_thing_to_upload_and_other_epochs_are_not() -> None:
+    other = run().model_copy(update={"train": TrainSettings(epochs=2)})
+    assert pace.upload_subject(run()) == pace.upload_subject(other)
+    assert pace.upload_subject(run()) != pace.upload_subject(run().model_copy(update={"codec": "sign"}))
+    assert pace.upload_subject(run()) != pace.subject(run())

@@ -715,6 +715,12 @@ class Participation(RuleBasedStateMachine):
     def link(self, up: bool) -> None:  # noqa: FBT001 - drawn by hypothesis
         self.feed(ev.Connected() if up else ev.Disconnected())
 
+    @rule(seconds=st.floats(0, 1e5), ago=st.none() | st.floats(0, 1e5))
+    def uploads(self, seconds: float, ago: float | None) -> None:
+        for sent in self.disk.values():
+            self.feed(ev.Uploaded(sent, sent.ref.size, seconds))
+        self.feed(ev.Uploading(None if ago is None else self.bench.state.now - ago))
+
     @rule(session=st.integers(1, 3), state=st.sampled_from(CoordinatorState))
     def coordinator(self, session: int, state: CoordinatorState) -> None:
         self.feed(ev.CoordinatorSeen(coordinator(session, state)))

@@ -83,10 +83,18 @@ def test_what_a_training_goes_on_from_is_given_for_that_job_and_model_and_plan_a
 def test_the_pace_and_the_age_are_there_after_a_restart(tmp_path: Path) -> None:
     store = Store(tmp_path, print)
     assert (store.pace(), store.running_s()) == (Pace(), 0.0)
-    store.keep_pace(Pace().learn("a" * 64, 400.5))
+    learned = Pace().learn("a" * 64, 400.5).uploaded("b" * 64, 104.0).uploaded("b" * 64, 105.5)
+    learned, _ = learned.kept_out("b" * 64)
+    store.keep_pace(learned)
     store.keep_running_s(86_400.25)
     again = Store(tmp_path, print)
-    assert (again.pace().expected("a" * 64), again.running_s()) == (400.5, 86_400.25)
+    assert (again.pace(), again.running_s()) == (learned, 86_400.25)
+
+
+def test_a_pace_that_knows_of_no_uploads_is_read(tmp_path: Path) -> None:
+    """As devices have kept it before."""
+    files.write(tmp_path / "pace", {"seconds": [("a" * 64, 400.5)]}, durable=False)
+    assert Store(tmp_path, print).pace() == Pace().learn("a" * 64, 400.5)
 
 
 def test_no_power_cut_gives_back_more_than_a_tenth_of_a_spent_budget(tmp_path: Path) -> None:

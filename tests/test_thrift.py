@@ -17,6 +17,8 @@ from edge.dataspec import DataSpec
 from edge.device import Device
 from edge.events import Ticket
 from edge.store import Store
+from schemas.errors import LinkError
+from schemas.link import link as wire
 from schemas.link.memory import Faults
 from schemas.messages import DeviceState, Outcome, Phase, Task
 from schemas.topics import Address, Kind
@@ -350,10 +352,10 @@ def test_a_slow_link_makes_smaller_updates_and_is_trusted_a_tenth_more_each_time
 
 
 def test_an_upload_of_some_size_teaches_the_speed_and_the_newest_counts_half() -> None:
-    device = bench(10**9, codec="auto")
-    assert only(device(ev.Uploaded(100_000, 10.0)), fx.KeepSpeed) == [fx.KeepSpeed(10_000.0)]
-    assert only(device(ev.Uploaded(100_000, 5.0)), fx.KeepSpeed) == [fx.KeepSpeed(15_000.0)]
-    assert not only(device(ev.Uploaded(500, 5.0)), fx.KeepSpeed)
+    device, sent = bench(10**9, codec="auto"), parcel(Ticket.of(announcement(1)))
+    assert only(device(ev.Uploaded(sent, 100_000, 10.0)), fx.KeepSpeed) == [fx.KeepSpeed(10_000.0)]
+    assert only(device(ev.Uploaded(sent, 100_000, 5.0)), fx.KeepSpeed) == [fx.KeepSpeed(15_000.0)]
+    assert not only(device(ev.Uploaded(sent, 500, 5.0)), fx.KeepSpeed)
 
 
 # -- on the disk and on the wire ---------------------------------------------------------------------------------------
@@ -381,6 +383,10 @@ class Thrifty(World):
         budget = self.agent._state.budget
         assert budget is not None
         return self.limit - budget.left(self.agent._running_s)
+
+    def uploading(self) -> bool:
+        """Whether it knows of an update that is under way."""
+        return self.agent._state.uploading_since is not None
 
 
 @pytest.fixture
@@ -501,6 +507,39 @@ def test_an_upload_is_timed_until_the_broker_has_it(world: Thrifty) -> None:
     speed = Store(world.state / "device", print).speed()
     assert speed is not None
     assert speed > 0
+
+
+def test_how_long_an_upload_takes_is_kept_but_not_of_one_that_was_cut(world: Thrifty) -> None:
+    """Seen to fail with the time without a broker in it."""
+    store = Store(world.state / "device", print)
+    world.trainer.payload = lambda _job: bytes(range(256)) * 100
+    world.broker.faults = Faults(uplink_s=0.5)
+    message = world.training()
+    for _ in range(6):
+        world.turn(10.0)
+    (known,) = store.pace().uploads
+    assert len(known.seconds) == 1
+    world.desk.say(Kind.RECEIPT, receipt(message), 1)
+    world.desk.announce(announcement(2, version=0))
+    while not world.uploading():
+        world.turn(0.5)
+    world.broker.cut(DEVICE)
+    for _ in range(6):
+        world.turn(10.0)
+    assert not world.uploading()
+    assert len(world.desk.update) > 25_600
+    assert store.pace().uploads == (known,)
+
+
+def test_an_update_that_the_broker_refuses_is_not_under_way_for_ever(world: Thrifty) -> None:
+    """Its device would take part in no round any more. Seen to fail with ``Sent`` alone for an answer."""
+    world.broker.faults = Faults(uplink_s=5.0)
+    world.training()
+    while not world.uploading():
+        world.turn(1.0)
+    token = next(iter(world.agent._meter._uploads))
+    world.agent.handle(wire.Refused(token, LinkError("not authorised")), world.now)
+    assert not world.uploading()
 
 
 def test_a_damaged_budget_is_set_aside_and_the_device_carries_on(tmp_path: Path) -> None:

@@ -1,0 +1,58 @@
+"""How long uploads take: what the meter of a device times, and what it doesn't."""
+
+from __future__ import annotations
+
+from edge import events as ev
+from edge.events import Ticket
+from edge.meter import Meter
+from tests.edge_scripts import announcement
+from tests.test_participation import parcel
+
+ONE, TWO = (parcel(Ticket.of(announcement(number))) for number in (1, 2))
+
+
+def test_an_upload_is_timed_from_when_the_link_got_to_it() -> None:
+    """Seen to fail with the second timed from when it was given to the link: each took as long as all before it."""
+    meter = Meter(counts=False)
+    meter.uploading(7, ONE, 3000, 10.0)
+    meter.uploading(8, TWO, 3000, 20.0)
+    assert meter.acknowledged(5, 100.0) == ()
+    assert meter.acknowledged(7, 110.0) == (ev.Uploaded(ONE, 3000, 100.0),)
+    assert meter.acknowledged(8, 210.0) == (ev.Uploaded(TWO, 3000, 100.0),)
+    assert meter.acknowledged(8, 210.0) == ()
+
+
+def test_a_part_that_went_again_is_not_timed_and_is_none_of_the_time_of_what_comes_after_it() -> None:
+    meter = Meter(counts=False)
+    meter.uploading(7, None, 1000, 10.0)
+    meter.uploading(8, ONE, 3000, 10.0)
+    assert meter.take() == (ev.Uploading(10.0),)
+    assert meter.acknowledged(7, 40.0) == ()
+    assert meter.acknowledged(8, 100.0) == (ev.Uploaded(ONE, 3000, 60.0),)
+
+
+def test_what_a_cut_was_in_the_middle_of_is_not_timed_nor_is_what_waited_behind_it() -> None:
+    """A broker that is down makes no link slow. Seen to fail with the rest of the first left in the second's time."""
+    meter = Meter(counts=False)
+    meter.uploading(7, ONE, 3000, 10.0)
+    assert meter.take() == (ev.Uploading(10.0),)
+    meter.cut(0)
+    assert meter.take() == (ev.Uploading(None),)
+    meter.uploading(8, TWO, 3000, 500.0)
+    assert meter.acknowledged(7, 600.0) == ()
+    assert meter.acknowledged(8, 610.0) == (ev.Uploaded(TWO, 3000, 10.0),)
+
+
+def test_a_link_is_busy_from_the_first_update_until_none_is_under_way() -> None:
+    meter = Meter(counts=False)
+    assert meter.take() == ()
+    meter.uploading(6, None, 1000, 5.0)
+    assert meter.take() == ()  # a part is no update
+    meter.uploading(7, ONE, 3000, 10.0)
+    meter.uploading(8, TWO, 3000, 20.0)
+    assert meter.take() == (ev.Uploading(10.0),)
+    assert meter.take() == ()
+    meter.acknowledged(7, 110.0)
+    assert meter.take() == ()
+    meter.acknowledged(8, 210.0)
+    assert meter.take() == (ev.Uploading(None),)
