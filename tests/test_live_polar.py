@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import threading
 from collections.abc import Awaitable, Callable
+from pathlib import Path
 from typing import Any
 
 import bleak
@@ -18,6 +19,8 @@ from tests.waiting import until
 
 START, STOP, ECG = 0x02, 0x03, 0x00
 STEP_NS = round(1e9 / 130)
+REAL = bleak.BleakClient
+STRAP = "polar:A0:9E:1A:00:00:01"
 Handler = Callable[[object, bytearray], Awaitable[None]]
 
 
@@ -27,6 +30,7 @@ class Strap:
     worn: Strap | None = None
     refusal = 0
     reachable = True
+    away: Exception | None = None
 
     def __init__(self, address: str, disconnected_callback: Callable[[object], None]) -> None:
         self.address = address
@@ -40,7 +44,8 @@ class Strap:
 
     async def connect(self) -> None:
         if not self.reachable:
-            raise bleak.exc.BleakDeviceNotFoundError(self.address, f"Device with address {self.address} was not found.")
+            away = f"Device with address {self.address} was not found."
+            raise self.away or bleak.exc.BleakDeviceNotFoundError(self.address, away)
         self.connected = True
 
     async def disconnect(self) -> None:
@@ -99,7 +104,7 @@ def test_frames_come_as_mv_at_130_hz_and_what_was_lost_on_the_air_is_counted() -
 
 
 def test_a_strap_that_leaves_is_lost() -> None:
-    with opened("polar:A0:9E:1A:00:00:01") as source:
+    with opened(STRAP) as source:
         worn().leave()
         with pytest.raises(SourceLost, match=r"can't be heard \(it has disconnected\): wear it with wet electrodes"):
             until(lambda: source.read(0.1), "its leaving")
@@ -107,22 +112,46 @@ def test_a_strap_that_leaves_is_lost() -> None:
 
 def test_a_strap_that_falls_silent_is_lost(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("edge.live.polar._SILENT_S", 0.1)
-    with opened("polar:A0:9E:1A:00:00:01") as source, pytest.raises(SourceLost, match="nothing came for 0 s"):
+    with opened(STRAP) as source, pytest.raises(SourceLost, match="nothing came for 0 s"):
         until(lambda: source.read(0.05), "the silence")
 
 
 def test_a_strap_that_is_not_there_or_gives_no_ecg_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Strap, "reachable", False)
-    with pytest.raises(SourceLost, match=r":01 can't be heard \(.* was not found"), opened("polar:A0:9E:1A:00:00:01"):
+    with pytest.raises(SourceLost, match=r":01 can't be heard \(.* was not found"), opened(STRAP):
         pass
     monkeypatch.setattr(Strap, "reachable", True)
     monkeypatch.setattr(Strap, "refusal", 13)
-    with pytest.raises(SourceLost, match=r"it gives no ECG: device in charger"), opened("polar:A0:9E:1A:00:00:01"):
+    with pytest.raises(SourceLost, match=r"it gives no ECG: device in charger"), opened(STRAP):
         pass
     assert not worn().connected
 
 
+def test_a_machine_without_bluetooth_is_told_from_a_strap_that_is_not_worn(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """Seen to fail: it asked for wet electrodes."""
+    monkeypatch.setattr(bleak, "BleakClient", REAL)
+    monkeypatch.setenv("DBUS_SYSTEM_BUS_ADDRESS", f"unix:path={tmp_path}/none")
+    with (
+        pytest.raises(SourceLost, match=r"no Bluetooth here \(nothing answers on D-Bus\): sudo apt install bluez"),
+        opened(STRAP),
+    ):
+        pass
+
+
+def test_a_radio_that_is_switched_off_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Seen to fail: it asked for wet electrodes, beside a tuple."""
+    off = bleak.exc.BleakBluetoothNotAvailableError(
+        "No powered Bluetooth adapters found.", bleak.exc.BleakBluetoothNotAvailableReason.POWERED_OFF
+    )
+    monkeypatch.setattr(Strap, "reachable", False)
+    monkeypatch.setattr(Strap, "away", off)
+    with pytest.raises(SourceLost, match=r"no Bluetooth here \(No powered .* found\.\): "), opened(STRAP):
+        pass
+
+
 def test_without_the_extra_it_is_said_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(__import__("sys").modules, "bleakheart", None)
-    with pytest.raises(SettingsError, match=r"pip install 'fedbeat\[polar\]'"), opened("polar:A0:9E:1A:00:00:01"):
+    with pytest.raises(SettingsError, match=r"pip install 'fedbeat\[polar\]'"), opened(STRAP):
         pass

@@ -86,6 +86,9 @@ class Polar:
 
     def _lost(self, why: object) -> SourceLost:
         told = str(why) or type(why).__name__
+        if isinstance(why, FileNotFoundError | self._bleak.exc.BleakBluetoothNotAvailableError):
+            told = "nothing answers on D-Bus" if isinstance(why, FileNotFoundError) else str(why.args[0])
+            return SourceLost(f"no Bluetooth here ({told}): sudo apt install bluez, and bluetoothctl power on")
         return SourceLost(f"the strap {self._address} can't be heard ({told}): wear it with wet electrodes, near by")
 
     def _run(self) -> None:
