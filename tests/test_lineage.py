@@ -55,6 +55,11 @@ def test_a_blob_that_was_cut_short_is_refused(cut: int) -> None:
         Lineage.unpack(chain(2)[1].pack()[:-cut])
 
 
+def test_a_blob_with_more_behind_it_is_refused() -> None:
+    with pytest.raises(WireError, match="instead of"):
+        Lineage.unpack(chain(2)[1].pack() + b"x")
+
+
 def test_the_model_at_the_end_is_that_of_whoever_made_the_steps() -> None:
     models, lineage = chain(5)
     assert ModelReader().read(lineage.pack(), MANIFEST).equal(models[-1])
