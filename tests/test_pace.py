@@ -4,7 +4,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from edge import pace
-from edge.pace import QUICK_S, REMEMBERED, TRIED, Pace
+from edge.pace import LONGEST_S, QUICK_S, REMEMBERED, TRIED, Pace
 from schemas.messages import TrainSettings
 from tests.edge_scripts import digest, run
 
@@ -83,6 +83,19 @@ def test_one_quick_upload_is_enough_for_a_link_that_got_better(before: list[floa
     assert (uploads(*before, quick).upload_s(A) or 0.0) <= quick
 
 
+def test_two_slow_uploads_are_enough_for_a_link_that_got_worse() -> None:
+    """Seen to fail where the first of all was kept beside the newest: it was never learned."""
+    assert uploads(5.0, 300.0).upload_s(A) == 5.0
+    assert uploads(5.0, 300.0, 400.0).upload_s(A) == 300.0
+
+
+def test_why_a_device_declines_names_its_training_where_there_is_any_to_do() -> None:
+    assert "for 40 s, would train for 20 s, and the round leaves 50 s" in pace.why_not_yet(40.0, 20.0, 50.0)
+    assert "for 40 s, and the round leaves 30 s" in pace.why_not_yet(40.0, 0.0, 30.0)
+    assert "30 s to upload its update after 20 s of training, and" in pace.why_no_upload(30.0, 20.0, 40.0)
+    assert "30 s to upload its update, and" in pace.why_no_upload(30.0, 0.0, 20.0)
+
+
 @given(st.lists(st.floats(QUICK_S, 1e9), min_size=2), st.integers(1, 50))
 def test_uploads_that_keep_a_device_out_are_tried_every_tenth_time_however_long(seconds: list[float], n: int) -> None:
     """Seen to fail where they never are."""
@@ -114,7 +127,22 @@ def test_only_the_newest_few_kinds_of_uploads_are_remembered() -> None:
     learned = Pace()
     for number in range(REMEMBERED + 3):
         learned = learned.uploaded(digest(str(number)), 5.0)
-    assert len(learned.uploads) == REMEMBERED
+    assert [one.about for one in learned.uploads] == [digest(str(number)) for number in range(3, REMEMBERED + 3)]
+
+
+def test_an_upload_is_a_trial_whatever_round_it_was_for() -> None:
+    """Of a longer deadline, say. Seen to fail where the count went on: the next trial came too soon."""
+    learned = uploads(300.0, 300.0)
+    for _ in range(TRIED - 1):
+        learned, _ = learned.kept_out(A)
+    learned = learned.uploaded(A, 300.0)
+    assert learned.kept_out(A)[1]
+
+
+@given(st.floats(LONGEST_S, 1e300))
+def test_no_estimate_is_longer_than_a_year_so_that_the_disk_gives_it_back(seconds: float) -> None:
+    learned = Pace().learn(A, seconds).uploaded(A, seconds).uploaded(A, seconds)
+    assert (learned.expected(A), learned.upload_s(A)) == (LONGEST_S, LONGEST_S)
 
 
 def test_trainings_and_uploads_are_learned_beside_each_other() -> None:
