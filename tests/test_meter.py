@@ -56,3 +56,13 @@ def test_a_link_is_busy_from_the_first_update_until_none_is_under_way() -> None:
     assert meter.take() == ()
     meter.acknowledged(8, 210.0)
     assert meter.take() == (ev.Uploading(None),)
+
+
+def test_invariant_11_of_uploads_that_are_never_acknowledged_the_newest_are_known() -> None:
+    """Seen to fail where all were, and where the newest was the one to be forgotten."""
+    meter = Meter(counts=False)
+    for token in range(1000):
+        meter.uploading(token, ONE, 3000, 10.0)
+    timed = [token for token in range(1000) if meter.acknowledged(token, 20.0)]
+    assert len(timed) < 100
+    assert timed == list(range(1000 - len(timed), 1000))
