@@ -252,6 +252,7 @@ class LiveTable:
         self._notes: list[str] = []
         self._metrics: Metrics | None = None
         self._title = "federation"
+        self._trainers = 0
         self._quorum = 0
         self._away = False
         self._changed = True
@@ -292,13 +293,16 @@ class LiveTable:
                 self._title = f"{run}   plan {plan}   {count(rounds, 'round')}"
             case seen.Selecting(round=number, quorum=quorum):
                 self._quorum = quorum
-                self._phase.reset(self._bar, description=f"round {number}: waiting for devices", total=quorum)
+                self._phase.reset(self._bar, description=f"round {number}: waiting for devices")
+                self._count_trainers()
             case seen.RoundOpened(round=number, task=task, selected=selected, goal=goal):
                 self._quorum = 0
                 verb = "training" if task == "train" else "evaluating"
                 self._phase.reset(self._bar, description=f"round {number}: {verb}", total=goal or selected)
-            case seen.FleetSeen(trainers=trainers) if self._quorum:
-                self._phase.update(self._bar, completed=trainers, total=max(trainers, self._quorum))
+            case seen.FleetSeen(trainers=trainers):
+                self._trainers = trainers
+                if self._quorum:
+                    self._count_trainers()
             case seen.UpdateAccepted(received=received):
                 self._phase.update(self._bar, completed=received)
             case seen.RoundClosed(summary=summary) if summary.outcome == "committed":
@@ -309,6 +313,9 @@ class LiveTable:
                     self._rows[number] = (self._rows[number][0], metrics)
             case _:
                 pass
+
+    def _count_trainers(self) -> None:
+        self._phase.update(self._bar, completed=self._trainers, total=max(self._trainers, self._quorum))
 
     def _remarkable(self, event: seen.Observation) -> bool:
         """Whether it is said under the table too."""

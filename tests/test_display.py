@@ -265,6 +265,18 @@ def test_no_word_of_a_device_moves_the_cursor_or_starts_a_line(text: str) -> Non
     assert printable(shown) == shown
 
 
+def test_what_a_device_says_stays_on_its_line_of_the_log() -> None:
+    """Seen to fail with the line printed as it is: a device's reason began a line of its own."""
+    out = io.StringIO()
+    with Lines(plain_line, out) as lines:
+        lines(seen.DeviceDeclined(1, "train", "dev-four", "no\x1b[2J\r\nfinished with model 9"))
+    assert out.getvalue() == (
+        "round 1: dev-four declines: no\N{REPLACEMENT CHARACTER}[2J"
+        + 2 * "\N{REPLACEMENT CHARACTER}"
+        + "finished with model 9\n"
+    )
+
+
 def test_where_the_output_is_no_terminal_lines_are_printed(capsys: pytest.CaptureFixture[str]) -> None:
     with choose(json_lines=False) as display:
         display(STORY[0])
