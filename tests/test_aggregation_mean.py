@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import tracemalloc
+from collections.abc import Iterator
+from dataclasses import dataclass
 from fractions import Fraction
 from random import Random
 
@@ -135,12 +137,16 @@ def test_many_heavy_updates_of_the_largest_value_do_not_overflow() -> None:
     with pytest.raises(WireError, match="at most") as caught:
         mean.fold(total, Parameters(total.manifest, flat), 1)
     assert caught.value.reason == Reject.OUT_OF_RANGE
+    with pytest.raises(WireError, match="at most"):
+        mean.merge(total, fold_all([(flat, 1)]))
+    assert total.weight == mean.MAX_TOTAL
     assert mean.MAX_TOTAL >= MAX_DEVICES * mean.MAX_WEIGHT
 
 
 def test_more_updates_than_the_limbs_have_room_for_are_refused() -> None:
     total = fold_all([(np.array([1.0], np.float32), 1)])
-    total.folds = mean.MAX_FOLDS
+    total.folds = mean.MAX_FOLDS - 1
+    mean.fold(total, Parameters(total.manifest, np.array([1.0], np.float32)), 1)
     with pytest.raises(WireError, match="at most"):
         mean.fold(total, Parameters(total.manifest, np.array([1.0], np.float32)), 1)
 
@@ -167,6 +173,30 @@ def test_an_update_that_cannot_be_averaged_changes_nothing(bad: float, reason: R
     assert (mean.finish(total).flat.tobytes(), total.weight, total.folds) == (before, 3, 1)
 
 
+@dataclass
+class InBlocks:
+    """Values that come in blocks of their own lengths, as a compressed payload's do."""
+
+    manifest: Manifest
+    flat: Flat
+    lengths: tuple[int, ...]
+    peak: float = 10.0
+
+    def blocks(self) -> Iterator[Flat]:
+        at = 0
+        for length in self.lengths:
+            yield self.flat[at : at + length]
+            at += length
+
+
+@pytest.mark.parametrize("lengths", [(3 * BLOCK + 5,), (BLOCK + 7, 2 * BLOCK - 2), (1, BLOCK - 1, 4, 2 * BLOCK + 1)])
+def test_in_whatever_blocks_an_update_comes_it_counts_alike(lengths: tuple[int, ...]) -> None:
+    flat = np.random.default_rng(2).uniform(-9, 9, 3 * BLOCK + 5).astype(np.float32)
+    total = mean.init(manifest(flat.size), BY_EXAMPLES, 10)
+    mean.fold(total, InBlocks(total.manifest, flat, lengths), 3)
+    assert mean.finish(total).flat.tobytes() == flat.tobytes()
+
+
 def test_what_makes_no_sense_is_refused() -> None:
     total = fold_all([(np.ones(2, np.float32), 1)])
     with pytest.raises(WireError, match="tensors"):
@@ -175,8 +205,9 @@ def test_what_makes_no_sense_is_refused() -> None:
         mean.merge(total, mean.init(manifest(3), BY_EXAMPLES, 1))
     with pytest.raises(WireError, match="0 examples"):
         mean.fold(total, Parameters.zeros(manifest(2)), 0)
-    with pytest.raises(WireError, match="weight bound"):
-        mean.init(manifest(2), BY_EXAMPLES, mean.MAX_WEIGHT + 1)
+    for bound in (0, mean.MAX_WEIGHT + 1):
+        with pytest.raises(WireError, match="weight bound"):
+            mean.init(manifest(2), BY_EXAMPLES, bound)
     with pytest.raises(FederationError, match="no update"):
         mean.finish(mean.init(manifest(2), BY_EXAMPLES, 1))
 
