@@ -1,14 +1,18 @@
-"""The live table while a run goes on: its bar, its rows, and what stands under it."""
+"""The live table while a run goes on, its bar, its rows and what stands under it; and what a log leaves out."""
 
 from __future__ import annotations
 
 import io
+import json
 
 import pytest
 from rich.console import Console
 
 from coordinator import observers as seen
-from coordinator.display import ROWS, LiveTable, choose, plain_line
+from coordinator import scores
+from coordinator.display import MOST, ROWS, Lines, LiveTable, choose, json_line, plain_line
+from schemas.messages import Counts
+from schemas.restraint import WINDOW_S
 from tests.test_display import METRICS, STORY, closed, table
 
 STARTED = STORY[0]
@@ -63,6 +67,13 @@ def test_the_newest_thirty_committed_rounds_have_a_row_and_abandoned_ones_have_n
     rows = [line.split() for line in table([STARTED, *rounds, seen.RoundClosed(closed(36, "abandoned"))])]
     numbers = [int(row[0]) for row in rows if row and row[0].isdecimal()]
     assert numbers == list(range(36 - ROWS, 36))
+
+
+def test_the_row_of_a_reconstruction_has_no_accuracy() -> None:
+    """Which would be 1.000, of the one class there is."""
+    metrics = scores.metrics(Counts(examples=4, loss_sum=0.01, confusion=((4,),)), ("beat",), ("beat",))
+    shown = now(seen.RoundClosed(closed(1)), seen.ModelEvaluated(1, 1, 2, metrics))
+    assert "1 1 2 123456 1.970 29.3 kB 12.3" in shown
 
 
 LOST = seen.Disconnected("connection refused", 2.0)
@@ -141,3 +152,27 @@ def test_a_line_leaves_out_what_nobody_gave_and_has_its_figures_in_fitting_units
     event: seen.Observation, words: str
 ) -> None:
     assert words in (plain_line(event) or "")
+
+
+def test_of_an_evaluation_the_log_has_its_result_alone() -> None:
+    for event in (
+        seen.RoundOpened(1, "evaluate", 0, 1, None, 1, 600.0),
+        seen.UpdateAccepted(1, "evaluate", "dev-one", 10, None, 500, 1),
+    ):
+        assert plain_line(event) is None
+
+
+def test_a_program_reads_messages_as_json_and_the_time_of_the_wall_clock() -> None:
+    line = json.loads(json_line(seen.RoundClosed(closed(1))))
+    assert line["summary"] == closed(1).model_dump(mode="json")
+    assert line["at"] > 1.7e9
+
+
+def test_what_was_left_out_is_told_though_nothing_else_happens() -> None:
+    now, out = 0.0, io.StringIO()
+    with Lines(plain_line, out, lambda: now) as lines:
+        for _ in range(MOST[seen.MessageRejected] + 7):
+            lines(seen.MessageRejected("malformed", "not the bytes of any message", "fl/v1/home/run", None))
+        now = WINDOW_S
+        lines.flush()
+        assert out.getvalue().splitlines()[-1].startswith("7 more lines like these are left out")
