@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 
 from schemas.errors import BrokerRefused, BrokerUnreachable, PayloadTooLarge, SettingsError
+from schemas.link import mqtt_connection
 from schemas.link.address import BrokerAddress
 from schemas.link.backoff import Backoff
 from schemas.link.buffered import BufferedSocket
@@ -187,6 +188,45 @@ def test_whatever_a_broken_broker_answers_the_link_tries_again(
     ear.until_connected(2 if CONNACK in answer else 1)
     line.close()
     thread.join()
+
+
+@pytest.mark.parametrize(
+    "refusal",
+    [b"\x20\x02\x00\x01", b"\x20\x03\x00\x84\x00", b""],
+    ids=["in the words of 3.1.1", "in those of MQTT 5", "without a word"],
+)
+def test_a_broker_that_takes_no_mqtt_5_is_spoken_to_in_3_1_1_at_once(dial: Dial, refusal: bytes) -> None:
+    """Seen to fail where a refusal is for good, whatever it is for: such a broker was given up."""
+    levels: list[int] = []
+
+    def serve() -> None:
+        for answer in (refusal, b"\x20\x02\x00\x00"):
+            with broker.accept()[0] as client:
+                levels.append(client.recv(1000)[8])
+                client.sendall(answer)
+                if len(levels) == 2:
+                    client.recv(1000)  # until the test is over
+
+    with socket.create_server(("127.0.0.1", 0)) as broker:
+        thread = threading.Thread(target=serve)
+        thread.start()
+        link, ear = dial(settings(broker.getsockname()[1]))
+        ear.until_connected()
+        assert (levels, ear.all(Disconnected)) == ([5, 4], [])
+        link.close(timeout_s=0.5)
+        thread.join()
+
+
+def test_a_line_that_breaks_long_after_the_greeting_is_not_put_down_to_another_client(
+    mosquitto: Mosquitto, dial: Dial, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(mqtt_connection, "_SOON_S", 0.0)
+    line = Proxy(mosquitto.port)
+    _, ear = dial(settings(line.port))
+    ear.until_connected()
+    line.cut()
+    assert str(first_failure(ear).error).endswith("broke")
+    line.close()
 
 
 def test_a_sink_that_raises_ends_the_connection_and_not_the_link(mosquitto: Mosquitto) -> None:
@@ -469,6 +509,8 @@ def tls(port: int, certificates: Path, authority: str, host: str = "localhost") 
     ("address", "files", "advice"),
     [
         ("mqtt://h", {"ca": "ca.crt"}, "write mqtts://"),
+        ("mqtt://h", {"cert": "dev-one.crt"}, "write mqtts://"),
+        ("mqtt://h", {"key": "dev-one.key"}, "write mqtts://"),
         ("mqtts://h", {"key": "dev-one.key"}, "add cert"),
         ("mqtts://h", {"ca": "missing.crt"}, "can't read"),
         ("mqtts://h", {"ca": "dev-one.key"}, "can't read"),
