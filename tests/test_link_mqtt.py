@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import resource
 import socket
 import ssl
@@ -24,7 +25,7 @@ from schemas.link.mqtt_connection import Connection
 from schemas.link.outbound import Publication
 from tests.link_bench import QUICK, Ear
 from tests.link_certificates import make_certificates
-from tests.link_mosquitto import Mosquitto, free_port
+from tests.link_mosquitto import ROOT, Mosquitto, free_port
 from tests.link_proxy import Proxy
 
 # paho leaves the socket of a failed handshake to the garbage collector, which closes it, with this warning.
@@ -60,10 +61,14 @@ def first_failure(ear: Ear) -> Disconnected:
     return ear.all(Disconnected)[0]
 
 
-def test_mqtt_5_is_spoken_where_the_broker_has_it(mosquitto: Mosquitto, dial: Dial) -> None:
-    _, ear = dial(settings(mosquitto.port, session_expiry_s=60))
+@pytest.mark.parametrize(("mqtt5", "level"), [(None, "p5"), (False, "p2")])
+@pytest.mark.parametrize(("session_expiry_s", "clean"), [(60, "c0"), (0, "c1")])
+def test_mqtt_5_is_spoken_where_the_broker_has_it_and_a_session_is_kept_where_it_is_asked_for(
+    mosquitto: Mosquitto, dial: Dial, *, mqtt5: bool | None, level: str, session_expiry_s: int, clean: str
+) -> None:
+    _, ear = dial(settings(mosquitto.port, mqtt5=mqtt5, session_expiry_s=session_expiry_s))
     ear.until_connected()
-    ear.until(lambda: "(p5, c0, k30)" in mosquitto.log, "mosquitto's log")
+    ear.until(lambda: f"({level}, {clean}, k30)" in mosquitto.log, "mosquitto's log")
 
 
 def test_a_second_client_of_our_name_is_thought_of_where_the_connection_breaks(
@@ -215,6 +220,74 @@ def test_a_broker_that_takes_no_mqtt_5_is_spoken_to_in_3_1_1_at_once(dial: Dial,
         assert (levels, ear.all(Disconnected)) == ([5, 4], [])
         link.close(timeout_s=0.5)
         thread.join()
+
+
+@contextlib.contextmanager
+def answering(answer: Callable[[bytes], bytes]) -> Iterator[int]:
+    """The port of a broker that takes one client, and gives ``answer`` to all it says."""
+
+    def serve() -> None:
+        with broker.accept()[0] as client:
+            while said := client.recv(1000):
+                client.sendall(CONNACK if said[0] == 0x10 else answer(said))
+
+    with socket.create_server(("127.0.0.1", 0)) as broker:
+        thread = threading.Thread(target=serve)
+        thread.start()
+        yield broker.getsockname()[1]
+        thread.join()
+
+
+def test_a_subscription_that_the_broker_refuses_is_told() -> None:
+    """Seen to fail without it: whoever listened heard nothing, for ever, and no word of why."""
+    with answering(lambda said: b"\x90\x04" + said[2:4] + b"\x00\x87" if said[0] == 0x82 else b"") as port:
+        link = MqttLink(settings(port), ear := Ear())
+        link.subscribe("t/secret")
+        link.open()
+        ear.until(lambda: bool(ear.all(Refused)), "the refusal")
+        link.close(timeout_s=0.5)
+    (refused,) = ear.all(Refused)
+    assert (refused.token, type(refused.error)) == (None, BrokerRefused)
+    assert "t/secret" in str(refused.error)
+
+
+def test_a_publication_that_the_broker_refuses_is_told() -> None:
+    with answering(lambda said: b"\x40\x03" + said[5:7] + b"\x87" if said[0] == 0x32 else b"") as port:
+        link = MqttLink(settings(port), ear := Ear())
+        token = link.publish("t", b"x")
+        link.open()
+        ear.until(lambda: bool(ear.all(Refused)), "the refusal")
+        link.close(timeout_s=0.5)
+    (refused,) = ear.all(Refused)
+    assert (refused.token, type(refused.error)) == (token, BrokerRefused)
+    assert "check its acl" in str(refused.error)
+
+
+def test_a_payload_above_a_broker_s_message_size_limit_is_refused_and_nothing_else(tmp_path: Path, dial: Dial) -> None:
+    """mosquitto tells no client of that limit. Seen to fail: the connection broke, and again each time that the link
+    sent the same, for ever, and all that was said of it was that another client might have our name.
+    """
+    config = (ROOT / "mosquitto" / "test.conf").read_text(encoding="utf-8") + "\nmessage_size_limit 1000\n"
+    with Mosquitto(tmp_path, config) as broker:
+        link, ear = dial(settings(broker.port))
+        ear.until_connected()
+        large, small = link.publish("t", b"x" * 1001), link.publish("t", b"x" * 1000)
+        ear.until_sent(small)
+        link.close(timeout_s=0.5)
+    (refused,) = ear.all(Refused)
+    assert (refused.token, type(refused.error)) == (large, PayloadTooLarge)
+    assert ear.all(Disconnected) == [Disconnected()]
+
+
+@pytest.mark.parametrize("filters", [1, 64, 65, 128])
+def test_a_subscription_is_answered_once_however_many_packets_it_takes(
+    mosquitto: Mosquitto, dial: Dial, filters: int
+) -> None:
+    link, ear = dial(settings(mosquitto.port))
+    ear.until_connected()
+    token = link.subscribe(*(f"t/{number}" for number in range(filters)))
+    ear.until_sent(token, link.publish("elsewhere", b"travels behind it"))
+    assert [sent.token for sent in ear.all(Sent)].count(token) == 1
 
 
 def test_a_line_that_breaks_long_after_the_greeting_is_not_put_down_to_another_client(

@@ -42,7 +42,6 @@ _TOPIC: Final = 256  # bytes of a topic that the limit we report leaves room for
 _FILTERS_A_PACKET: Final = 64
 _UNSENT: Final = 128 * 1024  # bytes the kernel may hold unsent, which an urgent message waits behind
 _IN_FLIGHT: Final = 60_000  # packet ids are 16 bits, and subscriptions need some
-_TOO_LARGE: Final = 0x95  # MQTT 5's "packet too large"
 _STALLED_WINDOWS: Final = 4  # inbound windows that are read ahead of a caller who has stopped to acknowledge
 _TICK_S: Final = 5.0  # how often keepalive and time limits are looked at
 GOODBYE_S: Final = 0.5  # for the last packet to leave
@@ -91,7 +90,7 @@ class Connection:
         unwelcome = self.refusal is None or self.refusal == UNSUPPORTED_VERSION
         return self.mqtt5 and self._reached and not self.accepted and unwelcome
 
-    def _make_client(self, tls: ssl.SSLContext | None, will: Will | None) -> paho.Client:
+    def _make_client(self, tls: ssl.SSLContext | None, will: Will | None) -> Client:
         settings = self._settings
         client = Client(
             CallbackAPIVersion.VERSION2,
@@ -352,8 +351,10 @@ class Connection:
         publication = self._mailbox.settle(self._tokens.pop(mid, 0))  # tokens begin at 1
         if publication is None:
             return
+        too_large = mid == self._client.thrown_away
+        refusal = _refusal(publication.topic, reason, too_large=too_large) if reason.is_failure else None
         for one in publication.tokens:
-            self._sink(Refused(one, _refusal(publication.topic, reason)) if reason.is_failure else Sent(one))
+            self._sink(Refused(one, refusal) if refusal else Sent(one))
 
     def _on_subscribe(
         self, _client: paho.Client, _data: object, mid: int, reasons: list[ReasonCode], _extras: Properties | None
@@ -366,8 +367,8 @@ class Connection:
             self._sink(Sent(token))
 
 
-def _refusal(topic: str, reason: ReasonCode) -> LinkError:
-    if reason.value == _TOO_LARGE:
+def _refusal(topic: str, reason: ReasonCode, *, too_large: bool = False) -> LinkError:
+    if too_large:
         return PayloadTooLarge(f"the broker threw the payload for {topic} away: lower part_size, or raise its limit")
     return BrokerRefused(f"the broker refuses {topic} ({reason}): check its acl, and as whom we connect")
 
