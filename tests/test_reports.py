@@ -14,8 +14,10 @@ from immutables import Map
 from coordinator.events import Header
 from coordinator.fleet import View
 from coordinator.reports import (
+    BACK_WITHIN,
     NAMED,
     announce,
+    come_back,
     failed_often,
     headline,
     nobody_came,
@@ -149,11 +151,32 @@ def test_a_run_that_fails_quotes_ten_devices_and_counts_the_others(
         assert more == quoted + (f"; and {len(devices) - NAMED} more" if len(devices) > NAMED else "")
 
 
+def test_whoever_is_sent_away_after_the_deadline_is_told_to_come_back_at_once() -> None:
+    """As after a restart, while the round waits for devices to return. No time in a receipt is below zero."""
+    stage = collected([(0.5, 10)])
+    late = dataclasses.replace(STATE, now=stage.opened_at + STATE.rules.deadline_s + 10.0)
+    assert 0.0 <= come_back(late, stage, "dev-1") < BACK_WITHIN * STATE.rules.deadline_s
+
+
+def test_the_pointer_says_small_losses_to_as_many_digits() -> None:
+    """A reconstruction's is often below a thousandth. Seen to fail with six places in place of six digits."""
+    told = headline(Metrics(examples=9, loss=1e-4 / 3, accuracy=1.0, macro_f1=None, confusion=((9,),)))
+    assert told is not None
+    assert told.loss == 3.33333e-05
+
+
+def test_the_error_of_a_run_that_fails_says_what_failed_and_what_to_do() -> None:
+    assert nobody_came(STATE).startswith("no device came within 60 s: start `edge run` on one")
+    failed = failed_often(dataclasses.replace(STATE, failures=3), "0 of at least 2 updates came")
+    assert failed.startswith("round 2 failed 3 times in a row, the last time because 0 of at least 2 updates came: see")
+
+
 @pytest.mark.parametrize(
     ("answered", "asked", "said"),
     [
         (1, 1, "1 of at least 9 updates came by the deadline"),
         (1, 3, "1 of at least 9 updates came by the deadline, none from dev-1, dev-2"),
+        (0, 5, "0 of at least 9 updates came by the deadline, none from dev-0, dev-1, dev-2, dev-3, dev-4"),
         (0, 8, "0 of at least 9 updates came by the deadline, none from dev-0, dev-1, dev-2, dev-3, dev-4 and 3 more"),
     ],
 )
