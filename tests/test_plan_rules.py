@@ -224,6 +224,8 @@ def test_slicing_and_turning_give_the_shape_that_torch_gives(sizes: list[int], s
         ("max_pool1d", (X, [7])),
         ("max_pool1d", (X, [2], [0])),
         ("max_pool1d", (X, [2, 2])),
+        ("max_pool1d", (X, [2.0])),
+        ("conv1d", (X, (6, 4, 3), None, [1.0])),
         ("max_pool2d", (IMAGE, [2, 2], [1, 1, 1])),
         ("avg_pool2d", (IMAGE, [2, 2, 2])),
         ("max_pool1d", (X, [2], [1], [2])),
