@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
+import sys
 from fractions import Fraction
 from typing import cast
 
@@ -30,6 +32,7 @@ from schemas.messages import ClassMetrics, Metrics, Phase
 from tests.round_examples import METRICS, START, names
 
 STATE = State(Rules("run", rounds=3, deadline_s=60.0), START, 2, Selecting(0.0), 90.0)
+SHARES = tuple(itertools.product(range(1, 6), repeat=3))  # of three devices: of some of them rounding adds a little
 Said = st.dictionaries(st.integers(0, 40).map(lambda number: f"dev-{number:02d}"), st.sampled_from(["full", "hot"]))
 
 
@@ -56,6 +59,14 @@ def test_a_rounds_loss_is_the_mean_over_the_examples_of_those_who_gave_one(
     assert summary.train_loss == (None if mean is None else pytest.approx(float(mean), rel=1e-12, abs=1e-300))
     assert summary.examples == sum(examples for _, examples in answers)
     assert (summary.seconds, summary.uplink_bytes) == (60.0, 100 * len(answers))
+
+
+def test_a_loss_beyond_all_numbers_is_left_out_and_one_just_below_is_not() -> None:
+    """No summary holds an infinite one. Of equal losses the mean is that loss, however large."""
+    most = sys.float_info.max
+    told = {summarise(STATE, collected([(most, share) for share in shares])).train_loss for shares in SHARES}
+    assert None in told
+    assert summarise(STATE, collected([(1e308, 10), (1e308, 30)])).train_loss == pytest.approx(1e308)
 
 
 def test_a_committed_training_makes_the_next_version_and_a_failed_one_counts_nobody() -> None:
