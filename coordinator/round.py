@@ -185,7 +185,8 @@ def _advance(state: State) -> Step:
 def _fleet_changed(state: State, view: View) -> Step:
     newcomers = (view.trainers | view.evaluators) - state.view.trainers - state.view.evaluators
     newcomer_at = state.now if newcomers else state.newcomer_at
-    left_at = state.now if state.view.trainers - view.trainers else state.left_at
+    gone = state.view.trainers.difference(view.ready, view.complaints)  # who is there says why it takes no part
+    left_at = state.now if gone else state.left_at
     met_anyone = state.met_anyone or bool(view.ready)
     state = replace(state, view=view, newcomer_at=newcomer_at, left_at=left_at, met_anyone=met_anyone)
     stage = state.stage

@@ -172,7 +172,7 @@ class State:
     failing_since: float = 0.0  # when the first of them began
     view: View = field(default_factory=View)
     newcomer_at: float = -math.inf
-    left_at: float = -math.inf  # when one that could train was last found gone
+    left_at: float = -math.inf  # when one that could train was last found gone, without a word
     met_anyone: bool = False
     said: Mapping[str, str] = field(default_factory=dict)  # why devices didn't take part since the last commit
     rejected: Mapping[str, int] = field(default_factory=dict)  # messages by reason, of this round

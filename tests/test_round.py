@@ -34,6 +34,7 @@ from coordinator.events import (
     UpdateStalled,
     Version,
 )
+from coordinator.fleet import View
 from coordinator.reports import NEWS_LONGEST_S, NEWS_S, NEWS_SHARE, come_back
 from coordinator.round import PASSING_S, PATIENCE_S, RETURN_S, SETTLE_S, begin, is_idle, step, wake_at
 from coordinator.round_state import ATTEMPTS, RECALL_S, Aggregating, Collecting, Over, Resting, Selecting, State
@@ -520,6 +521,21 @@ def test_devices_that_left_just_before_it_is_given_up_on_them_have_a_minute_to_c
     assert isinstance(run.state.stage, Selecting)
     run.opened(names(3))
     assert run.open.ticket.attempt == 0
+
+
+@pytest.mark.parametrize(
+    "said",
+    [
+        View(complaints={"dev-0": "its disk is full", "dev-1": "is paused and does not say why"}),
+        View(ready=frozenset(names(2))),
+    ],
+    ids=["in trouble", "nothing to train on"],
+)
+def test_devices_that_say_they_take_no_part_are_not_waited_for_as_if_they_were_to_come_back(said: View) -> None:
+    """Seen to fail: a plan that fits no device's data was given up after three minutes, not three deadlines."""
+    run = Run(rules(quorum=3, deadline_s=15.0))
+    run.do(FleetChanged(view(names(2))), Tick(14.0), FleetChanged(said), Tick(16.0))
+    assert run.state.failures == 1
 
 
 def test_devices_that_leave_again_and_again_hold_up_no_attempt_for_longer_than_that_minute() -> None:
