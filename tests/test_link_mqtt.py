@@ -238,29 +238,35 @@ def answering(answer: Callable[[bytes], bytes]) -> Iterator[int]:
         thread.join()
 
 
-def test_a_subscription_that_the_broker_refuses_is_told() -> None:
-    """Seen to fail without it: whoever listened heard nothing, for ever, and no word of why."""
-    with answering(lambda said: b"\x90\x04" + said[2:4] + b"\x00\x87" if said[0] == 0x82 else b"") as port:
+def refused(answer: Callable[[bytes], bytes], ask: Callable[[MqttLink], int]) -> tuple[int, Refused]:
+    """What ``ask`` gave, and how a broker that answers so has it refused."""
+    with answering(answer) as port:
         link = MqttLink(settings(port), ear := Ear())
-        link.subscribe("t/secret")
+        asked = ask(link)
         link.open()
         ear.until(lambda: bool(ear.all(Refused)), "the refusal")
         link.close(timeout_s=0.5)
-    (refused,) = ear.all(Refused)
-    assert (refused.token, type(refused.error)) == (None, BrokerRefused)
-    assert "t/secret" in str(refused.error)
+    (told,) = ear.all(Refused)
+    return asked, told
+
+
+def test_a_subscription_that_the_broker_refuses_is_told() -> None:
+    """Seen to fail without it: whoever listened heard nothing, for ever, and no word of why."""
+    _, told = refused(
+        lambda said: b"\x90\x04" + said[2:4] + b"\x00\x87" if said[0] == 0x82 else b"",
+        lambda link: link.subscribe("t/secret"),
+    )
+    assert (told.token, type(told.error)) == (None, BrokerRefused)
+    assert "t/secret" in str(told.error)
 
 
 def test_a_publication_that_the_broker_refuses_is_told() -> None:
-    with answering(lambda said: b"\x40\x03" + said[5:7] + b"\x87" if said[0] == 0x32 else b"") as port:
-        link = MqttLink(settings(port), ear := Ear())
-        token = link.publish("t", b"x")
-        link.open()
-        ear.until(lambda: bool(ear.all(Refused)), "the refusal")
-        link.close(timeout_s=0.5)
-    (refused,) = ear.all(Refused)
-    assert (refused.token, type(refused.error)) == (token, BrokerRefused)
-    assert "check its acl" in str(refused.error)
+    token, told = refused(
+        lambda said: b"\x40\x03" + said[5:7] + b"\x87" if said[0] == 0x32 else b"",
+        lambda link: link.publish("t", b"x"),
+    )
+    assert (told.token, type(told.error)) == (token, BrokerRefused)
+    assert "check its acl" in str(told.error)
 
 
 def test_a_payload_above_a_broker_s_message_size_limit_is_refused_and_nothing_else(tmp_path: Path, dial: Dial) -> None:
