@@ -173,7 +173,8 @@ class Agent:
             case wire.Refused(token=token, error=error):
                 self._log.warn(str(error))
                 if token is not None:
-                    self._step(*self._meter.acknowledged(token, now))
+                    self._meter.acknowledged(token, now)  # how long that took says nothing of the link
+                    self._step()
             case ev.JobDone() | ev.JobFailed() | ev.JobProgressed():
                 self._step(happening)
             case Findings():

@@ -532,14 +532,19 @@ def test_how_long_an_upload_takes_is_kept_but_not_of_one_that_was_cut(world: Thr
 
 
 def test_an_update_that_the_broker_refuses_is_not_under_way_for_ever(world: Thrifty) -> None:
-    """Its device would take part in no round any more. Seen to fail with ``Sent`` alone for an answer."""
+    """Its device would take part in no round any more. Seen to fail with ``Sent`` alone for an answer.
+
+    Nor does it tell how long an upload takes. Seen to fail where it counted as one.
+    """
     world.broker.faults = Faults(uplink_s=5.0)
     world.training()
     while not world.uploading():
         world.turn(1.0)
     token = next(iter(world.agent._meter._uploads))
-    world.agent.handle(wire.Refused(token, LinkError("not authorised")), world.now)
+    known = world.agent._state.pace
+    world.agent.handle(wire.Refused(token, LinkError("not authorised")), world.now + 2.0)
     assert not world.uploading()
+    assert world.agent._state.pace == known
 
 
 def test_a_damaged_budget_is_set_aside_and_the_device_carries_on(tmp_path: Path) -> None:
