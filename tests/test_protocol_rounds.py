@@ -494,6 +494,16 @@ def test_must_22_invariant_04_a_restart_in_a_round_leaves_its_deadline_where_it_
     assert 20.0 - seconds <= asked.remaining_s <= 20.0 - seconds + 2.0
 
 
+@pytest.fixture
+def unlogged() -> Iterator[None]:
+    """By the function: each logger remembers which of its levels are on, and forgets it there alone."""
+    before = logging.root.manager.disable
+    logging.disable()
+    yield
+    logging.disable(before)
+
+
+@pytest.mark.usefixtures("unlogged")  # a line of the log has the wall clock's time
 def test_must_22_invariant_12_a_device_goes_by_the_time_left_and_not_by_its_wall_clock(
     world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -503,7 +513,6 @@ def test_must_22_invariant_12_a_device_goes_by_the_time_left_and_not_by_its_wall
         raise AssertionError("the wall clock was asked")
 
     monkeypatch.setattr(time, "time", refuse)
-    monkeypatch.setattr(logging.root.manager, "disable", logging.CRITICAL)  # a line of the log has that clock's time
     world.trainer.hold = True
     asked = announcement(1, remaining_s=60.0).model_copy(update={"opened": "1970-01-01T00:00:00Z"})
     world.desk.announce(asked)
