@@ -104,6 +104,7 @@ class Performer:
         self._pointer: ModelPointer | None = None
         self.status = status  # the coordinator's
         self._said = status  # as it was published last
+        self._outdated: list[Address] = []  # what nobody fetches any more, to be cleared
         self._untidy = TIDY_AFTER  # commits since the journal was tidied, or what a crash left
         self._untidy_bytes = 0  # and the bytes of their updates
 
@@ -255,10 +256,7 @@ class Performer:
         self._untidy_bytes += effect.summary.uplink_bytes
 
     def _publish_model(self, metrics: Metrics | None) -> None:
-        """Parts of it and of its step, then the pointer to them, then the end of the version before last.
-
-        Nobody fetches that any more.
-        """
+        """Parts of it and of its step, then the pointer to them; nobody fetches the version before last any more."""
         store, checkpoint = self._store, self._store.checkpoint
         data = compression.encode(MODEL_CODEC, checkpoint.parameters, np.random.default_rng(0))
         ref = describe(data, store.settings.part_size)
@@ -279,10 +277,10 @@ class Performer:
         )
         store.put_down()
         if checkpoint.version >= 2:  # noqa: PLR2004  - the version before the last
-            self._clear(checkpoint.version - 2, ref.parts)
+            self._outdate(checkpoint.version - 2, ref.parts)
 
-    def _clear(self, version: int, parts: int) -> None:
-        """Clear a version's model, where the newest has so many parts, and its step.
+    def _outdate(self, version: int, parts: int) -> None:
+        """Have ``announce`` clear a version's model, where the newest has so many parts, and its step.
 
         How many parts they had is not kept. A model had as many, or one more where it compressed less well; a step at
         most what its codec takes before it is packed.
@@ -293,7 +291,7 @@ class Performer:
             body = compression.TABLE[settings.downlink].limit(self._store.plan.manifest())
             steps = -(-(compression.HEADER.size + body) // settings.part_size)
         for kind, count in ((Kind.MODEL_PART, parts + 1), (Kind.DELTA_PART, steps)):
-            self._publisher.remove(*(Address(kind, number=version, part=part) for part in range(count)))
+            self._outdated += [Address(kind, number=version, part=part) for part in range(count)]
 
     def _put_pointer(self, pointer: ModelPointer) -> None:
         self._pointer = pointer
@@ -324,12 +322,16 @@ class Performer:
     def announce(self) -> None:
         """Publish where the round stands, unless that is said. To be called once nothing more follows for now.
 
-        An announcement that another one follows at once would cost each device its bytes, and tell it nothing.
+        An announcement that another one follows at once would cost each device its bytes, and tell it nothing. Then
+        comes what nobody waits for: the end of old models.
         """
-        if self._unsaid is None:
-            return
-        (effect, message), self._unsaid = self._unsaid, None
+        if self._unsaid is not None:
+            self._publish_announcement(*self._unsaid)
+            self._unsaid = None
+        self._publisher.remove(*self._outdated)
+        self._outdated.clear()
 
+    def _publish_announcement(self, effect: Announce, message: RoundAnnouncement) -> None:
         def render() -> bytes:
             remaining = max(0.0, effect.opened_at + effect.deadline_s - self._now())
             return codec.encode(message.model_copy(update={"remaining_s": round(remaining, 3)}))

@@ -1,4 +1,4 @@
-"""What the coordinator publishes stays within what a decoder takes, however many classes or declines there are."""
+"""What the coordinator publishes stays within what a decoder takes, and comes in an order that serves its devices."""
 
 from __future__ import annotations
 
@@ -12,12 +12,22 @@ from coordinator.journal import Journal
 from coordinator.reports import NAMED_DECLINES, shortened
 from coordinator.service import CoordinatorService
 from schemas import codec
-from schemas.messages import MAX_CLASSES, ClassMetrics, Counts, Metrics, ModelPointer, PlanRef, RoundSummary
+from schemas.messages import (
+    MAX_CLASSES,
+    ClassMetrics,
+    Counts,
+    Metrics,
+    ModelPointer,
+    PlanRef,
+    RoundAnnouncement,
+    RoundSummary,
+)
 from schemas.parameters import Parameters
 from schemas.parts import describe
 from schemas.plan import Plan
 from schemas.topics import Address, Kind
 from tests import scripted_device
+from tests.running_coordinator import RunningCoordinator
 from tests.scripted_device import Script, ScriptedDevice
 from tests.test_service import TOPICS, Home, run_settings
 
@@ -110,3 +120,28 @@ def test_whatever_metrics_and_declines_there_are_the_documents_fit(classes: int)
         run="r" * 63, version=1, digest="0" * 64, previous="0" * 64, blob=blob, metrics=short.metrics
     )
     assert len(codec.encode(pointer)) <= codec.MAX_JSON
+
+
+def test_an_old_model_is_cleared_after_the_next_round_is_announced(tmp_path: Path) -> None:
+    """Devices wait for that announcement, and nobody for an old model's end, which is a publication a part.
+
+    Seen to fail with the clearing where the new model is published.
+    """
+    running = RunningCoordinator(tmp_path / "state", rounds=3, quorum=1, goal=1, evaluate=False)
+    device = running.device("dev-0")
+    with running:
+        for number in (1, 2, 3):
+            asked = running.opened(number)
+            device.send(device.update(asked, 10))
+        running.result()
+    log = [(said.kind, said.topic, said.payload) for said in running.log]
+    opening: dict[int, int] = {}
+    for at, (kind, _, payload) in enumerate(log):
+        if kind is Kind.ROUND:
+            announcement = codec.decode(kind, payload)
+            assert isinstance(announcement, RoundAnnouncement)
+            opening.setdefault(announcement.round, at)
+    parts = [(at, topic) for at, (kind, topic, full) in enumerate(log) if kind is Kind.MODEL_PART and not full]
+    cleared = {int(topic.split("/")[-2]): at for at, topic in reversed(parts)}
+    assert set(cleared) == {0, 1}, "the newest two stay, and the last round's clearing comes too"
+    assert cleared[0] > opening[3]

@@ -168,14 +168,17 @@ def _value(limbs: list[Limb | None], where: slice) -> Block:
     Carries first, from the lowest limb up: after them each limb but the highest is within half a unit of the next
     one, so that adding them can't cancel and every conversion but the highest limb's is exact.
     """
+    lowest = next((index for index in reversed(range(len(PLACES))) if limbs[index] is not None), 0)
     count = where.stop - where.start
     value, carry = np.zeros(count), np.zeros(count, np.int64)
-    for limb, place in zip(reversed(limbs), reversed(PLACES), strict=True):
+    for limb, place in zip(reversed(limbs[: lowest + 1]), reversed(PLACES[: lowest + 1]), strict=True):
         if limb is not None:
             carry += limb[where]
+        if place == PLACES[0]:
+            value += carry * 2.0**-place
+            break
         digit = carry
-        if place != PLACES[0]:
-            carry = (digit + (1 << (LIMB_BITS - 1))) >> LIMB_BITS
-            digit = digit - (carry << LIMB_BITS)
+        carry = (digit + (1 << (LIMB_BITS - 1))) >> LIMB_BITS
+        digit -= carry << LIMB_BITS
         value += digit * 2.0**-place
     return value
