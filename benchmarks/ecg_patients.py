@@ -15,13 +15,13 @@ import wfdb
 from numpy.typing import NDArray
 from people import Confusion
 
-from edge import ecg
-from edge.beat_features import BEFORE, QRS, features
+from edge.beats import ecg
+from edge.beats.beat_features import BEFORE, QRS, features
+from edge.beats.dominant_beat import follow
+from edge.beats.weak_labels import CLASSES as SAID
+from edge.beats.weak_labels import Rule
 from edge.dataset import Dataset
-from edge.dominant_beat import follow
 from edge.sources.wfdb_records import LEAD
-from edge.weak_labels import CLASSES as SAID
-from edge.weak_labels import Rule
 from schemas.messages import Metrics
 from schemas.parameters import Parameters
 from schemas.plan_file import find
@@ -30,7 +30,7 @@ FILE = find("ecg-beats")
 PLAN = FILE.plan
 SHOWN = ("N", "S", "V")
 
-# Thresholds of the rule that are tried: ``edge.weak_labels`` says what they are of.
+# Thresholds of the rule that are tried: ``edge.beats.weak_labels`` says what they are of.
 STRANGE = (1.0, 1.5, 2.0, 2.5)
 EARLY = (0.75, 0.8, 0.85, 0.9)
 CHANGING = (0.3, 0.5, 0.8, 9.0)

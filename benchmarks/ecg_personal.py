@@ -3,10 +3,11 @@
     python benchmarks/ecg_personal.py --data ../shared/data/mitdb --seeds 0 1 2
 
 Trains the global model as ``ecg_beats.py`` does (the README's command: DS1's 22 patients, a device each, 25 rounds),
-then for each of DS2's 22 patients a personal one by ``edge.personal``, with its defaults. All of them are scored on the
-same beats: those from minute 5 on, of all patients together. F counts, unlike in ``ecg_beats.py``: the global model has
-seen hardly anybody's but one patient's. A minute is the first one, or the one of the first five that the device would
-ask for: in which the global model takes most beats for something else than N (``edge predict`` names it).
+then for each of DS2's 22 patients a personal one by ``edge.training.personal``, with its defaults. All of them are
+scored on the same beats: those from minute 5 on, of all patients together. F counts, unlike in ``ecg_beats.py``: the
+global model has seen hardly anybody's but one patient's. A minute is the first one, or the one of the first five that
+the device would ask for: in which the global model takes most beats for something else than N (``edge predict`` names
+it).
 
 ``--choose`` looks at DS1 alone: the patients are held out in the five folds of ``ecg_cross_validation.py``, and each
 method and setting is scored likewise. The defaults are the best of these. Some minutes either way.
@@ -31,13 +32,14 @@ from ecg_patients import FILE, PLAN, confusion
 from numpy.typing import NDArray
 from people import Confusion, federated
 
-from edge import ec57, ecg
-from edge.assessment import predict
+from edge.beats import ecg
+from edge.core.personal_settings import PULL, PersonalSettings, Verdict
 from edge.dataset import Dataset
-from edge.personal import personalise
-from edge.personal_settings import PULL, PersonalSettings, Verdict
-from edge.predict import telling_minute
+from edge.findings.assessment import predict
+from edge.findings.predict import telling_minute
 from edge.sources.wfdb_records import DS1, DS2, read_lead
+from edge.training import ec57
+from edge.training.personal import personalise
 from schemas.parameters import Parameters
 
 SHOWN = ("N", "S", "V", "F")

@@ -25,11 +25,11 @@ from ecg_personal import SHOWN, TESTED_FROM_S, Person, f1s, person, row, without
 from numpy.typing import NDArray
 from people import Confusion
 
-from edge import labelling
-from edge.assessment import predict
-from edge.personal import personalise
-from edge.personal_settings import PULL, PersonalSettings
+from edge.core.personal_settings import PULL, PersonalSettings
+from edge.findings.assessment import predict
+from edge.label import labelling
 from edge.sources.wfdb_records import DS1, DS2
+from edge.training.personal import personalise
 from schemas.parameters import Parameters
 
 MINUTES = labelling.SPREAD

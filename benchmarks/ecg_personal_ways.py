@@ -1,13 +1,13 @@
-"""What a personal ECG model is made of and judged by, in other ways than ``edge.personal`` does: on DS1 alone.
+"""What a personal ECG model is made of and judged by, in other ways than ``edge.training.personal`` does: on DS1 alone.
 
     python benchmarks/ecg_personal_ways.py --data ../shared/data/mitdb --seeds 0 1 2
 
 Patients, global models, beats and scores are those of ``ecg_personal.py --choose``; method, lambda and batches are the
 defaults. First ways to make one model of a person's labelled beats, each used where cross-fitting (or, in the first
-row, the newest fifth) finds the lower mean loss; then other judges of the model that ``edge.personal`` makes, on
-the same predictions; then how each fit is trained; then that model with nothing but the first so many beats.
-``--only fits`` and ``--only few`` are those last tables alone.
-"worse off" counts people with more beats wrong than the global model has, and those beats. Some fifteen minutes.
+row, the newest fifth) finds the lower mean loss; then other judges of the model that ``edge.training.personal`` makes,
+on the same predictions; then how each fit is trained; then that model with nothing but the first so many beats.
+``--only fits`` and ``--only few`` are those last tables alone. "worse off" counts people with more beats wrong than the
+global model has, and those beats. Some fifteen minutes.
 """
 
 from __future__ import annotations
@@ -24,14 +24,14 @@ from ecg_patients import PLAN
 from ecg_personal import PARTS, Person, f1s, person, without
 from numpy.typing import NDArray
 
-from edge import ec57
+from edge.core.personal_settings import FOLDS, PersonalSettings
 from edge.dataset import Dataset
-from edge.dropout import of_inputs_alone
-from edge.personal import deal, settled
-from edge.personal_settings import FOLDS, PersonalSettings
-from edge.plan_runtime import Program
 from edge.sources.wfdb_records import DS1
-from edge.training import Tether, train
+from edge.training import ec57
+from edge.training.dropout import of_inputs_alone
+from edge.training.loop import Tether, train
+from edge.training.personal import deal, settled
+from edge.training.plan_runtime import Program
 from schemas.messages import TrainSettings
 from schemas.parameters import Parameters
 from schemas.plan import Plan

@@ -28,14 +28,14 @@ from numpy.typing import NDArray
 from people import Confusion
 from sklearn.metrics import average_precision_score, roc_auc_score
 
-from edge.anomaly import score_beats
-from edge.beat_features import SHAPE
-from edge.beat_stream import Described, beats_of
-from edge.ecg import AAMI_OF_SYMBOL
-from edge.masked_beats import UNUSUAL, scores
+from edge.beats.beat_features import SHAPE
+from edge.beats.beat_stream import Described, beats_of
+from edge.beats.ecg import AAMI_OF_SYMBOL
+from edge.beats.masked_beats import UNUSUAL, scores
+from edge.beats.weak_labels import Rule
+from edge.findings.anomaly import score_beats
 from edge.sources import RECIPES, open_source, read
 from edge.sources.wfdb_records import DS1, DS2, read_lead
-from edge.weak_labels import Rule
 from schemas.parameters import Parameters
 from schemas.plan_file import find
 

@@ -2,8 +2,8 @@
 
 A real agent takes about 13 ms of a core a round, and runs on a Pi of its own; a thousand of them on the machine of the
 coordinator would be most of what is measured. These hold a real session each, subscribe to the same topics, fetch each
-step, join, send the update in parts, wait for its receipt, and tell their status as often as ``edge.presence`` has it.
-They look at no content: the model of version 0 is not fetched, and each sends the same delta.
+step, join, send the update in parts, wait for its receipt, and tell their status as often as ``edge.core.presence`` has
+it. They look at no content: the model of version 0 is not fetched, and each sends the same delta.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from typing import Final
 from crowd import Crowd
 from paho.mqtt.client import MQTTMessage
 
-from edge import presence
+from edge.core import presence
 from edge.download import WINDOW
 from schemas import codec
 from schemas.link.address import BrokerAddress

@@ -116,7 +116,7 @@ def live(folders: list[Path]) -> dict[str, Any]:
     """The child that describes what was recorded, a second at a time."""
     import numpy as np  # noqa: PLC0415
 
-    from edge.beat_stream import BeatStream  # noqa: PLC0415
+    from edge.beats.beat_stream import BeatStream  # noqa: PLC0415
 
     records, seconds_read = [], 0.0
     for folder in folders:
@@ -139,7 +139,7 @@ def offline(records: list[Path], folder: Path) -> dict[str, Any]:
     import numpy as np  # noqa: PLC0415
     import wfdb  # noqa: PLC0415
 
-    from edge import ecg  # noqa: PLC0415
+    from edge.beats import ecg  # noqa: PLC0415
     from edge.signals.filters import ecg_band  # noqa: PLC0415
     from edge.signals.r_peaks import RPeaks  # noqa: PLC0415
     from edge.signals.resampling import Resampler  # noqa: PLC0415
@@ -162,7 +162,7 @@ def _seconds(folder: Path) -> Iterator[tuple[Any, float]]:
     """Each second of the first lead, in mV, and its rate; read without wfdb, which no sensor needs."""
     import numpy as np  # noqa: PLC0415  - which the parent needs none of
 
-    from edge.wfdb_header import parse  # noqa: PLC0415
+    from edge.record.wfdb_header import parse  # noqa: PLC0415
 
     for header in sorted(folder.glob("*.hea")):
         about = parse(header.read_text()).signal

@@ -25,10 +25,10 @@ MITDB = Path(os.environ.get("FEDBEAT_MITDB", Path(__file__).parents[2] / "shared
 FOLLOW = """
 import json, resource, sys
 from pathlib import Path
-from edge.classifier import BeatClassifier
+from edge.findings.classifier import BeatClassifier
 from edge.health import peak_mb
-from edge.live_findings import LiveFindings
-from edge.segment_tail import SegmentTail
+from edge.findings.live_findings import LiveFindings
+from edge.findings.segment_tail import SegmentTail
 
 recorded, followed, model, runtime = sys.argv[1:]
 live = LiveFindings(BeatClassifier.of("ecg-beats", Path(model), runtime), 300.0)

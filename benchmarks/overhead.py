@@ -26,7 +26,7 @@ import numpy as np
 from broker import machine, mosquitto
 
 from coordinator.plan_export import export, load_class
-from edge.trainer_pool import child_environment
+from edge.trainer.pool import child_environment
 from schemas import plan_file
 
 DEVICES = 5
@@ -100,9 +100,9 @@ def be_alone(folder: Path, number: str) -> None:
     import torch  # noqa: PLC0415 - of this process alone
 
     from edge.dataspec import DataSpec  # noqa: PLC0415
-    from edge.plan_fit import fit  # noqa: PLC0415
     from edge.sources import prepare as read  # noqa: PLC0415
-    from edge.training import train  # noqa: PLC0415
+    from edge.training.loop import train  # noqa: PLC0415
+    from edge.training.plan_fit import fit  # noqa: PLC0415
 
     os.nice(NICE)
     torch.set_num_threads(1)

@@ -1,7 +1,7 @@
 """What benchmarks of people held out share, whatever the plan: training on some of them in this process, and scores.
 
-All of them train by ``edge.training``, on one thread: federated as a run of the coordinator has it, but with updates
-that aren't compressed; or centrally on everybody's examples at once.
+All of them train by ``edge.training.loop``, on one thread: federated as a run of the coordinator has it, but with
+updates that aren't compressed; or centrally on everybody's examples at once.
 """
 
 from __future__ import annotations
@@ -15,10 +15,10 @@ from numpy.typing import NDArray
 from coordinator.aggregation import mean
 from coordinator.scores import metrics
 from edge.dataset import Dataset, concatenate
-from edge.evaluation import evaluate
-from edge.plan_fit import fit
 from edge.sources import load
-from edge.training import train
+from edge.training.evaluation import evaluate
+from edge.training.loop import train
+from edge.training.plan_fit import fit
 from schemas.messages import Counts, Metrics, TrainSettings
 from schemas.parameters import Parameters
 from schemas.plan import Plan

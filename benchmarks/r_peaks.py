@@ -22,8 +22,8 @@ import wfdb
 from broker import machine
 from numpy.typing import NDArray
 
-from edge.detectors import Detector, peaks_by
-from edge.ecg import AAMI_OF_SYMBOL
+from edge.beats.detectors import Detector, peaks_by
+from edge.beats.ecg import AAMI_OF_SYMBOL
 from edge.signals.filters import ecg_band
 from edge.signals.r_peaks import RPeaks
 from edge.signals.resampling import Resampler

@@ -26,7 +26,7 @@ from typing import Final
 import psutil
 from broker import machine
 
-from edge.segment_files import segments
+from edge.record.segment_files import segments
 
 RATE: Final = 360
 SYNCS: Final = (1.0, 2.0, 5.0, 10.0)

@@ -37,8 +37,8 @@ import wfdb
 from broker import machine
 from numpy.typing import NDArray
 
-from edge.segment_files import numbered
-from edge.wfdb_header import Header, checksum, parse
+from edge.record.segment_files import numbered
+from edge.record.wfdb_header import Header, checksum, parse
 
 RATE: Final = 360  # Hz
 LEADS: Final = ("first", "second")

@@ -29,8 +29,8 @@ import numpy as np
 from broker import machine, memory, mosquitto
 
 from edge.agent import MakeLink
+from edge.core.jobs import Describe, Described, Failure, Job, Merge, Merged, Result, Train, Trained
 from edge.fleet import Fleet, VirtualFleet
-from edge.jobs import Describe, Described, Failure, Job, Merge, Merged, Result, Train, Trained
 from edge.model_reader import ModelReader
 from schemas import compression, plan_file
 from schemas.link.address import BrokerAddress

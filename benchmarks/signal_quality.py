@@ -3,8 +3,8 @@
     python benchmarks/signal_quality.py PATH_TO_MITDB
 
 Seconds of both leads of all records are sorted by the signal-quality marks in their annotations (`~`), and by what
-``edge.quality`` says of them. Then white noise is added to the first lead of every record, at a ratio to the record's
-own power, and what is left of the index is told. Prints tables.
+``edge.record.quality`` says of them. Then white noise is added to the first lead of every record, at a ratio to the
+record's own power, and what is left of the index is told. Prints tables.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ import numpy as np
 import wfdb
 from broker import machine
 
-from edge.quality import WINDOW, Quality, Tally, judge, measure
+from edge.record.quality import WINDOW, Quality, Tally, judge, measure
 
 GAIN: Final = 200.0  # steps a mV of every record
 RATE: Final = 360

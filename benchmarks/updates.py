@@ -20,8 +20,8 @@ from numpy.typing import NDArray
 
 from coordinator.aggregation import mean
 from edge.dataspec import DataSpec
-from edge.plan_fit import fit
 from edge.sources import prepare
+from edge.training.plan_fit import fit
 from schemas import compression
 from schemas.parameters import Manifest, Parameters, TensorSpec
 from schemas.plan_file import find
@@ -79,7 +79,7 @@ def _trained(data: Path, rounds: int) -> Iterator[NDArray[np.float32]]:
     """Each round's deltas, (devices, values)."""
     import torch  # noqa: PLC0415 - only where they aren't kept yet
 
-    from edge.training import train  # noqa: PLC0415 - torch comes with it
+    from edge.training.loop import train  # noqa: PLC0415 - torch comes with it
 
     torch.set_num_threads(1)
     file = find(PLAN)

@@ -24,10 +24,10 @@ from typing import Any
 import numpy as np
 from broker import machine, memory
 
+from edge.core.jobs import Describe, Described, Failure, Job, Progressed, Result, Train, Trained
 from edge.dataspec import DataSpec
-from edge.jobs import Describe, Described, Failure, Job, Progressed, Result, Train, Trained
-from edge.stacking import Stacking
-from edge.trainer_pool import TrainerPool
+from edge.trainer.pool import TrainerPool
+from edge.trainer.stacking import Stacking
 from schemas import compression
 from schemas.messages import TrainSettings
 from schemas.plan_file import find

@@ -10,23 +10,23 @@ from collections import Counter, deque
 from collections.abc import Callable
 from typing import Final, ParamSpec, assert_never
 
-from edge import effects as fx
-from edge import events as ev
-from edge import participation, personalising, presence
 from edge.backlog import Backlog
+from edge.core import effects as fx
+from edge.core import events as ev
+from edge.core import participation, personalising, presence
+from edge.core.effects import Effect
+from edge.core.events import Event
+from edge.core.jobs import Describe, Failure, Job, Progressed, Result, Trainer
+from edge.core.participation_state import Identity, Kept
 from edge.device import Device
 from edge.device_log import DeviceLog
-from edge.effects import Effect
-from edge.events import Event
 from edge.fetcher import Fetcher
 from edge.footprint import footprint
 from edge.health import peaks
 from edge.inbound import event_of, happening
 from edge.job_maker import JobMaker
-from edge.jobs import Describe, Failure, Job, Progressed, Result, Trainer
 from edge.meter import Meter
 from edge.outbox import Outbox
-from edge.participation_state import Identity, Kept
 from edge.store import Store
 from edge.uploads import Uploads
 from schemas import codec

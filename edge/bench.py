@@ -23,10 +23,10 @@ from pydantic import TypeAdapter
 from edge import files, health
 from edge.bench_report import CodecSpeed, Disk, Prepared, Report, trained_on
 from edge.config import EdgeSettings
+from edge.core.jobs import Describe, Described, Failure, Job, Progressed, Result, Train, Trained
 from edge.dataspec import DataSpec
-from edge.jobs import Describe, Described, Failure, Job, Progressed, Result, Train, Trained
 from edge.start import SOFTWARE, check_training, needed
-from edge.trainer_pool import TrainerPool
+from edge.trainer.pool import TrainerPool
 from schemas.errors import DataError, FedbeatError, PlanError, SettingsError, StateError, TrainingError
 from schemas.messages import TrainSettings
 

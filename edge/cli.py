@@ -19,7 +19,7 @@ from schemas.output import Output
 from schemas.settings import load, table
 
 if TYPE_CHECKING:
-    from edge.predict_live import Chosen
+    from edge.findings.predict_live import Chosen
 
 S = TypeVar("S", bound=BaseModel)
 MAX_PLAN = 2**20  # bytes; no larger one is taken from the broker either
@@ -89,7 +89,7 @@ def evaluate_model(
 
     Beats are counted after ANSI/AAMI EC57. It connects to nothing.
     """
-    from edge import assessment  # noqa: PLC0415 - likewise
+    from edge.findings import assessment  # noqa: PLC0415 - likewise
 
     click.echo(assessment.show(plan_name, model, data, people, page, as_json=as_json, state=state))
 
@@ -108,7 +108,7 @@ def record_signal(config: Path | None, *, show_config: bool, patient: bool, as_j
     """Record a live signal as WFDB records, until stopped or until it ends. Nothing leaves this machine."""
     settings = read_settings(EdgeSettings, config, flags, show_config=show_config)
     if settings is not None:
-        from edge.recording import Recording, recorder  # noqa: PLC0415 - likewise
+        from edge.record.recording import Recording, recorder  # noqa: PLC0415 - likewise
 
         recording, output = Recording.of(settings), Output()
         with (
@@ -148,14 +148,14 @@ def predict_beats(
     if (data is None) == (live is None):
         raise SettingsError("say what to look at: --data RECORDINGS, or --live SOURCE")
     if data is not None:
-        from edge import predict  # noqa: PLC0415 - likewise
+        from edge.findings import predict  # noqa: PLC0415 - likewise
 
         chosen = {name: options[name] for name in ("annotate", "runtime", "detector")}
         found = predict.examine(plan_name, model, data, state=state, report=partial(click.echo, err=True), **chosen)
         for line in predict.json_lines(found) if options["as_json"] else predict.lines(found):
             click.echo(line)
     elif live is not None:
-        from edge.predict_live import Chosen  # noqa: PLC0415 - likewise
+        from edge.findings.predict_live import Chosen  # noqa: PLC0415 - likewise
 
         thresholds = _thresholds(options)
         _watch(
@@ -165,7 +165,7 @@ def predict_beats(
 
 
 def _thresholds(options: dict[str, Any]) -> Mapping[str, float]:
-    from edge.alerts import parse  # noqa: PLC0415 - likewise
+    from edge.findings.alerts import parse  # noqa: PLC0415 - likewise
 
     if options["annotate"]:
         raise SettingsError("what is live isn't kept, so nothing can be annotated: leave --annotate out, or record it")
@@ -175,7 +175,7 @@ def _thresholds(options: dict[str, Any]) -> Mapping[str, float]:
 
 
 def _watch(chosen: Chosen, *, as_json: bool) -> None:
-    from edge.predict_live import Watch, in_json, in_words  # noqa: PLC0415 - likewise
+    from edge.findings.predict_live import Watch, in_json, in_words  # noqa: PLC0415 - likewise
 
     output = Output(needed=True)
 
@@ -267,7 +267,7 @@ def show_data(path: str, recipe: str | None, *, as_json: bool) -> None:
 @click.option("--json", "as_json", is_flag=True, help="one JSON object a line")
 def list_data(directory: Path, *, as_json: bool) -> None:
     """List the records in DIRECTORY: when, how long, how good, and what came before."""
-    from edge.recordings_show import listing  # noqa: PLC0415 - likewise
+    from edge.record.recordings_show import listing  # noqa: PLC0415 - likewise
 
     for line in listing(directory, as_json=as_json):
         click.echo(line)
@@ -290,7 +290,7 @@ def export_data(records: tuple[Path, ...], directory: Path) -> None:
 
 
 def _copy(records: tuple[Path, ...], directory: Path) -> None:
-    from edge.recordings_copy import copy_all  # noqa: PLC0415 - likewise
+    from edge.record.recordings_copy import copy_all  # noqa: PLC0415 - likewise
 
     done = copy_all(records, directory)
     there = f"; {len(done.there)} were there already" if done.there else ""
@@ -306,7 +306,7 @@ def _copy(records: tuple[Path, ...], directory: Path) -> None:
 @click.option("--trial", is_flag=True, help="only say what would go")
 def prune_data(directory: Path, keep: str, days: float | None, *, trial: bool) -> None:
     """Remove the oldest recorded segments of DIRECTORY. What wasn't recorded here stays."""
-    from edge.recording import clear  # noqa: PLC0415 - likewise
+    from edge.record.recording import clear  # noqa: PLC0415 - likewise
 
     for line in clear(directory, keep, days, trial=trial):
         click.echo(line)
@@ -323,7 +323,7 @@ def label() -> None:
 @click.option("--replace", is_flag=True, help="where a record has others: those stay beside it as RECORD.atr.before")
 def import_labels(files: tuple[Path, ...], directory: Path, *, replace: bool) -> None:
     """Bring WFDB annotation FILES, named as their records are, to the records in DIR."""
-    from edge.label_files import take  # noqa: PLC0415 - likewise
+    from edge.record.label_files import take  # noqa: PLC0415 - likewise
 
     for line in take(files, directory, replace=replace):
         click.echo(line)
@@ -341,8 +341,8 @@ def label_beats(record: Path, model: Path | None, plan_name: str, **options: Any
 
     Each label is on disk before the next beat is shown. RECORD is a WFDB record's path without an ending.
     """
-    from edge.classifier import BeatClassifier  # noqa: PLC0415 - likewise
-    from edge.label_view import label as begin  # noqa: PLC0415 - likewise
+    from edge.findings.classifier import BeatClassifier  # noqa: PLC0415 - likewise
+    from edge.label.label_view import label as begin  # noqa: PLC0415 - likewise
 
     classifier = None if model is None else BeatClassifier.of(plan_name, model, "auto")
     click.echo(begin(record, classifier, **options))

@@ -8,8 +8,8 @@ from typing import Annotated, Final, Literal
 
 from pydantic import Field, ValidationError
 
-from edge.jobs import MAX_TOGETHER, Accelerator
-from edge.personal_settings import PULL, STEPS, Method, PersonalSettings
+from edge.core.jobs import MAX_TOGETHER, Accelerator
+from edge.core.personal_settings import PULL, STEPS, Method, PersonalSettings
 from schemas.errors import SettingsError
 from schemas.settings import LinkSettings
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from pydantic import BaseModel, ConfigDict
 
-from edge.recordings_show import recorded
+from edge.record.recordings_show import recorded
 from edge.sources import RECIPES, held_out_owners, open_source, read, reading, windows
 from edge.sources.source import Reader
 from schemas.errors import DataError

@@ -5,9 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
+from edge.core.participation_state import OUTBOX_S
+from edge.core.personal_settings import PersonalSettings
 from edge.dataspec import DataSpec
-from edge.participation_state import OUTBOX_S
-from edge.personal_settings import PersonalSettings
 
 
 @dataclass(frozen=True, slots=True)

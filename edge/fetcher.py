@@ -7,9 +7,9 @@ from typing import Final
 
 from pydantic import ValidationError
 
-from edge import events as ev
+from edge.core import events as ev
+from edge.core.events import BlobKind, Event
 from edge.download import Download, Move
-from edge.events import BlobKind, Event
 from edge.store import Store
 from schemas import codec
 from schemas.errors import StateError, WireError

@@ -13,10 +13,10 @@ from types import TracebackType
 from typing import Final, Self
 
 from edge.agent import Agent, MakeLink
+from edge.core.jobs import Describe, Failure, Job, Progressed, Result, Train, Trainer
+from edge.core.personal_settings import PersonalSettings
 from edge.dataspec import EVALUATOR, DataSpec, parse_people
 from edge.device import Device
-from edge.jobs import Describe, Failure, Job, Progressed, Result, Train, Trainer
-from edge.personal_settings import PersonalSettings
 from edge.reactor import Reactor
 from edge.store import claim
 from schemas.errors import DataError, FedbeatError, PlanError

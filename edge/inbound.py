@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from edge import events as ev
-from edge.events import Event
-from edge.jobs import Failure, Progressed, Result
+from edge.core import events as ev
+from edge.core.events import Event
+from edge.core.jobs import Failure, Progressed, Result
 from schemas.errors import Reject, WireError
 from schemas.messages import (
     Command,

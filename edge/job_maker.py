@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from edge import effects as fx
-from edge import events as ev
+from edge.core import effects as fx
+from edge.core import events as ev
+from edge.core.jobs import Evaluate, Merge, Personalise, Train
 from edge.device import Device
-from edge.jobs import Evaluate, Merge, Personalise, Train
 from edge.outbox import Outbox
 from edge.store import Store
 

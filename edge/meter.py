@@ -6,8 +6,8 @@ what was given before.
 
 from __future__ import annotations
 
-from edge import events as ev
-from edge.events import Event, Parcel
+from edge.core import events as ev
+from edge.core.events import Event, Parcel
 
 _MOST = 32  # uploads under way that are known of
 

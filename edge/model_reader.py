@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from edge.lineage import Lineage
+from edge.core.lineage import Lineage
 from schemas import compression, steps
 from schemas.errors import ModelError, WireError
 from schemas.parameters import Manifest, Parameters

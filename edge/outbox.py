@@ -23,9 +23,9 @@ from typing import Annotated, Final, Literal, NamedTuple, TypeVar
 from pydantic import ConfigDict, Field, ValidationError
 
 from edge import files
-from edge.answered import REMEMBERED, remembered
-from edge.effects import EVICTED, SUPERSEDED
-from edge.events import Parcel, Ticket
+from edge.core.answered import REMEMBERED, remembered
+from edge.core.effects import EVICTED, SUPERSEDED
+from edge.core.events import Parcel, Ticket
 from edge.residuals import Left, Residuals
 from schemas.errors import StateError
 from schemas.messages import MAX_PARTS, BlobRef, Count, Digest, Message, Name, Nonce, Outcome, RoundNumber, Task

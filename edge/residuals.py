@@ -18,7 +18,7 @@ from typing import Final
 from pydantic import ConfigDict, ValidationError
 
 from edge import files
-from edge.events import Ticket
+from edge.core.events import Ticket
 from schemas.errors import StateError
 from schemas.messages import Digest, Message
 

@@ -19,17 +19,17 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from edge.agent import Agent, MakeLink
-from edge.budget import parse
 from edge.config import EdgeSettings, FleetSettings
+from edge.core.budget import parse
+from edge.core.jobs import Accelerator
 from edge.dataspec import SYNTHETIC, DataSpec
 from edge.device import Device
 from edge.files import make_directory
 from edge.health import Monitor
-from edge.jobs import Accelerator
 from edge.reactor import Reactor
-from edge.stacking import Stacking
 from edge.store import claim
-from edge.trainer_pool import TrainerPool
+from edge.trainer.pool import TrainerPool
+from edge.trainer.stacking import Stacking
 from schemas.command_line import stopping_on_signals
 from schemas.errors import DataError, SettingsError
 from schemas.link.link import Link, Sink, Will
@@ -41,9 +41,9 @@ from schemas.settings import LinkSettings
 from schemas.topics import NAME, Topics, check_name
 
 if TYPE_CHECKING:
-    from edge.finder_child import Finding
-    from edge.recording import Recording
-    from edge.recording_child import RecordingChild
+    from edge.findings.finder_child import Finding
+    from edge.record.recording import Recording
+    from edge.record.recording_child import RecordingChild
 
 SOFTWARE = f"fedbeat {version('fedbeat')}"
 MOST_TRAINERS = 4
@@ -82,7 +82,7 @@ def run_device(settings: EdgeSettings) -> None:
             topics = Topics(settings.federation, settings.root)
             health: Callable[[], Health] = Monitor(settings.state, time.monotonic)
             if recording is not None:
-                from edge.recording_child import RecordingChild  # noqa: PLC0415 - for devices that record
+                from edge.record.recording_child import RecordingChild  # noqa: PLC0415 - for devices that record
 
                 child = RecordingChild(recording)
                 health = with_recording(health, child)
@@ -91,7 +91,7 @@ def run_device(settings: EdgeSettings) -> None:
             if recording is not None:
                 stack.enter_context(child)
             if finding is not None:
-                from edge.finder_child import FinderChild  # noqa: PLC0415 - for devices that tell what they find
+                from edge.findings.finder_child import FinderChild  # noqa: PLC0415 - for devices that tell what they find
 
                 finder = stack.enter_context(FinderChild(finding, name, SOFTWARE, partial(reactor.post, agent)))
                 reactor.at_end(finder.close)  # so that its last window is told while there is a connection
@@ -105,7 +105,7 @@ def recording_of(settings: EdgeSettings) -> Recording | None:
     """What is recorded meanwhile, its directory made; None for nothing. Raises ``SettingsError``, ``StateError``."""
     if not settings.record:
         return None
-    from edge.recording import Recording  # noqa: PLC0415 - for devices that record
+    from edge.record.recording import Recording  # noqa: PLC0415 - for devices that record
 
     recording = Recording.of(settings)
     recording.check()
@@ -117,8 +117,8 @@ def finding_of(settings: EdgeSettings, directory: str) -> Finding | None:
     """Where beats are found, and how; None where the owner doesn't want to tell. Raises ``SettingsError``."""
     if not settings.findings:
         return None
-    from edge.alerts import parse as thresholds  # noqa: PLC0415 - for devices that tell what they find
-    from edge.finder_child import Finding  # noqa: PLC0415 - likewise
+    from edge.findings.alerts import parse as thresholds  # noqa: PLC0415 - for devices that tell what they find
+    from edge.findings.finder_child import Finding  # noqa: PLC0415 - likewise
 
     thresholds(settings.findings_alerts)
     if not Path(directory).is_dir():

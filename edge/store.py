@@ -22,12 +22,12 @@ from typing import Annotated, Final, TypeVar
 from pydantic import Field, ValidationError
 
 from edge import files, whole
-from edge.budget import HOURS, Budget
-from edge.jobs import Key
-from edge.lineage import MOST, Lineage
-from edge.pace import REMEMBERED, Pace, UploadTimes
-from edge.participation_state import Kept
-from edge.personal_settings import Origin
+from edge.core.budget import HOURS, Budget
+from edge.core.jobs import Key
+from edge.core.lineage import MOST, Lineage
+from edge.core.pace import REMEMBERED, Pace, UploadTimes
+from edge.core.participation_state import Kept
+from edge.core.personal_settings import Origin
 from schemas.errors import StateError
 from schemas.messages import Count, Digest, Message, ModelPointer, Name, Seconds
 

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Final
 
-from edge import effects as fx
-from edge import events as ev
+from edge.core import effects as fx
+from edge.core import events as ev
+from edge.core.events import Event, Parcel
 from edge.device_log import DeviceLog
-from edge.events import Event, Parcel
 from edge.meter import Meter
 from edge.outbox import Outbox
 from edge.residuals import Left

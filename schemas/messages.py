@@ -345,7 +345,7 @@ class Command(Message):
 
 
 class Alert(Message):
-    """A rule of the device's owner that a window of findings meets. ``edge.alerts`` has the rules."""
+    """A rule of the device's owner that a window of findings meets. ``edge.findings.alerts`` has the rules."""
 
     rule: Word
     value: Annotated[float, Field(ge=0, le=LARGEST)]

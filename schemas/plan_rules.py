@@ -2,8 +2,8 @@
 
 Names are ATen's own, with the overload (``.default`` left out). Each operation gives one tensor, or one whole number;
 none writes in place, makes values out of nothing, or reaches outside its arguments. To allow another one, write its
-rule and its line in ``RULES``, and a line in ``plan_types``: ``edge.plan_runtime`` finds the operation by its name, and
-tests hold both against torch's own.
+rule and its line in ``RULES``, and a line in ``plan_types``: ``edge.training.plan_runtime`` finds the operation by its
+name, and tests hold both against torch's own.
 """
 
 from __future__ import annotations

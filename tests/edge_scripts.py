@@ -7,7 +7,7 @@ import json
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
-from edge.jobs import (
+from edge.core.jobs import (
     Describe,
     Described,
     Evaluated,
@@ -20,7 +20,7 @@ from edge.jobs import (
     Train,
     Trained,
 )
-from edge.personal_settings import Verdict
+from edge.core.personal_settings import Verdict
 from schemas import parts
 from schemas.messages import (
     BlobRef,

@@ -14,12 +14,12 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from edge import presence
 from edge.agent import UNSAID, Agent, Happening
+from edge.core import presence
+from edge.core.jobs import Failure, Job, Result, Train
+from edge.core.personal_settings import PersonalSettings
 from edge.dataspec import DataSpec
 from edge.device import Device
-from edge.jobs import Failure, Job, Result, Train
-from edge.personal_settings import PersonalSettings
 from edge.store import Store
 from schemas import codec, parts
 from schemas.errors import BrokerRefused, Reject, SettingsError, StateError

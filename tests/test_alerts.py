@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from edge.alerts import LIMITS, alerts, parse, words
-from edge.beat_windows import Window
+from edge.findings.alerts import LIMITS, alerts, parse, words
+from edge.findings.beat_windows import Window
 from schemas.errors import SettingsError
 
 

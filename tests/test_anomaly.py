@@ -14,11 +14,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from coordinator.export import export_model
-from edge.anomaly import errors_of
-from edge.assessment import assess
-from edge.beat_stream import NOTHING, beats_of
-from edge.masked_beats import MASKS, SPAN, masked, scores, taken_in_turn
-from edge.predict import examine, json_lines, lines
+from edge.beats.beat_stream import NOTHING, beats_of
+from edge.beats.masked_beats import MASKS, SPAN, masked, scores, taken_in_turn
+from edge.findings.anomaly import errors_of
+from edge.findings.assessment import assess
+from edge.findings.predict import examine, json_lines, lines
 from edge.sources.wfdb_records import read_lead
 from schemas.errors import PlanError
 from schemas.plan_file import find

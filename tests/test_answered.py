@@ -7,8 +7,8 @@ from collections import Counter
 from hypothesis import given
 from hypothesis import strategies as st
 
-from edge.answered import REMEMBERED, remembered
-from edge.events import Ticket
+from edge.core.answered import REMEMBERED, remembered
+from edge.core.events import Ticket
 
 
 def tickets(runs: list[int]) -> list[Ticket]:

@@ -17,7 +17,7 @@ import pytest
 from safetensors.numpy import save_file
 
 from coordinator.models import Checkpoint, ModelStore
-from edge.assessment import assess, show
+from edge.findings.assessment import assess, show
 from schemas.errors import PlanError, SettingsError, StateError
 from schemas.plan_file import find
 from tests.running_commands import COORDINATOR, LIMIT_S, Running

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import pytest
 
-from edge import effects as fx
-from edge import events as ev
-from edge import pace, participation, presence
-from edge.events import Ticket
-from edge.jobs import Failure
-from edge.pace import Pace
-from edge.participation_state import Kept
+from edge.core import effects as fx
+from edge.core import events as ev
+from edge.core import pace, participation, presence
+from edge.core.events import Ticket
+from edge.core.jobs import Failure
+from edge.core.pace import Pace
+from edge.core.participation_state import Kept
 from schemas.messages import Command, CoordinatorState, DeviceState, Phase
 from tests.edge_scripts import PLAN_REF, RUN, announcement, coordinator, digest, pointer, receipt, run, trained
 from tests.test_participation import IDENTITY, Bench, only, parcel

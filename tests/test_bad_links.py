@@ -13,9 +13,9 @@ import numpy as np
 import pytest
 
 from coordinator.service import CoordinatorService, RunResult
+from edge.core.jobs import Describe, Described, Failure, Job, Result, Train, Trained
 from edge.download import WINDOW
 from edge.fleet import Fleet, VirtualFleet
-from edge.jobs import Describe, Described, Failure, Job, Result, Train, Trained
 from schemas import compression
 from schemas.link.address import BrokerAddress
 from schemas.link.link import Link, Sink, Will

@@ -6,7 +6,7 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from edge.batches import batches, choose
+from edge.training.batches import batches, choose
 
 
 @given(examples=st.integers(1, 200), most=st.integers(1, 200), seed=st.integers(0, 99))

@@ -6,8 +6,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from edge import beat_features as bf
-from edge.dominant_beat import FIRST, Followed, follow
+from edge.beats import beat_features as bf
+from edge.beats.dominant_beat import FIRST, Followed, follow
 
 SAMPLES = 128
 RATE = 180

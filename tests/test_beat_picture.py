@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from edge.beat_features import BEFORE
-from edge.beat_picture import BESIDE, HIGHEST, Picture
+from edge.beats.beat_features import BEFORE
+from edge.label.beat_picture import BESIDE, HIGHEST, Picture
 
 WAVE = np.maximum(0, 1 - np.abs(np.arange(128) - BEFORE) / 8).astype(np.float32)
 PICTURE = Picture(WAVE, -WAVE, 0.5, 1.2, 1.0)

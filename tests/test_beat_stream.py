@@ -8,12 +8,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from edge import ecg
-from edge.beat_stream import BeatStream, Described
+from edge.beats import ecg
+from edge.beats.beat_stream import BeatStream, Described
+from edge.beats.synthetic_ecg import person, record
 from edge.signals.filters import ecg_band
 from edge.signals.r_peaks import RPeaks
 from edge.signals.resampling import Resampler
-from edge.synthetic_ecg import person, record
 from schemas.errors import DataError
 from tests.running_commands import MITDB
 

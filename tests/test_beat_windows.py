@@ -7,7 +7,7 @@ from dataclasses import fields
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from edge.beat_windows import BeatWindows, Window
+from edge.findings.beat_windows import BeatWindows, Window
 
 RATE = 50.0
 SECOND = [0.0, 0.5] * 25

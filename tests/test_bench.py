@@ -14,13 +14,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from edge import bench_arrays
-from edge.batches import batches
 from edge.bench import bench
 from edge.bench_report import CodecSpeed, Disk, Prepared, Report, duration, remarks, steps, table, trained_on
 from edge.config import EdgeSettings
 from edge.dataspec import DataSpec
-from edge.plan_fit import fit
 from edge.sources import prepare
+from edge.training.batches import batches
+from edge.training.plan_fit import fit
 from schemas import compression
 from schemas.errors import DataError, PlanError, StateError
 from schemas.messages import Health, TrainSettings
@@ -86,7 +86,7 @@ def test_a_device_measures_the_codecs_its_trainer_and_its_disk_on_its_own_record
     assert sorted(path.name for path in tmp_path.iterdir()) == ["own.npz", "tiny.json"]
 
 
-@pytest.mark.parametrize("child", ["edge.bench_arrays", "edge.trainer"])
+@pytest.mark.parametrize("child", ["edge.bench_arrays", "edge.trainer.child"])
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, -signal.SIGTERM), (signal.SIGINT, 130)])
 def test_a_signal_leaves_neither_folder_nor_child(
     tmp_path: Path, child: str, number: signal.Signals, code: int

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from edge.budget import HOUR_S, HOURS, Budget, parse, size
+from edge.core.budget import HOUR_S, HOURS, Budget, parse, size
 from schemas.errors import SettingsError
 
 

@@ -11,11 +11,11 @@ from coordinator.plans.ecg_beats import EcgBeats
 from coordinator.plans.ecg_masked import EcgMasked
 from coordinator.plans.export import PLANS
 from coordinator.plans.watch import Watch
-from edge.plan_runtime import Program
 from edge.sources import RECIPES
 from edge.sources.digits import CLASSES as DIGITS
 from edge.sources.ecg_beats import CLASSES as BEATS
 from edge.sources.watch import CLASSES as EXERCISES
+from edge.training.plan_runtime import Program
 from schemas.plan_cost import Limits, check
 from schemas.plan_file import find
 

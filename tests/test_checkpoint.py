@@ -10,9 +10,9 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from edge import checkpoint
-from edge.checkpoint import Checkpoint
-from edge.training import Event, Trained, train
+from edge.training import checkpoint
+from edge.training.checkpoint import Checkpoint
+from edge.training.loop import Event, Trained, train
 from schemas.errors import WireError
 from schemas.messages import TrainSettings
 from schemas.plan import Plan

@@ -5,8 +5,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from edge import codec_choice
-from edge.codec_choice import CHOICES, choose, update_size
+from edge.core import codec_choice
+from edge.core.codec_choice import CHOICES, choose, update_size
 from schemas import compression
 from schemas.compression import NAMES
 from schemas.parameters import Parameters

@@ -12,7 +12,7 @@ from safetensors.numpy import load_file
 
 from coordinator.reports import headline
 from edge import files
-from edge.personal_settings import Origin, PersonalSettings
+from edge.core.personal_settings import Origin, PersonalSettings
 from schemas import codec
 from schemas.messages import CoordinatorState, ModelPointer, RoundSummary, RunSettings
 from schemas.topics import Kind, Topics

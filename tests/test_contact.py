@@ -6,11 +6,11 @@ from dataclasses import replace
 
 import pytest
 
-from edge import effects as fx
-from edge import events as ev
-from edge import participation
-from edge.contact import UNHEARD_S
-from edge.presence import STATUS_S
+from edge.core import effects as fx
+from edge.core import events as ev
+from edge.core import participation
+from edge.core.contact import UNHEARD_S
+from edge.core.presence import STATUS_S
 from schemas.messages import CoordinatorState, CoordinatorStatus, Phase
 from tests.edge_scripts import announcement, coordinator, pointer, receipt, run, trained
 from tests.test_participation import IDENTITY, Bench, only, parcel, stored

@@ -6,11 +6,11 @@ import logging
 
 import pytest
 
-from edge import delivery, participation
-from edge import effects as fx
-from edge import events as ev
-from edge.events import Ticket
-from edge.participation_state import OUTBOX_S, Identity
+from edge.core import delivery, participation
+from edge.core import effects as fx
+from edge.core import events as ev
+from edge.core.events import Ticket
+from edge.core.participation_state import OUTBOX_S, Identity
 from schemas.messages import DeviceState, Outcome, Phase
 from tests.edge_scripts import DEVICE, announcement, coordinator, nonce, pointer, receipt, run, trained
 from tests.test_participation import IDENTITY, Bench, only, parcel, stored

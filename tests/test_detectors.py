@@ -11,12 +11,12 @@ from click.testing import CliRunner
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from edge import ecg
-from edge.beat_stream import beats_of
+from edge.beats import ecg
+from edge.beats.beat_stream import beats_of
+from edge.beats.detectors import peaks_by, sleepecg_peaks
+from edge.beats.synthetic_ecg import person, record
 from edge.cli import cli
-from edge.detectors import peaks_by, sleepecg_peaks
-from edge.labelled_record import LabelledRecord
-from edge.synthetic_ecg import person, record
+from edge.label.labelled_record import LabelledRecord
 from schemas.errors import DataError, SettingsError
 
 RATE = 250
@@ -60,7 +60,7 @@ def test_a_lead_shorter_than_it_reads_is_never_given_to_it(flat: int, seconds: i
 def test_where_it_is_missing_that_is_said_before_anything_is_read(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("edge.detectors.find_spec", lambda _: None)
+    monkeypatch.setattr("edge.beats.detectors.find_spec", lambda _: None)
     with pytest.raises(SettingsError, match=r"pip install 'fedbeat\[sleepecg\]'"):
         peaks_by("sleepecg")
     assert peaks_by("own") is None

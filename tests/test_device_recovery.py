@@ -12,11 +12,12 @@ import psutil
 import pytest
 import torch
 
-from edge import attempt, files
+from edge import files
+from edge.core import attempt
+from edge.core.jobs import Train, Trained
 from edge.dataspec import DataSpec
-from edge.jobs import Train, Trained
-from edge.trainer import Trainer
-from edge.trainer_inbox import Inbox
+from edge.trainer.child import Trainer
+from edge.trainer.inbox import Inbox
 from schemas import codec
 from schemas.messages import TrainSettings, Update
 from tests.device_desk import MODEL_BLOB, PLAN_BLOB, DeviceDesk, recordings

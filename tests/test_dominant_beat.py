@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from edge.dominant_beat import BLOCK, FIRST, LOST, REACH, Followed, align, correlation, follow
+from edge.beats.dominant_beat import BLOCK, FIRST, LOST, REACH, Followed, align, correlation, follow
 
 SAMPLES = 128
 QRS = slice(53, 79)

@@ -9,8 +9,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from edge import missed, versions
-from edge.jobs import Failure, Job, Merge, Merged, Result, Train
+from edge.core import missed, versions
+from edge.core.jobs import Failure, Job, Merge, Merged, Result, Train
 from edge.model_reader import ModelReader
 from schemas import codec, compression, parts, steps
 from schemas.errors import ModelError

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from edge.dropout import _AT_ONCE, Layout, Masks, of_inputs_alone
+from edge.training.dropout import _AT_ONCE, Layout, Masks, of_inputs_alone
 from schemas.errors import PlanError
 from schemas.plan import Plan
 from schemas.plan_file import find

@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from edge import ecg
-from edge.beat_features import BEFORE, RHYTHM
+from edge.beats import ecg
+from edge.beats.beat_features import BEFORE, RHYTHM
 from schemas.errors import DataError
 
 RATE = 360.0

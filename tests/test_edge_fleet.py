@@ -10,9 +10,7 @@ import pytest
 
 from coordinator import observers as seen
 from coordinator.service import CoordinatorService, RunResult
-from edge.dataspec import DataSpec
-from edge.fleet import Fleet, SharedRecordings, VirtualFleet
-from edge.jobs import (
+from edge.core.jobs import (
     Describe,
     Described,
     Evaluate,
@@ -26,7 +24,9 @@ from edge.jobs import (
     Train,
     Trained,
 )
-from edge.personal_settings import PersonalSettings
+from edge.core.personal_settings import PersonalSettings
+from edge.dataspec import DataSpec
+from edge.fleet import Fleet, SharedRecordings, VirtualFleet
 from edge.store import Store
 from schemas import codec, compression
 from schemas.errors import (

@@ -7,7 +7,7 @@ from torch.nn import functional
 
 from coordinator.plans.ecg_beats import EcgBeats
 from edge.dataset import Dataset
-from edge.evaluation import evaluate
+from edge.training.evaluation import evaluate
 from schemas.errors import DataError, TrainingError
 from schemas.parameters import Parameters
 from schemas.plan_file import PlanFile, find

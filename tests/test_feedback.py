@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from edge import feedback
+from edge.training import feedback
 from schemas import compression
 from schemas.compression import NAMES, TABLE
 from schemas.errors import WireError

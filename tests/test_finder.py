@@ -11,13 +11,13 @@ from typing import Any
 import numpy as np
 import pytest
 
-from edge.finder import Finder
-from edge.finder_child import FinderChild, Finding
+from edge.beats.synthetic_ecg import person, record
+from edge.findings.finder import Finder
+from edge.findings.finder_child import FinderChild, Finding
 from edge.live.source import Lead, Signal
-from edge.recordings import Recordings
-from edge.segments import frames, stored
+from edge.record.recordings import Recordings
+from edge.record.segments import frames, stored
 from edge.store import Store
-from edge.synthetic_ecg import person, record
 from schemas import parts
 from schemas.messages import Findings
 from schemas.plan_file import find

@@ -12,9 +12,9 @@ import pytest
 
 from edge import model_file
 from edge.config import EdgeSettings
-from edge.finder_child import FinderChild, Finding
-from edge.newest_model import NewestModel
-from edge.personal_settings import Origin, PersonalSettings, Verdict
+from edge.core.personal_settings import Origin, PersonalSettings, Verdict
+from edge.findings.finder_child import FinderChild, Finding
+from edge.findings.newest_model import NewestModel
 from edge.start import finding_of
 from edge.store import Store, look
 from schemas import codec, compression, parts
@@ -188,7 +188,7 @@ def test_what_the_child_says_becomes_a_message_or_a_line_in_the_log(caplog: pyte
 
 
 def test_the_agent_has_no_arrays_for_it() -> None:
-    code = "import sys, edge.start, edge.finder_child, edge.alerts; print(*sys.modules)"
+    code = "import sys, edge.start, edge.findings.finder_child, edge.findings.alerts; print(*sys.modules)"
     with Running("-c", code, cwd=ROOT) as running:
         assert not {"numpy", "torch", "scipy", "onnx", "onnxruntime"} & set(running.end().out.split())
 

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from edge.frames import Frames
+from edge.trainer.frames import Frames
 
 MOST = 2**25
 

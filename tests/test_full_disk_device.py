@@ -10,10 +10,10 @@ from pathlib import Path
 
 import pytest
 
-from edge import events as ev
-from edge.events import Ticket
-from edge.pace import Pace
-from edge.participation_state import Kept
+from edge.core import events as ev
+from edge.core.events import Ticket
+from edge.core.pace import Pace
+from edge.core.participation_state import Kept
 from edge.store import Store, claim
 from schemas import codec
 from schemas.errors import StateError

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import pytest
 
-from edge import effects as fx
-from edge import events as ev
-from edge import participation
-from edge.budget import HOUR_S, HOURS, Budget
-from edge.effects import Effect
+from edge.core import effects as fx
+from edge.core import events as ev
+from edge.core import participation
+from edge.core.budget import HOUR_S, HOURS, Budget
+from edge.core.effects import Effect
 from schemas.messages import DeviceState
 from tests.edge_scripts import PLAN_REF, announcement, coordinator, pointer, run
 from tests.test_participation import IDENTITY, Bench, only

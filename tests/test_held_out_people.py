@@ -9,9 +9,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from edge.assessment import assess
 from edge.dataset import Dataset
 from edge.dataspec import EVALUATOR, DataSpec
+from edge.findings.assessment import assess
 from edge.sources import load, prepare
 from schemas.errors import DataError, SettingsError
 

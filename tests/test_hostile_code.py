@@ -23,7 +23,7 @@ import pytest
 from coordinator.journal import Journal
 from coordinator.models import ModelStore
 from edge import files
-from edge.jobs import read_answer, read_request
+from edge.core.jobs import read_answer, read_request
 from edge.sources import load, watch, windows
 from schemas import codec, compression, plan_file
 from schemas.errors import DataError, FedbeatError, PlanError, StateError, WireError

@@ -14,7 +14,7 @@ from typing import get_args
 
 import pytest
 
-from edge.jobs import Answer, Request
+from edge.core.jobs import Answer, Request
 from tests.hostile import fuzz
 from tests.hostile.chance import draw
 from tests.hostile.target import Target
@@ -85,15 +85,15 @@ def test_every_module_that_parses_bytes_from_outside_is_fuzzed() -> None:
         "coordinator/models.py",
         "coordinator/rows.py",
         "edge/bench.py",  # of its own child
-        "edge/checkpoint.py",
+        "edge/training/checkpoint.py",
         "edge/fetcher.py",
         "edge/files.py",
-        "edge/finder.py",  # of its own parent
-        "edge/jobs.py",
+        "edge/findings/finder.py",  # of its own parent
+        "edge/core/jobs.py",
         "edge/kept_child.py",  # of its own child
-        "edge/lineage.py",
-        "edge/recording.py",  # of its own parent
-        "edge/segment_tail.py",  # samples: any 16 bits are one
+        "edge/core/lineage.py",
+        "edge/record/recording.py",  # of its own parent
+        "edge/findings/segment_tail.py",  # samples: any 16 bits are one
         "edge/sources/idx.py",
         "edge/sources/watch.py",
         "schemas/codec.py",

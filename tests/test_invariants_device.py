@@ -21,13 +21,13 @@ import numpy as np
 import pytest
 import torch
 
-from edge import checkpoint
 from edge.agent import Agent
+from edge.core.jobs import read_answer, read_request
 from edge.dataspec import DataSpec
-from edge.jobs import read_answer, read_request
 from edge.outbox import Outbox
 from edge.sources import RECIPES, prepare
 from edge.store import Store, claim
+from edge.training import checkpoint
 from schemas import codec, compression
 from schemas.errors import FedbeatError
 from schemas.link.link import Inbound
@@ -339,8 +339,8 @@ def test_invariant_15_no_line_of_a_device_calls_a_loader_that_could() -> None:
     assert found == {
         ("edge/model_file.py", "load"),  # safetensors.numpy.load
         ("edge/files.py", "json.loads"),
-        ("edge/finder.py", "json.loads"),
-        ("edge/recording.py", "json.loads"),
+        ("edge/findings/finder.py", "json.loads"),
+        ("edge/record/recording.py", "json.loads"),
         ("edge/kept_child.py", "json.loads"),
         ("edge/cli.py", "load"),  # schemas.settings.load
         ("edge/bench.py", "json.loads"),

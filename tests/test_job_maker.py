@@ -6,16 +6,16 @@ from pathlib import Path
 
 import pytest
 
-from edge import effects as fx
-from edge import events as ev
+from edge.core import effects as fx
+from edge.core import events as ev
+from edge.core.events import Ticket
+from edge.core.jobs import Evaluate, Merge, Personalise, Train
+from edge.core.participation_state import Kept
+from edge.core.personal_settings import Origin, PersonalSettings, Verdict
 from edge.dataspec import DataSpec
 from edge.device import Device
-from edge.events import Ticket
 from edge.job_maker import JobMaker
-from edge.jobs import Evaluate, Merge, Personalise, Train
 from edge.outbox import Outbox
-from edge.participation_state import Kept
-from edge.personal_settings import Origin, PersonalSettings, Verdict
 from edge.residuals import Left
 from edge.store import Store
 from schemas.messages import Outcome, TrainSettings

@@ -8,8 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from edge.dataspec import DataSpec
-from edge.jobs import (
+from edge.core.jobs import (
     MAX_BLOB,
     MAX_HEADER,
     Answer,
@@ -30,7 +29,8 @@ from edge.jobs import (
     read_answer,
     read_request,
 )
-from edge.personal_settings import PersonalSettings, Verdict
+from edge.core.personal_settings import PersonalSettings, Verdict
+from edge.dataspec import DataSpec
 from schemas.errors import WireError
 from schemas.messages import MAX_CLASSES, Counts, TrainSettings
 
@@ -128,5 +128,5 @@ def test_an_answer_is_no_request() -> None:
 
 def test_the_agent_imports_the_jobs_without_numpy() -> None:
     """Its process keeps what it imports in memory all day."""
-    code = "import sys, edge.jobs, edge.trainer_pool; print({'numpy', 'torch', 'scipy'} & set(sys.modules))"
+    code = "import sys, edge.core.jobs, edge.trainer.pool; print({'numpy', 'torch', 'scipy'} & set(sys.modules))"
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "set()\n"

@@ -12,8 +12,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from edge.label_files import LabelFiles, alone, take
-from edge.wfdb_annotations import CODES, Annotation, encode
+from edge.record.label_files import LabelFiles, alone, take
+from edge.record.wfdb_annotations import CODES, Annotation, encode
 from schemas.errors import DataError, StateError
 
 PEAKS = [100, 410, 41_000, 41_300]
@@ -68,7 +68,7 @@ def test_a_label_is_whole_where_the_disk_takes_a_part_at_a_time(record: Path, mo
     files = LabelFiles(record)
     files.begin(PEAKS)
     with monkeypatch.context() as patched:
-        patched.setattr("edge.label_files.os.write", little)
+        patched.setattr("edge.record.label_files.os.write", little)
         files.keep(41_000, "V")
         with pytest.raises(StateError, match="free some space"):
             files.keep(41_300, "S")
@@ -98,7 +98,7 @@ def test_a_record_whose_header_has_no_length_is_told_to_be_that(record: Path, le
 def test_whatever_is_replaced_is_kept(record: Path, monkeypatch: pytest.MonkeyPatch, *, links: bool) -> None:
     """Seen to fail with one name for all that are set aside."""
     if not links:
-        monkeypatch.setattr("edge.label_files.os.link", refuse(errno.EPERM))
+        monkeypatch.setattr("edge.record.label_files.os.link", refuse(errno.EPERM))
     files = LabelFiles(record)
     files.begin(PEAKS)
     files.keep(100, "V")
@@ -120,7 +120,7 @@ def test_annotations_stay_where_those_that_were_to_replace_them_find_no_room(
 ) -> None:
     """Seen to fail where they are renamed first."""
     take([brought(record, "N")], record.parent, replace=False)
-    monkeypatch.setattr("edge.label_files.os.fchmod", lambda *_: None)
+    monkeypatch.setattr("edge.record.label_files.os.fchmod", lambda *_: None)
     monkeypatch.setattr("edge.whole.os.fsync", refuse(errno.ENOSPC))
     with pytest.raises(StateError, match="free some space"):
         take([brought(record, "V")], record.parent, replace=True)

@@ -17,10 +17,10 @@ import numpy as np
 import pytest
 import wfdb
 
+from edge.beats.synthetic_ecg import person, record
 from edge.cli import cli
-from edge.label_files import alone
+from edge.record.label_files import alone
 from edge.sources import RECIPES, open_source, read
-from edge.synthetic_ecg import person, record
 from schemas.errors import StateError
 from tests.running_commands import EDGE, LIMIT_S, ROOT, in_process
 

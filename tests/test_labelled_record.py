@@ -11,12 +11,12 @@ import wfdb
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from edge.beat_stream import Described
-from edge.classifier import BeatClassifier
-from edge.dominant_beat import BLOCK
-from edge.labelled_record import SAME_S, LabelledRecord
-from edge.synthetic_ecg import person, record
-from edge.wfdb_annotations import CODES, Annotation, encode
+from edge.beats.beat_stream import Described
+from edge.beats.dominant_beat import BLOCK
+from edge.beats.synthetic_ecg import person, record
+from edge.findings.classifier import BeatClassifier
+from edge.label.labelled_record import SAME_S, LabelledRecord
+from edge.record.wfdb_annotations import CODES, Annotation, encode
 from schemas.errors import DataError
 
 RATE = 250.0

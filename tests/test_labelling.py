@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from edge.labelling import KEYS, LABELS, TAKE, Labelled, Labelling, key_lines, minutes_asked, press, spread
+from edge.label.labelling import KEYS, LABELS, TAKE, Labelled, Labelling, key_lines, minutes_asked, press, spread
 from schemas.errors import SettingsError
 
 

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from edge.lineage import Lineage
+from edge.core.lineage import Lineage
 from edge.model_reader import ModelReader
 from schemas import compression, steps
 from schemas.errors import ModelError, WireError

@@ -5,10 +5,10 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from edge.beat_stream import BeatStream, Described
-from edge.beat_windows import Window
-from edge.live_findings import LiveFindings
-from edge.synthetic_ecg import person, record
+from edge.beats.beat_stream import BeatStream, Described
+from edge.beats.synthetic_ecg import person, record
+from edge.findings.beat_windows import Window
+from edge.findings.live_findings import LiveFindings
 
 RATE = 250.0
 SIGNAL = record(person(5), 200, 250, 5).signal.astype(np.float64)

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from edge import events as ev
-from edge.events import Ticket
+from edge.core import events as ev
+from edge.core.events import Ticket
 from edge.meter import Meter
 from tests.edge_scripts import announcement
 from tests.test_participation import parcel

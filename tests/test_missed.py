@@ -10,12 +10,12 @@ from unittest.mock import patch
 
 import pytest
 
-from edge import effects as fx
-from edge import events as ev
-from edge import participation
+from edge.core import effects as fx
+from edge.core import events as ev
+from edge.core import participation
+from edge.core.events import BlobKind, Event
+from edge.core.missed import LONGER_S, LONGEST_S, PARTS_S, PATIENCE_S, SLOW, SMALL_S, with_parts_s
 from edge.download import WINDOW, Download
-from edge.events import BlobKind, Event
-from edge.missed import LONGER_S, LONGEST_S, PARTS_S, PATIENCE_S, SLOW, SMALL_S, with_parts_s
 from schemas import codec, parts
 from schemas.link.memory_broker import Faults
 from schemas.messages import BlobRef, CoordinatorStatus, Phase, RoundAnnouncement

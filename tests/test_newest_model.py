@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from edge.newest_model import NewestModel
+from edge.findings.newest_model import NewestModel
 from edge.store import Store
 from tests.test_finder_child import hold, hold_own
 

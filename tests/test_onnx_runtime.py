@@ -12,8 +12,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from edge.onnx_runtime import Session
-from edge.plan_runtime import Program
+from edge.findings.onnx_runtime import Session
+from edge.training.plan_runtime import Program
 from schemas.errors import PlanError
 from schemas.onnx_operations import TABLE
 from schemas.parameters import Parameters

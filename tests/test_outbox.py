@@ -12,9 +12,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from edge import files
-from edge.answered import REMEMBERED
-from edge.effects import EVICTED
-from edge.events import Parcel, Ticket
+from edge.core.answered import REMEMBERED
+from edge.core.effects import EVICTED
+from edge.core.events import Parcel, Ticket
 from edge.outbox import Outbox
 from schemas import parts
 from schemas.errors import StateError

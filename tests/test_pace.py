@@ -3,8 +3,8 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from edge import pace
-from edge.pace import LONGEST_S, QUICK_S, REMEMBERED, TRIED, Pace
+from edge.core import pace
+from edge.core.pace import LONGEST_S, QUICK_S, REMEMBERED, TRIED, Pace
 from schemas.messages import TrainSettings
 from tests.edge_scripts import digest, run
 

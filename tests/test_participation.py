@@ -10,15 +10,15 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
-from edge import attempt, counting, delivery, participation, presence, versions
-from edge import effects as fx
-from edge import events as ev
-from edge.answered import remembered
-from edge.attempt import CRASHES
-from edge.effects import Effect
-from edge.events import Event, Parcel, Ticket
-from edge.jobs import Failure
-from edge.participation_state import Identity, State
+from edge.core import attempt, counting, delivery, participation, presence, versions
+from edge.core import effects as fx
+from edge.core import events as ev
+from edge.core.answered import remembered
+from edge.core.attempt import CRASHES
+from edge.core.effects import Effect
+from edge.core.events import Event, Parcel, Ticket
+from edge.core.jobs import Failure
+from edge.core.participation_state import Identity, State
 from schemas import cohort, parts
 from schemas.messages import TAG, Command, CoordinatorState, DeviceState, DeviceStatus, Outcome, Phase, Task
 from tests.edge_scripts import (

@@ -17,12 +17,12 @@ from hypothesis.stateful import (
     run_state_machine_as_test,
 )
 
-from edge import effects as fx
-from edge import events as ev
-from edge import participation
-from edge.effects import Effect
-from edge.events import Event, Parcel, Ticket
-from edge.jobs import Failure
+from edge.core import effects as fx
+from edge.core import events as ev
+from edge.core import participation
+from edge.core.effects import Effect
+from edge.core.events import Event, Parcel, Ticket
+from edge.core.jobs import Failure
 from schemas import codec, parts
 from schemas.messages import Command, CoordinatorState, Outcome, Phase, RoundAnnouncement, Task
 from tests.edge_scripts import (

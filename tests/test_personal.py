@@ -13,12 +13,12 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 from pydantic import ValidationError
 
-from edge import personal
+from edge.core.personal_settings import FEWEST, FOLDS, PersonalSettings
 from edge.dataset import Dataset
-from edge.evaluation import evaluate
-from edge.personal import Personal, deal, local, personalise
-from edge.personal_settings import FEWEST, FOLDS, PersonalSettings
-from edge.training import Event, Tether, Trained, train
+from edge.training import personal
+from edge.training.evaluation import evaluate
+from edge.training.loop import Event, Tether, Trained, train
+from edge.training.personal import Personal, deal, local, personalise
 from schemas.errors import DataError, PlanError
 from schemas.messages import Counts, TrainSettings
 from schemas.parameters import Parameters

@@ -11,12 +11,11 @@ import pytest
 import torch
 from click.testing import CliRunner
 
-from edge import attempt, files, model_file
+from edge import files, model_file
 from edge.cli import cli
 from edge.config import EdgeSettings
-from edge.dataspec import DataSpec
-from edge.evaluation import evaluate
-from edge.jobs import (
+from edge.core import attempt
+from edge.core.jobs import (
     Answer,
     Cancel,
     Done,
@@ -29,13 +28,15 @@ from edge.jobs import (
     Train,
     Trained,
 )
-from edge.model_choice import choose
-from edge.personal import local
-from edge.personal_settings import Origin, PersonalSettings, Verdict
+from edge.core.personal_settings import Origin, PersonalSettings, Verdict
+from edge.dataspec import DataSpec
+from edge.findings.model_choice import choose
 from edge.store import PERSONAL, Store
-from edge.trainer import Trainer
-from edge.trainer_inbox import Inbox
-from edge.training import Tether, train
+from edge.trainer.child import Trainer
+from edge.trainer.inbox import Inbox
+from edge.training.evaluation import evaluate
+from edge.training.loop import Tether, train
+from edge.training.personal import local
 from schemas import codec, compression
 from schemas.errors import SettingsError, StateError
 from schemas.link.address import BrokerAddress

@@ -6,13 +6,13 @@ from dataclasses import replace
 
 import pytest
 
-from edge import effects as fx
-from edge import events as ev
-from edge import participation
-from edge.attempt import CRASHES, RETRY_S
-from edge.jobs import Failure
-from edge.personal_settings import PersonalSettings
-from edge.personalising import is_pending
+from edge.core import effects as fx
+from edge.core import events as ev
+from edge.core import participation
+from edge.core.attempt import CRASHES, RETRY_S
+from edge.core.jobs import Failure
+from edge.core.personal_settings import PersonalSettings
+from edge.core.personalising import is_pending
 from schemas.messages import Command
 from tests.edge_scripts import DEVICE, RUN, announcement, described, digest, personalised, pointer, trained
 from tests.test_participation import IDENTITY, Bench, only, parcel

@@ -12,12 +12,12 @@ import pytest
 
 from edge.cli import cli
 from edge.data_show import show
+from edge.findings.segment_tail import SegmentTail
 from edge.live import open_source
 from edge.live.setting import Surroundings
 from edge.live.source import SourceLost
-from edge.recordings import Recordings
-from edge.segment_files import segments
-from edge.segment_tail import SegmentTail
+from edge.record.recordings import Recordings
+from edge.record.segment_files import segments
 from schemas.errors import DataError
 from tests.running_commands import in_process
 from tests.test_recordings import DAY, TWO, Shelf

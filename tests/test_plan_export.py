@@ -12,8 +12,8 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from coordinator.plan_export import export, load_class
-from edge.dropout import Layout
-from edge.plan_runtime import Program
+from edge.training.dropout import Layout
+from edge.training.plan_runtime import Program
 from schemas.errors import PlanError
 from schemas.plan import Stored
 from schemas.plan_file import PlanFile

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from edge.dataset import Dataset
-from edge.plan_fit import fit
+from edge.training.plan_fit import fit
 from schemas.errors import PlanError
 from tests.plan_examples import CLASSES, tiny, windows
 

@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from edge.plan_runtime import TABLE
+from edge.training.plan_runtime import TABLE
 from schemas.plan_rules import OPERATIONS, RULES
 from schemas.plan_values import Shape
 

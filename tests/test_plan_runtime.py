@@ -11,8 +11,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from edge.dropout import Layout
-from edge.plan_runtime import Program
+from edge.training.dropout import Layout
+from edge.training.plan_runtime import Program
 from schemas.errors import PlanError
 from schemas.plan import Plan
 from schemas.plan_file import PlanFile, find

@@ -12,8 +12,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from edge.plan_runtime import TABLE, Program
-from edge.stacked_operations import OPERATIONS as STACKED
+from edge.training.plan_runtime import TABLE, Program
+from edge.training.stacked_operations import OPERATIONS as STACKED
 from schemas.errors import PlanError
 from schemas.plan_file import PlanFile
 from schemas.plan_rules import OPERATIONS

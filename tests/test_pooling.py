@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
-from edge.pooling import max_pool
+from edge.training.pooling import max_pool
 
 ATEN: dict[int, Callable[..., Tensor]] = {
     1: torch.ops.aten.max_pool1d.default,

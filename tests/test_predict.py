@@ -13,9 +13,9 @@ import pytest
 import wfdb
 from safetensors.numpy import load_file, save_file
 
-from edge.classifier import BeatClassifier, Runtime
-from edge.predict import RecordFindings, Unusual, examine, json_lines, lines, telling_minute
-from edge.synthetic_ecg import person, record
+from edge.beats.synthetic_ecg import person, record
+from edge.findings.classifier import BeatClassifier, Runtime
+from edge.findings.predict import RecordFindings, Unusual, examine, json_lines, lines, telling_minute
 from schemas.errors import DataError, PlanError, SettingsError, StateError, TrainingError
 from schemas.plan_file import find
 from tests.full_disks import small_disk
@@ -171,7 +171,7 @@ def test_where_beats_can_not_be_scored_that_is_said_first(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, runtime: Runtime, says: str
 ) -> None:
     """Seen to fail where the records are looked at first, and where the runtime is passed over."""
-    monkeypatch.setattr("edge.classifier.find_spec", lambda name: None if name == "torch" else object())
+    monkeypatch.setattr("edge.findings.classifier.find_spec", lambda name: None if name == "torch" else object())
     with pytest.raises(SettingsError, match=says):
         examine("ecg-masked", None, str(tmp_path), annotate=False, runtime=runtime)
 

@@ -12,12 +12,12 @@ from typing import Any
 import pytest
 from safetensors.numpy import save_file
 
-from edge import live_findings, predict_live
-from edge.alerts import parse
 from edge.cli import cli
+from edge.findings import live_findings, predict_live
+from edge.findings.alerts import parse
+from edge.findings.predict import examine
+from edge.findings.predict_live import Chosen, Watch
 from edge.live.source import Chunk, EndOfSignal, Lead, Signal
-from edge.predict import examine
-from edge.predict_live import Chosen, Watch
 from tests.live_sender import Sender
 from tests.running_commands import EDGE, MITDB, Running, events, in_process
 from tests.test_finder_child import ventricular

@@ -24,7 +24,7 @@ from coordinator.journal import Journal
 from coordinator.roster import Roster
 from coordinator.round import SETTLE_S
 from coordinator.service import CoordinatorService
-from edge.jobs import Describe, Failure, Job, Result
+from edge.core.jobs import Describe, Failure, Job, Result
 from schemas import codec
 from schemas.errors import StateError
 from schemas.link.address import BrokerAddress

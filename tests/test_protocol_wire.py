@@ -23,9 +23,9 @@ from hypothesis import strategies as st
 
 from coordinator import observers as seen
 from edge.agent import Agent
+from edge.core.jobs import Train
 from edge.dataspec import DataSpec
 from edge.device import Device
-from edge.jobs import Train
 from edge.reactor import Reactor
 from schemas import codec, compression
 from schemas.errors import Reject

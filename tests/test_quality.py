@@ -9,7 +9,7 @@ import wfdb
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from edge.quality import LEAST, MISSING, MOST, WINDOW, Quality, Tally, kurtosis, measure
+from edge.record.quality import LEAST, MISSING, MOST, WINDOW, Quality, Tally, kurtosis, measure
 from tests.running_commands import MITDB
 
 RATE = 100

@@ -18,8 +18,8 @@ from pathlib import Path
 
 import pytest
 
-from edge.recordings import Recordings
-from edge.segment_files import segments
+from edge.record.recordings import Recordings
+from edge.record.segment_files import segments
 from tests.live_sender import WRAP, Sender
 from tests.running_commands import EDGE, Running
 from tests.test_recorder import samples

@@ -20,10 +20,10 @@ import wfdb
 from edge.live import open_source
 from edge.live.setting import Surroundings
 from edge.live.source import Chunk, EndOfSignal, Lead, LiveSource, Signal, SourceLost
-from edge.recorder import Recorder, Retention, Told
-from edge.recordings import Recordings
-from edge.segment_files import segments
-from edge.segments import Rules
+from edge.record.recorder import Recorder, Retention, Told
+from edge.record.recordings import Recordings
+from edge.record.segment_files import segments
+from edge.record.segments import Rules
 from schemas.errors import FedbeatError, SettingsError
 from tests.full_disks import Ballast, small_disk
 from tests.live_sender import WRAP, Sender
@@ -88,7 +88,7 @@ def test_what_ends_is_finished_and_told(tmp_path: Path) -> None:
 
 
 def test_a_source_that_is_lost_is_opened_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("edge.recorder._AGAIN_S", (0.0, 0.0))
+    monkeypatch.setattr("edge.record.recorder._AGAIN_S", (0.0, 0.0))
     told: list[Told] = []
     again = SourceLost("it isn't there yet")
     opened: list[LiveSource | FedbeatError] = [Script([1.0, 2.0], lost=True), again, again, Script([60.0, 61.0])]
@@ -102,7 +102,7 @@ def test_a_source_that_comes_back_as_something_else_is_tried_again(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A converter at its driver's own rate. Seen to fail where that ended a recording with exit code 2, for good."""
-    monkeypatch.setattr("edge.recorder._AGAIN_S", (0.0,))
+    monkeypatch.setattr("edge.record.recorder._AGAIN_S", (0.0,))
     told: list[Told] = []
     other = SettingsError("it converts 50 times a second")
     recorder(tmp_path, [Script([1.0, 2.0], lost=True), other, Script([60.0, 61.0])], told).run(patient=True)
@@ -116,8 +116,8 @@ def test_a_source_that_gives_nothing_is_told_once_and_so_is_that_it_gives_again(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Seen to fail without the look at the time: a source that is open and silent was said to be recorded."""
-    monkeypatch.setattr("edge.recorder.SILENT_S", 0.1)
-    monkeypatch.setattr("edge.recorder.LOOK_S", 0.02)
+    monkeypatch.setattr("edge.record.recorder.SILENT_S", 0.1)
+    monkeypatch.setattr("edge.record.recorder.LOOK_S", 0.02)
     noticed, told = threading.Event(), list[Told]()
 
     class Electrode(Script):
@@ -142,8 +142,8 @@ def test_a_source_that_gives_nothing_is_told_once_and_so_is_that_it_gives_again(
 
 def test_electrodes_that_are_off_are_told_while_it_records(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A flat line for 7 s, beats, and marks. Seen to fail without the looks: the notes of the whole segment had it."""
-    monkeypatch.setattr("edge.recorder.OFF_S", 0.1)
-    monkeypatch.setattr("edge.recorder.LOOK_S", 0.02)
+    monkeypatch.setattr("edge.record.recorder.OFF_S", 0.1)
+    monkeypatch.setattr("edge.record.recorder.LOOK_S", 0.02)
     noticed, told = threading.Event(), list[Told]()
     beat = [1.0 if number == 50 else 0.001 * (number % 7 + number % 50) for number in range(100)]
 
@@ -176,7 +176,7 @@ def test_a_source_that_was_never_there_ends_it_unless_it_is_to_be_patient(
 ) -> None:
     with pytest.raises(SourceLost, match="nothing there"):
         recorder(tmp_path, [SourceLost("nothing there")], []).run()
-    monkeypatch.setattr("edge.recorder._AGAIN_S", (0.0,))
+    monkeypatch.setattr("edge.record.recorder._AGAIN_S", (0.0,))
     told: list[Told] = []
     recorder(tmp_path, [SourceLost("nothing there"), Script([1.0, 2.0])], told).run(patient=True)
     assert [each.event for each in told] == ["lost", "source", "segment", "end"]

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from edge.config import EdgeSettings
-from edge.recording import Recording, size
+from edge.record.recording import Recording, size
 from schemas.errors import SettingsError
 
 

@@ -12,9 +12,9 @@ from pathlib import Path
 import psutil
 import pytest
 
-from edge.recording import Recording
-from edge.recording_child import RecordingChild
-from edge.segment_files import segments
+from edge.record.recording import Recording
+from edge.record.recording_child import RecordingChild
+from edge.record.segment_files import segments
 from schemas.messages import DeviceState, DeviceStatus
 from tests.link_mosquitto import Mosquitto
 from tests.live_sender import Sender
@@ -27,7 +27,7 @@ def recording(sender: Sender, directory: Path, segment_s: float = 600.0) -> Reco
 
 
 def child_of(pid: int) -> psutil.Process | None:
-    found = [each for each in psutil.Process(pid).children() if "edge.recording" in each.cmdline()]
+    found = [each for each in psutil.Process(pid).children() if "edge.record.recording" in each.cmdline()]
     return found[0] if found else None
 
 
@@ -63,7 +63,7 @@ def test_the_status_says_that_an_electrode_is_off_until_it_is_on_again(tmp_path:
 
 def test_a_child_whose_parent_is_gone_finishes_its_segment_without_a_word(tmp_path: Path) -> None:
     """Seen to fail with a traceback, where it has something to tell before it sees that its parent is gone."""
-    command = [sys.executable, "-m", "edge.recording"]
+    command = [sys.executable, "-m", "edge.record.recording"]
     pipe = subprocess.PIPE
     with (
         Sender() as sender,
@@ -115,8 +115,8 @@ def test_a_source_that_ends_is_not_begun_again(tmp_path: Path) -> None:
 def test_it_does_not_outlive_a_parent_that_is_killed(tmp_path: Path) -> None:
     code = (
         "import sys, time\n"
-        "from edge.recording import Recording\n"
-        "from edge.recording_child import RecordingChild\n"
+        "from edge.record.recording import Recording\n"
+        "from edge.record.recording_child import RecordingChild\n"
         "with RecordingChild(Recording(sys.argv[1], sys.argv[2], sync_s=0.2)):\n"
         "    time.sleep(600)\n"
     )
@@ -132,17 +132,18 @@ def test_it_does_not_outlive_a_parent_that_is_killed(tmp_path: Path) -> None:
 
 
 def test_the_agent_that_starts_it_imports_nothing_of_it() -> None:
-    code = "import sys, edge.start, edge.recording_child; print(*[m for m in sys.modules if m.startswith('edge.live')])"
+    code = "import sys, edge.start, edge.record.recording_child; print(*(m for m in sys.modules if 'edge.live' in m))"
     with Running("-c", code, cwd=ROOT) as running:
         assert running.end().out.split() == []
 
 
 def test_the_child_is_small() -> None:
-    code = "import sys, edge.live, edge.recorder, edge.recordings, edge.recording; print(*sys.modules)"
+    rooms = "edge.live, edge.record.recorder, edge.record.recordings, edge.record.recording"
+    code = f"import sys, {rooms}; print(*sys.modules)"
     with Running("-c", code, cwd=ROOT) as running:
         loaded = set(running.end().out.split())
     assert not loaded & {"numpy", "torch", "wfdb", "pydantic", "click", "ssl", "_hashlib", "asyncio", "paho", "bleak"}
-    assert "edge.recorder" in loaded
+    assert "edge.record.recorder" in loaded
 
 
 def test_a_device_records_while_it_waits_and_says_so_in_its_status(mosquitto: Mosquitto, tmp_path: Path) -> None:

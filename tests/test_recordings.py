@@ -15,9 +15,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from edge.live.source import Lead, Signal
-from edge.recordings import Recordings, claim
-from edge.segment_files import number_of, remove, segments
-from edge.segments import frames
+from edge.record.recordings import Recordings, claim
+from edge.record.segment_files import number_of, remove, segments
+from edge.record.segments import frames
 from schemas.errors import DiskFull, StateError
 from tests.full_disks import Ballast, small_disk
 from tests.locked_folder import NOBODY, locked_folder

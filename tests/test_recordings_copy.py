@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from edge.cli import cli
-from edge.recordings_copy import Copied, copy_all, found
+from edge.record.recordings_copy import Copied, copy_all, found
 from schemas.errors import DataError, StateError
 from tests.full_disks import small_disk
 from tests.running_commands import MITDB, in_process

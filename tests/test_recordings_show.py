@@ -13,7 +13,7 @@ import pytest
 
 from edge.cli import cli
 from edge.live.source import Lead, Signal
-from edge.segment_files import segments
+from edge.record.segment_files import segments
 from tests.running_commands import MITDB, Done, in_process
 from tests.test_recordings import DAY, Shelf, block
 

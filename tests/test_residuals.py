@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 
 from edge import files
-from edge.events import Parcel, Ticket
-from edge.jobs import Train
+from edge.core.events import Parcel, Ticket
+from edge.core.jobs import Train
 from edge.outbox import Outbox
 from edge.residuals import Left
 from schemas import parts

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from edge.segment_files import finite, prune, remove, segments
+from edge.record.segment_files import finite, prune, remove, segments
 
 ENDINGS = ("dat", "atr", "fb", "labels")
 

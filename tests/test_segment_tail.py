@@ -10,10 +10,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from edge.findings.segment_tail import SegmentTail
 from edge.live.source import Lead, Signal
-from edge.recordings import Recordings
-from edge.segment_tail import SegmentTail
-from edge.segments import frames
+from edge.record.recordings import Recordings
+from edge.record.segments import frames
 
 SIGNAL = Signal((Lead("V5", 200.0, 10), Lead("MLII", 200.0, 10)), 100.0)
 

@@ -11,8 +11,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from edge.live.source import Chunk, Lead, Signal
-from edge.quality import LEAST, MISSING, MOST
-from edge.segments import (
+from edge.record.quality import LEAST, MISSING, MOST
+from edge.record.segments import (
     BRIDGED_S,
     GAP_S,
     LOOK_S,

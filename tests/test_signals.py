@@ -129,6 +129,6 @@ def test_the_highest_around_is_scipys(values: list[float], reach: int) -> None:
 
 def test_finding_beats_takes_no_scipy() -> None:
     """Which takes more memory than all else that a device imports for it."""
-    code = "import edge.finder, sys; print('scipy' in sys.modules)"
+    code = "import edge.findings.finder, sys; print('scipy' in sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=60)
     assert done.stdout == "False\n"

@@ -29,10 +29,11 @@ from coordinator.reactor import Reactor
 from coordinator.round_state import Collecting, State
 from coordinator.run_store import RunStore
 from coordinator.service import CoordinatorService
-from edge import delivery, files, participation, versions
-from edge.events import Parcel
+from edge import files
+from edge.core import delivery, participation, versions
+from edge.core.events import Parcel
+from edge.core.participation_state import Step
 from edge.outbox import Contents, Outbox
-from edge.participation_state import Step
 from schemas.errors import Reject
 from schemas.link.link import Inbound
 from schemas.messages import Command, CoordinatorStatus, DeviceState, DeviceStatus, Outcome, RoundSummary

@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 import wfdb
 
+from edge.beats.masked_beats import MASKS
 from edge.data_show import describe, show
 from edge.dataspec import DataSpec
-from edge.masked_beats import MASKS
 from edge.sources import ecg_unlabelled, load, prepare
 from schemas.errors import DataError
 from tests.running_commands import MITDB

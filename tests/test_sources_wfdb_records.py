@@ -13,11 +13,11 @@ import pytest
 import wfdb
 from numpy.typing import NDArray
 
-from edge import ecg
+from edge.beats import ecg
 from edge.data_show import describe
 from edge.dataset import Dataset
 from edge.dataspec import DataSpec
-from edge.label_files import glance_at
+from edge.record.label_files import glance_at
 from edge.sources import load, open_source, prepare, wfdb_records
 from edge.sources.wfdb_records import DS1, DS2, PACED, read_lead
 from schemas.errors import DataError

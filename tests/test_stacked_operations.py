@@ -9,8 +9,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from edge.plan_runtime import TABLE
-from edge.stacked_operations import OPERATIONS
+from edge.training.plan_runtime import TABLE
+from edge.training.stacked_operations import OPERATIONS
 from tests.test_plan_rules import CASES
 
 DEVICES = 3

@@ -13,10 +13,10 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from edge.checkpoint import Checkpoint
 from edge.dataset import Dataset
-from edge.stacked_training import Stack, train_stacked, width
-from edge.training import Event, Observer, Trained, Training, ignore, train
+from edge.training.checkpoint import Checkpoint
+from edge.training.loop import Event, Observer, Trained, Training, ignore, train
+from edge.training.stacked_training import Stack, train_stacked, width
 from schemas.errors import PlanError, TrainingError
 from schemas.messages import TrainSettings
 from schemas.plan import Plan
@@ -312,10 +312,12 @@ def test_an_accelerator_with_a_memory_of_its_own_gives_what_the_cpu_gives(
 ) -> None:
     """Together and, with one at a time, alone. Seen to fail with any move of ``Stack`` or ``Training`` left out."""
     plan, data = plan_with(steps), [windows(count, seed) for seed, count in enumerate((20, 13, 20))]
-    with another_memory(), TestCase().assertNoLogs("edge.stacked_training"):
-        together = stacked(plan, data, chosen, most, accelerator=PLACE)
-    for seed, own in enumerate(data):
-        assert_same(alone(plan, own, chosen, seed), together[seed])
+    here = stacked(plan, data, chosen, most)
+    with another_memory(), TestCase().assertNoLogs("edge.training.stacked_training"):
+        there = stacked(plan, data, chosen, most, accelerator=PLACE)
+    for one, other in zip(here, there, strict=True):
+        assert isinstance(one, Trained)
+        assert_same(one, other)
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no GPU")

@@ -2,9 +2,9 @@ from __future__ import annotations
 
 import pytest
 
+from edge.core.jobs import Describe, Together, Train, Warm, read_request
 from edge.dataspec import DataSpec
-from edge.jobs import Describe, Together, Train, Warm, read_request
-from edge.stacking import Stacking, alike, request, sharing
+from edge.trainer.stacking import Stacking, alike, request, sharing
 from schemas.messages import TrainSettings
 
 PLAN, MODEL = b"a plan", b"m" * 1000

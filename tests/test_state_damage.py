@@ -13,11 +13,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from edge import files
+from edge.core.events import Ticket
+from edge.core.pace import Pace
+from edge.core.participation_state import Kept
 from edge.device_log import DeviceLog
-from edge.events import Ticket
 from edge.outbox import Outbox
-from edge.pace import Pace
-from edge.participation_state import Kept
 from edge.store import Store, claim
 from schemas import codec
 from schemas.messages import DeviceState

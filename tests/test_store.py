@@ -7,10 +7,10 @@ from pathlib import Path
 import pytest
 
 from edge import files
-from edge.budget import Budget
-from edge.lineage import Lineage
-from edge.pace import Pace
-from edge.participation_state import Kept
+from edge.core.budget import Budget
+from edge.core.lineage import Lineage
+from edge.core.pace import Pace
+from edge.core.participation_state import Kept
 from edge.store import Held, Store, claim
 from schemas.errors import StateError
 from tests.edge_scripts import PLAN, PLAN_REF, model_blob, pointer

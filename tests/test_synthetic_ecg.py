@@ -7,10 +7,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from edge.beats.synthetic_ecg import MOST, SHORTEST_S, Recording, person, record
 from edge.signals.filters import ecg_band
 from edge.signals.r_peaks import RPeaks
 from edge.signals.resampling import Resampler
-from edge.synthetic_ecg import MOST, SHORTEST_S, Recording, person, record
 
 PEOPLE = st.integers(0, 9999)
 

@@ -8,14 +8,14 @@ from pathlib import Path
 
 import pytest
 
-from edge import effects as fx
-from edge import events as ev
-from edge import participation
 from edge.agent import Agent
-from edge.budget import HOUR_S, Budget
+from edge.core import effects as fx
+from edge.core import events as ev
+from edge.core import participation
+from edge.core.budget import HOUR_S, Budget
+from edge.core.events import Ticket
 from edge.dataspec import DataSpec
 from edge.device import Device
-from edge.events import Ticket
 from edge.store import Store
 from schemas.errors import LinkError
 from schemas.link import link as wire

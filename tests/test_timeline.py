@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from edge.timeline import SLIP_S, WINDOW_S, Timeline
+from edge.record.timeline import SLIP_S, WINDOW_S, Timeline
 
 
 def heard(delays: list[float], rate: float = 100.0, actual: float = 100.0) -> list[Timeline]:

@@ -12,9 +12,7 @@ import numpy as np
 import pytest
 import torch
 
-from edge.dataspec import DataSpec
-from edge.frames import Frames
-from edge.jobs import (
+from edge.core.jobs import (
     Answer,
     Cancel,
     Describe,
@@ -32,10 +30,12 @@ from edge.jobs import (
     Trained,
     Warm,
 )
-from edge.lineage import Lineage
-from edge.trainer import Recordings, Trainer
-from edge.trainer_inbox import Batch, Cancelled, Inbox, explained
-from edge.training import train
+from edge.core.lineage import Lineage
+from edge.dataspec import DataSpec
+from edge.trainer.child import Recordings, Trainer
+from edge.trainer.frames import Frames
+from edge.trainer.inbox import Batch, Cancelled, Inbox, explained
+from edge.training.loop import train
 from schemas import compression, steps
 from schemas.messages import TrainSettings
 from schemas.parameters import Parameters
@@ -321,7 +321,7 @@ def test_the_least_recently_used_recordings_go_when_memory_is_full(
     kept = recordings.get(data, "windows")
     gone = recordings.get(others[0], "windows")
     assert recordings.get(data, "windows") is kept
-    monkeypatch.setattr("edge.trainer.MAX_CACHED", 60 * (2 * 8 * 4 + 8 + 4 * len("windows")) * 5 // 2)
+    monkeypatch.setattr("edge.trainer.child.MAX_CACHED", 60 * (2 * 8 * 4 + 8 + 4 * len("windows")) * 5 // 2)
     recordings.get(others[1], "windows")
     assert recordings.get(data, "windows") is kept
     assert recordings.get(others[0], "windows") is not gone
@@ -339,6 +339,6 @@ def test_a_child_whose_agent_was_killed_before_it_could_connect_ends_without_a_w
     address = str(tmp_path / "gone")
     with socket.socket(socket.AF_UNIX) as agent:
         agent.bind(address)  # the file stays, as it does after a kill -9
-    child = [sys.executable, "-m", "edge.trainer", address, "1", "0"]
+    child = [sys.executable, "-m", "edge.trainer.child", address, "1", "0"]
     ended = subprocess.run(child, capture_output=True, text=True, check=False, env={**os.environ, "PYTHONPATH": ROOT})
     assert (ended.returncode, ended.stdout, ended.stderr) == (0, "", "")

@@ -13,14 +13,14 @@ import pytest
 
 from coordinator.models import ModelStore
 from coordinator.service import CoordinatorService
+from edge.core.jobs import Describe, Described, Failure, Result, Train, Trained
 from edge.dataspec import DataSpec
 from edge.fleet import Fleet, VirtualFleet
-from edge.jobs import Describe, Described, Failure, Result, Train, Trained
-from edge.stacking import Stacking
 from edge.start import check_accelerator
-from edge.trainer import Trainer
-from edge.trainer_inbox import Inbox
-from edge.trainer_pool import TrainerPool
+from edge.trainer.child import Trainer
+from edge.trainer.inbox import Inbox
+from edge.trainer.pool import TrainerPool
+from edge.trainer.stacking import Stacking
 from schemas import compression
 from schemas.errors import SettingsError
 from schemas.link.memory import MemoryBroker, MemoryLink

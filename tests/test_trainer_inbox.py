@@ -9,12 +9,12 @@ from typing import Any, Literal
 import numpy as np
 import pytest
 
-from edge.checkpoint import Checkpoint
+from edge.core.jobs import MAX_TEXT, Cancel, Done, Failure, Progressed, Request, Together, Train, Warm
 from edge.dataspec import DataSpec
-from edge.frames import Frames
-from edge.jobs import MAX_TEXT, Cancel, Done, Failure, Progressed, Request, Together, Train, Warm
-from edge.trainer_inbox import Batch, Cancelled, Inbox, Watch, explained
-from edge.training import Event
+from edge.trainer.frames import Frames
+from edge.trainer.inbox import Batch, Cancelled, Inbox, Watch, explained
+from edge.training.checkpoint import Checkpoint
+from edge.training.loop import Event
 from schemas.errors import DataError, ModelError, PlanError, Reject, TrainingError, WireError
 from schemas.messages import TrainSettings
 from schemas.plan_file import PlanFile
@@ -38,7 +38,7 @@ class Bench:
     def __init__(self, monkeypatch: pytest.MonkeyPatch, checkpoint_s: float = 0.0) -> None:
         self.now, self.step = 1000.0, 0
         self.told: list[Progressed] = []
-        monkeypatch.setattr("edge.trainer_inbox.time.monotonic", lambda: self.now)
+        monkeypatch.setattr("edge.trainer.inbox.time.monotonic", lambda: self.now)
         self.agent, child = ends()
         self.inbox = Inbox(child, leave=lambda _code: None)
         self.job = training(checkpoint_s=checkpoint_s)

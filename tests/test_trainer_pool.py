@@ -12,9 +12,9 @@ import numpy as np
 import psutil
 import pytest
 
+from edge.core.jobs import Describe, Described, Evaluate, Evaluated, Failure, Progressed, Result, Train, Trained
 from edge.dataspec import DataSpec
-from edge.jobs import Describe, Described, Evaluate, Evaluated, Failure, Progressed, Result, Train, Trained
-from edge.trainer_pool import TrainerPool
+from edge.trainer.pool import TrainerPool
 from schemas import compression
 from schemas.messages import TrainSettings
 from schemas.plan_file import PlanFile
@@ -85,7 +85,7 @@ def children() -> list[psutil.Process]:
     found = []
     for process in psutil.Process().children():
         try:
-            if "edge.trainer" in process.cmdline() and process.status() != psutil.STATUS_ZOMBIE:
+            if "edge.trainer.child" in process.cmdline() and process.status() != psutil.STATUS_ZOMBIE:
                 found.append(process)
         except psutil.NoSuchProcess:
             continue
@@ -209,7 +209,7 @@ def test_a_waiting_job_can_be_cancelled(pool: TrainerPool, answers: Answers, dat
 def test_a_child_that_does_not_listen_to_a_cancel_is_killed(
     pool: TrainerPool, answers: Answers, data: DataSpec, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("edge.trainer_pool.CANCEL_S", 0.2)
+    monkeypatch.setattr("edge.trainer.pool.CANCEL_S", 0.2)
     pool.submit(describe(data), answers)
     answers.next()
     (child,) = children()
@@ -253,13 +253,13 @@ def test_closing_ends_the_children_and_drops_the_jobs(answers: Answers, data: Da
 def test_a_child_that_can_not_start_is_a_crash(
     pool: TrainerPool, answers: Answers, data: DataSpec, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("edge.trainer_pool.sys.executable", "/bin/false")
+    monkeypatch.setattr("edge.trainer.pool.sys.executable", "/bin/false")
     pool.submit(describe(data), answers)
     failure = answers.next()
     assert isinstance(failure, Failure)
     assert failure.kind == "crash"
     assert "exit code 1" in failure.message
-    monkeypatch.setattr("edge.trainer_pool.sys.executable", "/nowhere/python")
+    monkeypatch.setattr("edge.trainer.pool.sys.executable", "/nowhere/python")
     pool.submit(describe(data), answers)
     assert "can't be started" in str(answers.next())
 

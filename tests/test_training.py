@@ -15,10 +15,10 @@ from torch import Tensor
 from torch.nn import functional
 
 from coordinator.plans.ecg_beats import EcgBeats
-from edge.batches import batches, choose, class_weights
 from edge.dataset import Dataset, FloatArray
-from edge.dropout import Layout, Masks
-from edge.training import Event, Trained, train
+from edge.training.batches import batches, choose, class_weights
+from edge.training.dropout import Layout, Masks
+from edge.training.loop import Event, Trained, train
 from schemas.errors import DataError, PlanError, TrainingError
 from schemas.messages import TrainSettings
 from schemas.parameters import Parameters

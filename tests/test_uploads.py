@@ -7,10 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from edge import effects as fx
-from edge import events as ev
+from edge.core import effects as fx
+from edge.core import events as ev
+from edge.core.events import Parcel, Ticket
 from edge.device_log import DeviceLog
-from edge.events import Parcel, Ticket
 from edge.meter import Meter
 from edge.outbox import Outbox
 from edge.store import Store

@@ -6,11 +6,11 @@ from typing import TypeVar
 
 import pytest
 
-from edge import effects as fx
-from edge import events as ev
-from edge import missed, participation, versions
-from edge.jobs import Failure, Merged
-from edge.lineage import MOST
+from edge.core import effects as fx
+from edge.core import events as ev
+from edge.core import missed, participation, versions
+from edge.core.jobs import Failure, Merged
+from edge.core.lineage import MOST
 from schemas import parts
 from schemas.errors import Reject
 from schemas.messages import BlobRef, ModelPointer

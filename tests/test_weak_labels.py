@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from edge.beat_features import LIMIT, RHYTHM, SHAPE
-from edge.weak_labels import CLASSES, SURE, Rule
+from edge.beats.beat_features import LIMIT, RHYTHM, SHAPE
+from edge.beats.weak_labels import CLASSES, SURE, Rule
 
 
 def beats(strange: float = 0.0, interval: float = 1.0, change: float = 0.1) -> tuple[np.ndarray, np.ndarray]:

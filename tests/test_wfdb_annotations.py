@@ -11,7 +11,7 @@ import wfdb
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from edge.wfdb_annotations import CODES, LARGEST, MOST, UNLABELLED, Annotation, decode, encode
+from edge.record.wfdb_annotations import CODES, LARGEST, MOST, UNLABELLED, Annotation, decode, encode
 from schemas.errors import DataError
 from tests.running_commands import MITDB, ROOT
 
@@ -66,7 +66,7 @@ def test_the_largest_file_of_hostile_annotations_is_refused_within_256_mib() -> 
     """Two bytes each: eight million of them. Seen to fail (``MemoryError``) where all are decoded first."""
     code = (
         "import resource\n"
-        "from edge.wfdb_annotations import LARGEST, decode\n"
+        "from edge.record.wfdb_annotations import LARGEST, decode\n"
         "size = int(open('/proc/self/statm').read().split()[0]) * resource.getpagesize()\n"
         "resource.setrlimit(resource.RLIMIT_AS, (size + 256 * 2**20, resource.RLIM_INFINITY))\n"
         "decode(b'\\x01\\x04' * (LARGEST // 2))\n"

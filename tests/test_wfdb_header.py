@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from edge.live.source import Lead, Signal
-from edge.wfdb_header import Header, checksum, glimpse, parse, text
+from edge.record.wfdb_header import Header, checksum, glimpse, parse, text
 from schemas.errors import DataError
 from tests.running_commands import MITDB
 

@@ -2,7 +2,7 @@
 
 from socket import socketpair
 
-from edge.frames import Frames
+from edge.trainer.frames import Frames
 
 
 def ends() -> tuple[Frames, Frames]:

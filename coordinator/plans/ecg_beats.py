@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-RHYTHM, SHAPE = 12, 19  # features of ``edge.beat_features``
+RHYTHM, SHAPE = 12, 19  # features of ``edge.beats.beat_features``
 CLASSES = 5
 
 

@@ -16,7 +16,7 @@ from typing import Any, Final
 from edge.live.setting import Kind, Opener, Options, Surroundings
 from edge.live.source import Chunk, EndOfSignal, Lead, LiveSource, Signal, SourceLost
 from edge.plain_files import plain
-from edge.wfdb_header import characters, check_rate
+from edge.record.wfdb_header import characters, check_rate
 from schemas.errors import DataError
 
 _AHEAD_S: Final = 60.0  # of the recording, read at once

@@ -12,7 +12,7 @@ from edge.sources.source import Form
 from schemas.errors import DataError
 
 CLASSES = ("N", "S", "V", "F", "Q")  # AAMI EC57
-FORM = Form("ecg-beats", ((12,), (19,)), CLASSES)  # as ``edge.beat_features`` has them
+FORM = Form("ecg-beats", ((12,), (19,)), CLASSES)  # as ``edge.beats.beat_features`` has them
 
 
 def label_beats(
@@ -28,7 +28,7 @@ def label_beats(
     A beat whose symbol is empty is a neighbour to the others, and no example. Those that can't be used are counted in
     ``rejected``. Raises ``DataError``.
     """
-    from edge import ecg  # noqa: PLC0415  - for SciPy, half a second that only a device with an ECG pays
+    from edge.beats import ecg  # noqa: PLC0415  - for SciPy, half a second that only a device with an ECG pays
 
     try:
         described = ecg.relate_beats(signal, rate, peaks)

@@ -20,7 +20,7 @@ from edge.sources.source import Form
 from schemas.errors import DataError
 
 if TYPE_CHECKING:
-    from edge.beat_stream import Described
+    from edge.beats.beat_stream import Described
 
 MOST_MASKED = 20_000  # masked beats that a device trains on: 30 MB, and a day's recording has 100,000
 FEWEST = 32  # of one record, however many there are
@@ -43,7 +43,7 @@ Make = Callable[[Lead, int, Counter[str]], Dataset]
 
 def weak(lead: Lead, _records: int, rejected: Counter[str]) -> Dataset:
     """A lead's beats, labelled by rule; those the rule isn't sure of are left out. Raises ``DataError``."""
-    from edge.weak_labels import CLASSES, SURE, Rule  # noqa: PLC0415  - with SciPy, which only a device with an ECG pays
+    from edge.beats.weak_labels import CLASSES, SURE, Rule  # noqa: PLC0415  - with SciPy, which only a device with an ECG pays
 
     beats = _beats(lead)
     labels, confidence = Rule().label(beats.rhythm, beats.shape)
@@ -56,7 +56,7 @@ def weak(lead: Lead, _records: int, rejected: Counter[str]) -> Dataset:
 
 def masked(lead: Lead, records: int, rejected: Counter[str]) -> Dataset:
     """A lead's beats, each with a part hidden; evenly thinned where there are too many. Raises ``DataError``."""
-    from edge import masked_beats  # noqa: PLC0415  - likewise
+    from edge.beats import masked_beats  # noqa: PLC0415  - likewise
 
     beats = _beats(lead)
     most = max(FEWEST, MOST_MASKED // records)
@@ -80,7 +80,7 @@ MAKE: dict[str, Make] = {WEAK.recipe: weak, MASKED.recipe: masked}
 
 
 def _beats(lead: Lead) -> Described:
-    from edge.beat_stream import beats_of  # noqa: PLC0415  - likewise
+    from edge.beats.beat_stream import beats_of  # noqa: PLC0415  - likewise
 
     beats = beats_of(lead.signal, lead.rate)
     if not len(beats.peaks):

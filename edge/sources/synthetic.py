@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from edge import synthetic_ecg
+from edge.beats import synthetic_ecg
 from edge.dataset import concatenate
 from edge.dataspec import SYNTHETIC
 from edge.sources.ecg_beats import label_beats

@@ -20,14 +20,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edge.dataset import Dataset, concatenate
-from edge.label_files import annotations_in
 from edge.plain_files import plain
-from edge.segment_files import number_of
+from edge.record.label_files import annotations_in
+from edge.record.segment_files import number_of
+from edge.record.wfdb_annotations import CODES
+from edge.record.wfdb_header import characters, check_rate
 from edge.sources.ecg_beats import label_beats
 from edge.sources.ecg_unlabelled import MAKE, NOTES, Lead, none_of
 from edge.sources.source import Form, Reader, Reading, Source
-from edge.wfdb_annotations import CODES
-from edge.wfdb_header import characters, check_rate
 from schemas.errors import DataError
 
 NO_LABELS = "annotate its beats first, or have the coordinator choose a plan that needs no labels: ecg-masked, ecg-weak"

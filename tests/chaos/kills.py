@@ -18,7 +18,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 
-from edge.attempt import CRASHES
+from edge.core.attempt import CRASHES
 from schemas import messages
 from schemas.messages import Join, ModelPointer, Receipt
 from schemas.topics import Kind

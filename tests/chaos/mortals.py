@@ -19,9 +19,9 @@ from typing import Self
 import numpy as np
 
 from edge.agent import Agent
+from edge.core.jobs import Describe, Described, Failure, Job, Merge, Merged, Result, Train, Trained
 from edge.dataspec import DataSpec
 from edge.device import Device
-from edge.jobs import Describe, Described, Failure, Job, Merge, Merged, Result, Train, Trained
 from edge.model_reader import ModelReader
 from edge.reactor import Reactor
 from edge.store import claim

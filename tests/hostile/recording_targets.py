@@ -20,8 +20,8 @@ from typing import Any, Final
 
 import numpy as np
 
+from edge.record.wfdb_annotations import Annotation, decode, encode
 from edge.sources import load, watch
-from edge.wfdb_annotations import Annotation, decode, encode
 from schemas.errors import DataError
 from tests.hostile.raw import damage
 from tests.hostile.target import Target

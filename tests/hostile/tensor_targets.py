@@ -10,8 +10,8 @@ from typing import Any, Final
 
 import numpy as np
 
-from edge import checkpoint
-from edge.checkpoint import Checkpoint
+from edge.training import checkpoint
+from edge.training.checkpoint import Checkpoint
 from schemas import compression
 from schemas.compression import entropy
 from schemas.errors import PlanError, WireError

@@ -7,9 +7,7 @@ import random
 from collections.abc import Callable, Iterator
 from typing import Final
 
-from edge.dataspec import DataSpec
-from edge.fetcher import _plan_ready
-from edge.jobs import (
+from edge.core.jobs import (
     Answer,
     Cancel,
     Describe,
@@ -31,8 +29,10 @@ from edge.jobs import (
     read_answer,
     read_request,
 )
-from edge.lineage import Lineage
-from edge.personal_settings import PersonalSettings, Verdict
+from edge.core.lineage import Lineage
+from edge.core.personal_settings import PersonalSettings, Verdict
+from edge.dataspec import DataSpec
+from edge.fetcher import _plan_ready
 from schemas import codec
 from schemas.errors import Reject, WireError
 from schemas.link.filters import check_filter, check_topic, matches

@@ -15,11 +15,8 @@ from typing import TYPE_CHECKING, Final
 
 import numpy as np
 
-from edge import feedback
 from edge.agent import Agent, Happening
-from edge.dataspec import DataSpec
-from edge.device import Device
-from edge.jobs import (
+from edge.core.jobs import (
     Describe,
     Described,
     Evaluate,
@@ -35,9 +32,12 @@ from edge.jobs import (
     Train,
     Trained,
 )
+from edge.core.personal_settings import PersonalSettings, Verdict
+from edge.dataspec import DataSpec
+from edge.device import Device
 from edge.model_reader import ModelReader
-from edge.personal_settings import PersonalSettings, Verdict
 from edge.store import claim
+from edge.training import feedback
 from schemas import compression
 from schemas.errors import StateError
 from schemas.link.link import Inbound, Sink, Will

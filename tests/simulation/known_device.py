@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Final
 
 from edge.agent import Agent
-from edge.contact import UNHEARD_S
-from edge.participation_state import SERVING
+from edge.core.contact import UNHEARD_S
+from edge.core.participation_state import SERVING
 from tests.simulation.ledger import Violation
 
 if TYPE_CHECKING:

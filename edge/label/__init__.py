@@ -1,0 +1,1 @@
+"""Beats labelled by a person at a terminal, key by key."""

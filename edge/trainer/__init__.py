@@ -1,0 +1,1 @@
+"""The child process that trains, from both ends: the agent's pool of it, the frames between them, and its jobs."""

@@ -1,0 +1,1 @@
+"""A plan and examples become a delta, or counts: pure, over PyTorch."""
