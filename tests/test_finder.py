@@ -166,6 +166,6 @@ def test_what_is_open_is_told_at_the_end(tmp_path: Path, caplog: pytest.LogCaptu
     with FinderChild(finding, "pi-one", "fedbeat 0", found.append):
         until(lambda: "findings begin" in caplog.text, "a model")
         recorder.write(150, "start")
-        until(lambda: len(found) == 1, "a window")
+        until(lambda: len(found) >= 1, "a window")
     assert [one.signal_s for one in found] == [60, 60]
     assert "in the last 30 s of signal: v_run" in caplog.text  # shorter than a minute: not published
