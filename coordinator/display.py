@@ -7,7 +7,7 @@ import json
 import time
 from collections.abc import Callable, Collection
 from types import TracebackType
-from typing import IO, Final, Protocol, Self
+from typing import IO, Final, Protocol, Self, cast
 
 from pydantic import BaseModel
 from rich import box
@@ -19,7 +19,7 @@ from rich.text import Text
 
 from coordinator import observers as seen
 from schemas.messages import MAX_DEVICES, Metrics, RoundSummary
-from schemas.output import Output
+from schemas.output import Output, Terminal
 from schemas.printable import printable
 from schemas.restraint import Restraint
 
@@ -76,7 +76,7 @@ def choose(*, json_lines: bool) -> Display:
     """JSON lines where asked for, the live table on a terminal, else plain lines."""
     if json_lines:
         return Lines(json_line)
-    console = Console(markup=False, emoji=False, highlight=False)
+    console = Console(file=cast("IO[str]", Terminal()), markup=False, emoji=False, highlight=False)
     return LiveTable(console) if console.is_terminal else Lines(plain_line)
 
 

@@ -52,7 +52,7 @@ BUNDLED = frozenset({"watch", "sklearn-digits", SYNTHETIC})  # words that stand 
 
 
 def run_device(settings: EdgeSettings) -> None:
-    """Be one device until SIGINT or SIGTERM. Raises any ``FedbeatError``."""
+    """Be one device until a signal says to stop. Raises any ``FedbeatError``."""
     log_to_stderr()
     check_training()
     name = settings.device or host_name()
@@ -142,7 +142,7 @@ def with_recording(health: Callable[[], Health], child: RecordingChild) -> Calla
 
 
 def run_fleet(settings: FleetSettings, *, until_stdin_closes: bool) -> None:
-    """Be many virtual devices until SIGINT or SIGTERM, or until the parent has closed our standard input."""
+    """Be many virtual devices until a signal says to stop, or until the parent has closed our standard input."""
     from edge.fleet import Fleet, VirtualFleet  # noqa: PLC0415 - a real device does without
 
     log_to_stderr()

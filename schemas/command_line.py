@@ -41,11 +41,16 @@ EXIT_CODES: Final = (
 )
 # What an installation may lack, by the extra that brings it; "edge" brings all that a device needs.
 _EXTRAS: Final = {"torch": "edge", "scipy": "edge", "wfdb": "edge", "matplotlib": "edge"}
+ENDS: Final = (signal.SIGTERM, signal.SIGHUP)  # a service manager's, and that of a terminal that has gone
 GROUP = {"help_option_names": ["-h", "--help"], "max_content_width": 110}
 
 
 class Terminated(BaseException):
-    """SIGTERM came where nobody waits for it: what is under way is left as it is on Ctrl-C, temporary folders gone."""
+    """A signal came where nobody waits for it: what is under way is left as it is on Ctrl-C, temporary folders gone."""
+
+    def __init__(self, number: signal.Signals) -> None:
+        super().__init__()
+        self.number = number
 
 
 def run(command: click.Command) -> NoReturn:
@@ -54,8 +59,8 @@ def run(command: click.Command) -> NoReturn:
     try:
         with _terminated():
             code = command.main(standalone_mode=False)
-    except Terminated:
-        _end_by(signal.SIGTERM)
+    except Terminated as terminated:
+        _end_by(terminated.number)
     except click.ClickException as error:
         with suppress(OSError):
             error.show()
@@ -92,20 +97,20 @@ def _prepare_output() -> None:
 
 @contextmanager
 def _terminated() -> Iterator[None]:
-    """Have SIGTERM raise ``Terminated``, unless whoever started us has it ignored; a second one ends us at once."""
-    if signal.getsignal(signal.SIGTERM) is not signal.SIG_DFL:
-        yield
-        return
+    """Have ``ENDS`` raise ``Terminated``, but for those that we were started to ignore; a second one ends us."""
 
     def handle(number: int, _: FrameType | None) -> None:
         signal.signal(number, signal.SIG_DFL)
-        raise Terminated
+        raise Terminated(signal.Signals(number))
 
-    signal.signal(signal.SIGTERM, handle)
+    taken = [each for each in ENDS if signal.getsignal(each) is signal.SIG_DFL]
+    for each in taken:
+        signal.signal(each, handle)
     try:
         yield
     finally:
-        signal.signal(signal.SIGTERM, signal.SIG_DFL)
+        for each in taken:
+            signal.signal(each, signal.SIG_DFL)
 
 
 def _end_by(number: signal.Signals) -> NoReturn:
@@ -161,15 +166,19 @@ def given(flags: dict[str, Any]) -> dict[str, Any]:
 
 @contextmanager
 def stopping_on_signals(stop: Callable[[], None]) -> Iterator[None]:
-    """SIGINT and SIGTERM call ``stop``, which is to return at once; a second one does what it would without us."""
+    """SIGINT and ``ENDS`` call ``stop``, which is to return at once; a second one does what it would without us.
+
+    SIGHUP stays ignored where it is (``nohup``): whoever started us wants us to outlast the terminal.
+    """
     previous: dict[int, Any] = {}
 
     def handle(number: int, _: FrameType | None) -> None:
         signal.signal(number, previous[number])
         stop()
 
-    for each in (signal.SIGINT, signal.SIGTERM):
-        previous[each] = signal.signal(each, handle)
+    for each in (signal.SIGINT, *ENDS):
+        if each is not signal.SIGHUP or signal.getsignal(each) is not signal.SIG_IGN:
+            previous[each] = signal.signal(each, handle)
     try:
         yield
     finally:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import errno
+import io
 import sys
-from typing import IO, Final
+from typing import IO, Final, TextIO
 
 FULL: Final = frozenset({errno.ENOSPC, errno.EDQUOT})  # what a disk, or a quota, says where output goes to a file
 _GONE: Final = frozenset({errno.EPIPE, errno.EIO})  # what a pipe says that nobody reads any more, or a terminal
@@ -49,3 +50,48 @@ class Output:
         self._gone = error.errno in _GONE and not self._needed
         if not self._gone and error.errno not in FULL:
             raise error
+
+
+class Terminal(io.TextIOBase):
+    """A terminal to draw on, which may go away: what is drawn from then on is dropped."""
+
+    def __init__(self, out: TextIO | None = None) -> None:
+        """``out`` is standard output unless given."""
+        super().__init__()
+        self._out: TextIO = out or sys.stdout
+        self._gone = False
+
+    @property
+    def encoding(self) -> str:  # type: ignore[override]
+        """Its own."""
+        return self._out.encoding or "utf-8"
+
+    def isatty(self) -> bool:
+        """Whether it is one at all."""
+        return self._out.isatty()
+
+    def fileno(self) -> int:
+        """Its own."""
+        return self._out.fileno()
+
+    def write(self, text: str) -> int:
+        """All of it, as far as anybody can tell."""
+        if not self._gone:
+            try:
+                return self._out.write(text)
+            except OSError as error:
+                self._bear(error)
+        return len(text)
+
+    def flush(self) -> None:
+        """Draw what was written."""
+        if not self._gone:
+            try:
+                self._out.flush()
+            except OSError as error:
+                self._bear(error)
+
+    def _bear(self, error: OSError) -> None:
+        if error.errno not in _GONE:
+            raise error
+        self._gone = True

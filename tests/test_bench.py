@@ -22,6 +22,7 @@ from edge.sources import prepare
 from edge.training.batches import batches
 from edge.training.plan_fit import fit
 from schemas import compression
+from schemas.command_line import ENDS
 from schemas.errors import DataError, PlanError, StateError
 from schemas.messages import Health, TrainSettings
 from schemas.plan_file import BUNDLED, bundled
@@ -87,11 +88,11 @@ def test_a_device_measures_the_codecs_its_trainer_and_its_disk_on_its_own_record
 
 
 @pytest.mark.parametrize("child", ["edge.bench_arrays", "edge.trainer.child"])
-@pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, -signal.SIGTERM), (signal.SIGINT, 130)])
+@pytest.mark.parametrize(("number", "code"), [*((one, -one) for one in ENDS), (signal.SIGINT, 130)])
 def test_a_signal_leaves_neither_folder_nor_child(
     tmp_path: Path, child: str, number: signal.Signals, code: int
 ) -> None:
-    """Seen to fail with SIGTERM: its folder stayed, and whoever filled that worked on."""
+    """Seen to fail with SIGTERM and SIGHUP: its folder stayed, and whoever filled that worked on."""
     (scratch := tmp_path / "tmp").mkdir()
     environment = {"TMPDIR": str(scratch), "TORCHINDUCTOR_CACHE_DIR": str(tmp_path)}
     command = (*EDGE, "bench", "--plan", "watch", "--seconds", "600")

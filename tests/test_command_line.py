@@ -15,7 +15,7 @@ import pytest
 from coordinator.cli import cli as coordinator
 from edge.cli import cli as edge
 from schemas import errors
-from schemas.command_line import EXIT_CODES, given, run, stopping_on_signals
+from schemas.command_line import ENDS, EXIT_CODES, given, run, stopping_on_signals
 from schemas.errors import FedbeatError, SettingsError, StateError
 from tests.locked_folder import locked_folder
 
@@ -140,7 +140,10 @@ def test_a_mistyped_option_is_a_settings_error_with_a_hint(
     assert "--rounds" in capsys.readouterr().err
 
 
-def test_sigterm_leaves_what_is_under_way_in_good_order_and_ends_by_itself(tmp_path: Path) -> None:
+@pytest.mark.parametrize("number", ENDS)
+def test_a_signal_leaves_what_is_under_way_in_good_order_and_ends_by_itself(
+    tmp_path: Path, number: signal.Signals
+) -> None:
     """As a service manager and a shell expect it; where whoever started the command ignores it, nothing happens.
 
     Seen to fail: temporary folders stayed.
@@ -151,14 +154,14 @@ from schemas.command_line import run
 @click.command()
 def work():
     with tempfile.TemporaryDirectory(dir={str(tmp_path)!r}):
-        os.kill(os.getpid(), signal.SIGTERM)
+        os.kill(os.getpid(), signal.{number.name})
         print("goes on")
 run(work)
 """
     command = [sys.executable, "-c", code]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
-    assert (done.returncode, done.stdout, done.stderr) == (-signal.SIGTERM, "", "")
-    ignored = ["sh", "-c", 'trap "" TERM; exec "$@"', "sh", *command]
+    assert (done.returncode, done.stdout, done.stderr) == (-number, "", "")
+    ignored = ["sh", "-c", f'trap "" {number.name.removeprefix("SIG")}; exec "$@"', "sh", *command]
     done = subprocess.run(ignored, capture_output=True, text=True, check=False)
     assert (done.returncode, done.stdout) == (0, "goes on\n")
     assert not list(tmp_path.iterdir())
@@ -180,7 +183,20 @@ def test_help_tells_the_exit_codes(
     assert " ".join(capsys.readouterr().out.split()).endswith(EXIT_CODES)
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_terminal_that_goes_stops_nothing_that_is_to_outlast_it() -> None:
+    """As `nohup` has it. Seen to fail with the handler set whatever there was."""
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    stopped: list[bool] = []
+    try:
+        with stopping_on_signals(lambda: stopped.append(True)):
+            os.kill(os.getpid(), signal.SIGHUP)
+            assert not stopped
+        assert signal.getsignal(signal.SIGHUP) is signal.SIG_IGN
+    finally:
+        signal.signal(signal.SIGHUP, before)
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, *ENDS])
 def test_the_first_signal_stops_in_good_order_and_the_second_does_what_it_always_does(number: signal.Signals) -> None:
     stopped, ended = [], []
     before = signal.signal(number, lambda *_: ended.append(True))

@@ -11,6 +11,7 @@ from pathlib import Path
 import psutil
 import pytest
 
+from coordinator.journal import Journal
 from schemas.messages import CoordinatorState, DeviceState
 from tests.link_mosquitto import Mosquitto
 from tests.running_commands import (
@@ -22,6 +23,7 @@ from tests.running_commands import (
     coordinator_status,
     device_status,
 )
+from tests.terminal import Terminal
 from tests.waiting import until
 
 
@@ -94,7 +96,28 @@ def test_a_device_that_falls_silent_in_a_round_is_waited_for_until_the_deadline_
     assert closed["seconds"] < 7
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_terminal_that_goes_stops_a_coordinator_in_good_order_unless_it_is_to_outlast_it(tmp_path: Path) -> None:
+    """Seen to fail: it was killed, and where the signal was ignored its next drawing ended it with a traceback."""
+    arguments = (*COORDINATOR, "start", "--virtual", "2", "--local-steps", "200", "--no-evaluate", "--rounds")
+    with Terminal(*arguments, "1000", cwd=tmp_path) as run:
+        run.until(" kB ")  # the first round's row
+        family = psutil.Process(run.pid).children(recursive=True)
+        run.hang_up()
+        assert run.end() == 0
+    _, alive = psutil.wait_procs(family, LIMIT_S)
+    assert not alive
+    with Terminal(*arguments, "8", "--fresh", cwd=tmp_path, outlasts=True) as run:
+        run.until(" kB ")  # the first round's row
+        run.hang_up()
+        assert run.end() == 0
+    with Journal(tmp_path / "state" / "coordinator" / "journal.db") as journal:
+        finished = journal.finished_run()
+        assert finished is not None
+        (*_, last) = journal.history(finished.settings.run)
+    assert (last.round, last.outcome) == (8, "committed")
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
 def test_a_device_that_is_stopped_says_so_and_ends_well(home: Path, broker: Mosquitto, number: signal.Signals) -> None:
     name = f"dev-{number.name.lower()}"
     arguments = ("run", "--broker", broker.address, "--data", "watch", "--device", name, "--state", name)

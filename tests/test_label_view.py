@@ -2,16 +2,9 @@
 
 from __future__ import annotations
 
-import os
-import pty
 import re
-import select
 import signal
-import subprocess
-import sys
-import time
 from pathlib import Path
-from typing import Self
 
 import numpy as np
 import pytest
@@ -22,7 +15,8 @@ from edge.cli import cli
 from edge.record.label_files import alone
 from edge.sources import RECIPES, open_source, read
 from schemas.errors import StateError
-from tests.running_commands import EDGE, LIMIT_S, ROOT, in_process
+from tests.running_commands import EDGE, in_process
+from tests.terminal import Terminal
 
 NAME = "ecg_000001_20261128T120000"
 ECG = record(person(5), 100, 250, 5)
@@ -38,50 +32,9 @@ def segment(tmp_path: Path) -> Path:
     return tmp_path / NAME
 
 
-class Terminal:
-    """``edge label beats`` in a terminal of 80 columns and 24 rows."""
-
-    def __init__(self, segment: Path, *options: str) -> None:
-        self._own, theirs = pty.openpty()
-        self._child = subprocess.Popen(
-            [sys.executable, *EDGE, "label", "beats", str(segment), *options],
-            env={**os.environ, "PYTHONPATH": str(ROOT), "COLUMNS": "80", "LINES": "24"},
-            stdin=theirs,
-            stdout=theirs,
-            stderr=theirs,
-            start_new_session=True,
-        )
-        os.close(theirs)
-        self.screen = ""
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._child.kill()
-        self._child.wait()
-        os.close(self._own)
-
-    def until(self, words: str) -> str:
-        """Read until ``words`` are there; what came since the last time, and with it."""
-        deadline, seen = time.monotonic() + LIMIT_S, self.screen
-        while words not in seen:
-            assert select.select([self._own], [], [], max(0.0, deadline - time.monotonic()))[0], seen
-            try:
-                seen += os.read(self._own, 65_536).decode()
-            except OSError:
-                raise AssertionError(f"ended without {words!r}: {seen}") from None
-        before, _, self.screen = seen.partition(words)
-        return before + words
-
-    def press(self, keys: str) -> None:
-        os.write(self._own, keys.encode())
-
-    def send(self, number: signal.Signals) -> None:
-        self._child.send_signal(number)
-
-    def end(self) -> int:
-        return self._child.wait(LIMIT_S)
+def labelling(segment: Path, *options: str) -> Terminal:
+    """``edge label beats``."""
+    return Terminal(*EDGE, "label", "beats", str(segment), *options)
 
 
 def examples(segment: Path) -> tuple[list[str], dict[str, int]]:
@@ -95,7 +48,7 @@ def test_labels_given_before_a_kill_are_there_and_are_what_a_device_trains_on(se
 
     Seen to fail where labels are kept until the end, where skipped beats are left out of the annotations, and unlocked.
     """
-    with Terminal(segment) as terminal:
+    with labelling(segment) as terminal:
         screen = terminal.until("x: save, quit")
         assert re.search(r"beat 1 of \d+ at \d+\.\d s", screen)
         assert "suggested S" in screen
@@ -109,7 +62,7 @@ def test_labels_given_before_a_kill_are_there_and_are_what_a_device_trains_on(se
         terminal.until("beat 4 of")
         terminal.send(signal.SIGKILL)
         assert terminal.end() == -signal.SIGKILL
-    with Terminal(segment) as terminal:
+    with labelling(segment) as terminal:
         count = int(terminal.until("without a label").rpartition(" of ")[2].partition(" ")[0])
         terminal.until("x: save, quit")
         terminal.press("uf")
@@ -126,7 +79,7 @@ def test_labels_given_before_a_kill_are_there_and_are_what_a_device_trains_on(se
 
 def test_a_key_from_before_the_first_beat_is_shown_labels_nothing(segment: Path) -> None:
     """Another Enter behind the command would take the suggestion. Seen to fail with ``TCSANOW``."""
-    with Terminal(segment) as terminal:
+    with labelling(segment) as terminal:
         terminal.press("\nv\n")
         terminal.until("x: save, quit")
         terminal.press("x")
@@ -139,7 +92,7 @@ def test_a_key_from_before_the_first_beat_is_shown_labels_nothing(segment: Path)
 def test_the_beats_of_chosen_minutes_alone_are_shown(segment: Path) -> None:
     """Of 100 s the second minute. Seen to fail with ``minutes`` left out in ``_label``."""
     late = [peak for peak in ECG.peaks if peak >= 60 * 250]
-    with Terminal(segment, "--minutes", "2") as terminal:
+    with labelling(segment, "--minutes", "2") as terminal:
         at, minute = re.findall(r"at ([\d.]+) s \(minute (\d)\)", terminal.until("x: save, quit"))[0]
         assert (abs(float(at) - late[0] / 250) < 0.1, minute) == (True, "2")
         terminal.press("nnx")
@@ -149,7 +102,7 @@ def test_the_beats_of_chosen_minutes_alone_are_shown(segment: Path) -> None:
     assert left == asked - 2
     assert abs(asked - len(late)) <= 2
     assert examples(segment)[0] == ["N", "N"]
-    with Terminal(segment, "--minutes", "3") as terminal:
+    with labelling(segment, "--minutes", "3") as terminal:
         terminal.until("the record has minutes 1 to 2")
         assert terminal.end() == 2
 
