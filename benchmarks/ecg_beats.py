@@ -51,7 +51,7 @@ def measure(
     with tempfile.TemporaryDirectory() as state:
         options = {"--plan": plan, "--virtual": devices, "--data": data, "--rounds": rounds, "--seed": seed}
         flat = [str(text) for pair in {**options, "--state": state}.items() for text in pair]
-        command = [sys.executable, "-m", "coordinator.cli", "start", "--json", *flat, *more]
+        command = [sys.executable, "-m", "coordinator", "start", "--json", *flat, *more]
         began = time.monotonic()
         lines = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True).stdout.splitlines()
         steps = step_sizes(Path(state))

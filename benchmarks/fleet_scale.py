@@ -64,7 +64,7 @@ def measure(kb: float, devices: int, rounds: int, *, agents: bool) -> dict[str, 
         delta = prepare(kb, folder)
         playing = fleets(broker, devices) if agents else light_fleets(broker, devices, delta)
         with playing as players:
-            command = [sys.executable, "-m", "coordinator.cli", "start", "--json", "--no-evaluate"]
+            command = [sys.executable, "-m", "coordinator", "start", "--json", "--no-evaluate"]
             options = {
                 "--broker": broker,
                 "--federation": FEDERATION,

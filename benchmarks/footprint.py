@@ -83,7 +83,7 @@ def device(broker: str, folder: Path, federation: str, data: Path, *more: object
 def coordinator(broker: str, folder: Path, federation: str, *more: object) -> Any:
     """``coordinator start`` with the smartwatch plan."""
     return process(
-        *("-m", "coordinator.cli", "start", "--broker", broker, "--federation", federation, "--plan", "watch"),
+        *("-m", "coordinator", "start", "--broker", broker, "--federation", federation, "--plan", "watch"),
         *("--state", folder / f"coordinator-{federation}", "--no-evaluate", *more),
     )
 

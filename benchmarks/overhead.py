@@ -135,7 +135,7 @@ def federated(folder: Path, times: int) -> list[float]:
             device = subprocess.Popen([sys.executable, "-m", "edge", "run", *common, *flat], stderr=subprocess.DEVNULL)
             stack.callback(device.wait)
             stack.callback(device.terminate)
-        command = [sys.executable, "-m", "coordinator.cli", "start", *common, "--json", "--no-evaluate"]
+        command = [sys.executable, "-m", "coordinator", "start", *common, "--json", "--no-evaluate"]
         command += ["--plan", str(folder / "net.plan"), "--epochs", "1", "--rounds", str(times + 2)]
         command += ["--devices-min", str(DEVICES), "--goal", str(DEVICES), "--state", str(folder / "coordinator")]
         coordinator = stack.enter_context(subprocess.Popen(command, stdout=subprocess.PIPE, text=True))

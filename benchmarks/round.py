@@ -133,7 +133,7 @@ def measure(mb: float, devices: int, codec: str, rounds: int) -> dict[str, Any]:
     with tempfile.TemporaryDirectory() as name, mosquitto() as broker:
         folder = Path(name)
         with fleets(broker, devices) as processes:
-            command = [sys.executable, "-m", "coordinator.cli", "start", "--json", "--no-evaluate"]
+            command = [sys.executable, "-m", "coordinator", "start", "--json", "--no-evaluate"]
             options = {
                 "--broker": broker,
                 "--federation": FEDERATION,

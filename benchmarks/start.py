@@ -73,7 +73,7 @@ def measure(folder: Path) -> dict[str, float]:
         options = ("--plan", "watch", "--rounds", 1, "--devices-min", 2, "--goal", 2, "--no-evaluate", "--json")
         coordinator = stack.enter_context(
             process(
-                *("-m", "coordinator.cli", "start", "--broker", broker, "--state", folder / "coordinator", *options),
+                *("-m", "coordinator", "start", "--broker", broker, "--state", folder / "coordinator", *options),
                 stdout=subprocess.PIPE,
             )
         )

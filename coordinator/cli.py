@@ -227,7 +227,3 @@ def plan_check(plan_name: str) -> None:
     from coordinator.plan_commands import check_plan  # noqa: PLC0415 - likewise
 
     click.echo(check_plan(plan_name))
-
-
-if __name__ == "__main__":
-    main()

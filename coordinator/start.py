@@ -8,7 +8,6 @@ from collections.abc import Callable
 from contextlib import ExitStack, suppress
 from dataclasses import replace
 from functools import partial
-from importlib.metadata import version
 from pathlib import Path
 
 from coordinator import observers as seen
@@ -20,6 +19,7 @@ from coordinator.leadership import standstill_s
 from coordinator.plan_commands import resolve
 from coordinator.service import CoordinatorService, RunResult
 from coordinator.virtual import VirtualFleet
+from schemas import SOFTWARE
 from schemas.command_line import stopping_on_signals
 from schemas.errors import FedbeatError, Outranked, SettingsError, StateError
 from schemas.link.embedded import EmbeddedBroker
@@ -81,7 +81,7 @@ def start(settings: CoordinatorSettings, *, fresh: bool) -> int:
                 models.pop() if models else resolve(settings)[1],
                 settings.state,
                 observer=display,
-                software=f"fedbeat {version('fedbeat')}",
+                software=SOFTWARE,
                 keep_models=settings.keep_models,
                 heartbeat_s=settings.heartbeat,
                 idle_heartbeat_s=settings.idle_heartbeat,

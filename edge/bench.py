@@ -25,8 +25,9 @@ from edge.bench_report import CodecSpeed, Disk, Prepared, Report, trained_on
 from edge.config import EdgeSettings
 from edge.core.jobs import Describe, Described, Failure, Job, Progressed, Result, Train, Trained
 from edge.dataspec import DataSpec
-from edge.start import SOFTWARE, check_training, needed
+from edge.start import check_training, needed
 from edge.trainer.pool import TrainerPool
+from schemas import SOFTWARE
 from schemas.errors import DataError, FedbeatError, PlanError, SettingsError, StateError, TrainingError
 from schemas.messages import TrainSettings
 

@@ -11,7 +11,6 @@ import click
 from pydantic import BaseModel
 
 from edge.config import EdgeSettings, FleetSettings
-from edge.late_modules import put_off_unused
 from edge.options import Within, detector_option, personal_options, source_option, trainer_options
 from schemas.command_line import EXIT_CODES, GROUP, PATH, SETTINGS_PATH, broker_options, given, run, stopping_on_signals
 from schemas.errors import DataError, SettingsError
@@ -66,7 +65,6 @@ def run_device(config: Path | None, *, show_config: bool, **flags: Any) -> None:
     """Be one device until stopped."""
     settings = read_settings(EdgeSettings, config, flags, show_config=show_config)
     if settings is not None:
-        put_off_unused()
         from edge.start import run_device as begin  # noqa: PLC0415 - commands import what they need when they need it
 
         begin(settings)
@@ -357,7 +355,3 @@ def check_plan(file: BinaryIO, batch_size: int) -> None:
     from schemas.plan_cost import verdict  # noqa: PLC0415 - likewise
 
     click.echo(verdict(Plan.from_bytes(file.read(MAX_PLAN)), batch_size))
-
-
-if __name__ == "__main__":
-    main()

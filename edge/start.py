@@ -13,7 +13,6 @@ import time
 from collections.abc import Callable
 from contextlib import ExitStack
 from functools import partial
-from importlib.metadata import version
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
@@ -30,6 +29,7 @@ from edge.reactor import Reactor
 from edge.store import claim
 from edge.trainer.pool import TrainerPool
 from edge.trainer.stacking import Stacking
+from schemas import SOFTWARE
 from schemas.command_line import stopping_on_signals
 from schemas.errors import DataError, SettingsError
 from schemas.link.link import Link, Sink, Will
@@ -45,7 +45,6 @@ if TYPE_CHECKING:
     from edge.record.recording import Recording
     from edge.record.recording_child import RecordingChild
 
-SOFTWARE = f"fedbeat {version('fedbeat')}"
 MOST_TRAINERS = 4
 LOOK_S: Final = 0.5  # between two looks at whether there is something left to make
 BUNDLED = frozenset({"watch", "sklearn-digits", SYNTHETIC})  # words that stand for recordings, not paths

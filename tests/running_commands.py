@@ -29,7 +29,7 @@ from tests.link_mosquitto import program
 ROOT = Path(__file__).parents[1]
 MITDB = Path(os.environ.get("FEDBEAT_MITDB", ROOT.parent / "shared" / "data" / "mitdb"))
 LIMIT_S = 60.0
-COORDINATOR = ("-m", "coordinator.cli")
+COORDINATOR = ("-m", "coordinator")
 EDGE = ("-m", "edge")
 QUICK = ("--local-steps", "2", "--virtual", "2")
 

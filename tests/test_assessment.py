@@ -113,7 +113,7 @@ def test_words_and_json_say_the_same_and_a_page_shows_each_person(model: Path, t
 def test_the_coordinator_evaluates_a_version_of_its_own(tmp_path: Path) -> None:
     """What a run says of its last model and what ``evaluate`` says of it are one."""
     state = str(tmp_path / "state")
-    program = [sys.executable, "-m", "coordinator.cli"]
+    program = [sys.executable, "-m", "coordinator"]
     run = [*program, "start", "--rounds", "1", "--virtual", "2", "--plan", "ecg-beats", "--state", state, "--json"]
     told = subprocess.run([*run, "--data", DATA], stdout=subprocess.PIPE, text=True, check=True)
     events = [json.loads(line) for line in told.stdout.splitlines()]

@@ -18,6 +18,7 @@ from schemas import errors
 from schemas.command_line import ENDS, EXIT_CODES, given, run, stopping_on_signals
 from schemas.errors import FedbeatError, SettingsError, StateError
 from tests.locked_folder import locked_folder
+from tests.running_commands import ROOT
 
 
 def ending(monkeypatch: pytest.MonkeyPatch, command: click.Command, *arguments: str) -> object:
@@ -173,6 +174,23 @@ def test_an_interrupt_before_anything_has_begun_ends_with_130(monkeypatch: pytes
         raise KeyboardInterrupt
 
     assert ending(monkeypatch, interrupted) == 130
+
+
+@pytest.mark.parametrize("command", ["coordinator", "edge"])
+def test_an_interrupt_while_the_command_is_still_being_imported_ends_with_130(command: str) -> None:
+    """Seen to fail: a traceback through half of pydantic."""
+    code = f"""
+import sys
+class Interrupted:
+    def find_spec(self, name, path, target=None):
+        if name == "pydantic":
+            raise KeyboardInterrupt
+sys.meta_path.insert(0, Interrupted())
+import {command}.__main__ as command
+command.main()
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False, cwd=ROOT)
+    assert (done.returncode, done.stdout, done.stderr) == (130, "", "")
 
 
 @pytest.mark.parametrize("command", [coordinator, edge])

@@ -20,9 +20,17 @@ def run(code: str, limit_s: float = 60.0) -> str:
 
 def test_what_a_library_imports_and_nobody_uses_is_not_loaded() -> None:
     """After all that the command imports, up to the link and the messages."""
-    after = f"import edge.cli; {FIRST}import edge.start, sys; "
-    stand_ins = f"print(*(len(vars(sys.modules[name])) < 10 for name in {UNUSED!r}), 'http' in sys.modules)"
-    assert run(after + stand_ins) == "True True False\n"
+    after = f"{FIRST}import edge.cli, edge.start, sys; "
+    stand_ins = f"print(*(len(vars(sys.modules[name])) < 10 for name in {list(UNUSED)!r}), 'http' in sys.modules)"
+    assert run(after + stand_ins) == "True True True True False\n"
+
+
+def test_a_function_that_was_taken_from_it_loads_it_when_it_is_called() -> None:
+    """Seen to fail where the name alone loads it."""
+    code = f"{FIRST}from importlib.metadata import version, distribution; import sys; print(version('click')[:2])"
+    assert run(code) == "8.\n"
+    early = f"{FIRST}from importlib.metadata import version; import sys; print('email' in sys.modules, "
+    assert run(f"{early} version('click')[:2], 'email' in sys.modules)") == "False 8. True\n"
 
 
 @pytest.mark.parametrize(
