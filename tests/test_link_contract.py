@@ -281,6 +281,7 @@ def test_a_farewell_comes_instead_of_the_last_will(bench: Bench) -> None:
 
 
 def test_closing_sends_what_is_queued_and_ends_with_a_disconnected_without_error(bench: Bench) -> None:
+    """Seen to fail with amqtt on Python 3.13, one time in three: it had dropped what it acknowledged."""
     reader = subscriber(bench, "t/#")
     writer = bench.client("writer").open()
     tokens = {writer.link.publish(f"t/{index}", b"x" * 50_000, bulk=True) for index in range(30)}

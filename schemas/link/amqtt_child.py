@@ -15,6 +15,9 @@ from typing import Final
 
 from amqtt.adapters import ReaderAdapter, StreamWriterAdapter
 from amqtt.broker import Broker
+from amqtt.mqtt.disconnect import DisconnectPacket
+from amqtt.mqtt.protocol.broker_handler import BrokerProtocolHandler
+from amqtt.session import Session
 
 _LISTENER: Final = "default"
 _CONFIG: Final = {
@@ -24,9 +27,29 @@ _CONFIG: Final = {
 _CONNECT: Final = 0x10
 _LARGEST_GREETING: Final = 256 * 1024  # bytes; client id, will topic, will, user name and password take 64 KiB each
 _GREETING_S: Final = 10.0
+_LOOK_S: Final = 0.005  # between two looks whether all is passed on
 _LEVEL: Final = 6  # where in CONNECT the protocol level stands: behind the length and letters of "MQTT"
 _MQTT_3_1_1: Final = 4
 _UNSUPPORTED_VERSION: Final = b"\x20\x02\x00\x01"  # CONNACK, MQTT 3.1.1, 3.2.2.3
+
+
+class _Broker(Broker):  # type: ignore[misc]  # amqtt ships no types
+    """One that passes on what it has acknowledged.
+
+    amqtt 0.12 acknowledges a message as it comes, and forgets it where its sender says goodbye before it is passed on.
+    """
+
+    async def _client_message_loop(self, client_session: Session, handler: BrokerProtocolHandler) -> None:
+        goodbye = handler.wait_disconnect
+
+        async def behind_all_else() -> DisconnectPacket | None:
+            said = await goodbye()
+            while not client_session.delivered_message_queue.empty():  # noqa: ASYNC110 - it tells nobody
+                await asyncio.sleep(_LOOK_S)
+            return said
+
+        handler.wait_disconnect = behind_all_else
+        await super()._client_message_loop(client_session, handler)
 
 
 class _Greeted(ReaderAdapter):  # type: ignore[misc]  # amqtt ships no types
@@ -83,7 +106,7 @@ async def _serve(broker: Broker, reader: asyncio.StreamReader, writer: asyncio.S
 
 async def _main() -> None:
     logging.disable(logging.CRITICAL)  # it logs each client's mistakes, to a pipe nobody reads meanwhile
-    broker = Broker(_CONFIG)
+    broker = _Broker(_CONFIG)
     await broker.start()
     server = await asyncio.start_server(partial(_serve, broker), "127.0.0.1", 0, limit=2**20)
     print(server.sockets[0].getsockname()[1], flush=True)  # noqa: T201 - what our parent waits for
