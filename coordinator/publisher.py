@@ -58,6 +58,7 @@ class Publisher:
     """
 
     def __init__(self, topics: Topics, link: Link, shelve: Callable[[bytes], Bytes] = bytes) -> None:
+        self.status_topic: Final = topics.topic(Address(Kind.COORDINATOR))  # of whoever coordinates this federation
         self._topics = topics
         self._link = link
         self._shelve = shelve
@@ -145,11 +146,6 @@ class Publisher:
             elif entry.holds(address):
                 self._send_part(entry, address)
             yield self._topics.topic(address)
-
-    @property
-    def status_topic(self) -> str:
-        """Where the status of whoever coordinates this federation stands."""
-        return self._topics.topic(Address(Kind.COORDINATOR))
 
     def is_presence(self, topic: str) -> bool:
         """Whether a device's status stands there."""

@@ -176,8 +176,7 @@ class Reactor:
         for event in self._arrivals():
             idle = False
             # Whether somebody else serves is heard before time is let pass, which may open a round.
-            about_us = isinstance(event, Inbound) and self._office.minds(event.topic)
-            if not (ticked or about_us):
+            if not (ticked or (isinstance(event, Inbound) and self._office.minds(event.topic))):
                 ticked = True
                 try:
                     self._stepper.step(Tick(self._clock.now()))
