@@ -100,7 +100,7 @@ def _terminated() -> Iterator[None]:
     """Have ``ENDS`` raise ``Terminated``, but for those that we were started to ignore; a second one ends us."""
 
     def handle(number: int, _: FrameType | None) -> None:
-        signal.signal(number, signal.SIG_DFL)
+        _set_after_the_first(number, signal.SIG_DFL)
         raise Terminated(signal.Signals(number))
 
     taken = [each for each in ENDS if signal.getsignal(each) is signal.SIG_DFL]
@@ -110,11 +110,29 @@ def _terminated() -> Iterator[None]:
         yield
     finally:
         for each in taken:
-            signal.signal(each, signal.SIG_DFL)
+            _restore(each, signal.SIG_DFL)
+
+
+def _set_after_the_first(number: int, handler: Any) -> None:
+    """Have ``handler`` hear a signal that has come once; none is to hear of a terminal's end again.
+
+    An interactive shell tells its jobs of it, and the kernel tells them once more as that shell ends.
+    """
+    signal.signal(number, _heard_already if number == signal.SIGHUP else handler)
+
+
+def _heard_already(*_: object) -> None:
+    """No ``SIG_IGN``, which children would inherit."""
+
+
+def _restore(number: int, handler: Any) -> None:
+    if signal.getsignal(number) is not _heard_already:
+        signal.signal(number, handler)
 
 
 def _end_by(number: signal.Signals) -> NoReturn:
     """End as whoever sent the signal expects it; a service manager takes that for a good end, and no exit code."""
+    signal.signal(number, signal.SIG_DFL)
     os.kill(os.getpid(), number)
     _end(128 + number)
 
@@ -168,12 +186,13 @@ def given(flags: dict[str, Any]) -> dict[str, Any]:
 def stopping_on_signals(stop: Callable[[], None]) -> Iterator[None]:
     """SIGINT and ``ENDS`` call ``stop``, which is to return at once; a second one does what it would without us.
 
-    SIGHUP stays ignored where it is (``nohup``): whoever started us wants us to outlast the terminal.
+    A second SIGHUP does nothing. The first is ignored where it was (``nohup``): whoever started us wants us to outlast
+    the terminal.
     """
     previous: dict[int, Any] = {}
 
     def handle(number: int, _: FrameType | None) -> None:
-        signal.signal(number, previous[number])
+        _set_after_the_first(number, previous[number])
         stop()
 
     for each in (signal.SIGINT, *ENDS):
@@ -183,4 +202,4 @@ def stopping_on_signals(stop: Callable[[], None]) -> Iterator[None]:
         yield
     finally:
         for number, handler in previous.items():
-            signal.signal(number, handler)
+            _restore(number, handler)
