@@ -343,7 +343,7 @@ def label_beats(record: Path, model: Path | None, plan_name: str, **options: Any
     from edge.label.label_view import label as begin  # noqa: PLC0415 - likewise
 
     classifier = None if model is None else BeatClassifier.of(plan_name, model, "auto")
-    click.echo(begin(record, classifier, **options))
+    Output().tell(begin(record, classifier, **options))
 
 
 @cli.command("check-plan")

@@ -9,11 +9,12 @@ import signal
 import subprocess
 import sys
 import time
-from contextlib import suppress
 from pathlib import Path
 from typing import Self
 
 from tests.running_commands import LIMIT_S, ROOT
+
+GONE = -1
 
 
 class Terminal:
@@ -40,8 +41,7 @@ class Terminal:
     def __exit__(self, *_: object) -> None:
         self._child.kill()
         self._child.wait()
-        with suppress(OSError):
-            self.hang_up()
+        self.hang_up()
 
     def until(self, words: str) -> str:
         """Read until ``words`` are there; what came since the last time, and with it."""
@@ -63,7 +63,9 @@ class Terminal:
 
     def hang_up(self) -> None:
         """The window is closed, or the connection to it lost."""
-        os.close(self._own)
+        if self._own != GONE:
+            os.close(self._own)
+        self._own = GONE
 
     def end(self) -> int:
         return self._child.wait(LIMIT_S)

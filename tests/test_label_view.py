@@ -77,6 +77,17 @@ def test_labels_given_before_a_kill_are_there_and_are_what_a_device_trains_on(se
     assert abs(count - len(ECG.peaks)) <= 3
 
 
+def test_a_terminal_that_goes_ends_labelling_as_its_last_key_does(segment: Path) -> None:
+    """Seen to fail with a traceback, and with the labels left out of the annotations until the next time."""
+    with labelling(segment) as terminal:
+        terminal.until("x: save, quit")
+        terminal.press("v")
+        terminal.until("beat 2 of")
+        terminal.hang_up()
+        assert terminal.end() == 0
+    assert examples(segment)[0] == ["V"]
+
+
 def test_a_key_from_before_the_first_beat_is_shown_labels_nothing(segment: Path) -> None:
     """Another Enter behind the command would take the suggestion. Seen to fail with ``TCSANOW``."""
     with labelling(segment) as terminal:

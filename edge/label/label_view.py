@@ -10,7 +10,7 @@ import sys
 import termios
 import tty
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Final
 
@@ -22,6 +22,7 @@ from edge.record.label_files import LabelFiles, alone
 from edge.record.wfdb_annotations import Annotation
 from schemas.command_line import stopping_on_signals
 from schemas.errors import DataError, SettingsError
+from schemas.output import Terminal
 
 _CLEAR: Final = "\x1b[H\x1b[2J"
 _WORDS: Final = 4  # lines beside the picture and the keys
@@ -93,11 +94,12 @@ class View:
 
     def run(self, state: Labelling) -> Labelling:
         """Show beats and take keys until that is over, or a signal says so. Each label is on disk before the next."""
+        screen = Terminal()
         with stopping_on_signals(self._stop), _key_by_key():
             keys: Iterator[str] = iter(())
             while not state.over and not self._stopping:
-                sys.stdout.write(_CLEAR + "\n".join(self.lines(state, shutil.get_terminal_size())) + "\n")
-                sys.stdout.flush()
+                screen.write(_CLEAR + "\n".join(self.lines(state, shutil.get_terminal_size())) + "\n")
+                screen.flush()
                 key = next(keys, None)
                 while key is None and not self._stopping:
                     keys = _keys()
@@ -131,7 +133,8 @@ def _key_by_key() -> Iterator[None]:
         tty.setcbreak(sys.stdin.fileno(), termios.TCSAFLUSH)  # a key from before labels no beat that nobody has seen
         yield
     finally:
-        termios.tcsetattr(sys.stdin.fileno(), termios.TCSADRAIN, before)
+        with suppress(termios.error):  # it is gone
+            termios.tcsetattr(sys.stdin.fileno(), termios.TCSADRAIN, before)
 
 
 def _keys() -> Iterator[str]:
