@@ -15,7 +15,7 @@ class Output:
     """Lines on standard output, or on ``out``. A full disk costs those that it doesn't take; the next one is whole."""
 
     def __init__(self, out: IO[str] | None = None, *, needed: bool = False) -> None:
-        """Where nobody reads any more, what follows is dropped; where it is ``needed``, that raises ``OSError``."""
+        """Where nobody reads any more, what follows is dropped; of what is ``needed`` it raises ``BrokenPipeError``."""
         self._out = out or sys.stdout
         self._needed = needed
         self._torn = False  # a line may have got to the disk in part
@@ -47,7 +47,9 @@ class Output:
             self._bear(error)
 
     def _bear(self, error: OSError) -> None:
-        self._gone = error.errno in _GONE and not self._needed
+        if error.errno in _GONE and self._needed:
+            raise BrokenPipeError(errno.EPIPE, error.strerror)  # which ends a command without a word
+        self._gone = error.errno in _GONE
         if not self._gone and error.errno not in FULL:
             raise error
 

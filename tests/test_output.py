@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import pty
 
 import pytest
 
@@ -23,3 +24,13 @@ def test_what_is_needed_ends_where_nobody_reads_it_and_outlasts_a_full_disk() ->
         output.tell("a window")
     os.dup2(os.open(os.devnull, os.O_WRONLY), writes)
     out.close()
+
+
+def test_what_is_needed_ends_with_its_terminal_as_with_a_pipe() -> None:
+    """Seen to fail with EIO, which ends a command with a traceback."""
+    own, theirs = pty.openpty()
+    os.close(own)
+    with os.fdopen(theirs, "w") as out:
+        with pytest.raises(BrokenPipeError):
+            Output(out, needed=True).tell("a window")
+        os.dup2(os.open(os.devnull, os.O_WRONLY), theirs)
