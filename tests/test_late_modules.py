@@ -25,6 +25,12 @@ def test_what_a_library_imports_and_nobody_uses_is_not_loaded() -> None:
     assert run(after + stand_ins) == "True True True True False\n"
 
 
+def test_nor_is_it_once_a_trainer_has_come_and_gone() -> None:
+    """Most devices have one count their recordings, and then wait. Seen to fail: its folder took ``shutil``."""
+    after = f"{FIRST}import sys; from edge.trainer.pool import _Child; _Child(1, 0, None).end(); "
+    assert run(f"{after}print(len(vars(sys.modules['shutil'])) < 10, 'bz2' in sys.modules)") == "True False\n"
+
+
 def test_a_function_that_was_taken_from_it_loads_it_when_it_is_called() -> None:
     """Seen to fail where the name alone loads it."""
     code = f"{FIRST}from importlib.metadata import version, distribution; import sys; print(version('click')[:2])"

@@ -17,7 +17,8 @@ import tempfile
 import threading
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Self
@@ -249,14 +250,27 @@ def _hand_over(task: _Task, answer: Progressed | Result | Failure) -> None:
         log.exception("the answer to %s could not be handed over", task.job.key)
 
 
+@contextmanager
+def _own_folder() -> Iterator[Path]:
+    """One that nobody else can enter, for a socket: to clear it away takes nothing that a waiting device must carry."""
+    folder = Path(tempfile.mkdtemp(prefix="fedbeat-"))  # 0700
+    try:
+        yield folder
+    finally:
+        with suppress(OSError):
+            for each in folder.iterdir():
+                each.unlink()
+            folder.rmdir()
+
+
 class _Child:
     """One trainer process and the connection to it. Used by one thread. Raises ``ChildDied``."""
 
     def __init__(self, threads: int, nice: int, stacking: Stacking | None) -> None:
         self._stacking = stacking
         try:
-            with tempfile.TemporaryDirectory(prefix="fedbeat-") as folder:  # 0700: nobody else can connect
-                address = str(Path(folder) / "trainer")
+            with _own_folder() as folder:
+                address = str(folder / "trainer")
                 with socket.socket(socket.AF_UNIX) as server:
                     server.bind(address)
                     server.listen(1)
