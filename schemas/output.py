@@ -93,6 +93,9 @@ class Terminal(io.TextIOBase):
             except OSError as error:
                 self._bear(error)
 
+    def close(self) -> None:
+        """Nothing: it is its owner's to close. As it is cleared away, a last look at what waits would be in vain."""
+
     def _bear(self, error: OSError) -> None:
         if error.errno not in _GONE:
             raise error
