@@ -114,11 +114,14 @@ def _terminated() -> Iterator[None]:
 
 
 def _set_after_the_first(number: int, handler: Any) -> None:
-    """Have ``handler`` hear a signal that has come once; none is to hear of a terminal's end again.
+    """Have ``handler`` hear a signal that has come once; none is to hear of a terminal's end from then on.
 
-    An interactive shell tells its jobs of it, and the kernel tells them once more as that shell ends.
+    An interactive shell tells its jobs of it, and the kernel tells them once more as that shell ends; the service
+    manager tells of it right behind SIGTERM, where it ends a session with what runs there.
     """
-    signal.signal(number, _heard_already if number == signal.SIGHUP else handler)
+    signal.signal(number, handler)
+    if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:
+        signal.signal(signal.SIGHUP, _heard_already)
 
 
 def _heard_already(*_: object) -> None:
@@ -186,7 +189,7 @@ def given(flags: dict[str, Any]) -> dict[str, Any]:
 def stopping_on_signals(stop: Callable[[], None]) -> Iterator[None]:
     """SIGINT and ``ENDS`` call ``stop``, which is to return at once; a second one does what it would without us.
 
-    A second SIGHUP does nothing. The first is ignored where it was (``nohup``): whoever started us wants us to outlast
+    SIGHUP behind another does nothing. It is ignored where it was (``nohup``): whoever started us wants us to outlast
     the terminal.
     """
     previous: dict[int, Any] = {}

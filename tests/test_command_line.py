@@ -228,6 +228,7 @@ def test_the_first_signal_stops_in_good_order_and_the_second_does_what_it_always
         assert (stopped, ended) == ([True], [True, True])
     finally:
         signal.signal(number, before)
+        signal.signal(signal.SIGHUP, signal.SIG_DFL)
 
 
 def test_a_terminal_that_goes_may_say_so_more_than_once() -> None:
@@ -244,7 +245,8 @@ def test_a_terminal_that_goes_may_say_so_more_than_once() -> None:
         signal.signal(signal.SIGHUP, before)
 
 
-def test_a_terminal_that_says_once_more_that_it_goes_leaves_no_folder(tmp_path: Path) -> None:
+@pytest.mark.parametrize("number", ENDS)
+def test_a_terminal_that_goes_as_a_command_ends_leaves_no_folder(tmp_path: Path, number: signal.Signals) -> None:
     """Seen to fail: the second signal ended the clearing away that the first had begun."""
     code = f"""
 import os, signal, tempfile, click
@@ -253,13 +255,13 @@ from schemas.command_line import run
 def work():
     with tempfile.TemporaryDirectory(dir={str(tmp_path)!r}):
         try:
-            os.kill(os.getpid(), signal.SIGHUP)
+            os.kill(os.getpid(), signal.{number.name})
         finally:
             os.kill(os.getpid(), signal.SIGHUP)
 run(work)
 """
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False, cwd=ROOT)
-    assert (done.returncode, done.stdout, done.stderr) == (-signal.SIGHUP, "", "")
+    assert (done.returncode, done.stdout, done.stderr) == (-number, "", "")
     assert not list(tmp_path.iterdir())
 
 
