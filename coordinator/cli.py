@@ -8,6 +8,7 @@ from typing import Any
 import click
 
 from coordinator.config import CoordinatorSettings
+from schemas import __version__
 from schemas.command_line import EXIT_CODES, GROUP, PATH, SETTINGS_PATH, broker_options, given, run
 from schemas.settings import Origin, load, table
 
@@ -31,7 +32,7 @@ def main() -> None:
 
 
 @click.group(context_settings=GROUP, epilog=EXIT_CODES)
-@click.version_option(package_name="fedbeat")
+@click.version_option(__version__)
 def cli() -> None:
     """Run a federation: offer rounds to devices, average what they send, publish the model."""
 

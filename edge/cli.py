@@ -12,6 +12,7 @@ from pydantic import BaseModel
 
 from edge.config import EdgeSettings, FleetSettings
 from edge.options import Within, detector_option, personal_options, source_option, trainer_options
+from schemas import __version__
 from schemas.command_line import EXIT_CODES, GROUP, PATH, SETTINGS_PATH, broker_options, given, run, stopping_on_signals
 from schemas.errors import DataError, SettingsError
 from schemas.output import Output
@@ -30,7 +31,7 @@ def main() -> None:
 
 
 @click.group(context_settings=GROUP, epilog=EXIT_CODES)
-@click.version_option(package_name="fedbeat")
+@click.version_option(__version__)
 def cli() -> None:
     """Take part in a federation as a device; the recordings stay here."""
 

@@ -82,6 +82,20 @@ def test_a_child_whose_parent_is_gone_finishes_its_segment_without_a_word(tmp_pa
     assert not list(tmp_path.glob("*.open"))
 
 
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
+def test_a_child_that_ends_with_its_login_session_finishes_its_segment(tmp_path: Path, number: signal.Signals) -> None:
+    """Seen to fail with SIGHUP, which killed it."""
+    command, pipe = [sys.executable, "-m", "edge.record.recording"], subprocess.PIPE
+    with Sender() as sender, subprocess.Popen(command, cwd=ROOT, text=True, stdin=pipe, stdout=pipe) as child:
+        assert child.stdin
+        child.stdin.write(recording(sender, tmp_path, 1.0).as_json() + "\n")
+        child.stdin.flush()
+        until(lambda: len(segments(tmp_path)) >= 2, "two segments")
+        child.send_signal(number)
+        assert child.wait(LIMIT_S) == 0
+    assert not list(tmp_path.glob("*.open"))
+
+
 def test_a_child_that_dies_is_started_again_and_finishes_what_it_left(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -146,7 +146,8 @@ def main() -> None:
         code = 0
         try:
             finder = Finder(finding)
-            signal.signal(signal.SIGTERM, lambda *_: finder.stop())
+            for each in (signal.SIGTERM, signal.SIGHUP):  # both come where a login session ends with all in it
+                signal.signal(each, lambda *_: finder.stop())
             threading.Thread(target=when_over, args=(parent, finder.stop), name="parent", daemon=True).start()
             for told in finder.run():
                 _say(told)

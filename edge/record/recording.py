@@ -151,7 +151,8 @@ def main() -> None:
         recording = Recording(**json.loads(parent.readline()))
         try:
             with recorder(recording, lambda told: output.tell(told.as_json())) as at_work:
-                signal.signal(signal.SIGTERM, lambda *_: at_work.stop())
+                for each in (signal.SIGTERM, signal.SIGHUP):  # both come where a login session ends with all in it
+                    signal.signal(each, lambda *_: at_work.stop())
                 threading.Thread(target=when_over, args=(parent, at_work.stop), name="parent", daemon=True).start()
                 at_work.run(patient=True)
         except FedbeatError as error:
