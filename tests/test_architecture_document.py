@@ -23,11 +23,12 @@ def test_every_room_of_a_device_is_on_its_floor(floor: str) -> None:
 
 
 def listed(section: str) -> set[str]:
-    """The words of the part of the list that ``section`` matches."""
+    """The rooms in the part of the list that ``section`` matches: what stands in a line before the gap."""
     whole = (ROOT / "docs" / "architecture.md").read_text(encoding="utf-8").split("```")[1]
     found = re.search(section, whole, re.DOTALL | re.MULTILINE)
     assert found is not None
-    return set(re.findall(r"\w+", found.group()))
+    names = (re.split(r"\s{2,}", line.strip())[0] for line in found.group().splitlines())
+    return {word for name in names for word in re.findall(r"\w+", name)}
 
 
 def rooms(folder: Path) -> set[str]:
