@@ -12,15 +12,15 @@ NOBODY = 65_534
 
 
 @contextmanager
-def locked_folder() -> Iterator[Path]:
-    """A folder with a window in it, without permissions; meanwhile we are nobody, where we are root."""
+def locked_folder(mode: int = 0) -> Iterator[Path]:
+    """A folder with a window in it, with no permissions or those of ``mode``; meanwhile we are nobody, if root."""
     root = os.geteuid() == 0
     with tempfile.TemporaryDirectory() as parent:
         folder = Path(parent) / "recordings"
         folder.mkdir()
         (folder / "mine.csv").write_text("label,a,b\nwalk,1,2\n")
         Path(parent).chmod(0o755)
-        folder.chmod(0)
+        folder.chmod(mode)
         if root:
             os.seteuid(NOBODY)
         try:

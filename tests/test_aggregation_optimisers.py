@@ -79,11 +79,12 @@ def test_a_run_of_rounds_agrees_with_float64(name: str) -> None:
     model = Parameters(MANIFEST, np.random.default_rng(0).standard_normal(MANIFEST.size).astype(np.float32))
     steps = deltas(5)
     expected = REFERENCES[name](model.flat.astype(np.float64), [d.flat.astype(np.float64) for d in steps])
-    moments = chosen.start(MANIFEST, SETTINGS)
+    start = moments = chosen.start(MANIFEST, SETTINGS)
     for delta in steps:
         moments, model = chosen.apply(moments, model, delta, SETTINGS)
     np.testing.assert_allclose(model.flat, expected, rtol=2e-5, atol=2e-6)
-    assert all(values.dtype == np.float32 and values.shape == (MANIFEST.size,) for values in moments.values())
+    for state in (start, moments):
+        assert all(values.dtype == np.float32 and values.shape == (MANIFEST.size,) for values in state.values())
 
 
 @pytest.mark.parametrize("name", list(REFERENCES))
@@ -121,6 +122,15 @@ def test_adaptive_steps_are_about_the_learning_rate_whatever_the_delta(name: str
     delta = Parameters(manifest, np.array([5.0, 0.005], np.float32))
     _, moved = chosen.apply(chosen.start(manifest, strategy), Parameters.zeros(manifest), delta, strategy)
     np.testing.assert_allclose(moved.flat, 0.01, rtol=1e-3)
+
+
+def test_fedyogi_rests_where_the_second_moment_is_the_squared_delta() -> None:
+    """The sign of nothing is 0. Seen to fail with it 1."""
+    strategy = StrategySettings(beta2=0.5, tau=0.25)
+    delta = Parameters(MANIFEST, np.full(MANIFEST.size, 0.25, np.float32))
+    chosen = rule("fedyogi")
+    moments, _ = chosen.apply(chosen.start(MANIFEST, strategy), Parameters.zeros(MANIFEST), delta, strategy)
+    assert (moments["second_moment"] == 0.0625).all()
 
 
 def test_an_unknown_strategy_names_the_known_ones() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import io
 import os
 import signal
@@ -101,27 +102,62 @@ def test_another_users_folder_ends_a_command_in_a_sentence_that_says_what_to_do(
     assert code == SettingsError.exit_code or said.endswith("run it as the user whose folder it is\n")
 
 
-def test_an_installation_without_an_extra_says_which_one_to_add(
+def test_another_users_folder_that_may_be_read_is(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Recordings on a disk that nobody may write to, say. Seen to fail where it had to be writable."""
+    with locked_folder(mode=0o555) as folder:
+        assert ending(monkeypatch, edge, "data", "list", str(folder)) == 0
+    assert not capsys.readouterr().err
+
+
+@pytest.mark.parametrize("module", ["torch.nn", "scipy.signal", "wfdb", "matplotlib"])
+def test_an_installation_without_an_extra_says_which_one_to_add(
+    module: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """`coordinator evaluate` where PyTorch isn't. Seen to fail with a traceback and the exit code of a bug."""
 
     @click.command()
     def load() -> None:
-        raise ModuleNotFoundError("No module named 'torch'", name="torch.nn")
+        raise ModuleNotFoundError(f"No module named {module!r}", name=module)
 
     assert ending(monkeypatch, load) == SettingsError.exit_code
     assert capsys.readouterr().err.endswith("pip install 'fedbeat[edge]'\n")
 
 
-def test_a_module_of_ours_that_is_missing_is_a_bug(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(
+    "error",
+    [
+        ModuleNotFoundError("No module named 'edge.gone'", name="edge.gone"),
+        OSError(errno.EIO, "Input/output error", "recordings"),
+    ],
+)
+def test_a_module_of_ours_that_is_missing_and_a_disk_that_is_broken_are_bugs(
+    error: Exception, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Seen to fail with any trouble of the operating system taken for a full disk."""
+
     @click.command()
     def load() -> None:
-        raise ModuleNotFoundError("No module named 'edge.gone'", name="edge.gone")
+        raise error
 
     monkeypatch.setattr("sys.argv", ["command"])
-    with pytest.raises(ModuleNotFoundError):
+    with pytest.raises(type(error)) as raised:
         run(load)
+    assert raised.value is error
+
+
+def test_what_the_system_forbids_without_naming_it_is_told_too(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Seen to fail with "can't look at None"."""
+
+    @click.command()
+    def look() -> None:
+        raise PermissionError(errno.EPERM, "Operation not permitted")
+
+    assert ending(monkeypatch, look) == StateError.exit_code
+    assert capsys.readouterr().err.startswith("error: can't look at what it needs: Operation not permitted; ")
 
 
 def test_a_command_ends_with_its_own_code_or_zero(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -134,11 +170,35 @@ def test_a_command_ends_with_its_own_code_or_zero(monkeypatch: pytest.MonkeyPatc
     assert ending(monkeypatch, end, "3") == 3
 
 
+@pytest.mark.parametrize("number", ENDS)
+def test_a_signal_means_after_a_command_what_it_meant_before(
+    number: signal.Signals, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Seen to fail: one while the interpreter ended was a traceback."""
+    during: list[object] = []
+    command = click.Command("work", callback=lambda: during.append(signal.getsignal(number)))
+    before = signal.signal(number, signal.SIG_DFL)
+    try:
+        assert ending(monkeypatch, command) == 0
+        assert signal.getsignal(number) is signal.SIG_DFL
+    finally:
+        signal.signal(number, before)
+    assert during != [signal.SIG_DFL]
+
+
 def test_a_mistyped_option_is_a_settings_error_with_a_hint(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert ending(monkeypatch, coordinator, "start", "--round", "3") == 2
     assert "--rounds" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("stream", ["2>&-", "2>/dev/full", ">&- 2>&-"])
+def test_a_mistyped_option_has_its_code_where_nobody_can_be_told(stream: str) -> None:
+    """As a script without a terminal sees it. Seen to fail with the code of a bug, each for a reason of its own."""
+    code = "import click; from schemas.command_line import run; run(click.Command('work', callback=print))"
+    shell = ("sh", "-c", f'exec "$@" {stream}', "sh", sys.executable, "-c", code, "--wrong")
+    assert subprocess.run(shell, check=False, cwd=ROOT).returncode == 2
 
 
 @pytest.mark.parametrize("number", ENDS)
@@ -168,6 +228,24 @@ run(work)
     assert not list(tmp_path.iterdir())
 
 
+def test_a_second_signal_ends_what_does_not_end_at_the_first() -> None:
+    """Seen to fail: whoever caught the first caught that too."""
+    code = """
+import os, signal, click
+from schemas.command_line import run
+@click.command()
+def work():
+    for _ in range(2):
+        try:
+            os.kill(os.getpid(), signal.SIGTERM)
+        except BaseException as error:
+            print(type(error).__name__, flush=True)
+run(work)
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False, cwd=ROOT)
+    assert (done.returncode, done.stdout, done.stderr) == (-signal.SIGTERM, "Terminated\n", "")
+
+
 def test_an_interrupt_before_anything_has_begun_ends_with_130(monkeypatch: pytest.MonkeyPatch) -> None:
     @click.command()
     def interrupted() -> None:
@@ -193,11 +271,12 @@ command.main()
     assert (done.returncode, done.stdout, done.stderr) == (130, "", "")
 
 
+@pytest.mark.parametrize("option", ["--help", "-h"])
 @pytest.mark.parametrize("command", [coordinator, edge])
 def test_help_tells_the_exit_codes(
-    command: click.Command, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    command: click.Command, option: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert ending(monkeypatch, command, "--help") == 0
+    assert ending(monkeypatch, command, option) == 0
     assert " ".join(capsys.readouterr().out.split()).endswith(EXIT_CODES)
 
 
@@ -226,6 +305,10 @@ def test_the_first_signal_stops_in_good_order_and_the_second_does_what_it_always
             assert (stopped, ended) == ([True], [True])
         os.kill(os.getpid(), number)
         assert (stopped, ended) == ([True], [True, True])
+        with stopping_on_signals(lambda: stopped.append(True)):
+            pass  # and none comes
+        os.kill(os.getpid(), number)
+        assert (stopped, ended) == ([True], [True, True, True])
     finally:
         signal.signal(number, before)
         signal.signal(signal.SIGHUP, signal.SIG_DFL)
@@ -263,6 +346,19 @@ run(work)
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False, cwd=ROOT)
     assert (done.returncode, done.stdout, done.stderr) == (-number, "", "")
     assert not list(tmp_path.iterdir())
+
+
+def test_an_interrupt_stops_a_command_in_a_scripts_background_too() -> None:
+    """Shells have such a one ignore it. Seen to fail where what is ignored stays so, as it does of the terminal's."""
+    stopped: list[bool] = []
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        with stopping_on_signals(lambda: stopped.append(True)):
+            os.kill(os.getpid(), signal.SIGINT)
+            assert stopped
+        assert signal.getsignal(signal.SIGINT) is signal.SIG_IGN
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 def test_options_that_were_left_out_hide_nothing() -> None:

@@ -465,9 +465,16 @@ def test_a_killed_coordinator_has_every_update_it_said_it_had_and_no_half_batch(
             assert resume.round == announced(1).model_copy(update={"received": len(found)})
 
 
-@pytest.mark.parametrize(("table", "column"), [("runs", "settings"), ("rounds", "announcement"), ("devices", "status")])
-def test_a_row_that_holds_no_message_is_a_state_error(tmp_path: Path, table: str, column: str) -> None:
-    """Seen to fail with ``model_validate_json`` alone."""
+@pytest.mark.parametrize(
+    ("table", "column", "kind"),
+    [
+        ("runs", "settings", "RunSettings"),
+        ("rounds", "announcement", "RoundAnnouncement"),
+        ("devices", "status", "DeviceStatus"),
+    ],
+)
+def test_a_row_that_holds_no_message_is_a_state_error(tmp_path: Path, table: str, column: str, kind: str) -> None:
+    """Which names the message, and the option that helps. Seen to fail with ``model_validate_json`` alone."""
     path = tmp_path / "journal.db"
     with Journal(path) as journal:
         journal.start_run(RUN, DIGESTS[0], AT)
@@ -476,7 +483,8 @@ def test_a_row_that_holds_no_message_is_a_state_error(tmp_path: Path, table: str
     with sqlite3.connect(path) as connection:
         connection.execute(f"UPDATE {table} SET {column} = '{{}}'")  # noqa: S608 - our own names
     connection.close()
-    with Journal(path) as journal, pytest.raises(StateError, match="can't be read: start a new run"):  # noqa: PT012 - one of the two
+    says = f"the journal holds a {kind} that can't be read: start a new run with --fresh"
+    with Journal(path) as journal, pytest.raises(StateError, match=says):  # noqa: PT012 - one of the two
         journal.open_run()
         journal.roster.devices()
 

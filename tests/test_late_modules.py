@@ -47,6 +47,25 @@ def test_it_is_there_for_whoever_asks(importing: str) -> None:
     assert run(f"import sys; {code}") == "a%20b True\n"
 
 
+@pytest.mark.parametrize(
+    ("asking", "answer"),
+    [
+        ("import shutil as kept, sys; kept.Error is kept.Error is sys.modules['shutil'].Error", "True"),
+        ("from shutil import *; copyfile.__module__", "shutil"),
+        ("import shutil; shutil._samefile.__module__", "shutil"),
+        ("import importlib.util; importlib.util.find_spec('shutil').name", "shutil"),
+        ("from importlib.metadata import entry_points; len(entry_points(group='nothing', name='x'))", "0"),
+    ],
+)
+def test_all_is_as_it_would_be_without_having_been_put_off(asking: str, answer: str) -> None:
+    """Kept by whoever imported it early, and asked for all, for what is private, or for where it lies.
+
+    Seen to fail loaded anew at each look, without ``__all__``, private names or a spec, and with arguments lost.
+    """
+    before, _, question = asking.rpartition("; ")
+    assert run(f"{FIRST}{before}; print({question})") == f"{answer}\n"
+
+
 def test_names_can_be_imported_from_it() -> None:
     code = f"{FIRST}from google.protobuf.internal.python_message import GeneratedProtocolMessageType as Type"
     assert "GeneratedProtocolMessageType" in run(f"{code}; print(Type)")
