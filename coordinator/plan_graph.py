@@ -31,8 +31,6 @@ _RENAMED: Final = {
     "_unsafe_view": "reshape",
 }
 _LAYOUT: Final = "memory_format"  # of a copy; no step of a plan depends on how values lie
-# Checks that the trace leaves behind; the plan's own dry run says the same.
-_CHECKS: Final = ("_assert_tensor_metadata", "_assert_scalar", "sym_constrain_range", "sym_constrain_range_for_size")
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,7 +56,7 @@ def steps(program: ExportedProgram, inputs: tuple[str, ...], parameters: Mapping
             continue
         if node.target is operator.getitem:
             names[node] = _only_result(node, names)
-        elif not (_is_check(node) or not node.users):
+        elif node.users:  # else a check that the trace left behind; the plan's own dry run says the same
             names[node] = _free(node.name, taken)
             operations.append(_operation(node, names))
     output = program.graph.output_node().args[0]
@@ -141,10 +139,6 @@ def _layer(node: fx.Node) -> str:
     if not path or path.startswith("_empty"):  # torch's placeholder for steps it added itself
         return ""
     return f"{path} ({getattr(kind, '__name__', None) or str(kind).rpartition('.')[2]})"
-
-
-def _is_check(node: fx.Node) -> bool:
-    return any(name in str(node.target) for name in _CHECKS)
 
 
 def _free(name: str, taken: set[str]) -> str:

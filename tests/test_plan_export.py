@@ -88,13 +88,19 @@ def test_the_plan_computes_exactly_what_the_module_does(
         lambda x: x.transpose(1, 2).reshape(x.shape[0], -1),
         lambda x: x.transpose(1, 2).clone(memory_format=torch.contiguous_format).flatten(1),
         lambda x: (2 * x).long().float().flatten(1),
+        lambda x: x.flatten(1) / (x.shape[0] // 2 + 1),
+        lambda x: x.flatten(1) * (x.shape[0] * 2 - 7),
     ],
 )
-def test_copies_and_casts_are_steps_of_a_plan(forward: Callable[[Tensor], Tensor]) -> None:
-    """Seen to fail with a plan that had the memory format for an argument."""
+def test_copies_casts_and_sums_of_the_batchs_size_are_steps_of_a_plan(forward: Callable[[Tensor], Tensor]) -> None:
+    """Beside an input that is called as a step would be.
+
+    Seen to fail with a plan that had the memory format for an argument, with one sum taken for another or refused, and
+    with two of the same name.
+    """
     module = Own(forward)
     x, labels = torch.randn(5, 2, 4), torch.tensor([0, 1, 2, 0, 1])
-    file = export(module, "own", {"x": (2, 4)}, classes=tuple("abcdef"))
+    file = export(module, "own", {"matmul": (2, 4)}, classes=tuple("abcdef"))
     infer(file.plan, 5)
     values = [torch.from_numpy(array.copy()) for array in file.initial(0).arrays().values()]
     _, logits = Program(file.plan, training=False)(values, (x,), labels, torch.ones(6))
@@ -107,7 +113,9 @@ def test_the_plan_says_what_the_export_was_told(mixed: tuple[nn.Module, PlanFile
     assert (plan.classes, plan.report, plan.data) == (CLASSES, ("a",), "windows")
     assert [p.name for p in plan.parameters] == [name for name, _ in mixed[0].named_parameters()]
     assert all(isinstance(p.init, Stored) for p in plan.parameters)
-    assert "conv (Conv2d)" in {operation.layer for operation in plan.operations}
+    layers = {operation.layer for operation in plan.operations}
+    assert layers - {""} <= {f"{name} ({type(each).__name__})" for name, each in mixed[0].named_modules() if name}
+    assert {"", "conv (Conv2d)"} <= layers
     assert outline(plan)[plan.logits] == "Bx3"
 
 
@@ -193,7 +201,9 @@ def buffered() -> nn.Module:
         (nn.Sequential(nn.LSTM(4, 3)), r"layer 0 \(LSTM\): use 1-D convolutions"),
         (nn.Sequential(nn.Linear(4, 3), nn.Threshold(0.1, 0)), r"1 \(Threshold\) uses the operation 'threshold'"),
         (Own(lambda x: torch.randn_like(x) + x), "'randn_like', which no plan may: use nn.Dropout"),
-        (Own(lambda x: x.sort(dim=1)[0]), "uses the operation 'sort"),
+        (Own(lambda x: x.sort(dim=1)[0]), "the model uses the operation 'sort"),
+        (Own(lambda x: torch.native_dropout(x, 0.5, True)[1].float()), "the model uses 'dropout', .* slice instead"),
+        (Own(lambda x: x.to("cpu", copy=True)), "'_to_copy', which no plan may"),
         (Own(lambda x: torch.cat(x.chunk(3, dim=1), dim=1)), "uses the operation 'chunk'|'split"),
         (Own(lambda x: x + torch.tensor([1.0, 2.0, 3.0])), "a constant tensor"),
         (Own(lambda x: x if x.sum() > 0 else -x), "can't be exported .* branches on values of its inputs"),
