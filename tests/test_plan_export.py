@@ -90,6 +90,7 @@ def test_the_plan_computes_exactly_what_the_module_does(
         lambda x: (2 * x).long().float().flatten(1),
         lambda x: x.flatten(1) / (x.shape[0] // 2 + 1),
         lambda x: x.flatten(1) * (x.shape[0] * 2 - 7),
+        lambda x: x.flatten(1) - x.sum((1, 2), dtype=torch.float32)[:, None],
     ],
 )
 def test_copies_casts_and_sums_of_the_batchs_size_are_steps_of_a_plan(forward: Callable[[Tensor], Tensor]) -> None:
@@ -105,6 +106,19 @@ def test_copies_casts_and_sums_of_the_batchs_size_are_steps_of_a_plan(forward: C
     values = [torch.from_numpy(array.copy()) for array in file.initial(0).arrays().values()]
     _, logits = Program(file.plan, training=False)(values, (x,), labels, torch.ones(6))
     assert torch.equal(logits, module(x))
+
+
+def test_a_plans_inputs_may_be_called_as_its_steps_would_be() -> None:
+    """Seen to fail with two steps of one name, and without one for the second."""
+
+    class Two(Own):
+        def forward(self, x: Tensor, y: Tensor) -> Tensor:  # type: ignore[override]
+            return x @ self.weight + y @ self.weight
+
+    module, x, y = Two(), torch.randn(5, 4), torch.randn(5, 4)
+    file = export(module, "two", {"matmul": (4,), "matmul_0": (4,)}, classes=CLASSES)
+    _, logits = run(file, training=False, inputs=(x, y), labels=torch.tensor([0, 1, 2, 0, 1]))
+    assert torch.equal(logits, module(x, y))
 
 
 def test_the_plan_says_what_the_export_was_told(mixed: tuple[nn.Module, PlanFile]) -> None:
@@ -202,7 +216,10 @@ def buffered() -> nn.Module:
         (nn.Sequential(nn.Linear(4, 3), nn.Threshold(0.1, 0)), r"1 \(Threshold\) uses the operation 'threshold'"),
         (Own(lambda x: torch.randn_like(x) + x), "'randn_like', which no plan may: use nn.Dropout"),
         (Own(lambda x: x.sort(dim=1)[0]), "the model uses the operation 'sort"),
-        (Own(lambda x: torch.native_dropout(x, 0.5, True)[1].float()), "the model uses 'dropout', .* slice instead"),
+        (
+            nn.Sequential(Own(lambda x: torch.native_dropout(x, 0.5, True)[1].float())),
+            r"0 \(Own\) uses 'dropout', .* slice instead",
+        ),
         (Own(lambda x: x.to("cpu", copy=True)), "'_to_copy', which no plan may"),
         (Own(lambda x: torch.cat(x.chunk(3, dim=1), dim=1)), "uses the operation 'chunk'|'split"),
         (Own(lambda x: x + torch.tensor([1.0, 2.0, 3.0])), "a constant tensor"),
