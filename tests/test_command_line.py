@@ -281,13 +281,16 @@ def test_help_tells_the_exit_codes(
 
 
 def test_a_terminal_that_goes_stops_nothing_that_is_to_outlast_it() -> None:
-    """As `nohup` has it. Seen to fail with the handler set whatever there was."""
+    """As `nohup` has it. Seen to fail with the handler set whatever there was, and at another signal."""
     before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
     stopped: list[bool] = []
     try:
         with stopping_on_signals(lambda: stopped.append(True)):
             os.kill(os.getpid(), signal.SIGHUP)
             assert not stopped
+            os.kill(os.getpid(), signal.SIGTERM)
+            assert stopped
+            assert signal.getsignal(signal.SIGHUP) is signal.SIG_IGN  # for children that are started yet
         assert signal.getsignal(signal.SIGHUP) is signal.SIG_IGN
     finally:
         signal.signal(signal.SIGHUP, before)
