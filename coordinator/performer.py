@@ -121,6 +121,9 @@ class Performer:
         summaries = store.summaries(KEPT_SUMMARIES)
         metrics = next((s.metrics for s in summaries if s.model_version == store.version.number), None)
         self._publish_model(metrics)
+        assert self._pointer is not None
+        # Where rounds overlap, one before may have been committed, and nothing cleared for it, when we were killed.
+        self._outdate(self._pointer.version - 3, self._pointer.blob.parts)
         for summary in summaries:
             self._summarise(summary)
 
@@ -276,15 +279,16 @@ class Performer:
             )
         )
         store.put_down()
-        if checkpoint.version >= 2:  # noqa: PLR2004  - the version before the last
-            self._outdate(checkpoint.version - 2, ref.parts)
+        self._outdate(checkpoint.version - 2, ref.parts)
 
     def _outdate(self, version: int, parts: int) -> None:
-        """Have ``announce`` clear a version's model, where the newest has so many parts, and its step.
+        """Have ``announce`` clear a version's model, where the newest has so many parts, and its step, if it ever was.
 
         How many parts they had is not kept. A model had as many, or one more where it compressed less well; a step at
         most what its codec takes before it is packed.
         """
+        if version < 0:
+            return
         settings = self._store.settings
         steps = 0
         if settings.downlink in compression.TABLE:

@@ -67,6 +67,7 @@ class Publisher:
         self._queue: OrderedDict[Address | Kind, None] = OrderedDict()
         self._next_part = 0  # of the blob at the queue's head
         self._in_flight: set[int] = set()
+        self._clearing: dict[int, Address] = {}  # what the broker has yet to say is cleared, by token
         self._guard = Guard()
 
     @property
@@ -92,7 +93,7 @@ class Publisher:
         self._enqueue(blob.kind)
 
     def remove(self, *addresses: Address) -> None:
-        """Clear what is retained at ``addresses``, behind all that waits."""
+        """Clear what is retained at ``addresses``, behind all that waits; again after a connect that comes before."""
         for address in addresses:
             self._tree[address] = bytes
             self._enqueue(address)
@@ -102,10 +103,10 @@ class Publisher:
         entry = self._tree.get(address.kind)
         return address in self._tree or (isinstance(entry, Blob) and entry.holds(address))
 
-    def say(self, address: Address, payload: bytes) -> None:
-        """Publish at once, past the queue and only this once."""
+    def say(self, address: Address, payload: bytes) -> int:
+        """Publish at once, past the queue and only this once; the token is for the broker's word that it has it."""
         rule = address.rule
-        self._link.publish(self._topics.topic(address), payload, qos=rule.qos, retain=rule.retain)
+        return self._link.publish(self._topics.topic(address), payload, qos=rule.qos, retain=rule.retain)
 
     def watch_over(self, plan: BlobRef) -> None:
         """Hear what anybody publishes where newcomers look first, from now on; at QoS 0, as in ``look``."""
@@ -183,6 +184,7 @@ class Publisher:
     def repeat(self) -> None:
         """Publish everything again, over the connection there is."""
         self._restart()
+        self._clearing.clear()
         self._queue = OrderedDict.fromkeys(self._tree)
         self._pump()
 
@@ -196,6 +198,9 @@ class Publisher:
         if token in self._in_flight:
             self._in_flight.discard(token)
             self._pump()
+        address = self._clearing.pop(token, None)
+        if address is not None and self._tree.get(address) is bytes and address not in self._queue:
+            del self._tree[address]
 
     def _enqueue(self, key: Address | Kind) -> None:
         if key not in self._queue:
@@ -228,10 +233,10 @@ class Publisher:
 
     def _send_document(self, address: Address, render: Render) -> None:
         payload = render()
-        if not payload:
-            del self._tree[address]
         self._guard.said(address, payload)
-        self.say(address, payload)
+        token = self.say(address, payload)
+        if not payload:
+            self._clearing[token] = address
 
     def _send_parts(self, blob: Blob) -> bool:
         """Fill the window; True once the broker has all parts."""

@@ -25,6 +25,7 @@ from coordinator.inbox import Content, Inbox
 from coordinator.journal import Journal, ModelVersion
 from coordinator.models import Checkpoint, ModelStore
 from coordinator.performer import Batch, Performer
+from coordinator.publisher import Publisher, Render
 from coordinator.reactor import Reactor
 from coordinator.round_state import Collecting, State
 from coordinator.run_store import RunStore
@@ -36,7 +37,9 @@ from edge.core.participation_state import Step
 from edge.outbox import Contents, Outbox
 from schemas.errors import Reject
 from schemas.link.link import Inbound
+from schemas.link.memory import Faults
 from schemas.messages import Command, CoordinatorStatus, DeviceState, DeviceStatus, Outcome, RoundSummary
+from schemas.topics import Address
 from tests.simulation.run import outcomes, simulate
 from tests.simulation.scenario import draw
 
@@ -207,6 +210,10 @@ def garbage_is_not_counted(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(Inbox, "receive", careless)
 
 
+def old_models_stay_on_the_broker(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(Performer, "_outdate", lambda *_: None)
+
+
 def an_attempt_is_announced_before_it_is_in_the_journal(patch: pytest.MonkeyPatch) -> None:
     open_round, do = RunStore.open, Performer._do
 
@@ -314,6 +321,7 @@ def bug(plant: Plant, *breaks: int, seed: int = SEEDS[0]) -> Any:
         bug(garbage_is_not_counted, 13, seed=12),
         bug(an_attempt_is_announced_before_it_is_in_the_journal, 4),
         bug(a_round_is_not_closed_at_its_deadline, 0),
+        bug(old_models_stay_on_the_broker, 11),
         bug(an_update_is_not_synced, 8, seed=29),
         bug(a_restart_trains_again, 8, seed=6),
         bug(an_update_is_sent_before_it_is_on_disk, 8, seed=6),
@@ -443,5 +451,26 @@ def test_a_restart_that_takes_who_is_not_back_yet_for_one_who_declined_is_found(
         outcome = simulate(replace(drawn, settings=settings, mishaps=mishaps, members=honest))
         if outcome.violation:
             assert "given up, though" in outcome.violation
+            return
+    raise AssertionError("nothing was found")
+
+
+def test_an_old_model_that_a_broken_connection_kept_from_being_cleared_is_found(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """A connection seldom breaks right after an announcement, so that many do, and what is said is long on its way."""
+    send = Publisher._send_document
+
+    def forgetful(one: Publisher, address: Address, render: Render) -> None:
+        send(one, address, render)
+        if one._tree.get(address) is bytes:
+            del one._tree[address]
+
+    monkeypatch.setattr(Publisher, "_send_document", forgetful)
+    for seed in range(1, MANY):
+        drawn = draw(seed, ROUNDS)
+        outcome = simulate(replace(drawn, mishaps={"cut": 0.2}, faults=Faults(uplink_s=2.0), second=0.0))
+        if outcome.violation:
+            assert "still on the broker" in outcome.violation
             return
     raise AssertionError("nothing was found")

@@ -91,9 +91,10 @@ class Referee:
     def observed(self, life: CoordinatorLife, event: seen.Observation) -> None:
         """The coordinator let something be seen."""
         match event:
-            case seen.Started():
+            case seen.Started(version=version):
                 assert life.disk.journal is not None
                 known = self._of(life.node.name)
+                known.began_with = version
                 known.ledger.audit(life.disk.journal)
                 known.desk = _Desk()
             case seen.Paused():
@@ -225,6 +226,20 @@ class Referee:
             raise Violation(5, f"the run ends with version {result.version}, and not with the newest committed")
         if result.version != self._world.scenario.settings.rounds:
             raise Violation(0, f"the run is over at version {result.version}")
+        if not self._world.scenario.second:  # else another run's may be there
+            self._check_tree(self._of(NAME).began_with, result.version)
+
+    def _check_tree(self, oldest: int, newest: int) -> None:
+        """Of older models and their steps the broker has nothing but what an earlier life was killed over.
+
+        A link that hung at the end may have swallowed the last clearing, which is the next start's to repeat.
+        """
+        for topic in self._world.broker.retained:
+            address = TOPICS.parse(topic)
+            if address is None or address.number is None or address.kind not in {Kind.MODEL_PART, Kind.DELTA_PART}:
+                continue
+            if oldest - 2 <= address.number < newest - 2:
+                raise Violation(11, f"the run ends with version {newest}, and {topic} is still on the broker")
 
     def time_passes(self) -> None:
         """Now and then: is all of this coming to an end?"""
@@ -305,6 +320,7 @@ class _Coordinator:
     def __init__(self, ledger: Ledger) -> None:
         self.ledger = ledger
         self.desk = _Desk()
+        self.began_with = 0  # the version at its last start
         self._nonce = ""  # of the attempt announced last
         self._round = 0
         self._selected = 0
