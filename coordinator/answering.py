@@ -88,6 +88,7 @@ def accept(state: State, header: Header, effects: tuple[Effect, ...]) -> Step:
         awaited=without(stage.awaited, name),
         received=stage.received.set(name, header),
     )
+    stage = replace(stage, asked=stage.involved)
     accepted = seen.UpdateAccepted(
         header.round,
         header.task,
