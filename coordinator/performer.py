@@ -53,7 +53,7 @@ from schemas.topics import Address, Kind
 KEPT_SUMMARIES: Final = 10  # retained on the broker
 TIDY_AFTER: Final = 4  # commits, or
 TIDY_BYTES: Final = 64 * 2**20  # of committed updates
-UNHEARD: Final = 3  # old models that a start clears on suspicion, at most: each costs a publication a part
+UNHEARD: Final = 8  # old models that a start clears on suspicion, at most: each costs a publication a part
 MAX_DETAIL: Final = 500  # characters of a status
 MODEL_CODEC: Final = "float32"
 
