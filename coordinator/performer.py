@@ -53,7 +53,6 @@ from schemas.topics import Address, Kind
 KEPT_SUMMARIES: Final = 10  # retained on the broker
 TIDY_AFTER: Final = 4  # commits, or
 TIDY_BYTES: Final = 64 * 2**20  # of committed updates
-UNHEARD: Final = 8  # old models that a start clears on suspicion, at most: each costs a publication a part
 MAX_DETAIL: Final = 500  # characters of a status
 MODEL_CODEC: Final = "float32"
 
@@ -123,9 +122,8 @@ class Performer:
         metrics = next((s.metrics for s in summaries if s.model_version == store.version.number), None)
         self._publish_model(metrics)
         assert self._pointer is not None
-        # Of commits that the broker hadn't heard of when we were killed: where rounds overlap, there may be several.
-        for older in range(3, 4 + min(settings.max_staleness or 0, UNHEARD)):
-            self._outdate(self._pointer.version - older, self._pointer.blob.parts)
+        # Where rounds overlap, one before may have been committed, and nothing cleared for it, when we were killed.
+        self._outdate(self._pointer.version - 3, self._pointer.blob.parts)
         for summary in summaries:
             self._summarise(summary)
 

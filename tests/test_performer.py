@@ -147,22 +147,17 @@ def test_an_old_model_is_cleared_after_the_next_round_is_announced(tmp_path: Pat
     assert cleared[0] > opening[3]
 
 
-@pytest.mark.parametrize(("staleness", "cleared"), [(None, "67"), (1, "567"), (3, "34567"), (1000, "01234567")])
-def test_a_start_clears_the_old_models_that_a_kill_may_have_left_too(
-    tmp_path: Path, staleness: int | None, cleared: str
-) -> None:
-    """Where rounds overlap, some may be committed before the broker has heard of the end of the models before.
+def test_a_start_clears_the_old_model_that_a_kill_may_have_left_too(tmp_path: Path) -> None:
+    """Where rounds overlap, one may be committed before the broker has heard of the end of the model before.
 
-    Seen to fail where a start clears the version before the last alone, and one more alone.
+    Seen to fail where a start clears the version before the last alone.
     """
-    for rounds, attempts in ((9, 9), (10, 1)):
-        running = RunningCoordinator(
-            tmp_path / "state", rounds=rounds, quorum=1, goal=1, evaluate=False, max_staleness=staleness
-        )
+    for rounds, attempts in ((3, 3), (4, 1)):
+        running = RunningCoordinator(tmp_path / "state", rounds=rounds, quorum=1, goal=1, evaluate=False)
         device = running.device("dev-0")
         with running:
             for number in range(1, attempts + 1):
                 device.send(device.update(running.opened(number), 10))
             running.result()
-    found = {said.topic.split("/")[-2] for said in running.log if said.kind is Kind.MODEL_PART and not said.payload}
-    assert "".join(sorted(found)) == cleared + "8"  # the last for the version that follows
+    cleared = {said.topic.split("/")[-2] for said in running.log if said.kind is Kind.MODEL_PART and not said.payload}
+    assert cleared == {"0", "1", "2"}
