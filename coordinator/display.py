@@ -18,6 +18,7 @@ from rich.table import Table
 from rich.text import Text
 
 from coordinator import observers as seen
+from schemas.counted import counted
 from schemas.messages import MAX_DEVICES, Metrics, RoundSummary
 from schemas.output import Output, Terminal
 from schemas.printable import printable
@@ -137,7 +138,7 @@ def plain_line(event: seen.Observation) -> str | None:  # noqa: C901, PLR0911, P
     match event:
         case seen.Started(run=run, plan=plan, rounds=rounds, next_round=first, version=version, resumed=resumed):
             return (
-                f"run {run}: plan {plan}, {_beginning(rounds, first, version) if resumed else count(rounds, 'round')}"
+                f"run {run}: plan {plan}, {_beginning(rounds, first, version) if resumed else counted(rounds, 'round')}"
             )
         case seen.Connected():
             return "connected to the broker"
@@ -161,24 +162,26 @@ def plain_line(event: seen.Observation) -> str | None:  # noqa: C901, PLR0911, P
         case seen.DeviceTroubled(device=device, reason=reason, others=others):
             return f"{device}{f' and {others} more' if others else ''} can't take part: {reason}"
         case seen.Selecting(round=number, quorum=quorum, deadline_s=deadline):
-            return f"round {number}: waiting for {count(quorum, 'device')}, at most {deadline:g} s"
+            return f"round {number}: waiting for {counted(quorum, 'device')}, at most {deadline:g} s"
         case seen.RoundOpened(task="train", round=number, selected=selected, deadline_s=deadline):
-            asked = f"{count(selected, 'device')} asked to train" if selected else "open again, waiting for updates"
+            asked = f"{counted(selected, 'device')} asked to train" if selected else "open again, waiting for updates"
             return f"round {number}: {asked}, {deadline:g} s"
         case seen.DeviceDeclined(round=number, device=device, reason=reason):
             return f"round {number}: {device} declines: {reason}"
         case seen.UpdateAccepted(task="train", round=number, device=device, examples=examples, size=size):
-            behind = f", {count(event.staleness, 'version')} behind" if event.staleness else ""
-            return f"round {number}: update from {device}, {examples} examples, {_bytes(size)}{behind}"
+            behind = f", {counted(event.staleness, 'version')} behind" if event.staleness else ""
+            return f"round {number}: update from {device}, {counted(examples, 'example')}, {_bytes(size)}{behind}"
         case seen.MessageRejected(reason=reason, detail=detail, topic=topic, device=device):
             whence = f" on {topic}" if topic else f" from {device}" if device else ""
             return f"rejected ({reason}){whence}: {detail}"
         case seen.Withheld(kind=kind, count=number) if kind in _WITHHELD:
-            return f"{number} more lines like these are left out: {_WITHHELD[kind]}"
+            return (
+                f"{counted(number, 'more line like these is', 'more lines like these are')} left out: {_WITHHELD[kind]}"
+            )
         case seen.RoundClosed(summary=summary):
             return f"round {summary.round}: {_closing(summary)}"
         case seen.ModelEvaluated(version=version, devices=devices, metrics=metrics):
-            where = f"{metrics.examples} held-out examples on {_devices(devices, metrics.synthetic)}"
+            where = f"{counted(metrics.examples, 'held-out example')} on {_devices(devices, metrics.synthetic)}"
             return f"model {version}: {_scores(metrics)}, {where}"
         case seen.EvaluationFailed(round=number, reason=reason):
             return f"round {number}: not evaluated: {reason}"
@@ -200,19 +203,14 @@ def _beginning(rounds: int, first: int, version: int) -> str:
     if first <= rounds:
         return f"resuming at round {first} of {rounds} from model {version}"
     return (
-        f"all of its {count(rounds, 'round')} are done; model {version} is published again (more --rounds go on from "
+        f"all of its {counted(rounds, 'round')} are done; model {version} is published again (more --rounds go on from "
         "it, --fresh starts over)"
     )
 
 
-def count(number: int, noun: str) -> str:
-    """A number and its noun, in the plural where there is not one."""
-    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
-
-
 def _devices(number: int, synthetic: int) -> str:
     """So many devices, and how many of them have made-up people's examples."""
-    return count(number, "device") + synthetic_people(synthetic, of=number)
+    return counted(number, "device") + synthetic_people(synthetic, of=number)
 
 
 def synthetic_people(devices: int, of: int | None = None) -> str:
@@ -232,7 +230,7 @@ def _closing(summary: RoundSummary) -> str:
     loss = "" if summary.train_loss is None else f", training loss {summary.train_loss:.3f}"
     return (
         f"committed as model {summary.model_version} from {_devices(len(summary.devices), summary.synthetic)}, "
-        f"{summary.examples} examples{loss}, {_bytes(summary.uplink_bytes)} up, {summary.seconds:.1f} s"
+        f"{counted(summary.examples, 'example')}{loss}, {_bytes(summary.uplink_bytes)} up, {summary.seconds:.1f} s"
     )
 
 
@@ -290,7 +288,7 @@ class LiveTable:
     def _take(self, event: seen.Observation) -> None:
         match event:
             case seen.Started(run=run, plan=plan, rounds=rounds):
-                self._title = f"{run}   plan {plan}   {count(rounds, 'round')}"
+                self._title = f"{run}   plan {plan}   {counted(rounds, 'round')}"
             case seen.Selecting(round=number, quorum=quorum):
                 self._quorum = quorum
                 self._phase.reset(self._bar, description=f"round {number}: waiting for devices")

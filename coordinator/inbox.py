@@ -37,6 +37,7 @@ from coordinator.round_state import State
 from schemas import codec, compression, parts
 from schemas.codec import Heading
 from schemas.compression import Compressed
+from schemas.counted import counted
 from schemas.errors import Reject, WireError
 from schemas.messages import BlobRef, DeviceStatus, Join, Part, Update
 from schemas.parameters import Manifest
@@ -314,9 +315,11 @@ class Inbox:
         counts = update.counts
         assert counts is not None
         if len(counts.confusion) != self._classes:
-            raise WireError(Reject.WRONG_SHAPE, f"counts of {len(counts.confusion)} classes, not {self._classes}")
+            found = counted(len(counts.confusion), "class", "classes")
+            raise WireError(Reject.WRONG_SHAPE, f"counts of {found}, not {self._classes}")
         if counts.examples != update.examples:
-            raise WireError(Reject.OUT_OF_RANGE, f"{update.examples} examples, and counts of {counts.examples}")
+            said = counted(update.examples, "example")
+            raise WireError(Reject.OUT_OF_RANGE, f"{said}, and counts of {counts.examples}")
         return update
 
     def _check_identity(self, message: Join | Heading | Update, address: Address, device: str) -> None:

@@ -10,6 +10,7 @@ from pydantic import TypeAdapter, ValidationError
 
 from coordinator.config import CoordinatorSettings, in_scale
 from schemas import plan_file
+from schemas.counted import counted
 from schemas.errors import FedbeatError, PlanError, SettingsError
 from schemas.messages import MAX_CLASSES, Word
 from schemas.parameters import Parameters
@@ -77,7 +78,7 @@ def export_plan(source: str, target: Path, *, name: str | None, **options: objec
         ) from None
     file = export_module(source, name, **options)  # type: ignore[arg-type]  # the command line's own options
     plan_file.write(file, target)
-    said = f"{target}: {len(file.plan.operations)} operations, {file.plan.manifest().size} parameters"
+    said = f"{target}: {len(file.plan.operations)} operations, {counted(file.plan.manifest().size, 'parameter')}"
     known = sorted({plan_file.find(name).plan.data for name in plan_file.bundled()} | {"windows"})
     if file.plan.data not in known:
         said += f"\nnote: devices know the recipes {', '.join(known)}; {file.plan.data} must be one of your own on each"
@@ -135,7 +136,7 @@ def show_plan(name: str) -> str:
         f"classes {', '.join(plan.classes)}; macro-F1 over {', '.join(plan.report)}"
         if plan.learns == "classes"
         else f"learns to make a {plan.classes[0]} from parts of it; no labels",
-        f"parameters {size} in {len(plan.parameters)} tensors, {4 * size / 1e3:.1f} kB as float32",
+        f"parameters {size} in {counted(len(plan.parameters), 'tensor')}, {4 * size / 1e3:.1f} kB as float32",
         "",
     ]
     width = max(len(operation.out) for operation in plan.operations)

@@ -8,6 +8,7 @@ from typing import Final
 from coordinator.events import Announce, Header, Reply, Ticket
 from coordinator.round_state import Aggregating, Collecting, State
 from schemas import cohort
+from schemas.counted import counted
 from schemas.messages import Join, Metrics, Outcome, Phase, RoundSummary
 from schemas.printable import printable
 
@@ -128,7 +129,7 @@ def failed_often(state: State, reason: str) -> str:
 
 def too_late(stage: Collecting) -> str:
     """Why an attempt is abandoned at its deadline, and who it waited for in vain."""
-    text = f"{len(stage.received)} of at least {stage.quorum} updates came by the deadline"
+    text = f"{len(stage.received)} of at least {counted(stage.quorum, 'update')} came by the deadline"
     missing = sorted(stage.awaited)
     if not missing:
         return text

@@ -82,6 +82,7 @@ from coordinator.reports import (
 )
 from coordinator.round_state import ATTEMPTS, Aggregating, Collecting, Over, Resting, Selecting, State, Step, roster
 from schemas import cohort
+from schemas.counted import counted
 from schemas.messages import Metrics, Outcome, Phase
 
 OVERSELECT: Final = 1.3
@@ -224,7 +225,7 @@ def _try_open(state: State, stage: Selecting) -> Step:
             return _abandon(state, f"nobody who can evaluate came within {state.selecting_s:g} s")
         if not state.met_anyone:
             return replace(state, stage=Over()), (Finish(error=nobody_came(state)),)
-        return _abandon(state, f"{ready} of at least {quorum} devices were there by the deadline")
+        return _abandon(state, f"{ready} of at least {counted(quorum, 'device')} were there by the deadline")
     return state, ()
 
 

@@ -12,6 +12,7 @@ from collections.abc import Collection, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
+from schemas.counted import counted
 from schemas.errors import Reject, WireError
 from schemas.messages import ClassMetrics, Counts, Metrics
 
@@ -43,7 +44,8 @@ def metrics(counts: Counts, classes: Sequence[str], report: Collection[str]) -> 
     Raises ``WireError`` where there is no example or the matrix doesn't fit ``classes``.
     """
     if len(counts.confusion) != len(classes):
-        raise WireError(Reject.WRONG_SHAPE, f"counts of {len(counts.confusion)} classes; the plan has {len(classes)}")
+        found = counted(len(counts.confusion), "class", "classes")
+        raise WireError(Reject.WRONG_SHAPE, f"counts of {found}; the plan has {len(classes)}")
     if not counts.examples:
         raise WireError(Reject.OUT_OF_RANGE, "no held-out example was counted")
     confusion = np.array(counts.confusion, np.int64)

@@ -21,6 +21,7 @@ from coordinator.service import CoordinatorService, RunResult
 from coordinator.virtual import VirtualFleet
 from schemas import SOFTWARE
 from schemas.command_line import stopping_on_signals
+from schemas.counted import counted
 from schemas.errors import FedbeatError, Outranked, SettingsError, StateError
 from schemas.link.embedded import EmbeddedBroker
 from schemas.link.mqtt import MqttLink
@@ -186,7 +187,8 @@ def check_class_weights(weights: str | tuple[float, ...], classes: tuple[str, ..
     """Raise ``SettingsError`` where there is not one weight a class."""
     if isinstance(weights, tuple) and len(weights) != len(classes):
         raise SettingsError(
-            f"train.class_weights has {len(weights)} numbers, the plan {len(classes)} classes ({', '.join(classes)}): "
+            f"train.class_weights has {counted(len(weights), 'number')}, the plan "
+            f"{counted(len(classes), 'class', 'classes')} ({', '.join(classes)}): "
             "give one number a class, or 'balanced'"
         )
 

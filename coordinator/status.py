@@ -18,9 +18,10 @@ from rich.console import Console
 from rich.table import Table
 
 from coordinator.config import CoordinatorSettings
-from coordinator.display import count, plain_table, synthetic_people
+from coordinator.display import plain_table, synthetic_people
 from coordinator.leadership import PATIENCE, SERVING
 from schemas import codec
+from schemas.counted import counted
 from schemas.errors import BrokerUnreachable, FederationError, WireError
 from schemas.link.link import Connected, Disconnected, Event, Inbound, Link, Sink
 from schemas.link.mqtt import MqttLink
@@ -120,10 +121,10 @@ class Snapshot:
         if self.model is not None:
             m = self.model
             score = "" if m.metrics is None else f", {_score(m.metrics)}"
-            size = f"{m.blob.size} bytes in {count(m.blob.parts, 'part')}"
+            size = f"{m.blob.size} bytes in {counted(m.blob.parts, 'part')}"
             yield f"model {m.version}: {size}, digest {m.digest[:12]}{score}"
         if self.unreadable:
-            messages = count(self.unreadable, "retained message")
+            messages = counted(self.unreadable, "retained message")
             yield f"{messages} can't be read: another version's, or somebody else's"
 
     def _open_round(self) -> Iterator[str]:
@@ -133,9 +134,9 @@ class Snapshot:
             return
         what = f"round {r.round}, {'training' if r.task == 'train' else 'evaluation'}"
         again = f", attempt {r.attempt + 1}" if r.attempt else ""
-        asked = f", {r.joined} of {count(r.selected, 'device')} joined" if r.selected else ""
-        yield f"{what}{again}: {r.received} of {count(r.goal, 'update')} received{asked}"
-        yield f"it opened at {r.opened} and closes within {r.deadline_s:g} s; it needs {count(r.quorum, 'update')}"
+        asked = f", {r.joined} of {counted(r.selected, 'device')} joined" if r.selected else ""
+        yield f"{what}{again}: {r.received} of {counted(r.goal, 'update')} received{asked}"
+        yield f"it opened at {r.opened} and closes within {r.deadline_s:g} s; it needs {counted(r.quorum, 'update')}"
 
     @property
     def empty(self) -> bool:
@@ -222,7 +223,7 @@ def show(settings: CoordinatorSettings, *, as_json: bool, whole: bool = False) -
     if snapshot.rounds():
         console.print(_rounds(snapshot, rows, remark))
         if (older := len(snapshot.rounds()) - rows) > 0:
-            console.print(f"and {count(older, 'earlier round')}: {MORE}")
+            console.print(f"and {counted(older, 'earlier round')}: {MORE}")
 
 
 def _others(snapshot: Snapshot, rows: int) -> Iterator[str]:
@@ -231,7 +232,7 @@ def _others(snapshot: Snapshot, rows: int) -> Iterator[str]:
     if others:
         states = Counter(device.state.value for _, device in others)
         told = ", ".join(f"{number} {state}" for state, number in states.most_common())
-        yield f"and {count(len(others), 'more device')} ({told}): {MORE}"
+        yield f"and {counted(len(others), 'more device')} ({told}): {MORE}"
 
 
 def _cut(remark: str, length: int) -> str:

@@ -9,6 +9,7 @@ import math
 from collections.abc import Iterator
 from typing import Final
 
+from schemas.counted import counted
 from schemas.messages import Count, Health, Message, NonNegative, Seconds, TrainSettings
 
 SLOW_DISK_MS: Final = 200.0  # an update kept in more: a worn or a cheap card
@@ -90,11 +91,12 @@ def trained_on(train: TrainSettings, examples: int, number: int) -> int:
 def table(report: Report) -> Iterator[str]:
     """The report for its owner."""
     train = report.train
-    much = counted(train.local_steps, "batch") if train.local_steps else counted(train.epochs, "epoch")
-    yield f"plan {report.plan}: {report.parameters} parameters, {much} a round, {train.batch_size} examples a batch"
+    much = counted(train.local_steps, "batch", "batches") if train.local_steps else counted(train.epochs, "epoch")
+    size, batch = counted(report.parameters, "parameter"), counted(train.batch_size, "example")
+    yield f"plan {report.plan}: {size}, {much} a round, {batch} a batch"
     yield f"data: {report.data}"
     yield ""
-    disk = report.disk
+    disk, batches = report.disk, counted(report.steps, "batch", "batches")
     rows = [
         (
             "training",
@@ -104,7 +106,7 @@ def table(report: Report) -> Iterator[str]:
         (
             "a round",
             duration(report.round_s),
-            f"{counted(report.steps, 'batch')} of {report.examples} examples, without the network's time",
+            f"{batches} of {counted(report.examples, 'example')}, without the network's time",
         ),
         ("trainer's start", duration(report.trainer_start_s), "more, where none is kept warm (trainer_idle)"),
         *_memory(report),
@@ -128,12 +130,6 @@ def remarks(report: Report) -> Iterator[str]:
     available, peak = report.before.memory_available_mb, report.trainer_peak_mb
     if available is not None and peak is not None and peak > available:
         yield f"note: the trainer took {peak:.0f} MB, and {available:.0f} MB were free: expect swapping"
-
-
-def counted(number: int, what: str) -> str:
-    """A number with its noun."""
-    plural = "batches" if what == "batch" else f"{what}s"
-    return f"{number} {what if number == 1 else plural}"
 
 
 def duration(seconds: float) -> str:

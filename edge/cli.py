@@ -14,6 +14,7 @@ from edge.config import EdgeSettings, FleetSettings
 from edge.options import Within, detector_option, personal_options, source_option, trainer_options
 from schemas import __version__
 from schemas.command_line import EXIT_CODES, GROUP, PATH, SETTINGS_PATH, broker_options, given, run, stopping_on_signals
+from schemas.counted import counted
 from schemas.errors import DataError, SettingsError
 from schemas.output import Output
 from schemas.settings import load, table
@@ -293,7 +294,7 @@ def _copy(records: tuple[Path, ...], directory: Path) -> None:
 
     done = copy_all(records, directory)
     there = f"; {len(done.there)} were there already" if done.there else ""
-    click.echo(f"copied {len(done.copied)} records to {directory}{there}")
+    click.echo(f"copied {counted(len(done.copied), 'record')} to {directory}{there}")
     if done.left:
         raise DataError("not everything was copied: " + "; ".join(done.left))
 

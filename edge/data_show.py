@@ -10,7 +10,8 @@ from pydantic import BaseModel, ConfigDict
 
 from edge.record.recordings_show import recorded
 from edge.sources import RECIPES, held_out_owners, open_source, read, reading, windows
-from edge.sources.source import Reader
+from edge.sources.source import Reader, pieces
+from schemas.counted import counted
 from schemas.errors import DataError
 
 SHOWN_OWNERS = 30
@@ -120,7 +121,7 @@ def lines(report: DataReport) -> Iterator[str]:
     """The report for people."""
     shapes = " and ".join("x".join(map(str, shape)) for shape in report.shapes)
     yield f"{report.path}: {report.kind}, prepared as {report.recipe}"
-    yield f"{report.examples} examples of {shapes}"
+    yield f"{counted(report.examples, 'example')} of {shapes}"
     yield "classes:  " + ", ".join(f"{name} {count}" for name, count in report.classes.items())
     owners = list(report.owners.items())
     named = ", ".join(f"{name} {count}" for name, count in owners[:SHOWN_OWNERS])
@@ -131,6 +132,6 @@ def lines(report: DataReport) -> Iterator[str]:
     else:
         yield "held out: the newest fifth of everybody's examples"
     for reason, count in report.rejected.items():
-        yield f"left out: {count} {reason}"
+        yield f"left out: {pieces(count, reason)}"
     for note in report.notes:
         yield f"note:     {note}"

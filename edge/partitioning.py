@@ -11,6 +11,7 @@ import numpy as np
 
 from edge.dataset import Dataset, IndexArray
 from edge.dataspec import parse_partition
+from schemas.counted import counted
 from schemas.errors import DataError, SettingsError
 
 
@@ -19,8 +20,8 @@ def deal_owners(owners: Sequence[str], devices: int) -> list[tuple[str, ...]]:
     distinct = tuple(dict.fromkeys(owners))
     if len(distinct) < devices:
         raise DataError(
-            f"{len(distinct)} owners can't be dealt to {devices} devices: "
-            f"use at most {len(distinct)} devices, or partition 'even', 'dirichlet:0.5' or 'shards:2'"
+            f"{counted(len(distinct), 'owner')} can't be dealt to {devices} devices: "
+            f"use at most {counted(len(distinct), 'device')}, or partition 'even', 'dirichlet:0.5' or 'shards:2'"
         )
     return [distinct[device::devices] for device in range(devices)]
 
@@ -103,4 +104,6 @@ def _draw_from(mixture: np.ndarray, left: IndexArray, size: int, rng: np.random.
 
 def _enough(examples: int, pieces: int) -> None:
     if examples < pieces:
-        raise DataError(f"{examples} examples can't be cut into {pieces} pieces: use fewer devices or shards")
+        raise DataError(
+            f"{counted(examples, 'example')} can't be cut into {pieces} pieces: use fewer devices or shards"
+        )

@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 from typing import Final, Protocol
 
+from schemas.counted import counted
 from schemas.errors import Reject, WireError
 from schemas.messages import MAX_PARTS, BlobRef, Part
 
@@ -97,7 +98,7 @@ class Assembly:
         if part.blob != self.ref:
             raise WireError(Reject.WRONG_DIGEST, f"a part of blob {part.blob.digest}, not of {self.ref.digest}")
         if part.index >= self.ref.parts:
-            raise WireError(Reject.OUT_OF_RANGE, f"part {part.index} of a blob of {self.ref.parts} parts")
+            raise WireError(Reject.OUT_OF_RANGE, f"part {part.index} of a blob of {counted(self.ref.parts, 'part')}")
         stride = _stride(self.ref)
         expected = min(stride, self.ref.size - part.index * stride)
         if len(part.payload) != expected:
@@ -128,7 +129,7 @@ class Assembly:
         if self._blob is not None:
             return self._blob
         if not self.complete:
-            raise WireError(Reject.TRUNCATED, f"{len(self._have)} of {self.ref.parts} parts have come")
+            raise WireError(Reject.TRUNCATED, f"{len(self._have)} of {counted(self.ref.parts, 'part')} have come")
         blob = self._store.join()
         self._store.clear()
         self._have.clear()

@@ -31,6 +31,7 @@ from pydantic import (
     model_validator,
 )
 
+from schemas.counted import counted
 from schemas.errors import PlanError
 from schemas.messages import MAX_CLASSES, Message, StrategySettings, TrainSettings, Word
 from schemas.parameters import Flat, Manifest, TensorSpec
@@ -211,7 +212,8 @@ class Plan(_Part):
                 raise PlanError(f"the plan names a {what} twice: {', '.join(names)}")
         if (len(self.classes) == 1) != (self.learns == "reconstruction"):
             raise PlanError(
-                f"the plan learns {self.learns} and has {len(self.classes)} classes ({', '.join(self.classes)}): "
+                f"the plan learns {self.learns} and has {counted(len(self.classes), 'class', 'classes')} "
+                f"({', '.join(self.classes)}): "
                 "one that tells classes apart has two or more, a reconstruction has one"
             )
         if unknown := set(self.report) - set(self.classes):

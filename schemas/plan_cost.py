@@ -9,6 +9,7 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from schemas.counted import counted
 from schemas.errors import PlanError
 from schemas.plan import Operation, Plan
 from schemas.plan_shapes import infer, resolve
@@ -73,15 +74,15 @@ def cost(plan: Plan, batch: int) -> Cost:
 
 def check(plan: Plan, batch: int, limits: Limits) -> Cost:
     """The cost at ``batch``; ``PlanError`` where it is over a limit."""
-    found = cost(plan, batch)
+    found, step = cost(plan, batch), f"a training step of {counted(batch, 'example')}"
     if found.memory > limits.memory:
         raise PlanError(
-            f"a training step of {batch} examples would take about {found.memory / 2**20:.0f} MiB; this device allows "
+            f"{step} would take about {found.memory / 2**20:.0f} MiB; this device allows "
             f"{limits.memory / 2**20:.0f} MiB: use a smaller batch or model"
         )
     if found.operations > limits.operations:
         raise PlanError(
-            f"a training step of {batch} examples would take {found.operations / 1e9:.1f} billion operations; this "
+            f"{step} would take {found.operations / 1e9:.1f} billion operations; this "
             f"device allows {limits.operations / 1e9:.1f} billion: use a smaller batch or model"
         )
     return found
@@ -91,8 +92,8 @@ def verdict(plan: Plan, batch: int) -> str:
     """What a device with the usual limits says of a plan, in a sentence; ``PlanError`` where it would decline it."""
     found = check(plan, batch, Limits())
     return (
-        f"plan {plan.name}: {len(plan.operations)} operations, all allowed; a step with {batch} examples takes "
-        f"{found.memory / 1e6:.1f} MB and {found.operations / 1e6:.0f} million operations"
+        f"plan {plan.name}: {len(plan.operations)} operations, all allowed; a step with {counted(batch, 'example')} "
+        f"takes {found.memory / 1e6:.1f} MB and {found.operations / 1e6:.0f} million operations"
     )
 
 

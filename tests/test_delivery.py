@@ -222,6 +222,9 @@ def test_an_owner_may_have_updates_wait_longer_or_shorter() -> None:
     bench, ticket = waiting(limit_s=10.0)
     bench.at(5.0)
     assert only(bench.at(15.0), fx.Forget) == [fx.Forget(ticket, "expired")]
+    bench, ticket = waiting(limit_s=DAY_S)
+    effects = bench(ev.Tick(5.0), ev.Tick(5.0 + DAY_S))
+    assert "in 1 day of running" in only(effects, fx.Say)[0].text
 
 
 def test_how_long_the_device_has_been_running_is_kept_every_hour_and_at_the_end() -> None:

@@ -70,7 +70,7 @@ STORY: tuple[seen.Observation, ...] = (
     seen.Connected(),
     seen.RoundClosed(closed(2, "abandoned")),
     seen.RoundClosed(closed(2)),
-    seen.EvaluationFailed(2, "0 of at least 1 updates came by the deadline"),
+    seen.EvaluationFailed(2, "0 of at least 1 update came by the deadline"),
     seen.Finished(2, stopped=True, error=None),
 )
 

@@ -54,7 +54,7 @@ def test_commands_on_a_folder_name_it_and_go_on(folder: Path) -> None:
     listed = in_process(cli, "data", "list", str(folder), cwd=folder)
     assert "left out: x.hea" in listed.out
     exported = in_process(cli, "data", "export", str(folder), "--to", "stick", cwd=folder)
-    assert (exported.code, exported.out) == (3, "copied 1 records to stick\n")
+    assert (exported.code, exported.out) == (3, "copied 1 record to stick\n")
     assert f"can't read {folder}/x.hea: it is a pipe, a device or a folder, and no file; take it away" in exported.err
     assert "pipe.dat, which is not beside it" in exported.err
 

@@ -75,7 +75,7 @@ def test_batch_norm_is_refused_with_the_advice_to_use_group_norm(name: str) -> N
         (fields(logits="window"), "logits 'window'"),
         (fields(classes=("a", "a", "b")), "names a class twice"),
         (fields(report=("absent",)), "reports absent"),
-        (fields(classes=("calm",), report=("calm",)), "learns classes and has 1 classes"),
+        (fields(classes=("calm",), report=("calm",)), "learns classes and has 1 class"),
         (fields(learns="reconstruction"), "learns reconstruction and has 3 classes"),
         (fields(learns="everything"), "learns"),
         (fields(inputs=({"name": "labels", "shape": (2, 8)},)), "names of their own"),

@@ -60,7 +60,7 @@ def test_records_that_are_broken_are_named_and_the_others_are_copied(tmp_path: P
     (tmp_path / "stick").mkdir()
     (tmp_path / "stick" / "100.hea").write_text("100 1 360 10\n")
     done = in_process(cli, "data", "export", "rec", "--to", "stick", cwd=tmp_path)
-    assert (done.code, done.out) == (3, "copied 1 records to stick\n")
+    assert (done.code, done.out) == (3, "copied 1 record to stick\n")
     assert "rec/000.hea can't be read: its header is damaged; copy it again" in done.err
     assert "another record 100 is in stick: rename one of them" in done.err
     assert (tmp_path / "stick" / "101.hea").exists()
@@ -99,7 +99,7 @@ def test_the_folder_one_stands_in_is_copied(tmp_path: Path) -> None:
     for name in ("100.dat", "100.hea"):
         shutil.copy(MITDB / name, tmp_path)
     done = in_process(cli, "data", "export", ".", "--to", "stick", cwd=tmp_path)
-    assert (done.code, done.out) == (0, "copied 1 records to stick\n")
+    assert (done.code, done.out) == (0, "copied 1 record to stick\n")
 
 
 @pytest.mark.parametrize("left", [None, 1000])

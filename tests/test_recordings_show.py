@@ -135,8 +135,8 @@ def test_the_oldest_go_by_size_and_by_age_when_asked_and_not_in_a_trial(room: Pa
     asked(room, "prune", "rec", "--keep", "much").says(2, "'much' is no size")
     trial = asked(room, "prune", "rec", "--days", "0.02", "--trial").out.splitlines()
     assert trial[0].startswith("would remove ecg_000001")
-    assert trial[-1] == "1 segments would go"
+    assert trial[-1] == "1 segment would go"
     assert len(segments(room / "rec")) == 2
-    assert asked(room, "prune", "rec", "--days", "0.02").out.splitlines()[-1] == "1 segments went"
-    assert asked(room, "prune", "rec", "--keep", "1kB").out.splitlines()[-1] == "1 segments went"
+    assert asked(room, "prune", "rec", "--days", "0.02").out.splitlines()[-1] == "1 segment went"
+    assert asked(room, "prune", "rec", "--keep", "1kB").out.splitlines()[-1] == "1 segment went"
     assert [path.suffix for path in sorted((room / "rec").iterdir())] == [".dat", ".open"]

@@ -207,7 +207,7 @@ def test_warming_answers_that_it_is_done(trainer: Trainer) -> None:
         ({"plan": b"{}"}, "plan", "not a training plan"),
         ({"plan": tiny(inputs=({"name": "window", "shape": (2, 9)},)).to_bytes()}, "plan", "takes examples of 2x9"),
         ({"plan": tiny(classes=("a", "b", "c"), report=("a",)).to_bytes()}, "plan", "class brisk, calm, wild"),
-        ({"settings": TrainSettings(class_weights=(1.0,))}, "plan", "1 class weights for 3 classes"),
+        ({"settings": TrainSettings(class_weights=(1.0,))}, "plan", "1 class weight for 3 classes"),
         ({"model": b"nothing"}, "training", "header"),
         ({"codec": "zip"}, "training", "'zip'"),
         ({"settings": TrainSettings(learning_rate=1e9, epochs=50)}, "training", "lower the learning rate"),

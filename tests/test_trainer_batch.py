@@ -134,7 +134,7 @@ def test_jobs_that_fail_do_not_take_the_others_with_them(
     [
         ({"plan": b"{}"}, "plan", "not a training plan"),
         ({"model": b"nothing"}, "training", "header"),
-        ({"settings": TrainSettings(batch_size=65_000, class_weights=(1.0,))}, "plan", "1 class weights"),
+        ({"settings": TrainSettings(batch_size=65_000, class_weights=(1.0,))}, "plan", "1 class weight"),
     ],
 )
 def test_what_is_wrong_for_all_of_them_is_told_to_each(

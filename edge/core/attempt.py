@@ -24,6 +24,7 @@ from edge.core.jobs import Evaluated, Failure, Trained
 from edge.core.pace import Pace
 from edge.core.participation_state import Announced, Describing, Kept, State, Step, Stock, Trouble, Unusable, Work
 from edge.core.presence import MAX_TEXT, trouble
+from schemas.counted import counted
 from schemas.messages import TAG, CoordinatorState, Phase, RoundAnnouncement, RunSettings, Update
 
 RETRY_S: Final = 20.0  # after trouble that somebody must see to, such as a full disk
@@ -292,5 +293,7 @@ def _learned(state: State, learned: Pace) -> Step:
 
 def _work_done(result: Trained | Evaluated) -> str:
     if isinstance(result, Trained):
-        return f"trained on {result.examples} examples in {result.seconds:.1f} s, loss {result.train_loss:.4g}"
-    return f"evaluated {result.counts.examples} examples in {result.seconds:.1f} s"
+        return (
+            f"trained on {counted(result.examples, 'example')} in {result.seconds:.1f} s, loss {result.train_loss:.4g}"
+        )
+    return f"evaluated {counted(result.counts.examples, 'example')} in {result.seconds:.1f} s"

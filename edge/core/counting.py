@@ -18,6 +18,7 @@ from edge.core.effects import Effect
 from edge.core.jobs import Described, Failure
 from edge.core.participation_state import Describing, State, Step, Stock, Unusable
 from edge.core.versions import SOON_S
+from schemas.counted import counted
 
 LOOK_S: Final = 3600.0  # between two looks at the files, which change all the time where a recorder writes them
 LONGEST_LOOK_S: Final = 600.0  # between two tries at data over which the trainer crashes
@@ -30,7 +31,7 @@ def done(state: State, result: Described) -> Step:
     assert isinstance(state.data, Describing | Stock)
     warm = isinstance(state.data, Describing) and result.examples > 0
     stock = Stock(state.data.recipe, result.examples, result.held_out)
-    notes = [f"{stock.examples} examples to train on, {stock.held_out} held out", *result.notes]
+    notes = [f"{counted(stock.examples, 'example')} to train on, {stock.held_out} held out", *result.notes]
     said: tuple[Effect, ...] = tuple(fx.Say(f"data: {note}") for note in notes)
     return replace(state, data=stock), (*said, fx.WarmUp()) if warm else said
 

@@ -140,8 +140,9 @@ def expire(state: State) -> Step:
     effects: tuple[Effect, ...] = ()
     for pending in state.outbox:
         if state.now >= pending.expires_at:
-            number, days = pending.parcel.ticket.round, state.identity.outbox_s / 86_400
-            text = f"round {number} has given the update no receipt in {days:.3g} days of running: dropped"
+            number, days = pending.parcel.ticket.round, f"{state.identity.outbox_s / 86_400:.3g}"
+            waited = f"{days} {'day' if days == '1' else 'days'} of running"
+            text = f"round {number} has given the update no receipt in {waited}: dropped"
             state, more = forget(state, pending, "expired")
             effects += (fx.Say(text, logging.WARNING), *more)
     return state, effects

@@ -56,6 +56,7 @@ from edge.core.participation_state import (
 from edge.core.presence import interval, status
 from edge.core.versions import SOON_S
 from schemas import cohort
+from schemas.counted import counted
 from schemas.messages import (
     Command,
     ModelPointer,
@@ -225,8 +226,7 @@ def _started(state: State, now: float) -> State:
 def _run_seen(state: State, run: RunSettings) -> Step:
     if state.run is not None and state.run.run == run.run:
         return replace(state, run=run), ()
-    rounds = "1 round" if run.rounds == 1 else f"{run.rounds} rounds"
-    say = fx.Say(f"run {run.run}: plan {run.plan.name}, {rounds}, codec {run.codec}")
+    say = fx.Say(f"run {run.run}: plan {run.plan.name}, {counted(run.rounds, 'round')}, codec {run.codec}")
     # A plan that is here is this run's now, too: on disk it says whose it is.
     stop = () if state.fetching_plan is None else (fx.StopFetching("plan"),)
     return replace(state, run=run, plan=None, fetching_plan=None, fetch_at=state.now), (say, *stop)

@@ -15,10 +15,10 @@ from numpy.typing import NDArray
 from edge import whole
 from edge.dataset import Dataset
 from edge.findings import assessment_page
-from edge.findings.assessment_page import brackets, persons
+from edge.findings.assessment_page import brackets, examples_of
 from edge.findings.model_choice import choose
 from edge.sources import RECIPES, held_out_owners, open_source, read
-from edge.sources.source import Source
+from edge.sources.source import Source, pieces
 from edge.training import ec57
 from edge.training.plan_fit import class_of, fit
 from edge.training.plan_runtime import Program
@@ -93,7 +93,7 @@ def predict(parameters: Parameters, data: Dataset, plan: Plan) -> NDArray[np.int
 def report(figures: dict[str, Any]) -> Iterator[str]:
     """The figures for people."""
     yield f"plan {figures['plan']}, model {figures['model']} ({figures['digest'][:12]})"
-    yield f"{figures['data']}; {figures['examples']} examples of {persons(len(figures['patients']))}"
+    yield f"{figures['data']}; {examples_of(figures)}"
     yield ""
     yield f"accuracy      {_interval(figures['accuracy'])}"
     yield f"macro-F1      {_interval(figures['macro_f1'])}   over {', '.join(figures['reported'])}"
@@ -107,7 +107,7 @@ def report(figures: dict[str, Any]) -> Iterator[str]:
     yield ""
     yield f"{brackets(figures)}; page and JSON have each person's confusion"
     for reason, count in figures["left_out"].items():
-        yield f"left out: {count} {reason}"
+        yield f"left out: {pieces(count, reason)}"
     for note in figures["notes"]:
         yield f"note: {note}"
 

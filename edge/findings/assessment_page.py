@@ -9,7 +9,9 @@ import math
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
+from edge.sources.source import pieces
 from edge.training.ec57 import DRAWS
+from schemas.counted import counted
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -36,9 +38,9 @@ MEASURES = "Se: sensitivity, the share of those there that were found. PPV: the 
 BEATS = "N: normal and bundle branch block; S: supraventricular; V: ventricular; F: fusion; Q: paced or unclassifiable."
 
 
-def persons(count: int) -> str:
-    """So many, in words."""
-    return f"{count} {'person' if count == 1 else 'people'}"
+def examples_of(figures: dict[str, Any]) -> str:
+    """How many there are, and of how many people."""
+    return f"{counted(figures['examples'], 'example')} of {counted(len(figures['patients']), 'person', 'people')}"
 
 
 def brackets(figures: dict[str, Any]) -> str:
@@ -50,7 +52,7 @@ def brackets(figures: dict[str, Any]) -> str:
 
 def page(figures: dict[str, Any]) -> str:
     """The whole page."""
-    title = html.escape(f"{figures['plan']}: {figures['examples']} examples of {persons(len(figures['patients']))}")
+    title = html.escape(f"{figures['plan']}: {examples_of(figures)}")
     return "\n".join(
         [
             f'<!doctype html><html lang="en">{HEAD}<title>{title}</title><style>{STYLE}</style>',
@@ -58,7 +60,10 @@ def page(figures: dict[str, Any]) -> str:
             f"<p>Model {html.escape(figures['model'])}, digest {figures['digest'][:12]}.",
             f"{html.escape(figures['data'])}.</p>",
             *(f"<p><b>Note:</b> {html.escape(note)}.</p>" for note in figures["notes"]),
-            *(f"<p>Left out: {count} {html.escape(reason)}.</p>" for reason, count in figures["left_out"].items()),
+            *(
+                f"<p>Left out: {html.escape(pieces(count, reason))}.</p>"
+                for reason, count in figures["left_out"].items()
+            ),
             *_summary(figures),
             _class_plot(figures),
             *_confusion("All people", figures["confusion"], list(figures["classes"])),

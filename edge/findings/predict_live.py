@@ -25,6 +25,7 @@ from edge.record.segments import BRIDGED_S, GAP_S, SEE_TO, SILENT_S
 from edge.record.timeline import Timeline, rate_told, wrong_rate
 from edge.sources.ecg_beats import CLASSES
 from edge.sources.wfdb_records import LEAD
+from schemas.counted import counted
 from schemas.errors import SettingsError
 
 _LOOK_S: Final = 0.25
@@ -194,7 +195,8 @@ def in_words(told: dict[str, Any]) -> Iterator[str]:
             yield f"{_clock(told['ended_s'])}  ALERT {told['text']}"
         case "summary":
             counts = "  ".join(f"{name} {count}" for name, count in told["beats"].items())
-            yield f"{told['signal_s'] / 60:.1f} minutes of signal, {sum(told['beats'].values())} beats: {counts}"
+            beats = counted(sum(told["beats"].values()), "beat")
+            yield f"{told['signal_s'] / 60:.1f} minutes of signal, {beats}: {counts}"
             if told["alerts"]:
                 yield "windows with alerts: " + ", ".join(f"{count} {rule}" for rule, count in told["alerts"].items())
             yield "a model's opinion, and no diagnosis"

@@ -21,6 +21,7 @@ from edge.label.labelling import Labelling, key_lines, minutes_asked, press
 from edge.record.label_files import LabelFiles, alone
 from edge.record.wfdb_annotations import Annotation
 from schemas.command_line import stopping_on_signals
+from schemas.counted import counted
 from schemas.errors import DataError, SettingsError
 from schemas.output import Terminal
 
@@ -76,8 +77,11 @@ def _label(
     state = Labelling.begin(symbols, suggested, asked, again=again)
     state = View(files, beats, record.pictures(peaks), record.rate).run(state)
     files.save()
-    many = f"{len(state.places)} beats" + ("" if minutes is None else " asked about")
-    left = f"{state.left} of {many} have none yet" if state.left else f"all {many} have one"
+    many = counted(len(state.places), "beat") + ("" if minutes is None else " asked about")
+    if state.left:
+        left = f"{state.left} of {many} {'has' if state.left == 1 else 'have'} none yet"
+    else:
+        left = f"{many} has one" if len(state.places) == 1 else f"all {many} have one"
     return f"labels saved to {name}.atr; {left}"
 
 

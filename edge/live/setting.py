@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
 from edge.live.source import Clock, Lead, LiveSource
+from schemas.counted import counted
 from schemas.errors import SettingsError
 
 if TYPE_CHECKING:  # it brings ssl along, 4 MB of a child that records from a serial port
@@ -96,7 +97,9 @@ class Options:
         wanted = count if count is not None else max(1, len(given))
         names = given or ([f"ecg{number}" for number in range(1, wanted + 1)] if wanted > 1 else ["ecg"])
         if len(names) != wanted or len(set(names)) != wanted or wanted > MOST_LEADS:
-            raise self.wrong(f"leads= is to name {wanted} leads, each by a name of its own (at most {MOST_LEADS})")
+            raise self.wrong(
+                f"leads= is to name {counted(wanted, 'lead')}, each by a name of its own (at most {MOST_LEADS})"
+            )
         return tuple(Lead(name) for name in names)
 
     def done(self) -> None:

@@ -20,6 +20,7 @@ from edge import whole
 from edge.plain_files import plain
 from edge.record.wfdb_annotations import CODES, LARGEST, UNLABELLED, WAITING, Annotation, decode, encode
 from edge.record.wfdb_header import Glance, characters, glimpse
+from schemas.counted import counted
 from schemas.errors import DataError, SettingsError, StateError
 
 _BEFORE: Final = ".before"  # what ``--replace`` sets an annotation file aside as
@@ -145,7 +146,7 @@ def take(files: Iterable[Path], directory: Path, *, replace: bool) -> list[str]:
                 done.append(f"{record.name}: had these already")
                 continue
         beats = [one for one in decode(content) if one.beat]
-        done.append(f"{record.name}: {len(beats)} beats from {file}")
+        done.append(f"{record.name}: {counted(len(beats), 'beat')} from {file}")
     return done
 
 

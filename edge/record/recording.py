@@ -21,6 +21,7 @@ from functools import partial
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any, Final, Self
 
+from schemas.counted import counted
 from schemas.errors import DataError, FedbeatError, SettingsError, StateError
 from schemas.output import Output
 
@@ -131,7 +132,7 @@ def clear(directory: Path, keep: str, days: float | None, *, trial: bool) -> Ite
         yield f"{'would remove' if trial else 'removed'} {line(segment)}"
     if reports:
         raise StateError(reports[0])
-    yield f"{len(gone)} segments {'would go' if trial else 'went'}"
+    yield f"{counted(len(gone), 'segment')} {'would go' if trial else 'went'}"
 
 
 def size(text: str) -> int | None:

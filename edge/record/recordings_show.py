@@ -13,6 +13,7 @@ from edge.plain_files import plain
 from edge.record.segment_files import Segment, finite, segments
 from edge.record.timeline import wrong_rate
 from edge.record.wfdb_header import Glance, characters, glimpse
+from schemas.counted import counted
 from schemas.errors import DataError
 
 
@@ -86,8 +87,7 @@ def listing(directory: Path, *, as_json: bool) -> Iterator[str]:
         leads = f"{glance.leads} x {glance.rate:g} Hz"
         yield f"{glance.name}  {glance.started or '?':19}  {glance.length_s:9.1f} s  {leads}  {'  '.join(marks)}"
     hours = sum(row.glance.length_s for row in found) / 3600
-    many = "1 record" if len(found) == 1 else f"{len(found)} records"
-    yield f"{many}, {hours:.1f} h, {size(sum(row.size for row in found))}"
+    yield f"{counted(len(found), 'record')}, {hours:.1f} h, {size(sum(row.size for row in found))}"
     if damaged:
         names = ", ".join(map(_printable, damaged))
         yield f"left out: {names}, which can't be read as headers of WFDB: see to their owner, or copy them again"
@@ -116,10 +116,8 @@ def recorded(path: str) -> tuple[str, ...]:
         return tuple(f"{key + ':':13} {value}" for key, value in found[0].glance.notes.items())
     hours = sum(segment.glance.length_s for segment in found) / 3600
     worst = min(found, key=_quality)
-    told = (
-        f"recorded: {len(found)} segments, {hours:.1f} h; quality at least {_quality(worst):.2f} ({worst.glance.name})"
-    )
-    return (told,)
+    many = f"{counted(len(found), 'segment')}, {hours:.1f} h"
+    return (f"recorded: {many}; quality at least {_quality(worst):.2f} ({worst.glance.name})",)
 
 
 def _quality(segment: Segment) -> float:

@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from edge.dataset import Dataset, concatenate
 from edge.sources.digits import CLASSES, SIDE, standardise
 from edge.sources.source import Form, Reader, Reading, Source
+from schemas.counted import counted
 from schemas.errors import DataError
 
 SETS = ("train", "t10k")
@@ -61,7 +62,9 @@ def _read_set(path: str, group: str) -> Dataset:
         raise DataError(f"{path} has no {group}-labels-idx1-ubyte beside its images: examples need labels")
     images, labels = read_idx(images_file, 3), read_idx(labels_file, 1)
     if len(images) != len(labels):
-        raise DataError(f"{images_file} has {len(images)} images but {labels_file} {len(labels)} labels")
+        raise DataError(
+            f"{images_file} has {counted(len(images), 'image')} but {labels_file} {counted(len(labels), 'label')}"
+        )
     return Dataset((standardise(images, 255),), labels.astype(np.int64), np.full(len(labels), group), CLASSES)
 
 

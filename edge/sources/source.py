@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -10,6 +11,7 @@ from edge.dataset import Dataset
 from schemas.errors import DataError
 
 Shape = tuple[int, ...]
+_PLURAL = re.compile(r"^((?:recorded )?(?:beat|record|segment|window))s\b")
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,3 +62,10 @@ class Reader:
 
 def _shapes(shapes: tuple[Shape, ...]) -> str:
     return " and ".join("x".join(map(str, shape)) for shape in shapes)
+
+
+def pieces(count: int, reason: str) -> str:
+    """How many were left out, and why: a reason names them in the plural."""
+    if count == 1:
+        reason = _PLURAL.sub(r"\1", reason).replace(" their ", " its ")
+    return f"{count} {reason}"

@@ -13,6 +13,7 @@ from edge.dataspec import SYNTHETIC
 from edge.sources.ecg_beats import label_beats
 from edge.sources.ecg_unlabelled import MAKE, NOTES, Lead, none_of
 from edge.sources.source import Form, Reader, Reading, Source
+from schemas.counted import counted
 from schemas.errors import DataError
 
 WORD = SYNTHETIC
@@ -38,7 +39,12 @@ def _open(path: str, form: Form) -> Source:
                 parts.append(make(lead, len(chosen), rejected))
         return Reading(concatenate(parts) if parts else none_of(form), rejected)
 
-    return Source(f"{len(owners)} synthetic people", owners, read, notes=(NOTE, *NOTES.get(form.recipe, ())))
+    return Source(
+        counted(len(owners), "synthetic person", "synthetic people"),
+        owners,
+        read,
+        notes=(NOTE, *NOTES.get(form.recipe, ())),
+    )
 
 
 def _people(path: str) -> int:

@@ -28,6 +28,7 @@ from edge.record.wfdb_header import characters, check_rate
 from edge.sources.ecg_beats import label_beats
 from edge.sources.ecg_unlabelled import MAKE, NOTES, Lead, none_of
 from edge.sources.source import Form, Reader, Reading, Source
+from schemas.counted import counted
 from schemas.errors import DataError
 
 NO_LABELS = "annotate its beats first, or have the coordinator choose a plan that needs no labels: ecg-masked, ecg-weak"
@@ -110,7 +111,7 @@ def _open(path: str, form: Form) -> Source:
     bare = [name for name in unusable if not _annotated(records[name])]
     used = {name: record for name, record in records.items() if name not in {*PACED, *bare}}
     if not used and bare:
-        raise DataError(f"{path} holds {len(bare)} recorded segments without annotations: {NO_LABELS}")
+        raise DataError(f"{path} holds {counted(len(bare), 'recorded segment')} without annotations: {NO_LABELS}")
     if not used:
         raise DataError(
             f"{path} holds only records with paced beats ({', '.join(paced)}), which aren't used: add others"
@@ -136,7 +137,7 @@ def _open(path: str, form: Form) -> Source:
         return Reading(concatenate(parts) if parts else none_of(form), rejected)
 
     return Source(
-        f"{len(used)} WFDB records at {path}",
+        f"{counted(len(used), 'WFDB record')} at {path}",
         tuple(owned),
         read,
         tested=tested,

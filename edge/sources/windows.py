@@ -26,6 +26,7 @@ from numpy.typing import NDArray
 
 from edge.dataset import Dataset, FloatArray
 from edge.sources.source import Form, Reader, Reading, Shape, Source
+from schemas.counted import counted
 from schemas.errors import DataError
 
 FORM = Form("windows", None, None)
@@ -67,7 +68,7 @@ def _open(path: str, form: Form) -> Source:
         return Reading(dataset.take(np.flatnonzero(np.isin(dataset.owners, list(owners)))))
 
     owners = tuple(str(owner) for owner in np.unique(dataset.owners))
-    return Source(f"windows in {len(tables)} files at {path}", owners, read, skipped=rejected)
+    return Source(f"windows in {counted(len(tables), 'file')} at {path}", owners, read, skipped=rejected)
 
 
 def _join(tables: Sequence[_Table], form: Form, path: str) -> tuple[Dataset, Counter[str]]:
@@ -81,7 +82,7 @@ def _join(tables: Sequence[_Table], form: Form, path: str) -> tuple[Dataset, Cou
     inputs = tuple(np.concatenate(arrays) for arrays in zip(*(table.inputs for table in tables), strict=True))
     finite = np.all([np.isfinite(array).reshape(len(labels), -1).all(axis=1) for array in inputs], axis=0)
     if not finite.any():
-        raise DataError(f"{path} holds no usable window: {len(labels)} rows, all with NaN or infinity")
+        raise DataError(f"{path} holds no usable window: {counted(len(labels), 'row')}, all with NaN or infinity")
     broken = int((~finite).sum()) + sum(table.short for table in tables)
     rejected = Counter({BROKEN: broken} if broken else {})
     return Dataset(tuple(array[finite] for array in inputs), labels[finite], owners[finite], classes), rejected

@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edge.dataset import IndexArray, LabelArray
+from schemas.counted import counted
 from schemas.errors import DataError, PlanError
 from schemas.messages import TrainSettings
 
@@ -69,5 +70,6 @@ def class_weights(settings: TrainSettings, labels: LabelArray, classes: int) -> 
         weights[present] = len(labels) / (present.sum() * counts[present])
         return weights
     if len(settings.class_weights) != classes:
-        raise PlanError(f"{len(settings.class_weights)} class weights for {classes} classes: give one for each")
+        weights_given = counted(len(settings.class_weights), "class weight")
+        raise PlanError(f"{weights_given} for {counted(classes, 'class', 'classes')}: give one for each")
     return np.array(settings.class_weights, np.float32)

@@ -26,6 +26,7 @@ from edge.training import ec57
 from edge.training.dropout import of_inputs_alone
 from edge.training.evaluation import BATCH, evaluate
 from edge.training.loop import Event, Tether, train
+from schemas.counted import counted
 from schemas.errors import DataError, PlanError
 from schemas.messages import Counts, TrainSettings
 from schemas.parameters import Manifest, Parameters
@@ -58,7 +59,8 @@ def personalise(
     ``TrainingError`` where numbers go wrong.
     """
     if len(data) < FEWEST:
-        raise DataError(f"{len(data)} labelled examples are too few for a personal model: it takes {FEWEST}")
+        few = counted(len(data), "labelled example is", "labelled examples are")
+        raise DataError(f"{few} too few for a personal model: it takes {FEWEST}")
     tether = Tether(shared, local(shared.manifest, how.layers) if how.method == "local-layers" else None)
     fold_of = deal(data.labels)
     total, judged = Parameters.zeros(shared.manifest), []
