@@ -55,7 +55,10 @@ class Output:
 
 
 class Terminal(io.TextIOBase):
-    """A terminal to draw on, which may go away: what is drawn from then on is dropped."""
+    """A terminal to draw on, which may go away: what is drawn from then on is dropped.
+
+    Where it is a file (``FORCE_COLOR``), a full disk costs drawings as it costs an ``Output`` lines.
+    """
 
     def __init__(self, out: TextIO | None = None) -> None:
         """``out`` is standard output unless given."""
@@ -97,6 +100,6 @@ class Terminal(io.TextIOBase):
         """Nothing: it is its owner's to close. As it is cleared away, a last look at what waits would be in vain."""
 
     def _bear(self, error: OSError) -> None:
-        if error.errno not in _GONE:
+        self._gone = error.errno in _GONE
+        if not self._gone and error.errno not in FULL:
             raise error
-        self._gone = True

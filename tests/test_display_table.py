@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+from pathlib import Path
 
 import pytest
 from rich.console import Console
@@ -13,6 +14,7 @@ from coordinator import scores
 from coordinator.display import MOST, ROWS, Lines, LiveTable, choose, json_line, plain_line
 from schemas.messages import Counts
 from schemas.restraint import WINDOW_S
+from tests.full_disks import Ballast, small_disk
 from tests.test_display import METRICS, STORY, closed, table
 
 STARTED = STORY[0]
@@ -120,6 +122,23 @@ def test_a_terminal_has_the_table_unless_json_is_asked_for(monkeypatch: pytest.M
     monkeypatch.setenv("FORCE_COLOR", "1")  # as on a terminal, to rich
     assert isinstance(choose(json_lines=False), LiveTable)
     assert not isinstance(choose(json_lines=True), LiveTable)
+
+
+def test_a_full_disk_under_the_table_costs_drawings_and_not_the_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As it costs lines. Seen to fail: a run that was done, or stopped, ended with exit code 7."""
+    monkeypatch.setenv("FORCE_COLOR", "1")
+    with small_disk(tmp_path / "disk") as disk, (disk / "log").open("w") as out:
+        monkeypatch.setattr("sys.stdout", out)
+        ballast = Ballast(disk)
+        with choose(json_lines=False) as display:
+            ballast.fill()
+            for number in range(1, 100):
+                display(seen.RoundClosed(closed(number)))
+            display.flush()
+        assert isinstance(display, LiveTable)
+        ballast.drop()
 
 
 def test_what_came_after_the_last_drawing_is_drawn_at_the_end() -> None:
