@@ -22,7 +22,7 @@ from collections.abc import Iterator
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from typing import Final
 
-from broker import machine, mosquitto
+from broker import end_together, machine, mosquitto
 from crowd import Crowd
 from paho.mqtt import client as mqtt
 from paho.mqtt.enums import CallbackAPIVersion
@@ -170,6 +170,7 @@ def main() -> None:
         host, *about = given.be_clients
         be_clients(host, *map(int, about))
         return
+    end_together()
     print(f"# {machine()}; medians of {TRIES} tries")
     print("| update | clients | fan-in s | exchange s |")
     print("|---|---|---|---|")

@@ -1,21 +1,27 @@
-"""What the benchmarks share: a mosquitto of their own, and what a process has used."""
+"""What the benchmarks share: a mosquitto of their own, what a process has used, and an end that leaves none."""
 
 from __future__ import annotations
 
 import os
 import platform
 import shutil
+import signal
 import socket
 import subprocess
 import tempfile
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from pathlib import Path
+from types import FrameType
+
+import psutil
 
 CONFIG = Path(__file__).parents[1] / "mosquitto" / "test.conf"
 START_S = 10.0
+END_S = 10.0
+ENDS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 
 
 @contextmanager
@@ -36,6 +42,36 @@ def mosquitto() -> Iterator[str]:
         finally:
             process.terminate()
             process.wait()
+
+
+def end_together() -> None:
+    """Have the signals of ``ENDS`` end all that was started, and what that has started, before they end us.
+
+    First, since whoever waits for a process on the way out may wait for hours; and here, since SIGTERM by itself runs
+    no ``finally``, and Ctrl-C reaches a terminal's processes only. A second signal ends us at once.
+    """
+    taken = [each for each in ENDS if signal.getsignal(each) is not signal.SIG_IGN]  # as behind nohup
+
+    def handle(number: int, _: FrameType | None) -> None:
+        for each in taken:
+            signal.signal(each, signal.SIG_DFL)
+        started = psutil.Process().children(recursive=True)
+        brokers = [child for child in psutil.Process().children() if child.name() == "mosquitto"]
+        _end([child for child in started if child not in brokers])
+        _end(brokers)  # which the others take their leave of
+        raise SystemExit(128 + number)
+
+    for each in taken:
+        signal.signal(each, handle)
+
+
+def _end(processes: list[psutil.Process]) -> None:
+    for process in processes:
+        with suppress(psutil.NoSuchProcess):
+            process.terminate()
+    for process in psutil.wait_procs(processes, timeout=END_S)[1]:
+        with suppress(psutil.NoSuchProcess):
+            process.kill()
 
 
 def free_port() -> int:

@@ -24,7 +24,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from broker import machine
+from broker import end_together, machine
 from ecg_patients import FILE, chosen, confusion, figures, interval, patients, ruled, score
 from people import Confusion, central
 
@@ -126,6 +126,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=25)
     parser.add_argument("--beside", action="store_true", help="compare with other ways of training")
     given = parser.parse_args()
+    end_together()
     models: dict[int, Parameters] = {}
     print(f"# {machine()}; {given.rounds} rounds")
     columns = " | ".join(f"{name} Se / PPV / F1" for name in SHOWN)

@@ -30,7 +30,7 @@ from typing import Any
 import bare
 import numpy as np
 import psutil
-from broker import machine, memory, mosquitto
+from broker import end_together, machine, memory, mosquitto
 from round import FEDERATION, fleets, make_plan
 
 from schemas import compression
@@ -152,6 +152,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=6)
     parser.add_argument("--agents", action="store_true", help="play the devices by real agents")
     given = parser.parse_args()
+    end_together()
     _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))  # a socket a session, for the broker too
     print(f"# {machine()}; {CODEC}; medians of {given.rounds - 1} rounds; CPU in ms a device and round")

@@ -28,7 +28,7 @@ from typing import Any, Final
 
 import numpy as np
 import psutil
-from broker import machine, mosquitto
+from broker import end_together, machine, mosquitto
 from counting import Relay, relay
 from flower import Flower, install
 
@@ -238,6 +238,7 @@ def main() -> None:
     parser.add_argument("--peer", type=Path, help="folder for Flower's virtual environment; left out unless given")
     parser.add_argument("--only", choices=("start", "wait", "train"), help="one of the three measurements")
     given = parser.parse_args()
+    end_together()
     flower = install(given.peer) if given.peer else None
     if given.peer is None:
         print("# Flower is left out: give --peer FOLDER", file=sys.stderr)

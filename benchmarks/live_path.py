@@ -25,7 +25,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Final
 
-from broker import machine
+from broker import end_together, machine
 
 ASKED: Final = 100.0  # times real time
 ASKED_MB: Final = 120.0
@@ -187,6 +187,7 @@ def main() -> None:
     if given.whole:
         print(json.dumps(offline(given.whole, Path(os.environ["TMPDIR"]))))
         return
+    end_together()
     began = time.monotonic()
     records = sorted(path.with_suffix("") for path in given.data.resolve().glob("*.hea"))[: given.records]
     with tempfile.TemporaryDirectory() as folder:

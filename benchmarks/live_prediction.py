@@ -16,7 +16,7 @@ import sys
 import tempfile
 from pathlib import Path
 
-from broker import machine
+from broker import end_together, machine
 from safetensors.numpy import save_file
 
 from schemas.plan_file import find
@@ -50,6 +50,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("record", nargs="?", default=str(MITDB / "208"), help="a WFDB record, by its name")
     record = parser.parse_args().record
+    end_together()
     print(machine())
     print("runtime   memory MB   s for an hour of ECG")
     with tempfile.TemporaryDirectory() as folder:

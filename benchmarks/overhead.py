@@ -23,7 +23,7 @@ from contextlib import ExitStack
 from pathlib import Path
 
 import numpy as np
-from broker import machine, mosquitto
+from broker import end_together, machine, mosquitto
 
 from coordinator.plan_export import export, load_class
 from edge.trainer.pool import child_environment
@@ -157,6 +157,7 @@ def main() -> None:
     if given.be_alone:
         be_alone(Path(given.be_alone[0]), given.be_alone[1])
         return
+    end_together()
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         prepare(folder)

@@ -24,7 +24,7 @@ from pathlib import Path
 from typing import Final
 
 import psutil
-from broker import machine
+from broker import end_together, machine
 
 from edge.record.segment_files import segments
 
@@ -98,6 +98,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--seconds", type=float, default=180.0)
     seconds = parser.parse_args().seconds
+    end_together()
     over = threading.Event()
     with ExitStack() as stack:
         running = []

@@ -34,7 +34,7 @@ from typing import Final
 
 import numpy as np
 import wfdb
-from broker import machine
+from broker import end_together, machine
 from numpy.typing import NDArray
 
 from edge.record.segment_files import numbered
@@ -181,6 +181,7 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--json", action="store_true")
     options = parser.parse_args()
+    end_together()
     with tempfile.TemporaryDirectory() as folder:
         lives, wrong, took = measure(options, Path(folder))
     killed = [life for life in lives if life.killed]

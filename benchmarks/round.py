@@ -26,7 +26,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from broker import machine, memory, mosquitto
+from broker import end_together, machine, memory, mosquitto
 
 from edge.agent import MakeLink
 from edge.core.jobs import Describe, Described, Failure, Job, Merge, Merged, Result, Train, Trained
@@ -204,6 +204,7 @@ def main() -> None:
         broker, devices, state = given.be_the_fleet
         be_the_fleet(broker, int(devices), Path(state))
         return
+    end_together()
     print(f"# {machine()}; medians of {given.rounds - 1} rounds")
     print("| model | codec | devices | s a round | min | max | coordinator MB | all devices MB | kB up a device |")
     print("|---|---|---|---|---|---|---|---|---|")

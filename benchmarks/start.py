@@ -23,7 +23,7 @@ from typing import Any
 
 import numpy as np
 import psutil
-from broker import machine, memory, mosquitto
+from broker import end_together, machine, memory, mosquitto
 
 from edge.sources import load
 
@@ -103,6 +103,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--times", type=int, default=5)
     given = parser.parse_args()
+    end_together()
     runs = []
     for _ in range(given.times):
         with tempfile.TemporaryDirectory() as folder:

@@ -27,7 +27,7 @@ from typing import Any
 
 import numpy as np
 import zstandard
-from broker import machine
+from broker import end_together, machine
 from updates import deltas, normal, read_through, seconds
 
 from schemas import compression
@@ -147,6 +147,7 @@ def main() -> None:
     parser.add_argument("--nncodec", type=Path, help="a Python that has the package nncodec")
     parser.add_argument("--qps", type=int, nargs="*", default=[-24, -30, -36, -42, -48])
     given = parser.parse_args()
+    end_together()
     print(f"# {machine()}; medians of {given.repeats}")
     print(f"| {' | '.join(COLUMNS)} |\n|{'---|' * len(COLUMNS)}")
     cases = {f"{size:,} normal": normal(size) for size in given.sizes}

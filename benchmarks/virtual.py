@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from broker import machine, memory
+from broker import end_together, machine, memory
 
 from edge.core.jobs import Describe, Described, Failure, Job, Progressed, Result, Train, Trained
 from edge.dataspec import DataSpec
@@ -161,6 +161,7 @@ def main() -> None:
     parser.add_argument("--workers", type=int, default=min(4, os.cpu_count() or 1), help="trainer processes")
     parser.add_argument("--width", type=int, default=0, help="devices in one step; 0 for the plan's own")
     given = parser.parse_args()
+    end_together()
     print(f"# {machine()}; {given.plan}, {given.workers} trainers, medians of {given.repeats} rounds")
     print("| devices | batch | one by one, ex/s | together, ex/s | wall | CPU | MB | MB together | difference |")
     print("|---|---|---|---|---|---|---|---|---|")

@@ -30,6 +30,7 @@ LONGEST: Final = (
     "test_record_kills",
     "test_record_power_cuts",
     "test_commands_plan",
+    "test_benchmark_broker",
     "test_two_coordinators",
     "test_commands_run",
     "test_clock_jumps",
