@@ -43,7 +43,6 @@ from schemas.messages import (
 )
 from schemas.topics import Address, Kind, Topics, check_name
 
-_FOLLOWED: Final = (Kind.COORDINATOR, Kind.RUN, Kind.MODEL, Kind.ROUND)
 P = ParamSpec("P")
 
 UNSAID: Final = 12  # windows of findings that wait for a broker; older ones are let go
@@ -133,7 +132,7 @@ class Agent:
         """Start connecting."""
         receipts = self._topics.filter(Kind.RECEIPT, device=self.name)
         commands = self._topics.filter(Kind.COMMAND, device=self.name)
-        self._link.subscribe(*(self._topics.filter(kind) for kind in _FOLLOWED), receipts, commands)
+        self._link.subscribe(*(self._topics.filter(kind) for kind in fx.FOLLOWED), receipts, commands)
         self._link.open()
 
     def leave(self) -> None:
@@ -214,7 +213,7 @@ class Agent:
             return ()  # a retained message that was cleared
         if address.rule.form == "protobuf":
             return self._fetcher.take(address, message.payload)
-        if address.kind not in {*_FOLLOWED, Kind.RECEIPT, Kind.COMMAND}:
+        if address.kind not in {*fx.FOLLOWED, Kind.RECEIPT, Kind.COMMAND}:
             return ()  # some brokers send what others have asked for
         return (event_of(address, codec.decode(address.kind, message.payload), self.name),)
 
@@ -282,8 +281,8 @@ class Agent:
                 self._try(self._store.keep_pace, pace)
             case fx.KeepBudget(budget, running_s):
                 self._try(self._store.keep_budget, budget, running_s)
-            case fx.Listen(on):
-                (self._link.subscribe if on else self._link.unsubscribe)(*map(self._topics.filter, _FOLLOWED))
+            case fx.Listen(on, kinds):
+                (self._link.subscribe if on else self._link.unsubscribe)(*map(self._topics.filter, kinds))
             case fx.KeepSpeed(speed):
                 self._try(self._store.keep_speed, speed)
             case fx.KeepAge():

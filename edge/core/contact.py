@@ -34,7 +34,8 @@ def connected(state: State) -> State:
     """The broker is there; the time without it was no silence of the coordinator's."""
     away_s = 0.0 if state.connected else state.now - state.lost_at
     heard_at = min(state.now, state.heard_at + away_s)
-    return replace(state, connected=True, heard=False, heard_at=heard_at, shown=None, part_at=state.now)
+    state = replace(state, connected=True, heard=False, heard_at=heard_at, shown=None, part_at=state.now)
+    return _accompanied(state)
 
 
 def disconnected(state: State) -> State:
@@ -63,7 +64,7 @@ def coordinator_seen(state: State, seen: CoordinatorStatus) -> Step:
     if known is not None and seen.heartbeat_s < known.heartbeat_s:  # it has something at stake again, and counts us
         state = replace(state, shown=None)
     same = state.heard and state.served and known is not None and known.session == seen.session
-    state = replace(state, coordinator=seen, another=None, heard=True, heard_at=state.now)
+    state = _accompanied(replace(state, coordinator=seen, another=None, heard=True, heard_at=state.now))
     state, more = (state, ()) if same or not state.served else _introduce(state)
     return state, (*effects, *more)
 
@@ -71,6 +72,12 @@ def coordinator_seen(state: State, seen: CoordinatorStatus) -> Step:
 def wake_at(state: State) -> tuple[float, ...]:
     """When a coordinator that says no more will have been silent for too long."""
     return (state.silence_at,) if state.connected and state.silence_at is not None and not state.silent else ()
+
+
+def _accompanied(state: State) -> State:
+    """The announcement is none any more that no status has come after."""
+    announced = state.announced
+    return state if announced is None else replace(state, announced=replace(announced, alone=False))
 
 
 def _beside(state: State, seen: CoordinatorStatus) -> State:

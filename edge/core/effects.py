@@ -17,6 +17,9 @@ from schemas.messages import (
     TrainSettings,
     Update,
 )
+from schemas.topics import Kind
+
+FOLLOWED: Final = (Kind.COORDINATOR, Kind.RUN, Kind.MODEL, Kind.ROUND)  # what the coordinator tells all devices
 
 
 @dataclass(frozen=True, slots=True)
@@ -213,6 +216,7 @@ class Listen:
     """Subscribe to what the coordinator tells all devices, or unsubscribe from it."""
 
     on: bool
+    kinds: tuple[Kind, ...] = FOLLOWED
 
 
 @dataclass(frozen=True, slots=True)

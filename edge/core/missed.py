@@ -12,6 +12,12 @@ with an announcement that is followed by one of an earlier attempt: what the bro
 Of a plan, a model and a step the parts are asked for again that don't come, where nothing else of them does either: the
 smaller all of it, the sooner, since a slow link has the less of it to bring, and to bring twice.
 
+A device that hears of an open attempt takes no part where it has no status of a coordinator, or a farewell alone, and
+says nothing again that may have been missed where it has had none since it is connected. So where none comes behind the
+announcement it asks for that alone, which is small and tells whether more is missing. It does not where nothing is
+open: nothing is at stake then, and the next attempt brings another. Nor where a coordinator fell silent: what is
+retained is its last word, which would pass for a new one.
+
 An announcement comes behind the run and the pointer that it needs. A status is not held up by what is being published,
 which may be a large model on a slow link, so that what it alone tells of has longer to come.
 """
@@ -24,8 +30,9 @@ from typing import Final
 from edge.core import effects as fx
 from edge.core.effects import Effect
 from edge.core.events import BlobKind
-from edge.core.participation_state import Behind, State, Step
-from schemas.messages import BlobRef, CoordinatorStatus, ModelPointer, Phase, RunSettings
+from edge.core.participation_state import Announced, Behind, State, Step
+from schemas.messages import BlobRef, CoordinatorStatus, ModelPointer, Phase, RoundAnnouncement, RunSettings
+from schemas.topics import Kind
 
 PATIENCE_S: Final = 5.0  # with what an announcement names: it was published before
 LONGER_S: Final = 60.0  # with what a status tells of
@@ -34,10 +41,14 @@ SMALL_S: Final = 5.0  # with those of what is small
 SLOW: Final = 20_000.0  # bytes a second of a link that is waited for longer, where there are many
 LONGEST_S: Final = 600.0  # between two times that it asks; each is twice as long as the one before
 
+_STATUS: Final = "the coordinator's status"
+
 
 def ask_again(state: State) -> Step:
     """Subscribe again where something is missing for too long."""
-    missing = _missing(state) if state.connected and state.served and state.listening else None
+    missing = None
+    if state.connected and state.listening:
+        missing = (_missing(state) if state.served else None) or _unaccompanied(state)
     if missing is None:
         return (state if state.behind is None else replace(state, behind=None)), ()
     what, beyond, patience_s = missing
@@ -46,13 +57,24 @@ def ask_again(state: State) -> Step:
         return replace(state, behind=Behind(beyond, state.now, patience_s, patience_s)), ()
     if state.now < behind.ask_at:
         return state, ()
-    if behind.patience_s >= LONGER_S and _ahead(state):
+    if state.served and behind.patience_s >= LONGER_S and _ahead(state):
         state = _let_go(state)
     text = (
         f"{what} hasn't come in {behind.patience_s:g} s: subscribing again, in case the broker has lost it on the way"
     )
+    listen = fx.Listen(True, (Kind.COORDINATOR,)) if beyond == _STATUS else fx.Listen(True)
     later = replace(behind, since=state.now, patience_s=min(2 * behind.patience_s, LONGEST_S))
-    return replace(state, behind=later), (fx.Listen(True), fx.Say(text))
+    return replace(state, behind=later), (listen, fx.Say(text))
+
+
+def announced(state: State, message: RoundAnnouncement, session: int | None) -> Announced:
+    """An announcement as it is kept that has come under this session of the coordinator's.
+
+    What the broker retains comes again now and then: the same one as before tells of no coordinator that is there.
+    """
+    known = state.announced
+    again = known is not None and known.message == message and not known.alone
+    return Announced(message, state.now + message.remaining_s, session, alone=not (again and state.heard))
 
 
 def ask_for_parts(state: State) -> Step:
@@ -101,6 +123,16 @@ def _partless(state: State, ref: BlobRef | None, known: Behind | None) -> Behind
     if known is None or known.what != ref.digest:
         return Behind(ref.digest, state.now, with_parts_s(ref))
     return replace(known, since=max(known.since, state.part_at))
+
+
+def _unaccompanied(state: State) -> tuple[str, str, float] | None:
+    """The same of the status of whoever opened an attempt, where we have none, or the last one of another time."""
+    announced = state.announced
+    if announced is None or not announced.alone or state.silent or (state.served and state.heard):
+        return None
+    if announced.message.phase is not Phase.COLLECTING or state.now >= announced.until:
+        return None
+    return _STATUS, _STATUS, PATIENCE_S
 
 
 def _missing(state: State) -> tuple[str, str, float] | None:

@@ -238,7 +238,7 @@ def _round_seen(state: State, message: RoundAnnouncement) -> Step:
     comparable = known is not None and known.session == session and known.message.run == message.run
     if known is not None and comparable and Announced.rank(message) < Announced.rank(known.message):
         return replace(state, announced=replace(known, belied=True)), ()
-    state = replace(state, announced=Announced(message, state.now + message.remaining_s, session))
+    state = replace(state, announced=missed.announced(state, message, session))
     ticket = Ticket.of(message)
     ready = isinstance(state.data, Stock) and state.data.examples > 0 and state.paused is None
     asked = state.is_current(ticket) and not delivery.rests(state, ticket)

@@ -133,6 +133,7 @@ class Announced:
     until: float
     session: int | None
     belied: bool = False  # whether one that comes before it was heard after it, as if this one had never been
+    alone: bool = False  # whether it was heard while we are connected, and no status of a coordinator's since
 
     @staticmethod
     def rank(message: RoundAnnouncement) -> tuple[int, bool, int]:
