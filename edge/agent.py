@@ -31,11 +31,11 @@ from edge.store import Store
 from edge.uploads import Uploads
 from schemas import codec
 from schemas.errors import LinkError, PayloadTooLarge, Reject, StateError, WireError
+from schemas.findings import Findings
 from schemas.link import link as wire
 from schemas.messages import (
     DeviceState,
     DeviceStatus,
-    Findings,
     Health,
     Join,
     Message,

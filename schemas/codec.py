@@ -17,6 +17,7 @@ from google.protobuf.message import Message as Wire
 from pydantic import ValidationError
 
 from schemas.errors import Reject, WireError
+from schemas.findings import Findings
 from schemas.messages import (
     MAX_CLASSES,
     BlobRef,
@@ -25,7 +26,6 @@ from schemas.messages import (
     Counts,
     DeviceStatus,
     Examples,
-    Findings,
     Join,
     Message,
     ModelPointer,

@@ -1,5 +1,7 @@
 """Every message as a frozen model, valid by construction. No bytes and no topics here: see ``codec`` and ``topics``.
 
+Those in which a device tells of its own ECG are in ``findings``: learning has no part in them.
+
 Numbers carry their unit in their name (``_s`` seconds, ``_c`` degrees Celsius). Fields a newer peer adds are
 ignored; fields it leaves out take the defaults below, or make the message malformed where there is none.
 """
@@ -15,7 +17,6 @@ MAX_CLASSES = 1000
 LARGEST = 1e9  # of a number that nothing else bounds
 MAX_PARTS = 100_000
 MAX_DEVICES = 10_000
-MAX_FOUND = 16  # classes, and alerts, of one window
 TAG = 16  # digits of a digest that tell models apart
 
 Name = Annotated[str, StringConstraints(pattern=r"^[a-z0-9][a-z0-9-]{2,62}$")]
@@ -342,34 +343,6 @@ class Command(Message):
 
     command: Literal["pause", "resume", "evict", "query"]
     reason: Text = ""
-
-
-class Alert(Message):
-    """A rule of the device's owner that a window of findings meets. ``edge.findings.alerts`` has the rules."""
-
-    rule: Word
-    value: Annotated[float, Field(ge=0, le=LARGEST)]
-    limit: Annotated[float, Field(ge=0, le=LARGEST)]
-
-
-class Findings(Message):
-    """What a device's model has counted in a window of its own ECG, where its owner lets it tell.
-
-    Counts alone: no sample, and no time but the window's own.
-    """
-
-    device: Name
-    began: Text  # the window, by the device's wall clock, ISO 8601, for people; no decision rests on it
-    ended: Text
-    signal_s: Seconds  # of it, with samples
-    quality: Annotated[float, Field(ge=0, le=1)]  # share of those seconds that are good
-    beats: Annotated[dict[Word, Count], Field(max_length=MAX_FOUND)]  # by class
-    rate: Annotated[float, Field(ge=0, le=10_000)] | None = None  # beats a minute
-    alerts: Annotated[tuple[Alert, ...], Field(max_length=MAX_FOUND), FailFast()] = ()
-    run: Name  # whose model it was
-    model_version: RoundNumber
-    personal: bool = False  # whether it was its owner's own, made of that version
-    software: Text = ""
 
 
 class Part(Message):

@@ -23,6 +23,7 @@ from edge.device import Device
 from edge.store import Store
 from schemas import codec, parts
 from schemas.errors import BrokerRefused, Reject, SettingsError, StateError
+from schemas.findings import Findings
 from schemas.link.link import Connected, Disconnected, Event, Inbound, Link, Sink, Will
 from schemas.link.memory import Faults, MemoryBroker, MemoryLink
 from schemas.messages import (
@@ -31,7 +32,6 @@ from schemas.messages import (
     CoordinatorState,
     DeviceState,
     DeviceStatus,
-    Findings,
     Health,
     Join,
     Message,

@@ -9,10 +9,10 @@ from hypothesis import strategies as st
 
 from schemas import codec
 from schemas.errors import Reject, WireError
+from schemas.findings import Alert, Findings
 from schemas.messages import (
     MAX_CLASSES,
     TAG,
-    Alert,
     BlobRef,
     ClassMetrics,
     Command,
@@ -21,7 +21,6 @@ from schemas.messages import (
     Counts,
     DeviceState,
     DeviceStatus,
-    Findings,
     Health,
     Join,
     Message,

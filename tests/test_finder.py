@@ -19,7 +19,7 @@ from edge.record.recordings import Recordings
 from edge.record.segments import frames, stored
 from edge.store import Store
 from schemas import parts
-from schemas.messages import Findings
+from schemas.findings import Findings
 from schemas.plan_file import find
 from tests.test_finder_child import hold, hold_own
 from tests.waiting import until

@@ -19,10 +19,11 @@ from edge.start import finding_of
 from edge.store import Store, look
 from schemas import codec, compression, parts
 from schemas.errors import SettingsError
+from schemas.findings import Findings
 from schemas.link.address import BrokerAddress
 from schemas.link.link import Inbound
 from schemas.link.mqtt import MqttLink, MqttSettings
-from schemas.messages import Findings, ModelPointer
+from schemas.messages import ModelPointer
 from schemas.parameters import Parameters
 from schemas.plan import Plan
 from schemas.plan_file import find

@@ -1,7 +1,7 @@
 import pytest
 from pydantic import ValidationError
 
-from schemas import messages
+from schemas import findings, messages
 from schemas.messages import (
     BlobRef,
     ClassMetrics,
@@ -45,7 +45,8 @@ def _update(**changes: object) -> Update:
 
 
 def _all_messages() -> list[type[Message]]:
-    return [value for value in vars(messages).values() if isinstance(value, type) and issubclass(value, Message)]
+    found = {**vars(messages), **vars(findings)}.values()
+    return [value for value in found if isinstance(value, type) and issubclass(value, Message)]
 
 
 @pytest.mark.parametrize("model", _all_messages(), ids=lambda model: model.__name__)

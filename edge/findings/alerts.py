@@ -11,7 +11,7 @@ from typing import Final
 
 from edge.findings.beat_windows import Window
 from schemas.errors import SettingsError
-from schemas.messages import Alert
+from schemas.findings import Alert
 
 LEAST_BEATS: Final = 20  # below which a share says little
 LEAST_S: Final = 30.0  # of signal, below which beats that are missing do

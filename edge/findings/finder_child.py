@@ -11,7 +11,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from edge.kept_child import KeptChild
-from schemas.messages import Findings
+from schemas.findings import Findings
 
 _log = logging.getLogger(__name__)
 
