@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from typing import Final
 
 from coordinator.guard import GUARDED
+from coordinator.leftovers import MODELS
 from schemas.codec import MAX_JSON, MAX_PART
 from schemas.errors import FedbeatError
 from schemas.link.link import Event, Inbound, Sink
@@ -24,7 +25,7 @@ BACKLOG: Final = 64 * 2**20
 MESSAGE: Final = 512  # bytes that one takes beside its payload, at least
 # Bytes that are read of what comes at QoS 0.
 _MOST: Final[dict[Kind | None, int]] = dict.fromkeys({Kind.COORDINATOR, Kind.DEVICE} | GUARDED, MAX_JSON + 1)
-_MOST[Kind.PLAN_PART] = MAX_PART + 1
+_MOST.update(dict.fromkeys({Kind.PLAN_PART} | MODELS, MAX_PART + 1))
 
 Events = queue.SimpleQueue[Event | Stop]
 

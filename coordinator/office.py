@@ -101,7 +101,7 @@ class Office:
         """
         message.ack()
         if message.topic != self._publisher.status_topic:
-            return self._publisher.heard(message.topic, message.payload, self._now())
+            return self._publisher.heard(message.topic, message.payload, self._now(), retained=message.retained)
         try:
             status = _read(message) if message.payload else None
         except WireError as error:

@@ -121,9 +121,6 @@ class Performer:
         summaries = store.summaries(KEPT_SUMMARIES)
         metrics = next((s.metrics for s in summaries if s.model_version == store.version.number), None)
         self._publish_model(metrics)
-        assert self._pointer is not None
-        # Where rounds overlap, one before may have been committed, and nothing cleared for it, when we were killed.
-        self._outdate(self._pointer.version - 3, self._pointer.blob.parts)
         for summary in summaries:
             self._summarise(summary)
 
@@ -285,7 +282,7 @@ class Performer:
         """Have ``announce`` clear a version's model, where the newest has so many parts, and its step, if it ever was.
 
         How many parts they had is not kept. A model had as many, or one more where it compressed less well; a step at
-        most what its codec takes before it is packed.
+        most what its codec takes before it is packed. The first goes last, for ``leftovers.OldModels``.
         """
         if version < 0:
             return
@@ -295,7 +292,7 @@ class Performer:
             body = compression.TABLE[settings.downlink].limit(self._store.plan.manifest())
             steps = -(-(compression.HEADER.size + body) // settings.part_size)
         for kind, count in ((Kind.MODEL_PART, parts + 1), (Kind.DELTA_PART, steps)):
-            self._outdated += [Address(kind, number=version, part=part) for part in range(count)]
+            self._outdated += [Address(kind, number=version, part=part) for part in reversed(range(count))]
 
     def _put_pointer(self, pointer: ModelPointer) -> None:
         self._pointer = pointer

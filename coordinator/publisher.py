@@ -17,7 +17,7 @@ from typing import Final
 
 from coordinator.events import Rejected
 from coordinator.guard import GUARDED, Guard
-from coordinator.leftovers import filters
+from coordinator.leftovers import MODELS, OldModels, filters, is_first_part
 from schemas import codec
 from schemas.errors import WireError
 from schemas.link.link import Link
@@ -25,7 +25,7 @@ from schemas.messages import BlobRef
 from schemas.parts import Bytes, cut
 from schemas.topics import Address, Kind, Topics
 
-WINDOW: Final = 8  # parts with the broker at a time
+WINDOW: Final = 8  # parts with the broker at a time, and old ones to be cleared
 
 Render = Callable[[], bytes]
 
@@ -69,16 +69,17 @@ class Publisher:
         self._in_flight: set[int] = set()
         self._clearing: dict[int, Address] = {}  # what the broker has yet to say is cleared, by token
         self._guard = Guard()
+        self._old = OldModels(link, topics)
 
     @property
     def idle(self) -> bool:
-        """Whether the broker has all there is."""
-        return self._connected and not self._queue
+        """Whether the broker has all there is, and nothing that is to be cleared."""
+        return self._connected and not self._queue and self._old.done
 
     @property
-    def position(self) -> tuple[int, int, int]:
+    def position(self) -> tuple[int, ...]:
         """How far it has come: it is another one after whatever the broker has taken."""
-        return len(self._queue), self._next_part, len(self._in_flight)
+        return len(self._queue), self._next_part, len(self._in_flight), len(self._clearing), self._old.left
 
     def put(self, address: Address, render: Render) -> None:
         """Publish a document behind all that waits; ``render`` is called when its turn comes, after connects too."""
@@ -88,6 +89,8 @@ class Publisher:
 
     def put_blob(self, blob: Blob) -> None:
         """Publish a blob's parts, in place of the one of that kind before; what is put later waits for them."""
+        if blob.kind in MODELS:
+            self._old.listen_no_more()
         self._tree.pop(blob.kind, None)
         self._tree[blob.kind] = replace(blob, data=self._shelve(blob.data)) if isinstance(blob.data, bytes) else blob
         self._enqueue(blob.kind)
@@ -116,20 +119,32 @@ class Publisher:
     def watches(self, topic: str) -> bool:
         """Whether that is one of these topics."""
         address = self._topics.parse(topic)
-        return address is not None and address.kind in GUARDED
+        return address is not None and (address.kind in GUARDED or is_first_part(address))
 
-    def heard(self, topic: str, payload: bytes, now: float) -> Rejected | None:
+    def heard(self, topic: str, payload: bytes, now: float, *, retained: bool = False) -> Rejected | None:
         """Somebody, who may be we, has published this on one of them: nothing, or rubbish to be counted."""
         address = self._topics.parse(topic)
         assert address is not None
         if self._connected and self._guard.heard(address, payload, now):
             self.look()  # is it a newer coordinator?
+        parts, rubbish = 1, None
         try:
-            if payload:
-                _ = codec.decode_part(payload) if address.part is not None else codec.decode(address.kind, payload)
+            if payload and address.part is not None:
+                parts = codec.decode_part(payload).blob.parts
+            elif payload:
+                _ = codec.decode(address.kind, payload)
         except WireError as error:
-            return Rejected(error.reason, error.detail, topic)
-        return None
+            rubbish = Rejected(error.reason, error.detail, topic)
+        if payload and retained and is_first_part(address):
+            self._heard_old(address, parts)
+        return rubbish
+
+    def _heard_old(self, first: Address, parts: int) -> None:
+        model = self._tree.get(Kind.MODEL_PART)
+        if self._connected and isinstance(model, Blob) and model.number is not None:
+            # Who claims more than any of ours had is not believed: it is cleared, and takes no other one's place.
+            self._old.heard(first, min(parts, 2 * model.ref.parts), model.number)
+            self._pump()
 
     @property
     def mend_at(self) -> float:
@@ -165,12 +180,13 @@ class Publisher:
         self._link.subscribe(self._topics.filter(Kind.DEVICE))
 
     def listen_no_more(self) -> None:
-        """Have the broker send us nothing of what we publish.
+        """Have the broker send us nothing of the models and summaries that we publish.
 
         Where a user has one session at the broker, ours has what another coordinator of that name subscribed to for its
         look at what an earlier run left, or a start of ours that was cut short.
         """
-        self._link.unsubscribe(*filters(self._topics))
+        firsts = (self._topics.filter(kind, part=0) for kind in sorted(MODELS))  # of a life of ours that was killed
+        self._link.unsubscribe(*filters(self._topics), *firsts)
 
     def release(self, connection: int) -> None:
         """Let publications through over a link that holds them back until now."""
@@ -184,6 +200,7 @@ class Publisher:
     def repeat(self) -> None:
         """Publish everything again, over the connection there is."""
         self._restart()
+        self._old.begin_anew()
         self._clearing.clear()
         self._queue = OrderedDict.fromkeys(self._tree)
         self._pump()
@@ -191,16 +208,17 @@ class Publisher:
     def disconnected(self) -> None:
         """Wait for ``connected``."""
         self._connected = False
+        self._old.listen_no_more()
         self._guard.disconnected()
 
     def sent(self, token: int) -> None:
-        """The broker has taken a publication."""
-        if token in self._in_flight:
-            self._in_flight.discard(token)
-            self._pump()
+        """The broker has taken a publication, or answered a subscription."""
+        self._old.answered(token)
+        self._in_flight.discard(token)
         address = self._clearing.pop(token, None)
         if address is not None and self._tree.get(address) is bytes and address not in self._queue:
             del self._tree[address]
+        self._pump()
 
     def _enqueue(self, key: Address | Kind) -> None:
         if key not in self._queue:
@@ -230,6 +248,10 @@ class Publisher:
                 self._send_document(key, entry)
             self._queue.popitem(last=False)
             self._restart()
+        if self._connected:
+            self._old.listen()
+            if not self._clearing:
+                self.remove(*self._old.take(WINDOW))
 
     def _send_document(self, address: Address, render: Render) -> None:
         payload = render()

@@ -150,9 +150,18 @@ class Topics:
         return self.prefix + address.below()
 
     def filter(
-        self, kind: Kind, *, device: str | None = None, number: int | None = None, digest: str | None = None
+        self,
+        kind: Kind,
+        *,
+        device: str | None = None,
+        number: int | None = None,
+        digest: str | None = None,
+        part: int | None = None,
     ) -> str:
         """A subscription filter for every topic of ``kind``, narrowed by what of it is given."""
         return self.prefix + kind.value.format(
-            number="+" if number is None else number, device=device or "+", digest=digest or "+", part="+"
+            number="+" if number is None else number,
+            device=device or "+",
+            digest=digest or "+",
+            part="+" if part is None else part,
         )

@@ -34,6 +34,8 @@ def taken_in(event: Event) -> Event:
         (COORDINATOR, 0, MAX_JSON + 1),
         (TOPICS.topic(Address(Kind.RUN)), 0, MAX_JSON + 1),
         (TOPICS.topic(Address(Kind.PLAN_PART, digest="0" * 64, part=0)), 0, 10**6),  # our own, to be compared
+        (TOPICS.topic(Address(Kind.MODEL_PART, number=7, part=0)), 0, 10**6),  # an old one's, which says how many
+        (TOPICS.topic(Address(Kind.DELTA_PART, number=7, part=0)), 0, 10**6),
     ],
 )
 def test_invariant_11_what_came_at_qos_0_waits_for_its_refusal_without_its_bytes(

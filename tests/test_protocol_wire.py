@@ -10,6 +10,7 @@ import random
 import re
 import threading
 import tracemalloc
+from collections import deque
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -349,6 +350,7 @@ def test_must_07_a_pointer_follows_the_brokers_word_on_its_last_part_and_old_par
         running.handled()
         assert pointers() == [0]
         running.sieve = lambda event: event
+        deque(map(running.sink, held), maxlen=0)
         for attempt in (1, 2):
             asked = running.opened(attempt)
             for device in devices:

@@ -254,7 +254,7 @@ def pointer(running: RunningCoordinator) -> ModelPointer:
     return message
 
 
-def has_moved(publisher: Publisher, position: tuple[int, int, int]) -> bool:
+def has_moved(publisher: Publisher, position: tuple[int, ...]) -> bool:
     return publisher.position != position
 
 

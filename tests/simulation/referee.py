@@ -230,10 +230,13 @@ class Referee:
             self._check_tree(self._of(NAME).began_with, result.version)
 
     def _check_tree(self, oldest: int, newest: int) -> None:
-        """Of older models and their steps the broker has nothing but what an earlier life was killed over.
+        """Of older models and their steps the broker has nothing, once all can be heard.
 
-        A link that hung at the end may have swallowed the last clearing, which is the next start's to repeat.
+        Before, what a link has lost may stay: what a start was to hear of what earlier lives were killed over. One that
+        hung at the end may have swallowed the last clearing, which is the next start's to repeat.
         """
+        if self._world.calm:
+            oldest = 0
         for topic in self._world.broker.retained:
             address = TOPICS.parse(topic)
             if address is None or address.number is None or address.kind not in {Kind.MODEL_PART, Kind.DELTA_PART}:
