@@ -101,3 +101,41 @@ def test_nothing_is_carried_of_values_that_have_become_private(codec: str) -> No
     assert not _values(sent.payload)[private].any()
     assert not _values(sent.residual)[private].any()
     assert _values(sent.payload)[~private].any()
+
+
+@given(st.integers(0, 100))
+def test_training_begins_a_fifth_of_the_way_ahead(seed: int) -> None:
+    shared, left = _delta(seed, 1.0), _delta(seed + 1)
+    begun = feedback.start("topk", shared, compression.encode(feedback.RESIDUAL, left, np.random.default_rng(0)))
+    np.testing.assert_allclose(begun.flat - shared.flat, 0.2 * left.flat, rtol=2.0**-7, atol=1e-6)
+
+
+def test_it_begins_with_the_model_itself_in_values_that_are_private() -> None:
+    private = np.arange(MANIFEST.size) % 3 == 0
+    residual = compression.encode("float32", _delta(1), np.random.default_rng(0))
+    moved = feedback.start("topk", _delta(0), residual, private).flat != _delta(0).flat
+    assert not moved[private].any()
+    assert moved[~private].mean() > 0.9
+
+
+@pytest.mark.parametrize(
+    "residual",
+    [
+        b"",
+        b"x",
+        compression.encode("float32", Parameters.zeros(Manifest(())), np.random.default_rng(0)),
+        compression.encode(
+            "float32", Parameters(MANIFEST, np.full(MANIFEST.size, 3e38, np.float32)), np.random.default_rng(0)
+        ),
+    ],
+    ids=["none", "damaged", "of another model", "too large"],
+)
+def test_it_begins_with_the_model_itself_where_nothing_can_be_carried(residual: bytes) -> None:
+    shared = Parameters(MANIFEST, np.full(MANIFEST.size, 3e38, np.float32))
+    assert feedback.start("topk", shared, residual) is shared
+
+
+@pytest.mark.parametrize("codec", sorted(set(NAMES) - set(feedback.AHEAD)))
+def test_it_begins_with_the_model_itself_where_that_is_as_good(codec: str) -> None:
+    shared = _delta(0)
+    assert feedback.start(codec, shared, compression.encode("float32", _delta(1), np.random.default_rng(0))) is shared

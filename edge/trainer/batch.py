@@ -16,8 +16,8 @@ from edge.sources import Prepared
 from edge.trainer.inbox import Batch, Inbox, Watch, explained
 from edge.training import feedback
 from edge.training.dropout import Layout
+from edge.training.loop import Tether, Training, engine
 from edge.training.loop import Trained as Outcome
-from edge.training.loop import Training, engine
 from edge.training.plan_fit import fit
 from edge.training.stacked_training import Stack, train_stacked, width
 from schemas.errors import WireError
@@ -129,21 +129,22 @@ class _Queue:
 
     def _begin(self, job: Train) -> Training:
         data = fit(self._recordings(job.data, self._plan.data).train, self._plan)
-        watch = Watch(job, self._model, data, engine(), self._inbox, self._untold.append)
+        begun = feedback.start(job.codec, self._model, job.residual)
+        watch = Watch(job, begun, data, engine(), self._inbox, self._untold.append)
         since = time.perf_counter()
         try:
-            training, rounding = self._start(job, data, watch, resuming=True)
+            training, rounding = self._start(job, begun, data, watch, resuming=True)
         except WireError as error:  # of the checkpoint, which costs no round
             log.warning("training starts over: %s", error.detail)
-            training, rounding = self._start(job, data, watch, resuming=False)
+            training, rounding = self._start(job, begun, data, watch, resuming=False)
         self._in_hand[training] = job, rounding, since
         return training
 
     def _start(
-        self, job: Train, data: Dataset, watch: Watch, *, resuming: bool
+        self, job: Train, begun: Parameters, data: Dataset, watch: Watch, *, resuming: bool
     ) -> tuple[Training, np.random.Generator]:
         order, rounding = np.random.default_rng(job.seed).spawn(2)
         resume = watch.resumed() if resuming else None
-        about = self._model, data, self._plan, job.settings, order, self._layout
-        training = Training(*about, watch, resume, accelerator=self._accelerator)
-        return training, rounding
+        about = begun, data, self._plan, job.settings, order, self._layout
+        tether = Tether(self._model)
+        return Training(*about, watch, resume, accelerator=self._accelerator, tether=tether), rounding

@@ -178,17 +178,18 @@ class Trainer:
         from edge.training.loop import Tether, engine, train  # noqa: PLC0415 - torch comes with it
 
         model, mine = _with_own_layers(job, model, plan)
-        tether = Tether(free=None if mine is None else ~mine)
+        begun = feedback.start(job.codec, model, job.residual, mine)
+        tether = Tether(model, None if mine is None else ~mine)
         about = engine() if mine is None else f"{engine()}, local: {', '.join(job.local)}"
-        watch = Watch(job, model, data, about, self._inbox, lambda told: self._report((told,)))
+        watch = Watch(job, begun, data, about, self._inbox, lambda told: self._report((told,)))
         training, rounding = np.random.default_rng(job.seed).spawn(2)
         started = time.perf_counter()
         try:
-            done = train(model, data, plan, job.settings, training, watch, watch.resumed(), tether)
+            done = train(begun, data, plan, job.settings, training, watch, watch.resumed(), tether)
         except WireError as error:  # of the checkpoint, which costs no round
             log.warning("training starts over: %s", error.detail)
             training, rounding = np.random.default_rng(job.seed).spawn(2)
-            done = train(model, data, plan, job.settings, training, watch, tether=tether)
+            done = train(begun, data, plan, job.settings, training, watch, tether=tether)
         seconds = time.perf_counter() - started
         encoded = feedback.encode(job.codec, done.delta, job.residual, rounding, mine)
         if encoded.trouble:

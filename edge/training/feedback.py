@@ -1,6 +1,9 @@
 """Error feedback: what an update leaves out is added to the next one, so that nothing of a delta is lost in the end.
 
-Seide et al. 2014, Karimireddy et al. 2019. Pure; the residual travels and is kept as a payload of ``RESIDUAL``.
+Seide et al. 2014, Karimireddy et al. 2019. Where few values are sent, training begins some of the way to where the
+device would be if all it had to say had been heard (Xie et al. 2020 begin all the way there): from the global model
+alone it would find the same again each round, until what waits is several times what is meant. Pure; the residual
+travels and is kept as a payload of ``RESIDUAL``.
 """
 
 from __future__ import annotations
@@ -15,6 +18,7 @@ from schemas.errors import WireError
 from schemas.parameters import Parameters
 
 RESIDUAL: Final = "bfloat16"  # half of float32's bytes and all of its range; what it rounds off is fed back no more
+AHEAD: Final = {"topk": 0.2}  # by codec, how far along training begins; ``benchmarks/ahead.py`` chose it
 
 
 class Encoded(NamedTuple):
@@ -26,6 +30,26 @@ class Encoded(NamedTuple):
     payload: bytes
     residual: bytes
     trouble: str
+
+
+def start(codec: str, shared: Parameters, residual: bytes, private: NDArray[np.bool_] | None = None) -> Parameters:
+    """Where training begins whose update is to carry ``residual``: by ``AHEAD`` of it ahead of the global model.
+
+    Of values (P,) that are ``private`` by now nothing is taken, as in ``encode``. Without a residual that is one of
+    this model's, or where numbers would be too large, it is ``shared`` itself.
+    """
+    if not residual or codec not in AHEAD:
+        return shared
+    try:
+        left = compression.decode(residual, shared.manifest).flat
+    except WireError:
+        return shared  # ``encode`` says why
+    with np.errstate(over="ignore"):
+        flat = shared.flat + np.float32(AHEAD[codec]) * (
+            left if private is None else np.where(private, np.float32(0), left)
+        )
+    begun = Parameters(shared.manifest, flat)
+    return begun if begun.is_finite() else shared
 
 
 def encode(

@@ -138,7 +138,8 @@ class Training:
         self.settings = settings
         self._manifest = parameters.manifest
         self._start = torch.from_numpy(parameters.flat.copy()).to(place)
-        self.anchor = self._start if tether.anchor is None else torch.from_numpy(tether.anchor.flat.copy()).to(place)
+        anchor = tether.anchor if settings.proximal else None  # else nobody looks at it, and it takes a model's memory
+        self.anchor = self._start if anchor is None else torch.from_numpy(anchor.flat.copy()).to(place)
         self._held = None if tether.free is None else torch.from_numpy(~tether.free).to(place)
         self._examples = len(chosen)
         self._on_event = on_event

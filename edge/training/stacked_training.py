@@ -98,7 +98,7 @@ def _ended(training: Training) -> Trained | Exception | None:
 class Stack:
     """Steps of several devices at once, on ``accelerator``; of one after the other where torch can't do it.
 
-    Its trainings share plan and settings, ``batch`` among them, and have no tether.
+    Its trainings share plan and settings, ``batch`` among them, and may change all values.
     """
 
     def __init__(self, plan: Plan, batch: int, accelerator: str) -> None:

@@ -33,7 +33,7 @@ _LARGEST_SHARE: Final = 10
 
 @dataclass(frozen=True, slots=True)
 class Largest:
-    """The codec that sends one value in ``share``, at least one. What it decodes is any of them."""
+    """The codec that sends one value in ``share`` at most, but one at least. What it decodes is any of them."""
 
     share: int
     name: str
@@ -49,7 +49,7 @@ class Largest:
     def encode(self, parameters: Parameters, _rng: np.random.Generator) -> memoryview:
         """Gaps and levels; nothing is drawn. ``WireError`` where values are too large."""
         pieces = [_SIZE.pack(parameters.manifest.size & _LOWER)]
-        for values, largest in _chosen(parameters, -(-parameters.manifest.size // self.share)):
+        for values, largest in _chosen(parameters, max(1, parameters.manifest.size // self.share)):
             step, levels = nearest.quantised(values[largest], self.name, nibbles.LEVELS)
             chosen, levels = largest[levels != 0], levels[levels != 0]
             gaps, pairs = _gaps(chosen), nibbles.packed(np.append(levels, np.zeros(levels.size % 2, np.int8)))
