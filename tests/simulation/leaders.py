@@ -117,6 +117,8 @@ class Leaders:
     def _status(self, status: dict[str, Any]) -> None:
         before, now, served_since = self._newest, self._world.now, self._serves_since
         if before is not None and _rank(status) < _rank(before):
+            if before["state"] not in SERVING:
+                self._newest = None  # it is over, and this will stands in its place: nobody can hear of it any more
             return
         self._newest = status
         if before is None or before["state"] not in SERVING:
