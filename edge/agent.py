@@ -34,7 +34,6 @@ from schemas.errors import LinkError, PayloadTooLarge, Reject, StateError, WireE
 from schemas.findings import Findings
 from schemas.link import link as wire
 from schemas.messages import (
-    DeviceState,
     DeviceStatus,
     Health,
     Join,
@@ -101,8 +100,7 @@ class Agent:
             speed=self._store.speed(),
             personal_of=None if own is None or own[0].how != device.personal else (own[0].model, own[0].data),
         )
-        gone = presence.status(self._state).model_copy(update={"state": DeviceState.OFFLINE, "detail": ""})
-        will = wire.Will(self._topic(Kind.DEVICE), codec.encode(gone))
+        will = wire.Will(self._topic(Kind.DEVICE), codec.encode(presence.last_will(self._state)))
         self._backlog = Backlog(lambda event: post(self, event))
         self._link = make_link(device.name, self._backlog.hear, will)
         self._fetcher = Fetcher(self._link, topics, self._store)

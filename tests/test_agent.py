@@ -132,6 +132,7 @@ class World:
     session: int = 0
     health: Callable[[], Health] = Health
     personal: PersonalSettings | None = None
+    budget: int | None = None  # bytes a day
 
     def __post_init__(self) -> None:
         self.desk = Desk(self.broker)
@@ -146,7 +147,15 @@ class World:
         self.session += 1
         self.posted.clear()
         data = DataSpec(path="watch", held_out="0.2")
-        device = Device(DEVICE, self.session, data, self.state / "device", software="fedbeat 0", personal=self.personal)
+        device = Device(
+            DEVICE,
+            self.session,
+            data,
+            self.state / "device",
+            software="fedbeat 0",
+            personal=self.personal,
+            budget=self.budget,
+        )
         self.agent = Agent(
             device,
             TOPICS,
@@ -193,6 +202,20 @@ def test_must_10_birth_and_will_carry_the_same_session(world: World) -> None:
     world.broker.cut(DEVICE)
     assert (world.desk.statuses[-1].state, world.desk.statuses[-1].session) == (DeviceState.OFFLINE, 1)
     assert world.desk.statuses[-1].detail == ""  # not what held when it was started
+
+
+def test_a_last_will_tells_nothing_that_held_when_the_device_was_started(world: World) -> None:
+    """What is left of the budget least of all: a device that has spent it would be shown as one that has all of it."""
+    world.training()
+    world.budget = 10**6
+    world.crash()
+    world.turn(60)
+    assert world.desk.statuses[-1].budget_left is not None
+    assert world.desk.statuses[-1].model_version == 0
+    world.broker.cut(DEVICE)
+    gone = world.desk.statuses[-1]
+    assert gone.state is DeviceState.OFFLINE
+    assert (gone.budget_left, gone.model_version, gone.last_round) == (None, None, None)
 
 
 def test_a_round_over_the_wire_with_real_bytes(world: World) -> None:

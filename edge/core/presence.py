@@ -43,6 +43,12 @@ def status(state: State) -> DeviceStatus:
     )
 
 
+def last_will(state: State) -> DeviceStatus:
+    """What the broker tells of the device once it is gone: nothing that will have changed since its start, as now."""
+    passing = {"detail": "", "model_version": None, "last_round": None, "budget_left": None}
+    return status(state).model_copy(update={"state": DeviceState.OFFLINE, **passing})
+
+
 def _condition(state: State) -> tuple[DeviceState, str]:
     if state.stopped:
         return DeviceState.STOPPED, ""
