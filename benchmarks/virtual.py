@@ -2,11 +2,13 @@
 
     python benchmarks/virtual.py --data ../shared/data/mitdb              # 8, 64 and 512 devices, ecg-beats
     python benchmarks/virtual.py --data ../shared/data/mitdb --devices 64 --batch-size 8 1
+    python benchmarks/virtual.py --data ../shared/data/mitdb --accelerator cuda   # together on a GPU, in one trainer
 
 The trainer pool of ``edge fleet`` with its child processes does a round's trainings of all devices: DS1's beats, by
 patient where there are patients enough, else evenly. Recordings are read and children warm before the clock starts;
 the two ways take turns. Beside the wall's clock stand the children's CPU seconds, which other work on the machine
-disturbs less. The answers of both are compared. Prints JSON and a table.
+disturbs less. The answers of both are compared. With a GPU the one by one are on the CPU still, and MB are the
+machine's, not the GPU's. Prints JSON and a table.
 """
 
 from __future__ import annotations
@@ -24,11 +26,13 @@ from typing import Any
 import numpy as np
 from broker import end_together, machine, memory
 
-from edge.core.jobs import Describe, Described, Failure, Job, Progressed, Result, Train, Trained
+from edge.core.jobs import Accelerator, Describe, Described, Failure, Job, Progressed, Result, Train, Trained
 from edge.dataspec import DataSpec
+from edge.start import check_accelerator
 from edge.trainer.pool import TrainerPool
 from edge.trainer.stacking import Stacking
 from schemas import compression
+from schemas.errors import SettingsError
 from schemas.messages import TrainSettings
 from schemas.plan_file import find
 
@@ -38,7 +42,9 @@ TICKS = os.sysconf("SC_CLK_TCK")
 class Fleet:
     """The trainings of one round, and a pool that does them."""
 
-    def __init__(self, plan: str, data: Path, devices: int, settings: TrainSettings, workers: int, width: int) -> None:
+    def __init__(
+        self, plan: str, data: Path, devices: int, settings: TrainSettings, workers: int, stacking: Stacking | None
+    ) -> None:
         file = find(plan)
         self.manifest = file.plan.manifest()
         self._specs = [DataSpec(path=str(data), devices=devices, index=index) for index in range(devices)]
@@ -49,7 +55,6 @@ class Fleet:
             Train.model_validate({**about, "key": f"train-{number}", "data": spec, "seed": number})
             for number, spec in enumerate(self._specs)
         ]
-        stacking = None if width == 1 else Stacking(width or None)
         self.pool = TrainerPool(workers, idle_s=3600, nice=0, stacking=stacking)
         self._children: list[int] = []
 
@@ -78,18 +83,22 @@ class Fleet:
         return sum(memory(pid) for pid in self._children)
 
     def _do(self, jobs: list[Any]) -> list[Result]:
-        answers: queue.Queue[Result] = queue.Queue()
+        answers: queue.Queue[Result | Failure] = queue.Queue()
 
         def hear(answer: Progressed | Result | Failure) -> None:
-            if isinstance(answer, Failure):
-                raise SystemExit(answer.message)
             if not isinstance(answer, Progressed):
                 answers.put(answer)
 
         job: Job
         for job in jobs:
             self.pool.submit(job, hear)
-        return [answers.get() for _ in jobs]
+        results: list[Result] = []
+        for _ in jobs:
+            answer = answers.get()
+            if isinstance(answer, Failure):
+                raise SystemExit(answer.message)
+            results.append(answer)
+        return results
 
 
 def children() -> list[int]:
@@ -110,9 +119,13 @@ def _cpu_s(pid: int) -> float:
 def measure(given: argparse.Namespace, devices: int, batch: int) -> dict[str, Any]:
     """One row's figures."""
     settings = find(given.plan).plan.train.model_copy(update={"batch_size": batch})
+    accelerator: Accelerator = given.accelerator
+    alone = given.width == 1 and accelerator == "cpu"
+    together = None if alone else Stacking(given.width or None, accelerator)
+    workers = given.workers if accelerator == "cpu" else 1
     ways = {
-        "alone": Fleet(given.plan, given.data, devices, settings, given.workers, 1),
-        "together": Fleet(given.plan, given.data, devices, settings, given.workers, given.width),
+        "alone": Fleet(given.plan, given.data, devices, settings, given.workers, None),
+        "together": Fleet(given.plan, given.data, devices, settings, workers, together),
     }
     figures: dict[str, Any] = {"devices": devices, "batch_size": batch}
     wall: dict[str, list[float]] = {name: [] for name in ways}
@@ -160,9 +173,15 @@ def main() -> None:
     parser.add_argument("--repeats", type=int, default=5)
     parser.add_argument("--workers", type=int, default=min(4, os.cpu_count() or 1), help="trainer processes")
     parser.add_argument("--width", type=int, default=0, help="devices in one step; 0 for the plan's own")
+    parser.add_argument("--accelerator", choices=("cpu", "cuda"), default="cpu", help="of what trains together")
     given = parser.parse_args()
     end_together()
-    print(f"# {machine()}; {given.plan}, {given.workers} trainers, medians of {given.repeats} rounds")
+    try:
+        check_accelerator(given.accelerator)
+    except SettingsError as error:
+        raise SystemExit(str(error)) from None
+    trainers = f"{given.workers} trainers" + (", together one on a GPU" if given.accelerator == "cuda" else "")
+    print(f"# {machine()}; {given.plan}, {trainers}, medians of {given.repeats} rounds")
     print("| devices | batch | one by one, ex/s | together, ex/s | wall | CPU | MB | MB together | difference |")
     print("|---|---|---|---|---|---|---|---|---|")
     for batch in given.batch_size:
