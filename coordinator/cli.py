@@ -111,6 +111,7 @@ def split_weights(_: click.Context, __: click.Parameter, value: str | None) -> o
 @click.option("--trainers", type=int, metavar="N", help="trainer processes the virtual devices share")
 @click.option("--together", type=int, metavar="N", help="virtual devices a trainer trains at once; 1 for one by one")
 @click.option("--accelerator", metavar="NAME", help="what virtual devices train on: cpu or cuda (default: cpu)")
+@click.option("--budget", metavar="BYTES/day", help="most each virtual device sends and receives, such as 50MB/day")
 @click.option("--personal", metavar="METHOD", help="each virtual device's own model: ditto, fine-tune, local-layers")
 @click.option("--local-layers", metavar="NAMES", help="with commas between: the layers that are each one's own")
 @click.option("--json", "json_lines", is_flag=True, default=None, help="one JSON object a line")

@@ -61,6 +61,7 @@ class CoordinatorSettings(LinkSettings):
         None, description="virtual devices a trainer trains at once; 1 for one by one"
     )
     accelerator: Literal["cpu", "cuda"] = Field("cpu", description="what virtual devices train on: cpu or cuda")
+    budget: str = Field("", description="most each virtual device sends and receives, such as 50MB/day; none if empty")
     personal: Literal["off", "ditto", "fine-tune", "local-layers"] = Field(
         "off", description="a model of its own for each virtual device: off, ditto, fine-tune or local-layers"
     )

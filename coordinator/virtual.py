@@ -106,6 +106,7 @@ class VirtualFleet:
             "--trainers": settings.trainers,
             "--together": settings.together,
             "--accelerator": settings.accelerator,
+            "--budget": settings.budget or None,
             "--personal": settings.personal,
             "--local-layers": settings.local_layers or None,
         }

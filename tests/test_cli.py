@@ -30,7 +30,8 @@ START = typed(
     --downlink float16 --optimizer adam --learning-rate 0.17 --batch-size 18 --epochs 19 --local-steps 20
     --proximal 0.21 --class-weights balanced --evaluate False --seed 22 --part-size 2300 --state s --keep-models 24
     --room 25 --heartbeat 26.0 --idle-heartbeat 310.0 --virtual 27 --data d --partition even --held-out 0.28
-    --trainers 29 --together 30 --accelerator cuda --personal local-layers --local-layers layers.7 --json True"""
+    --trainers 29 --together 30 --accelerator cuda --budget 31MB/day --personal local-layers --local-layers layers.7
+    --json True"""
 )
 RUN = typed(
     f"""{BROKER} --device pi-hall --data d --held-out 0.11 --state s --heartbeat 12.0 --idle-heartbeat 130.0

@@ -52,6 +52,7 @@ def test_the_fleet_is_there_for_as_long_as_the_block_lasts_and_says_goodbye(
     [
         ({"data": "missing"}, 3, "the virtual devices ended: there is nothing at missing"),
         ({"partition": "thirds"}, 2, "partition 'thirds' is not known"),
+        ({"budget": "0MB/day"}, 2, "'0MB/day' is no budget"),
     ],
 )
 def test_a_fleet_that_ends_by_itself_is_reported_in_its_own_words(
