@@ -53,7 +53,10 @@ def measure(
         flat = [str(text) for pair in {**options, "--state": state}.items() for text in pair]
         command = [sys.executable, "-m", "coordinator", "start", "--json", *flat, *more]
         began = time.monotonic()
-        lines = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True).stdout.splitlines()
+        ended = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=False)
+        if ended.returncode:  # its own words are on standard error
+            raise SystemExit(f"the coordinator ended with exit code {ended.returncode}")
+        lines = ended.stdout.splitlines()
         steps = step_sizes(Path(state))
         store = ModelStore(Path(state) / "models")
         if models is not None:

@@ -31,6 +31,7 @@ from broker import end_together, machine
 from updates import deltas, normal, read_through, seconds
 
 from schemas import compression
+from schemas.errors import DataError
 from schemas.parameters import Parameters
 
 SIZES = (100_000, 1_000_000, 10_000_000)
@@ -152,7 +153,10 @@ def main() -> None:
     print(f"| {' | '.join(COLUMNS)} |\n|{'---|' * len(COLUMNS)}")
     cases = {f"{size:,} normal": normal(size) for size in given.sizes}
     if given.data is not None:
-        cases = {"ECG, 22 updates": deltas(given.data, given.kept, given.round), **cases}
+        try:
+            cases = {"ECG, 22 updates": deltas(given.data, given.kept, given.round), **cases}
+        except DataError as error:
+            raise SystemExit(str(error)) from None
     for case, updates in cases.items():
         for name in given.codecs:
             show(case, measure(name, updates, given.repeats))
