@@ -12,22 +12,24 @@ import tempfile
 from pathlib import Path
 
 from coordinator.config import CoordinatorSettings
-from coordinator.export import export_model
+from coordinator.export import export_model, plan_of_run
 from schemas.command_line import stopping_on_signals
 from schemas.errors import FedbeatError, SettingsError
 
 
 def assess(settings: CoordinatorSettings, version: int | None, people: str, page: Path | None, *, as_json: bool) -> str:
-    """The figures of ``version``, or of the newest model. Raises any ``FedbeatError``, the child's included."""
-    if not settings.plan or not settings.data:
-        raise SettingsError(
-            "which plan the models are of and where recordings are must be said: add --plan PLAN and --data PATH"
-        )
+    """The figures of ``version``, or of the newest model, by the settings' plan, or else by the run's.
+
+    Raises any ``FedbeatError``, the child's included.
+    """
+    if not settings.data:
+        raise SettingsError("where recordings with labels are must be said: add --data PATH")
     with tempfile.TemporaryDirectory() as folder:
         written = Path(folder) / "model.safetensors"
         name = export_model(settings.state, version, written).partition(" written")[0]
         model = written.rename(written.with_stem(name.replace(" ", "-")))  # page and JSON say which version it was
-        options = ["--plan", settings.plan, "--model", str(model), "--data", settings.data, "--people", people]
+        plan = settings.plan or plan_of_run(settings.state)
+        options = ["--plan", plan, "--model", str(model), "--data", settings.data, "--people", people]
         options += ["--page", str(page)] if page else []
         options += ["--json"] if as_json else []
         command = [sys.executable, "-m", "edge", "evaluate", *options]

@@ -148,8 +148,8 @@ def status(config: Path | None, *, show_config: bool, as_json: bool, whole: bool
 @click.option("--state", type=PATH, help="directory of journal and models")
 @click.option("--config", type=SETTINGS_PATH, help="settings file (TOML)")
 @click.option("--version", "number", type=int, metavar="V", help="of the global model (default: the newest)")
-@click.option("--onnx", is_flag=True, help="as an ONNX model, for ONNX Runtime; needs --plan and `fedbeat[onnx]`")
-@click.option("--plan", "plan_name", metavar="PLAN", help="the run's plan: a bundled one, or a plan's file")
+@click.option("--onnx", is_flag=True, help="as an ONNX model, for ONNX Runtime; needs `fedbeat[onnx]`")
+@click.option("--plan", "plan_name", metavar="PLAN", help="a bundled one, or a plan's file (default: the run's)")
 def export(
     target: Path, config: Path | None, number: int | None, plan_name: str | None, *, onnx: bool, **flags: Any
 ) -> None:
@@ -166,7 +166,7 @@ def export(
 @cli.command()
 @click.option("--state", type=PATH, help="directory of journal and models")
 @click.option("--config", type=SETTINGS_PATH, help="settings file (TOML)")
-@click.option("--plan", "plan_name", metavar="PLAN", help="the run's plan: a bundled one, or a plan's file")
+@click.option("--plan", "plan_name", metavar="PLAN", help="a bundled one, or a plan's file (default: the run's)")
 @click.option("--version", "number", type=int, metavar="V", help="of the global model (default: the newest)")
 @click.option("--data", metavar="PATH", help="recordings with labels: a path or a word such as watch")
 @click.option("--people", default="held-out", show_default=True, metavar="RULE", help="held-out, all, or names")

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from coordinator.journal import newest_version
+from coordinator.journal import last_settings, newest_version
 from coordinator.models import ModelStore, place_whole
 from schemas.errors import PlanError, SettingsError, StateError
-from schemas.plan_file import find
+from schemas.plan_file import bundled, find
 from schemas.plan_onnx import to_onnx
 
 
@@ -25,12 +25,11 @@ def export_model(state: Path, version: int | None, target: Path) -> str:
 def export_onnx(state: Path, version: int | None, plan_name: str | None, target: Path) -> str:
     """Write ``version``, or the newest, of the plan ``plan_name`` to ``target``, for ONNX Runtime and its like.
 
-    Raises ``StateError``, ``PlanError`` where the plan is another or can't be written so, ``SettingsError``.
+    Where no plan is named it is the run's. Raises ``StateError``, ``PlanError`` where the plan is another or can't be
+    written so, ``SettingsError``.
     """
-    if not plan_name:
-        raise SettingsError("which plan the model is of must be said: add --plan PLAN")
-    plan = find(plan_name).plan
     store, wanted = _chosen(state, version)
+    plan = find(plan_name or plan_of_run(state)).plan
     _spare(state, target)
     parameters = store.load(wanted).parameters
     if parameters.manifest != plan.manifest():
@@ -38,6 +37,20 @@ def export_onnx(state: Path, version: int | None, plan_name: str | None, target:
     model = to_onnx(plan, parameters)
     place_whole(target, model)
     return f"model {wanted} written to {target} as ONNX, {len(model)} bytes"
+
+
+def plan_of_run(state: Path) -> str:
+    """The name of the bundled plan that the run in ``state`` is of. ``SettingsError`` where only a file can tell it."""
+    journal = state / "journal.db"
+    settings = last_settings(journal) if journal.exists() else None
+    if settings is None:
+        raise SettingsError("which plan the model is of must be said: add --plan PLAN")
+    name, digest = settings.plan.name, settings.plan.blob.digest
+    if name not in bundled() or find(name).plan.digest != digest:  # somebody's own, or of another release
+        raise SettingsError(
+            f"the run is of a plan {name!r} that doesn't come with this Fedbeat: add --plan with its file"
+        )
+    return name
 
 
 def _spare(state: Path, target: Path) -> None:

@@ -391,3 +391,9 @@ def newest_version(path: Path) -> int | None:
            WHERE run = (SELECT run FROM runs ORDER BY finished IS NULL DESC, finished DESC LIMIT 1)""",
     )
     return None if found[0][0] is None else rows.integer(found[0][0])
+
+
+def last_settings(path: Path) -> RunSettings | None:
+    """The settings of that run; None where there was none yet."""
+    found = look_up(path, "SELECT settings FROM runs ORDER BY finished IS NULL DESC, finished DESC LIMIT 1")
+    return rows.message(RunSettings, found[0][0]) if found else None

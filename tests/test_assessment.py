@@ -124,6 +124,11 @@ def test_the_coordinator_evaluates_a_version_of_its_own(tmp_path: Path) -> None:
     assert figures["model"] == "model-1.safetensors"
     assert figures["accuracy"][0] == pytest.approx(metrics["accuracy"])
     assert figures["macro_f1"][0] == pytest.approx(metrics["macro_f1"])
+    of_run = subprocess.run([*command, "--version", "1", "--json"], stdout=subprocess.PIPE, text=True, check=True)
+    assert json.loads(of_run.stdout) == figures  # by the run's own plan; seen to fail where it had to be named
+    lost = subprocess.run([*command[:-2], "--plan", "ecg-beats"], capture_output=True, text=True, check=False)
+    assert lost.returncode == SettingsError.exit_code
+    assert "--data PATH" in lost.stderr
     wrong = subprocess.run([*command, "--plan", "watch"], capture_output=True, text=True, check=False)
     assert wrong.returncode == PlanError.exit_code
     assert "model 1 is of another plan than 'watch'" in wrong.stderr

@@ -7,10 +7,12 @@ import onnx
 import pytest
 
 from coordinator.export import export_model, export_onnx
+from coordinator.journal import Journal
 from coordinator.models import Checkpoint, ModelStore
 from coordinator.round import SETTLE_S
 from schemas.errors import DiskFull, PlanError, SettingsError, StateError
-from schemas.plan_file import PlanFile, write
+from schemas.messages import BlobRef, PlanRef, RunSettings
+from schemas.plan_file import PlanFile, find, write
 from tests.full_disks import Ballast, small_disk
 from tests.plan_examples import tiny
 from tests.running_coordinator import RunningCoordinator
@@ -77,7 +79,7 @@ def test_a_model_is_exported_for_onnx_with_its_plan(tmp_path: Path) -> None:
     with pytest.raises(PlanError, match="of another plan than 'watch': choose its own with --plan"):
         export_onnx(tmp_path, None, "watch", target)
     with pytest.raises(SettingsError, match="add --plan PLAN"):
-        export_onnx(tmp_path, None, None, target)
+        export_onnx(tmp_path, None, None, target)  # there is no journal to tell it
 
 
 def test_a_full_disk_keeps_the_onnx_model_of_before(tmp_path: Path) -> None:
@@ -101,3 +103,30 @@ def test_a_folder_is_no_place_for_a_model(tmp_path: Path, monkeypatch: pytest.Mo
     with pytest.raises(StateError, match="Check the directory"):
         export_model(tmp_path, None, Path())
     assert [path.name for path in tmp_path.iterdir()] == ["models"]
+
+
+@pytest.mark.parametrize(
+    ("name", "digest", "told"),
+    [
+        ("ecg-beats", find("ecg-beats").plan.digest, True),
+        ("ecg-beats", "0" * 64, False),  # somebody's own of that name, or another release's
+        ("mine", "0" * 64, False),
+    ],
+)
+def test_a_run_s_plan_needs_no_naming_where_it_is_a_bundled_one(
+    tmp_path: Path, name: str, digest: str, *, told: bool
+) -> None:
+    """Seen to fail where every plan had to be named, and where its name alone was looked at."""
+    model = find("ecg-beats").initial(1)
+    journal = Journal(tmp_path / "journal.db")
+    plan = PlanRef(name=name, blob=BlobRef(digest=digest, size=1, parts=1))
+    journal.start_run(RunSettings(run="run-1", rounds=1, plan=plan), model.digest(), "2026-11-28T20:00:00+00:00")
+    journal.close()
+    ModelStore(tmp_path / "models").save(Checkpoint("run-1", 0, None, model, {}))
+    if told:
+        assert export_onnx(tmp_path, None, None, tmp_path / "model.onnx").startswith("model 0 written to ")
+    else:
+        with pytest.raises(
+            SettingsError, match=f"of a plan '{name}' that doesn't come with .*add --plan with its file"
+        ):
+            export_onnx(tmp_path, None, None, tmp_path / "model.onnx")
