@@ -37,6 +37,7 @@ REMARKS = (
     seen.MessageRejected,
     seen.EvaluationFailed,
     seen.DataMadeUp,
+    seen.LabelsByRule,
     seen.OwnModelsAwaited,
     seen.Finished,
 )
@@ -188,6 +189,8 @@ def plain_line(event: seen.Observation) -> str | None:  # noqa: C901, PLR0911, P
         case seen.DataMadeUp(device=device, others=others):
             these = f"{device}{f' and {others} more' if others else ''}"
             return f"{these}: the people are synthetic, and what comes of them says nothing about patients"
+        case seen.LabelsByRule():
+            return "labels are a rule's: figures of this run say how like the rule a model is, and no more"
         case seen.OwnModelsAwaited():
             return "the virtual devices make models of their own; Ctrl-C doesn't wait for them"
         case seen.Finished(version=version, stopped=True, error=None):

@@ -192,6 +192,11 @@ class DataMadeUp:
 
 
 @dataclass(frozen=True, slots=True)
+class LabelsByRule:
+    """The run's labels are a rule's: its figures say how like the rule a model is, nothing of how right."""
+
+
+@dataclass(frozen=True, slots=True)
 class OwnModelsAwaited:
     """All rounds are done, and the virtual devices make models of their own of the last global one."""
 
@@ -234,6 +239,7 @@ Observation = (
     | EvaluationFailed
     | Overwritten
     | DataMadeUp
+    | LabelsByRule
     | OwnModelsAwaited
     | Withheld
     | Finished

@@ -33,6 +33,7 @@ from schemas.topics import Address, Kind, Topics
 FAREWELL_S: Final = 30.0  # in which the broker takes some of what is still to be published once the rounds are done
 HASTE_S: Final = 5.0  # the same where the operator wants to stop
 HEARTBEAT_S: Final = 30.0  # between statuses, unless told otherwise
+BY_RULE: Final = frozenset({"ecg-weak"})  # recipes whose labels a rule gives, and no person
 
 LinkFactory = Callable[[Sink, Will], Link]
 
@@ -218,6 +219,8 @@ class CoordinatorService:
                 store.resumed,
             )
         )
+        if self._plan.data in BY_RULE:
+            self._observe(seen.LabelsByRule())
         performer.publish_run()
         performer.clear(self._leftovers)
         link.subscribe(*(self._topics.filter(kind) for kind in (Kind.DEVICE, Kind.JOIN, Kind.UPDATE_PART)))

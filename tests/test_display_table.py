@@ -91,6 +91,7 @@ REMARKABLE = (
     seen.Disconnected,
     seen.EvaluationFailed,
     seen.DataMadeUp,
+    seen.LabelsByRule,
     seen.OwnModelsAwaited,
     seen.Finished,
 )

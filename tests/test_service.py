@@ -257,6 +257,19 @@ def test_after_a_run_the_broker_alone_serves_the_newest_model_and_readable_docum
     assert below[f"plan/{PLAN.digest}/0"]
 
 
+@pytest.mark.parametrize(("recipe", "told"), [("ecg-weak", 1), ("windows", 0)])
+def test_that_labels_are_a_rule_s_is_said_before_any_figure_is(home: Home, recipe: str, told: int) -> None:
+    """An accuracy of 0.99 stood there as if somebody had annotated what it was reckoned on. Seen to fail."""
+    plan = PLAN.model_copy(update={"data": recipe})
+    settings = run_settings(plan=PlanRef(name=plan.name, blob=describe(plan.to_bytes(), 1024)))
+    service = CoordinatorService(
+        partial(home.link, "coordinator"), TOPICS, settings, plan, MODEL, home.directory, observer=home.watch
+    )
+    home.watch.then.append((seen.Connected, service.stop))
+    service.run()
+    assert len(home.watch.of(seen.LabelsByRule)) == told
+
+
 def test_summaries_say_who_was_in_a_round_and_how_it_scored(home: Home) -> None:
     for number in range(3):
         home.device(f"dev-{number}", Script(examples=10, held_out=4))
