@@ -25,6 +25,7 @@ Runtime = Literal["auto", "onnx", "torch"]
 RUNTIMES: Final[tuple[Runtime, ...]] = ("auto", "onnx", "torch")
 _NEEDED: Final = {"onnx": ("onnx", "onnxruntime"), "torch": ("torch",)}
 _EXTRA: Final = {"onnx": "onnx", "torch": "edge"}
+_CALLED: Final = {"onnx": "ONNX Runtime", "torch": "PyTorch"}
 
 Predict = Callable[[Dataset], NDArray[np.int64]]
 
@@ -80,7 +81,8 @@ def chosen(runtime: Runtime) -> Literal["onnx", "torch"]:
         if all(find_spec(package) for package in _NEEDED[name]):
             return name
     extras = " or ".join(f"`pip install 'fedbeat[{_EXTRA[name]}]'`" for name in wanted)
-    raise SettingsError(f"nothing here can run a model: {extras}")
+    lacking = "nothing here can run a model" if runtime == "auto" else f"{_CALLED[runtime]} isn't installed here"
+    raise SettingsError(f"{lacking}: {extras}")
 
 
 def _predictor(plan: Plan, parameters: Parameters, runtime: Literal["onnx", "torch"]) -> Predict:
