@@ -21,8 +21,10 @@ from edge import whole
 from edge.beats.beat_stream import Described, beats_of
 from edge.beats.detectors import Detector, Peaks, peaks_by
 from edge.beats.masked_beats import UNUSUAL
+from edge.findings.beat_windows import GAIN
 from edge.findings.classifier import BeatClassifier, Runtime, chosen
 from edge.findings.model_choice import choose
+from edge.record.quality import LEAST, MISSING, MOST, Tally
 from edge.record.wfdb_annotations import CODES, Annotation, encode
 from edge.sources import reading, wfdb_records
 from edge.sources.ecg_beats import CLASSES
@@ -33,6 +35,7 @@ from schemas.plan_file import find
 
 MASKED: Final = "ecg-masked"
 SHOWN: Final = 20  # of a record's most unusual beats, in JSON
+POOR: Final = 0.5  # quality below which a live window has the alert `signal` and no other
 WIDTH: Final = 8  # of a column
 ANNOTATOR: Final = "fb"  # the ending of the annotation files
 SYMBOLS: Final = {"N": "N", "S": "S", "V": "V", "F": "F", "Q": "Q"}  # of AAMI classes in an annotation file
@@ -61,6 +64,7 @@ class RecordFindings:
     beats: dict[str, int]
     rate: float | None
     model: str  # which one says so
+    quality: float  # of the lead that is read, 0 to 1 (``edge.record.quality``): beats found in noise are none
     telling: int | None = None  # the minute, from 0, in which it takes most beats for something else than N
     unusual: Unusual | None = None
 
@@ -135,7 +139,7 @@ def lines(found: list[RecordFindings]) -> Iterator[str]:
     """The findings for people."""
     scored = any(one.unusual for one in found)
     heads = ("unusual", "median", "highest") if scored else CLASSES
-    yield f"{'record':16}  minutes  used  rate    beats  " + "".join(f"{name:>{WIDTH}}" for name in heads)
+    yield f"{'record':16}  minutes  used quality  rate    beats  " + "".join(f"{name:>{WIDTH}}" for name in heads)
     for one in found:
         rate = "   -" if one.rate is None else f"{one.rate:4.0f}"
         used = f"{one.used_s / one.seconds:.0%}" if one.seconds else "-"
@@ -143,11 +147,15 @@ def lines(found: list[RecordFindings]) -> Iterator[str]:
         if one.unusual:
             cells = one.unusual.beats, one.unusual.median, one.unusual.highest
         numbers = "".join(f"{cell:{WIDTH}}" for cell in cells)
-        yield f"{one.record:16} {one.seconds / 60:8.1f} {used:>5}  {rate} {sum(one.beats.values()):8}  {numbers}"
+        whence = f"{one.record:16} {one.seconds / 60:8.1f} {used:>5} {one.quality:7.2f}"
+        yield f"{whence}  {rate} {sum(one.beats.values()):8}  {numbers}"
     if scored:
         yield f"unusual: a score over {UNUSUAL:g}, the logarithm of a beat's error over what is usual in its record"
     for one in found:
-        if one.telling is not None and one.seconds > 60:  # noqa: PLR2004 - there is but one minute else
+        if one.quality < POOR:
+            yield f"{one.record} is mostly noise, or no ECG: what is found in it isn't to be believed"
+    for one in found:
+        if one.telling is not None and one.seconds > 60 and one.quality >= POOR:  # noqa: PLR2004 - there is but one minute else
             yield f"worth labelling first in {one.record}: minute {one.telling + 1}"
     for name in dict.fromkeys(one.model for one in found):
         yield f"model: {name}"
@@ -190,7 +198,15 @@ def _findings(
         counts,
         round(60 / float(np.median(intervals)), 1) if len(intervals) else None,
         model,
+        round(_quality(signal, rate), 3),
     )
+
+
+def _quality(signal: NDArray[np.float64], rate: float) -> float:
+    """The quality index of a lead in mV; what is missing, NaN, isn't good."""
+    there = np.isfinite(signal)
+    steps = np.where(there, np.clip(np.round(np.where(there, signal, 0) * GAIN), LEAST, MOST), MISSING)
+    return Tally(max(1, round(rate)), GAIN).add(steps.astype(np.int16).tolist()).total.index
 
 
 def telling_minute(at: NDArray[np.float64], other: NDArray[np.bool_]) -> int | None:
