@@ -17,7 +17,7 @@ from collections.abc import Iterator, Mapping, Sequence
 
 import numpy as np
 from broker import machine
-from ecg_codecs import spread
+from ecg_beats import spread
 from ecg_cross_validation import FOLDS
 from motion import folds
 from people import by_person, score

@@ -8,7 +8,8 @@ seed.
 
 With ``--beside`` also the F1 of the classes with intervals over draws of DS2's patients, without record 202, whose
 person is in DS1 too, and without 232, which has three in four of DS2's S beats; and beside it, in this process, the
-same model trained centrally for 8 epochs, each DS1 patient's own for 25, and a rule with thresholds chosen on DS1.
+same model trained centrally for 8 epochs, each DS1 patient's own for 25, and a rule with thresholds chosen on DS1;
+then means and standard deviations over the seeds.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -93,6 +95,13 @@ def row(run: dict[str, Any]) -> str:
     return head + " | ".join(figures) + f" | {run['uplink_kb']} | {run['step_kb']} | {run['seconds']} |"
 
 
+def spread(values: Iterable[float], digits: int) -> str:
+    """Mean and standard deviation over seeds."""
+    found = list(values)
+    deviation = f" ± {statistics.stdev(found):.{digits}f}" if len(found) > 1 else ""
+    return f"{statistics.mean(found):.{digits}f}{deviation}"
+
+
 def beside(data: Path, models: dict[int, Parameters]) -> None:
     """The table of ``--beside``: the runs' models, and what was made of the same patients in other ways."""
     people = patients(data)
@@ -101,24 +110,33 @@ def beside(data: Path, models: dict[int, Parameters]) -> None:
     def tables(model: Parameters) -> dict[str, Confusion]:
         return {name: confusion(model, beats) for name, beats in tested.items()}
 
-    def line(way: str, each: dict[str, Confusion], without: str = "") -> None:
-        kept = {name: table for name, table in each.items() if name != without}
-        values = figures(score(np.sum(list(kept.values()), axis=0)))
-        bounds = zip(values, *interval(kept), strict=True)
-        print(f"| {way} | {' | '.join(f'{v:.3f} ({low:.2f}-{high:.2f})' for v, low, high in bounds)} |", flush=True)
+    found: dict[str, list[Sequence[float]]] = {}
 
-    print(f"| way | accuracy | macro-F1 (N, S, V) | {' | '.join(f'{name} F1' for name in SHOWN)} |")
-    print("|---|---|---|---|---|---|")
+    def line(way: str, seed: int | None, each: dict[str, Confusion], without: str = "") -> None:
+        kept = {name: table for name, table in each.items() if name != without}
+        found.setdefault(way, []).append(values := figures(score(np.sum(list(kept.values()), axis=0))))
+        bounds = zip(values, *interval(kept), strict=True)
+        named = way if seed is None else f"{way}, seed {seed}"
+        print(f"| {named} | {' | '.join(f'{v:.3f} ({low:.2f}-{high:.2f})' for v, low, high in bounds)} |", flush=True)
+
+    head = f"| way | accuracy | macro-F1 (N, S, V) | {' | '.join(f'{name} F1' for name in SHOWN)} |\n{'|---' * 6}|"
+    print(head)
     for seed, model in models.items():
         federated = tables(model)
-        line(f"federated, seed {seed}", federated)
+        line("federated", seed, federated)
         for record in ("202", "232"):
-            line(f"federated, seed {seed}, without {record}", federated, record)
-        line(f"central, seed {seed}", tables(central(FILE, devices, 8, seed)))
+            line(f"federated, without {record}", seed, federated, record)
+        line("central", seed, tables(central(FILE, devices, 8, seed)))
     rule = chosen(devices)
-    line("rule", {name: ruled(rule, beats) for name, beats in tested.items()})
-    alone = [figures(score(np.sum(list(tables(central(FILE, [own], 25, 0)).values()), axis=0))) for own in devices]
-    print(f"| a patient's own, median of 22 | {' | '.join(f'{value:.3f}' for value in np.median(alone, axis=0))} |")
+    line("rule", None, {name: ruled(rule, beats) for name, beats in tested.items()})
+    for seed in models:
+        alone = [
+            figures(score(np.sum(list(tables(central(FILE, [own], 25, seed)).values()), axis=0))) for own in devices
+        ]
+        found.setdefault("a patient's own, median of 22", []).append(np.median(alone, axis=0).tolist())
+    print(f"\nMeans and standard deviations over the seeds:\n\n{head}")
+    for way, runs in found.items():
+        print(f"| {way} | {' | '.join(spread(column, 3) for column in zip(*runs, strict=True))} |")
 
 
 def main() -> None:

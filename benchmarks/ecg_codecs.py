@@ -13,12 +13,11 @@ import argparse
 import json
 import statistics
 import sys
-from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
 from broker import machine
-from ecg_beats import measure
+from ecg_beats import measure, spread
 
 CODECS = ("float32", "int8", "int4", "eden2", "eden1", "topk10", "topk")
 
@@ -34,13 +33,6 @@ def figures(run: dict[str, Any]) -> dict[str, float]:
         "up_kb": run["uplink_kb"],
         "down_kb": run["step_kb"],
     }
-
-
-def spread(values: Iterable[float], digits: int) -> str:
-    """Mean and standard deviation over seeds."""
-    found = list(values)
-    deviation = f" ± {statistics.stdev(found):.{digits}f}" if len(found) > 1 else ""
-    return f"{statistics.mean(found):.{digits}f}{deviation}"
 
 
 def main() -> None:

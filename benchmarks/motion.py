@@ -29,8 +29,7 @@ from typing import Any
 
 import numpy as np
 from broker import machine
-from ecg_beats import measure
-from ecg_codecs import spread
+from ecg_beats import measure, spread
 from numpy.typing import NDArray
 from people import Confusion, by_person, central, confusion, score, versions
 from sklearn.linear_model import LogisticRegression
