@@ -571,6 +571,23 @@ def test_must_14_an_attempt_declined_for_trouble_is_taken_up_once_that_has_passe
     assert only(effects, fx.StartTraining)
 
 
+def test_must_14_a_decline_said_again_to_a_coordinator_that_came_back_is_not_gone_back_on_before_its_word() -> None:
+    """Seen to fail: the word on the decline came after the join, so that the device trained no more and was waited for."""
+    bench = Bench().settle()
+    ticket, _ = bench.train()
+    bench(ev.StoreFailed(ticket, "no space left"))
+    asked = announcement(1, attempt=1, remaining_s=600.0)
+    bench(ev.RoundSeen(asked), ev.ReceiptSeen(receipt(asked, Outcome.NOTED, come_back_after_s=1.0)))
+    bench(ev.CoordinatorSeen(coordinator(state=CoordinatorState.STOPPED)))
+    bench.at(2.0 + attempt.RETRY_S)
+    assert [one.accepts for one in only(bench(ev.CoordinatorSeen(coordinator(session=2))), fx.SendJoin)] == [False]
+    assert not only(bench(ev.RoundSeen(asked)), fx.SendJoin)
+    bench(ev.ReceiptSeen(receipt(asked, Outcome.NOTED, come_back_after_s=1.0)))
+    effects = bench.at(4.0 + attempt.RETRY_S)
+    assert [one.accepts for one in only(effects, fx.SendJoin)] == [True]
+    assert only(effects, fx.StartTraining)
+
+
 def test_an_evaluation_that_trouble_kept_a_device_from_is_taken_up_once_that_has_passed() -> None:
     """Seen to fail: it was there again by its status, so that the round waited for it until the deadline."""
     bench = Bench().settle(held_out=9)

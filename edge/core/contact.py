@@ -109,6 +109,8 @@ def _introduce(state: State) -> Step:
     state = delivery.say_again(state)
     if state.now > state.shown_at + STATUS_S:
         state = replace(state, shown=None)
-    if state.work is None or not state.served:
+    work = state.work
+    if work is None or not state.served:
         return state, ()
-    return state, attempt.join(state, state.work)
+    work = replace(work, noted=False)  # its word on a decline comes once more: to go back on that before would cross it
+    return replace(state, work=work), attempt.join(state, work)
