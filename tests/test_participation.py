@@ -572,7 +572,7 @@ def test_must_14_an_attempt_declined_for_trouble_is_taken_up_once_that_has_passe
 
 
 def test_must_14_a_decline_said_again_to_a_coordinator_that_came_back_is_not_gone_back_on_before_its_word() -> None:
-    """Seen to fail: the word on the decline came after the join, so that the device trained no more and was waited for."""
+    """Seen to fail: its word came after the join, so that the device trained no more, and was waited for."""
     bench = Bench().settle()
     ticket, _ = bench.train()
     bench(ev.StoreFailed(ticket, "no space left"))
