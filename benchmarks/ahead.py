@@ -20,9 +20,8 @@ from broker import machine
 from ecg_beats import spread
 from ecg_cross_validation import FOLDS
 from motion import folds
-from people import by_person, score
+from people import by_person, score, versions
 
-from coordinator.aggregation import mean
 from edge.dataset import Dataset, concatenate
 from edge.training import feedback
 from edge.training.evaluation import evaluate
@@ -36,7 +35,7 @@ from schemas.plan_file import PlanFile, find
 Fold = tuple[Sequence[Dataset], Dataset]  # who trains, and the examples of those held out
 
 
-def trained(
+def together(
     file: PlanFile, starts: Sequence[Parameters], devices: Sequence[Dataset], rngs: Sequence[np.random.Generator]
 ) -> list[Trained]:
     """What each device makes of where it starts, several at a time."""
@@ -59,22 +58,21 @@ def trained(
     return [found[place] for place in range(len(devices))]
 
 
-def versions(
-    file: PlanFile, devices: Sequence[Dataset], rounds: int, seed: int, codec: str, ahead: float
-) -> Iterator[Parameters]:
-    """The model after each round."""
-    model, residuals = file.initial(seed), [b""] * len(devices)
-    feedback.AHEAD[codec] = ahead
-    for number in range(rounds):
-        rngs = [np.random.default_rng((seed, number, index)) for index in range(len(devices))]
-        starts = [feedback.start(codec, model, residual) for residual in residuals]
-        total = mean.init(model.manifest, file.plan.strategy, mean.MAX_WEIGHT)
-        for index, done in enumerate(trained(file, starts, devices, rngs)):
-            encoded = feedback.encode(codec, done.delta, residuals[index], rngs[index])
-            residuals[index] = encoded.residual
-            mean.fold(total, compression.decode(encoded.payload, model.manifest), done.examples)
-        model = model.add(mean.finish(total).scale(file.plan.strategy.learning_rate))
-        yield model
+class Residuals:
+    """What the devices' updates have left out so far, and how they carry it."""
+
+    def __init__(self, codec: str, ahead: float, devices: int) -> None:
+        self._codec, self._ahead, self._left = codec, ahead, [b""] * devices
+
+    def begin(self, model: Parameters, index: int) -> Parameters:
+        """Where a device trains from."""
+        return feedback.start(model, self._left[index], self._ahead)
+
+    def heard(self, delta: Parameters, rng: np.random.Generator, index: int) -> Parameters:
+        """Its update, decoded."""
+        encoded = feedback.encode(self._codec, delta, self._left[index], rng)
+        self._left[index] = encoded.residual
+        return compression.decode(encoded.payload, delta.manifest)
 
 
 def dealt(people: Mapping[str, Dataset], plan: str) -> list[Fold]:
@@ -96,7 +94,8 @@ def scores(
     """Macro-F1 and mean loss of all that were held out, by the number of rounds."""
     said: dict[int, list[Counts]] = {number: [] for number in given.rounds}
     for devices, others in parts:
-        models = versions(file, devices, max(given.rounds), seed, given.codec, ahead)
+        kept, rounds = Residuals(given.codec, ahead, len(devices)), max(given.rounds)
+        models = versions(file, devices, rounds, seed, kept.heard, begin=kept.begin, train_all=together)
         for number, model in enumerate(models, 1):
             if number in said:
                 said[number].append(evaluate(model, others, file.plan))

@@ -17,7 +17,7 @@ from coordinator.scores import metrics
 from edge.dataset import Dataset, concatenate
 from edge.sources import load
 from edge.training.evaluation import evaluate
-from edge.training.loop import train
+from edge.training.loop import Trained, train
 from edge.training.plan_fit import fit
 from schemas.messages import Counts, Metrics, TrainSettings
 from schemas.parameters import Parameters
@@ -34,8 +34,22 @@ def by_person(data: str, plan: Plan) -> dict[str, Dataset]:
     return {str(name): whole.take(np.flatnonzero(whole.owners == name)) for name in np.unique(whole.owners)}
 
 
-Heard = Callable[[Parameters, np.random.Generator], Parameters]  # what the coordinator has of a device's delta
+Begin = Callable[[Parameters, int], Parameters]  # where a device, by its place, begins training from a model
+TrainAll = Callable[
+    [PlanFile, Sequence[Parameters], Sequence[Dataset], Sequence[np.random.Generator]], Sequence[Trained]
+]  # what devices make of where each begins
+Heard = Callable[[Parameters, np.random.Generator, int], Parameters]  # what the coordinator has of a device's delta
 Follow = Callable[[Parameters, Parameters], Parameters]  # the next model: from the one before, by a round's mean delta
+
+
+def one_by_one(
+    file: PlanFile, starts: Sequence[Parameters], devices: Sequence[Dataset], rngs: Sequence[np.random.Generator]
+) -> list[Trained]:
+    """As real devices train."""
+    return [
+        train(start, data, file.plan, file.plan.train, rng)
+        for start, data, rng in zip(starts, devices, rngs, strict=True)
+    ]
 
 
 def versions(
@@ -43,17 +57,20 @@ def versions(
     devices: Sequence[Dataset],
     rounds: int,
     seed: int,
-    heard: Heard = lambda delta, _rng: delta,
+    heard: Heard = lambda delta, _rng, _index: delta,
     follow: Follow = Parameters.add,
+    *,
+    begin: Begin = lambda model, _index: model,
+    train_all: TrainAll = one_by_one,
 ) -> Iterator[Parameters]:
     """The model after each of so many rounds in which every device takes part; weighed as the plan says."""
     model = file.initial(seed)
     for number in range(rounds):
         total = mean.init(model.manifest, file.plan.strategy, mean.MAX_WEIGHT)
-        for index, dataset in enumerate(devices):
-            rng = np.random.default_rng((seed, number, index))
-            done = train(model, dataset, file.plan, file.plan.train, rng)
-            mean.fold(total, heard(done.delta, rng), done.examples)
+        rngs = [np.random.default_rng((seed, number, index)) for index in range(len(devices))]
+        starts = [begin(model, index) for index in range(len(devices))]
+        for index, done in enumerate(train_all(file, starts, devices, rngs)):
+            mean.fold(total, heard(done.delta, rngs[index], index), done.examples)
         model = follow(model, mean.finish(total).scale(file.plan.strategy.learning_rate))
         yield model
 

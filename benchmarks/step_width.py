@@ -40,7 +40,7 @@ class Updates:
         """Adds each update's bytes to ``sizes``."""
         self._codec, self._sizes = codec, sizes
 
-    def __call__(self, delta: Parameters, rng: np.random.Generator) -> Parameters:
+    def __call__(self, delta: Parameters, rng: np.random.Generator, _index: int) -> Parameters:
         """It, decoded."""
         payload = compression.encode_with(self._codec, delta, rng)
         self._sizes.append(len(payload))
@@ -67,7 +67,7 @@ class Steps:
 def made(rounds: int, seed: int, width: float | None, of: str, sizes: list[int], devices: Sequence[Dataset]) -> Say:
     """What the model after so many rounds says."""
     if of == "updates":
-        send = (lambda delta, _: delta) if width is None else Updates(Int4(width), sizes)
+        send = (lambda delta, _rng, _index: delta) if width is None else Updates(Int4(width), sizes)
         *_, model = versions(FILE, devices, rounds, seed, send, Parameters.add)
     else:
         follow = Parameters.add if width is None else Steps(width, sizes)

@@ -10,7 +10,7 @@ from pydantic import BaseModel, ConfigDict
 
 from edge.record.recordings_show import recorded
 from edge.sources import RECIPES, held_out_owners, open_source, read, reading, windows
-from edge.sources.source import Reader, pieces
+from edge.sources.source import Reader, left_out
 from schemas.counted import counted
 from schemas.errors import DataError
 
@@ -132,6 +132,6 @@ def lines(report: DataReport) -> Iterator[str]:
     else:
         yield "held out: the newest fifth of everybody's examples"
     for reason, count in report.rejected.items():
-        yield f"left out: {pieces(count, reason)}"
+        yield f"left out: {left_out(reason, count)}"
     for note in report.notes:
         yield f"note:     {note}"

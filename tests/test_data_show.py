@@ -7,7 +7,6 @@ import numpy as np
 import pytest
 
 from edge.data_show import SHOWN_OWNERS, DataReport, guess, lines, show
-from edge.sources.source import pieces
 from schemas.errors import DataError, SettingsError
 from tests.locked_folder import locked_folder
 from tests.running_commands import MITDB
@@ -24,10 +23,10 @@ def test_counts_of_classes_and_owners_and_what_was_left_out_are_shown() -> None:
     assert "prepared as ecg-beats" in text
     assert "2271 examples of 12 and 19" in text
     assert "N 2237, S 33, V 1" in text
-    assert "left out: 2 beats too near an end of their record" in text
+    assert "left out: beats too near an end of their record (2)" in text
 
 
-def test_a_single_record_or_file_and_a_single_piece_left_out_are_told_in_the_singular(tmp_path: Path) -> None:
+def test_a_single_record_file_or_example_is_told_in_the_singular(tmp_path: Path) -> None:
     """Seen to fail with `1 WFDB records`."""
     assert f": 1 WFDB record at {MITDB / '100'}, prepared" in show(str(MITDB / "100"), None, as_json=False)
     inputs = np.zeros((2, 3, 8), np.float32)
@@ -36,21 +35,7 @@ def test_a_single_record_or_file_and_a_single_piece_left_out_are_told_in_the_sin
     text = show(str(tmp_path), None, as_json=False)
     assert f"windows in 1 file at {tmp_path}" in text
     assert "\n1 example of 3x8\n" in text
-    assert "\nleft out: 1 window with NaN or infinity" in text
-
-
-@pytest.mark.parametrize(
-    ("reason", "one"),
-    [
-        ("records with paced beats", "1 record with paced beats"),
-        ("recorded segments without annotations", "1 recorded segment without annotations"),
-        ("beats too near an end of their record", "1 beat too near an end of its record"),
-        ("record 100: its file can't be read", "1 record 100: its file can't be read"),
-    ],
-)
-def test_what_is_left_out_once_is_told_in_the_singular(reason: str, one: str) -> None:
-    assert pieces(1, reason) == one
-    assert pieces(2, reason) == f"2 {reason}"
+    assert "\nleft out: windows with NaN or infinity (1)" in text
 
 
 def test_as_json_it_is_the_report(tmp_path: Path) -> None:

@@ -67,9 +67,11 @@ def test_beats_that_are_found_in_noise_are_not_told_as_if_they_were_a_heart_s(tm
     noise = np.random.default_rng(0).normal(size=(250 * 120, 1))
     names = {"fs": 250, "units": ["mV"], "sig_name": ["ECG"], "write_dir": str(tmp_path)}
     wfdb.wrsamp("noise", p_signal=noise, fmt=["16"], **names)
-    wfdb.wrsamp("heart", p_signal=record(person(5), 120, 250, 5).signal[:, None].astype(float), fmt=["16"], **names)
+    heart = record(person(5), 120, 250, 5).signal[:, None].astype(float)
+    wfdb.wrsamp("heart", p_signal=heart, fmt=["16"], **names)
+    wfdb.wrsamp("later", p_signal=np.vstack((heart[: 250 * 75], noise[: 250 * 25])), fmt=["16"], **names)
     found = examine("ecg-beats", model, str(tmp_path), annotate=False)
-    assert {one.record: one.quality for one in found} == {"noise": 0.0, "heart": 1.0}
+    assert {one.record: one.quality for one in found} == {"noise": 0.0, "heart": 1.0, "later": 0.75}
     told = list(lines(found))
     assert "noise is mostly noise, or no ECG: what is found in it isn't to be believed" in told
     assert not any(line.startswith("heart is") or "first in noise" in line for line in told)

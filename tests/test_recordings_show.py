@@ -127,7 +127,7 @@ def test_segments_without_annotations_are_counted_beside_others(room: Path) -> N
         shutil.copy(MITDB / f"100.{ending}", room / "rec")
     out = asked(room, "show", "rec").out
     assert "2271 examples" in out
-    assert "left out: 2 recorded segments without annotations" in out
+    assert "left out: recorded segments without annotations (2)" in out
 
 
 def test_the_oldest_go_by_size_and_by_age_when_asked_and_not_in_a_trial(room: Path) -> None:

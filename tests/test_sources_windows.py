@@ -104,7 +104,7 @@ def test_windows_with_gaps_are_rejected_and_counted(tmp_path: Path) -> None:
     assert report.classes == {"0": 1, "1": 1}
     prepared = prepare(DataSpec(path=path, held_out="none"), "windows")
     assert prepared.rejected == {"windows with NaN or infinity": 4}
-    assert "left out: 4 windows with NaN or infinity" in prepared.notes
+    assert "left out: windows with NaN or infinity (4)" in prepared.notes
 
 
 @pytest.mark.parametrize(

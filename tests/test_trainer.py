@@ -130,7 +130,7 @@ def test_what_an_update_leaves_out_comes_back_and_is_carried_by_the_next(trainer
     second = trainer.answer(job(data, codec="topk", residual=first.residual))
     assert isinstance(second, Trained)
     both = compression.decode(second.payload, manifest).add(compression.decode(second.residual, manifest))
-    onward = trainer.answer(job(data, model=blob(feedback.start("topk", MODEL, first.residual))))
+    onward = trainer.answer(job(data, model=blob(feedback.start(MODEL, first.residual, feedback.AHEAD["topk"]))))
     assert isinstance(onward, Trained)
     delta = compression.decode(onward.payload, manifest)
     assert both.subtract(delta).subtract(parts[1]).norm() < 0.01 * delta.norm()

@@ -18,7 +18,7 @@ from edge.findings import assessment_page
 from edge.findings.assessment_page import brackets, examples_of
 from edge.findings.model_choice import choose
 from edge.sources import RECIPES, held_out_owners, open_source, read
-from edge.sources.source import Source, pieces
+from edge.sources.source import Source, left_out
 from edge.training import ec57
 from edge.training.plan_fit import class_of, fit
 from edge.training.plan_runtime import Program
@@ -107,7 +107,7 @@ def report(figures: dict[str, Any]) -> Iterator[str]:
     yield ""
     yield f"{brackets(figures)}; page and JSON have each person's confusion"
     for reason, count in figures["left_out"].items():
-        yield f"left out: {pieces(count, reason)}"
+        yield f"left out: {left_out(reason, count)}"
     for note in figures["notes"]:
         yield f"note: {note}"
 

@@ -9,7 +9,7 @@ import math
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
-from edge.sources.source import pieces
+from edge.sources.source import left_out
 from edge.training.ec57 import DRAWS
 from schemas.counted import counted
 
@@ -61,7 +61,7 @@ def page(figures: dict[str, Any]) -> str:
             f"{html.escape(figures['data'])}.</p>",
             *(f"<p><b>Note:</b> {html.escape(note)}.</p>" for note in figures["notes"]),
             *(
-                f"<p>Left out: {html.escape(pieces(count, reason))}.</p>"
+                f"<p>Left out: {html.escape(left_out(reason, count))}.</p>"
                 for reason, count in figures["left_out"].items()
             ),
             *_summary(figures),

@@ -21,6 +21,7 @@ from edge import whole
 from edge.beats.beat_stream import Described, beats_of
 from edge.beats.detectors import Detector, Peaks, peaks_by
 from edge.beats.masked_beats import UNUSUAL
+from edge.findings.alerts import LIMITS
 from edge.findings.beat_windows import GAIN
 from edge.findings.classifier import BeatClassifier, Runtime, chosen
 from edge.findings.model_choice import choose
@@ -35,7 +36,7 @@ from schemas.plan_file import find
 
 MASKED: Final = "ecg-masked"
 SHOWN: Final = 20  # of a record's most unusual beats, in JSON
-POOR: Final = 0.5  # quality below which a live window has the alert `signal` and no other
+POOR: Final = LIMITS["signal"].default  # quality below which it tells of nothing else live
 WIDTH: Final = 8  # of a column
 ANNOTATOR: Final = "fb"  # the ending of the annotation files
 SYMBOLS: Final = {"N": "N", "S": "S", "V": "V", "F": "F", "Q": "Q"}  # of AAMI classes in an annotation file
@@ -204,9 +205,13 @@ def _findings(
 
 def _quality(signal: NDArray[np.float64], rate: float) -> float:
     """The quality index of a lead in mV; what is missing, NaN, isn't good."""
-    there = np.isfinite(signal)
-    steps = np.where(there, np.clip(np.round(np.where(there, signal, 0) * GAIN), LEAST, MOST), MISSING)
-    return Tally(max(1, round(rate)), GAIN).add(steps.astype(np.int16).tolist()).total.index
+    each = max(1, round(rate))
+    tally, minute = Tally(each, GAIN), 60 * each  # of a day at once the lists would take a gigabyte
+    for start in range(0, len(signal), minute):
+        part = signal[start : start + minute]
+        steps = np.nan_to_num(np.clip(np.round(part * GAIN), LEAST, MOST), nan=MISSING)
+        tally = tally.add(steps.astype(np.int16).tolist())
+    return tally.total.index
 
 
 def telling_minute(at: NDArray[np.float64], other: NDArray[np.bool_]) -> int | None:

@@ -16,7 +16,7 @@ from edge.dataset import Dataset, empty_like
 from edge.dataspec import EVALUATOR, DataSpec, parse_held_out, parse_partition, parse_people
 from edge.partitioning import deal_owners, partition
 from edge.sources import digits, ecg_beats, ecg_unlabelled, idx, synthetic, watch, wfdb_records, windows
-from edge.sources.source import Form, Reader, Reading, Source, pieces
+from edge.sources.source import Form, Reader, Reading, Source, left_out
 from schemas.errors import DataError, SettingsError
 
 HELD_OUT = 0.2  # of the owners, or of the examples where owners are few
@@ -86,7 +86,7 @@ def read(source: Source, owners: Sequence[str], form: Form) -> Reading:
         found = source.read(owners)
     form.check(found.dataset, source.kind)
     if not len(found.dataset):
-        reasons = "; ".join(pieces(count, reason) for reason, count in found.rejected.items()) or "no recordings"
+        reasons = "; ".join(left_out(reason, count) for reason, count in found.rejected.items()) or "no recordings"
         raise DataError(f"{source.kind}: nothing usable of {', '.join(owners)} ({reasons})")
     return found
 
@@ -208,5 +208,5 @@ def _own_part(
 
 def _prepared(source: Source, train: Dataset, held_out: Dataset, rejected: Mapping[str, int], *notes: str) -> Prepared:
     counts = Counter(source.skipped) + Counter(rejected)
-    told = tuple(f"left out: {pieces(count, reason)}" for reason, count in sorted(counts.items()))
+    told = tuple(f"left out: {left_out(reason, count)}" for reason, count in sorted(counts.items()))
     return Prepared(train, held_out, (*source.notes, *notes, *told), dict(counts))

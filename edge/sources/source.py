@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -11,7 +10,6 @@ from edge.dataset import Dataset
 from schemas.errors import DataError
 
 Shape = tuple[int, ...]
-_PLURAL = re.compile(r"^((?:recorded )?(?:beat|record|segment|window))s\b")
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,8 +62,6 @@ def _shapes(shapes: tuple[Shape, ...]) -> str:
     return " and ".join("x".join(map(str, shape)) for shape in shapes)
 
 
-def pieces(count: int, reason: str) -> str:
-    """How many were left out, and why: a reason names them in the plural."""
-    if count == 1:
-        reason = _PLURAL.sub(r"\1", reason).replace(" their ", " its ")
-    return f"{count} {reason}"
+def left_out(reason: str, count: int) -> str:
+    """What was left out and why, and how many of it: a reason names them in the plural, and serves for one too."""
+    return f"{reason} ({count})"

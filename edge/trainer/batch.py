@@ -129,7 +129,7 @@ class _Queue:
 
     def _begin(self, job: Train) -> Training:
         data = fit(self._recordings(job.data, self._plan.data).train, self._plan)
-        begun = feedback.start(job.codec, self._model, job.residual)
+        begun = feedback.start(self._model, job.residual, feedback.AHEAD.get(job.codec, 0.0))
         watch = Watch(job, begun, data, engine(), self._inbox, self._untold.append)
         since = time.perf_counter()
         try:

@@ -178,7 +178,7 @@ class Trainer:
         from edge.training.loop import Tether, engine, train  # noqa: PLC0415 - torch comes with it
 
         model, mine = _with_own_layers(job, model, plan)
-        begun = feedback.start(job.codec, model, job.residual, mine)
+        begun = feedback.start(model, job.residual, feedback.AHEAD.get(job.codec, 0.0), mine)
         tether = Tether(model, None if mine is None else ~mine)
         about = engine() if mine is None else f"{engine()}, local: {', '.join(job.local)}"
         watch = Watch(job, begun, data, about, self._inbox, lambda told: self._report((told,)))

@@ -8,6 +8,8 @@ travels and is kept as a payload of ``RESIDUAL``.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from types import MappingProxyType
 from typing import Final, NamedTuple
 
 import numpy as np
@@ -18,7 +20,7 @@ from schemas.errors import WireError
 from schemas.parameters import Parameters
 
 RESIDUAL: Final = "bfloat16"  # half of float32's bytes and all of its range; what it rounds off is fed back no more
-AHEAD: Final = {"topk": 0.2}  # by codec, how far along training begins; ``benchmarks/ahead.py`` chose it
+AHEAD: Final[Mapping[str, float]] = MappingProxyType({"topk": 0.2})  # by codec; ``benchmarks/ahead.py`` chose it
 
 
 class Encoded(NamedTuple):
@@ -32,23 +34,23 @@ class Encoded(NamedTuple):
     trouble: str
 
 
-def start(codec: str, shared: Parameters, residual: bytes, private: NDArray[np.bool_] | None = None) -> Parameters:
-    """Where training begins whose update is to carry ``residual``: by ``AHEAD`` of it ahead of the global model.
+def start(shared: Parameters, residual: bytes, ahead: float, private: NDArray[np.bool_] | None = None) -> Parameters:
+    """Where training begins whose update is to carry ``residual``: by ``ahead`` of it beyond the model ``shared``.
 
-    Of values (P,) that are ``private`` by now nothing is taken, as in ``encode``. Without a residual that is one of
-    this model's, or where numbers would be too large, it is ``shared`` itself.
+    ``ahead`` is the codec's of ``AHEAD``, 0 where it has none. Of values (P,) that are ``private`` by now nothing is
+    taken, as in ``encode``. Without a residual that is one of this model's, or where numbers would be too large, it is
+    ``shared`` itself.
     """
-    if not residual or codec not in AHEAD:
+    if not residual or not ahead:
         return shared
     try:
-        left = compression.decode(residual, shared.manifest).flat
+        left = compression.decode(residual, shared.manifest)
     except WireError:
         return shared  # ``encode`` says why
+    if private is not None:
+        left = _without(left, private)
     with np.errstate(over="ignore"):
-        flat = shared.flat + np.float32(AHEAD[codec]) * (
-            left if private is None else np.where(private, np.float32(0), left)
-        )
-    begun = Parameters(shared.manifest, flat)
+        begun = shared.add(left.scale(ahead))
     return begun if begun.is_finite() else shared
 
 
@@ -72,7 +74,7 @@ def encode(
             with np.errstate(over="ignore"):  # what becomes infinite is refused below
                 before = compression.decode(residual, delta.manifest)
                 if private is not None:
-                    before = Parameters(before.manifest, np.where(private, np.float32(0), before.flat))
+                    before = _without(before, private)
                 total = delta.add(before)
         except WireError as error:
             trouble = error.detail
@@ -81,3 +83,7 @@ def encode(
         return Encoded(payload, b"", trouble)
     left = total.subtract(compression.decode(payload, delta.manifest))
     return Encoded(payload, compression.encode(RESIDUAL, left, rng), trouble)
+
+
+def _without(left: Parameters, private: NDArray[np.bool_]) -> Parameters:
+    return Parameters(left.manifest, np.where(private, np.float32(0), left.flat))
