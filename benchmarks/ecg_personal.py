@@ -37,6 +37,8 @@ from edge.core.personal_settings import PULL, PersonalSettings, Verdict
 from edge.dataset import Dataset
 from edge.findings.assessment import predict
 from edge.findings.predict import telling_minute
+from edge.model_file import Own
+from edge.sources.ecg_beats import ALIKE
 from edge.sources.wfdb_records import DS1, DS2, read_lead
 from edge.training import ec57
 from edge.training.personal import personalise
@@ -64,7 +66,7 @@ class Person(NamedTuple):
         if which == "first minute":
             return self._between(0, 60)
         early = self._between(0, TESTED_FROM_S)
-        said = predict(shared, early, PLAN)
+        said = predict(Own(shared), early, PLAN)
         at = 60.0 * (telling_minute(self.at[: len(early)], said != PLAN.classes.index("N")) or 0)
         return self._between(at, at + 60)
 
@@ -93,15 +95,21 @@ def person(data: Path, name: str) -> Person:
     peaks = annotation.sample[beats].astype(np.int64)
     found = ecg.relate_beats(signal, rate, peaks)
     labels = [PLAN.classes.index(ecg.AAMI_OF_SYMBOL[symbol]) for symbol in symbols[beats][found.kept]]
-    inputs = (found.rhythm, found.shape)
-    dataset = Dataset(inputs, np.array(labels, np.int64), np.full(len(labels), name), PLAN.classes)
+    inputs, owners = (found.rhythm, found.shape), np.full(len(labels), name)
+    dataset = Dataset(inputs, np.array(labels, np.int64), owners, PLAN.classes, found.looks, ALIKE)
     return Person(dataset, peaks[found.kept] / rate)
 
 
 def outcome(shared: Parameters, who: Person, which: str, how: PersonalSettings, seed: int) -> Outcome:
     """What becomes of the global model with one part of a person's beats."""
     made = personalise(shared, who.own(which, shared), PLAN, PLAN.train, how, np.random.default_rng(seed))
-    return Outcome(confusion(made.model, who.tested), made.verdict)
+    return Outcome(decided(Own(made.model, made.neighbours), who.tested), made.verdict)
+
+
+def decided(own: Own, dataset: Dataset) -> Confusion:
+    """What a personal model says of examples, together with its owner's labelled ones."""
+    pairs = dataset.labels * len(PLAN.classes) + predict(own, dataset, PLAN)
+    return np.bincount(pairs, minlength=len(PLAN.classes) ** 2).reshape(len(PLAN.classes), -1)
 
 
 def f1s(tables: Sequence[Confusion]) -> NDArray[np.float64]:

@@ -20,14 +20,15 @@ import numpy as np
 import torch
 from broker import machine
 from ecg_beats import measure
-from ecg_patients import FILE, PLAN, confusion
-from ecg_personal import SHOWN, TESTED_FROM_S, Person, f1s, person, row, without
+from ecg_patients import FILE, PLAN
+from ecg_personal import SHOWN, TESTED_FROM_S, Person, decided, f1s, person, row, without
 from numpy.typing import NDArray
 from people import Confusion
 
 from edge.core.personal_settings import PULL, PersonalSettings
 from edge.findings.assessment import predict
 from edge.label import labelling
+from edge.model_file import Own
 from edge.sources.wfdb_records import DS1, DS2
 from edge.training.personal import personalise
 from schemas.parameters import Parameters
@@ -54,7 +55,7 @@ def spread(who: Person, _shared: Parameters) -> Chosen:
 
 def telling(who: Person, shared: Parameters) -> Chosen:
     """Those in which the global model takes most beats for something else than N, the earliest of equals."""
-    other = predict(shared, who.beats, PLAN) != PLAN.classes.index("N")
+    other = predict(Own(shared), who.beats, PLAN) != PLAN.classes.index("N")
     counts = np.bincount((who.at[other] // 60).astype(np.int64), minlength=MINUTES)
     return _within(who, np.argsort(-counts, kind="stable")[:MINUTES])
 
@@ -65,10 +66,11 @@ WAYS: Mapping[str, Callable[[Person, Parameters], Chosen]] = {
 }
 
 
-def own(who: Person, shared: Parameters, labelled: Chosen, seed: int) -> Parameters:
+def own(who: Person, shared: Parameters, labelled: Chosen, seed: int) -> Own:
     """The model that the person uses with these beats labelled."""
     beats = who.beats.take(np.flatnonzero(labelled))
-    return personalise(shared, beats, PLAN, PLAN.train, HOW, np.random.default_rng(seed)).model
+    made = personalise(shared, beats, PLAN, PLAN.train, HOW, np.random.default_rng(seed))
+    return Own(made.model, made.neighbours)
 
 
 def tables(
@@ -77,8 +79,8 @@ def tables(
     """What the global model, that of the first minutes and that of the chosen ones say of the beats that are scored."""
     labelled = choose(who, shared)
     tested = who.beats.take(np.flatnonzero((who.at >= TESTED_FROM_S) & ~labelled))
-    models = shared, own(who, shared, first(who, shared), seed), own(who, shared, labelled, seed)
-    return tuple(confusion(model, tested) for model in models)  # type: ignore[return-value]  # three
+    models = Own(shared), own(who, shared, first(who, shared), seed), own(who, shared, labelled, seed)
+    return tuple(decided(model, tested) for model in models)  # type: ignore[return-value]  # three
 
 
 def main() -> None:

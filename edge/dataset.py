@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Self
 
 import numpy as np
@@ -23,13 +23,16 @@ class Dataset:
 
     ``inputs``: one float32 array (n, *shape) for each input of the plan, finite. ``labels``: int64 (n,), each an index
     into ``classes``. ``owners``: str (n,), the person or patient an example belongs to. ``classes``: distinct names.
-    Raises ``DataError`` on anything else.
+    ``looks``: float32 (n, d), finite, what examples are compared by with others of their owner, or None where nothing
+    is; ``alike``: classes that look the same. Raises ``DataError`` on anything else.
     """
 
     inputs: tuple[FloatArray, ...]
     labels: LabelArray
     owners: OwnerArray
     classes: tuple[str, ...]
+    looks: FloatArray | None = None
+    alike: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         if not self.inputs:
@@ -48,6 +51,8 @@ class Dataset:
                 )
             if not np.isfinite(array).all():
                 raise DataError(f"input {position} holds NaN or infinity: leave those windows out")
+        if self.looks is not None and not _are_looks(self.looks, examples):
+            raise DataError(f"looks must be finite float32 of shape ({examples}, d)")
         if examples and not 0 <= self.labels.min() <= self.labels.max() < len(self.classes):
             raise DataError(f"labels must lie in 0..{len(self.classes) - 1}, one for each of {self.classes}")
 
@@ -71,8 +76,12 @@ class Dataset:
 
     def take(self, indices: IndexArray) -> Self:
         """The examples at ``indices``, in that order."""
-        return type(self)(
-            tuple(array[indices] for array in self.inputs), self.labels[indices], self.owners[indices], self.classes
+        return replace(
+            self,
+            inputs=tuple(array[indices] for array in self.inputs),
+            labels=self.labels[indices],
+            owners=self.owners[indices],
+            looks=None if self.looks is None else self.looks[indices],
         )
 
     def split(self, fraction: float) -> tuple[Self, Self]:
@@ -103,7 +112,7 @@ class Dataset:
                 "relabel them, or use a plan with these classes"
             )
         table = np.array([names.index(name) if name in names else -1 for name in self.classes], dtype=np.int64)
-        return type(self)(self.inputs, table[self.labels], self.owners, names)
+        return replace(self, labels=table[self.labels], classes=names)
 
 
 def empty_like(dataset: Dataset) -> Dataset:
@@ -112,11 +121,14 @@ def empty_like(dataset: Dataset) -> Dataset:
 
 
 def concatenate(datasets: Iterable[Dataset]) -> Dataset:
-    """All examples of datasets of the same kind, in order; ``DataError`` where kinds differ or none is given."""
+    """All examples of datasets of the same kind, in order; ``DataError`` where kinds differ or none is given.
+
+    They have looks where all parts have.
+    """
     parts = tuple(datasets)
     if not parts:
         raise DataError("there is no dataset to concatenate")
-    kinds = {(part.shapes, part.classes) for part in parts}
+    kinds = {(part.shapes, part.classes, part.alike) for part in parts}
     if len(kinds) > 1:
         raise DataError(f"datasets of different kinds can't be joined: {sorted(map(str, kinds))}")
     return Dataset(
@@ -124,4 +136,20 @@ def concatenate(datasets: Iterable[Dataset]) -> Dataset:
         np.concatenate([part.labels for part in parts]),
         np.concatenate([part.owners for part in parts]),
         parts[0].classes,
+        _joined([part.looks for part in parts]),
+        parts[0].alike,
     )
+
+
+def _are_looks(looks: FloatArray, examples: int) -> bool:
+    shaped = looks.dtype == np.float32 and looks.ndim == 2 and len(looks) == examples  # noqa: PLR2004
+    return shaped and bool(np.isfinite(looks).all())
+
+
+def _joined(looks: Sequence[FloatArray | None]) -> FloatArray | None:
+    there = [each for each in looks if each is not None]
+    if len(there) < len(looks):
+        return None
+    if len({each.shape[1] for each in there}) > 1:
+        raise DataError("datasets whose examples are compared by other looks can't be joined")
+    return np.concatenate(there)

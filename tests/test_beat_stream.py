@@ -43,6 +43,7 @@ def same(signal: Signal, rate: float, cuts: list[int]) -> int:
     assert np.array_equal(one.peaks, peaks[other.kept])
     np.testing.assert_allclose(one.rhythm, other.rhythm, atol=1e-6)
     np.testing.assert_allclose(one.shape, other.shape, atol=1e-6)
+    np.testing.assert_allclose(one.looks, other.looks, atol=1e-6)
     return len(one.peaks)
 
 

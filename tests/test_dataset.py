@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -51,6 +52,10 @@ GOOD = {
         ("labels", np.array([0, 1], dtype=np.int32), "labels must be int64"),
         ("owners", np.array(["a"]), "owners must be strings"),
         ("owners", np.array([1, 2]), "owners must be strings"),
+        ("looks", np.zeros((3, 4), dtype=np.float32), "looks must be finite float32"),
+        ("looks", np.zeros((2, 4)), "looks must be finite float32"),
+        ("looks", np.zeros(2, dtype=np.float32), "looks must be finite float32"),
+        ("looks", np.full((2, 4), np.nan, dtype=np.float32), "looks must be finite float32"),
         ("classes", (), "class names"),
         ("classes", ("x", "x"), "class names"),
     ],
@@ -98,6 +103,22 @@ def test_a_class_the_plan_lacks_is_named_unless_no_example_has_it() -> None:
     assert dataset.with_classes(("run", "walk")).labels.tolist() == [1, 0]
     with pytest.raises(DataError, match="labelled run, which is not among walk"):
         dataset.with_classes(("walk",))
+
+
+def test_looks_go_where_their_examples_go_and_are_kept_where_all_have_them() -> None:
+    """Seen to fail where ``take`` leaves them as they are."""
+    plain = numbered([0, 1, 2], ["a", "b", "a"])
+    dataset = replace(plain, looks=10 * plain.inputs[0], alike=("a", "b"))
+    some = dataset.take(np.array([2, 0]))
+    assert some.looks is not None
+    assert some.looks[:, 0].tolist() == [20, 0]
+    joined = concatenate([some, dataset.with_classes(("a", "b", "c"))])
+    assert joined.looks is not None
+    assert joined.looks[:, 0].tolist() == [20, 0, 0, 10, 20]
+    assert joined.alike == dataset.with_classes(("c", "b", "a")).alike == ("a", "b")
+    assert concatenate([dataset, replace(plain, alike=dataset.alike)]).looks is None
+    with pytest.raises(DataError, match="other looks"):
+        concatenate([dataset, replace(dataset, looks=np.zeros((3, 2), np.float32))])
 
 
 def test_concatenate_joins_in_order_and_refuses_different_kinds() -> None:

@@ -35,6 +35,18 @@ def test_counts_are_those_of_the_module_itself() -> None:
     assert counts.loss_sum == pytest.approx(loss.item(), rel=1e-5)
 
 
+def test_evidence_is_added_to_what_the_model_says_before_it_is_judged() -> None:
+    """In any batches. Seen to fail with the loss of the model alone."""
+    data = windows(30)
+    zeros = Parameters.from_arrays({name: 0 * array for name, array in MODEL.arrays().items()})
+    evidence = np.random.default_rng(1).normal(size=(30, 3)).astype(np.float32)
+    loss = functional.cross_entropy(torch.from_numpy(evidence), torch.from_numpy(data.labels), reduction="sum")
+    for batch in (7, 30):
+        counts = evaluate(zeros, data, tiny(), batch, evidence=evidence)
+        assert counts.loss_sum == pytest.approx(loss.item(), rel=1e-5)
+        assert np.trace(np.array(counts.confusion)) == (evidence.argmax(axis=1) == data.labels).sum()
+
+
 def test_rows_are_what_is_true_and_columns_what_was_said() -> None:
     zeros = {name: 0 * array for name, array in MODEL.arrays().items()}
     always_brisk = Parameters.from_arrays(zeros | {"out.bias": np.array([0.0, 9.0, 0.0])})

@@ -11,10 +11,9 @@ import wfdb
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from edge.beats.beat_stream import Described
 from edge.beats.dominant_beat import BLOCK
 from edge.beats.synthetic_ecg import person, record
-from edge.findings.classifier import BeatClassifier
+from edge.findings.classifier import BeatClassifier, Related
 from edge.label.labelled_record import SAME_S, LabelledRecord
 from edge.record.wfdb_annotations import CODES, Annotation, encode
 from schemas.errors import DataError
@@ -59,10 +58,12 @@ def test_nothing_is_suggested_where_nothing_was_told(written: Path) -> None:
 def test_what_a_model_says_is_suggested_for_the_beat_it_says_it_of(written: Path) -> None:
     """A beat at the record's edge has no features, so no answer. Seen to fail where answers are given in turn."""
 
-    def classifier(beats: Described) -> list[str]:
-        return [f"the one at {peak}" for peak in beats.peaks.tolist()]
-
     inside = PEAKS[1:-1]
+
+    def classifier(beats: Related) -> list[str]:
+        assert len(beats.rhythm) == len(beats.looks) == len(inside)
+        return [f"the one at {peak}" for peak in inside]
+
     peaks = [3, *inside, len(MADE.signal) - 3]
     suggested = LabelledRecord(written).suggestions(peaks, cast("BeatClassifier", classifier))
     assert suggested == ("", *(f"the one at {peak}" for peak in inside), "")

@@ -119,6 +119,35 @@ def test_the_mean_of_the_fits_is_used_and_the_loss_over_all_that_they_had_not_se
     assert (verdict.examples, verdict.personal) == (60, True)
 
 
+def looking(kinds: NDArray[np.int64], seed: int = 3) -> Dataset:
+    """Windows of noise whose classes nothing but their looks tells: near 0, 1 or 2, as ``kinds`` (n,) says."""
+    noise = np.random.default_rng(seed).normal(size=(len(kinds), 2, 8)).astype(np.float32)
+    looks = (kinds[:, None] + np.random.default_rng(seed).normal(0, 0.1, (len(kinds), 4))).astype(np.float32)
+    return dataclasses.replace(windows(len(kinds)), inputs=(noise,), looks=looks)
+
+
+def test_labelled_examples_decide_with_the_fits_as_they_do_with_the_model_that_is_used() -> None:
+    """Seen to fail where the fits are judged alone."""
+    labels = windows().labels
+    found = made(looking(labels), DITTO.model_copy(update={"steps": 2}))
+    assert found.verdict.personal_f1 is not None
+    assert found.verdict.personal_f1 > 0.99
+    assert found.neighbours is not None
+    assert len(found.neighbours.looks) == len(labels)
+    later = looking(labels, seed=4)
+    assert later.looks is not None
+    assert np.array_equal(found.neighbours.evidence(later.looks).argmax(axis=1), labels)
+
+
+def test_an_example_is_never_judged_by_its_own_looks() -> None:
+    """Looks that tell nothing but themselves would be sure of all. Seen to fail with neighbours of all examples."""
+    found = made(looking(np.random.default_rng(9).permutation(windows().labels)), DITTO)
+    assert found.verdict.personal_f1 is not None
+    assert found.verdict.personal_f1 < 0.6
+    assert found.neighbours is None
+    assert found.model.equal(GLOBAL)
+
+
 @settings(deadline=None, max_examples=10)
 @given(st.integers(1, 9))
 def test_a_fit_is_the_mean_of_where_the_second_half_of_its_batches_led(steps: int) -> None:

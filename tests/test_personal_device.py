@@ -278,7 +278,7 @@ def test_what_a_device_uses_is_taken_from_its_state_directory_and_named(tmp_path
     verdict = VERDICT if better else WORSE
     Store(tmp_path, print).keep_personal(ORIGIN.model_copy(update={"verdict": verdict}), model_file.to_bytes(MODEL))
     chosen = choose(FILE, None, tmp_path)
-    assert chosen.parameters.equal(MODEL)
+    assert chosen.own.parameters.equal(MODEL)
     wanted = "its owner's own, by ditto from version 3 of run run-one" if better else "the global one, version 3"
     assert chosen.name.startswith(wanted)
     with pytest.raises(SettingsError, match="leave one out"):

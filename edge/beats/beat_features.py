@@ -24,6 +24,7 @@ QRS = slice(BEFORE - 11, BEFORE + 15)  # -61 to 83 ms
 P_WAVE = slice(BEFORE - 46, BEFORE - 12)  # -256 to -67 ms
 T_WAVE = slice(BEFORE + 16, None)  # from 89 ms
 BASELINE = slice(BEFORE - 46, BEFORE - 7)  # its median is the baseline
+LOOK = slice(BEFORE - 24, BEFORE + 48, 4)  # -133 to 244 ms, a sample each 22 ms: what a beat's look is
 AROUND = slice(BEFORE - 24, BEFORE + 24)  # 267 ms in which a complex's width is measured
 P_REACH = 6  # samples that a P wave may come early or late
 
@@ -84,6 +85,14 @@ def features(followed: Followed, intervals: Wave) -> tuple[FloatArray, FloatArra
     ``intervals`` (n,): s before each beat, positive.
     """
     return _in_units(rhythm(followed, intervals), RHYTHM), _in_units(shape(followed), SHAPE)
+
+
+def looks(waves: FloatArray) -> FloatArray:
+    """What beats (n, 128), each on the dominant beat, are compared by with labelled ones of the same person.
+
+    float32 (n, 18), in usual heights of a QRS complex.
+    """
+    return np.asarray((waves - np.median(waves[:, BASELINE], axis=1, keepdims=True))[:, LOOK].astype(np.float32))
 
 
 def _in_units(named: dict[str, Wave], units: dict[str, tuple[float, float]]) -> FloatArray:

@@ -13,7 +13,7 @@ from typing import Final, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from edge.beats.beat_features import BEFORE, QRS, RHYTHM, SHAPE, features
+from edge.beats.beat_features import BEFORE, QRS, RHYTHM, SHAPE, features, looks
 from edge.beats.detectors import Peaks
 from edge.beats.dominant_beat import BLOCK, FIRST, REACH, Followed, Follower, cut, joined
 from edge.beats.ecg import AHEAD, RATE, WINDOW, intervals, resampled, usual_height
@@ -45,6 +45,11 @@ class Described:
     shape: FloatArray
     waves: FloatArray = field(default_factory=_no_waves)
     usual: FloatArray = field(default_factory=_no_waves)
+
+    @property
+    def looks(self) -> FloatArray:
+        """By what they are compared with labelled ones of the same person (k, 18)."""
+        return looks(self.waves)
 
 
 NOTHING: Final = Described(

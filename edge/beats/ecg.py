@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from edge.beats.beat_features import BEFORE, QRS, RHYTHM, SHAPE, features
+from edge.beats.beat_features import BEFORE, QRS, RHYTHM, SHAPE, features, looks
 from edge.beats.dominant_beat import FIRST, REACH, cut, follow
 from edge.dataset import FloatArray
 from edge.signals.filters import PASS, ecg_band
@@ -33,10 +33,14 @@ Signal = NDArray[np.float64]
 
 @dataclass(frozen=True, eq=False, slots=True)
 class Beats:
-    """Beats of one record, as in ``beat_features``: rhythm (n, 12), shape (n, 19); kept: bool for each peak given."""
+    """Beats of one record, as in ``beat_features``: rhythm (n, 12), shape (n, 19), looks (n, 18).
+
+    ``kept``: bool for each peak given.
+    """
 
     rhythm: FloatArray
     shape: FloatArray
+    looks: FloatArray
     kept: NDArray[np.bool_]
 
 
@@ -84,8 +88,10 @@ def relate_beats(signal: Signal, rate: float, peaks: NDArray[np.int64]) -> Beats
     starts = np.rint(peaks * (RATE / rate)).astype(np.int64) - BEFORE
     kept = (starts >= 0) & (starts + WINDOW <= len(conditioned))
     if not kept.any():
-        return Beats(np.empty((0, len(RHYTHM)), dtype=np.float32), np.empty((0, len(SHAPE)), dtype=np.float32), kept)
+        rhythm, shape = (np.empty((0, len(names)), np.float32) for names in (RHYTHM, SHAPE))
+        return Beats(rhythm, shape, looks(np.empty((0, WINDOW), np.float32)), kept)
     before = intervals(peaks, rate)
     conditioned /= np.float32(usual_height(cut(conditioned, starts[:FIRST], WINDOW)[:, REACH:-REACH]))
-    rhythm, shape = features(follow(conditioned, starts, WINDOW, before, QRS), before)
-    return Beats(rhythm[kept], shape[kept], kept)
+    followed = follow(conditioned, starts, WINDOW, before, QRS)
+    rhythm, shape = features(followed, before)
+    return Beats(rhythm[kept], shape[kept], looks(followed.beats)[kept], kept)

@@ -190,7 +190,7 @@ class Personalised(_Framed):
     blobs: ClassVar[tuple[str, ...]] = ("model",)
 
     job: Literal["personalised"] = "personalised"
-    model: bytes = b""  # ``model_file.to_bytes``
+    model: bytes = b""  # ``model_file.own_to_bytes``
     verdict: Verdict
     seconds: Seconds
     peak_mb: float | None = None

@@ -13,10 +13,11 @@ import torch
 from numpy.typing import NDArray
 
 from edge import whole
-from edge.dataset import Dataset
+from edge.dataset import Dataset, FloatArray
 from edge.findings import assessment_page
 from edge.findings.assessment_page import brackets, examples_of
 from edge.findings.model_choice import choose
+from edge.model_file import Own
 from edge.sources import RECIPES, held_out_owners, open_source, read
 from edge.sources.source import Source, left_out
 from edge.training import ec57
@@ -57,17 +58,17 @@ def assess(plan_name: str, model: Path | None, data: str, people: str, state: Pa
     file = find(plan_name)
     if file.plan.learns != "classes":
         raise PlanError(f"plan {plan_name!r} tells no classes apart: `edge predict` has the scores it gives each beat")
-    parameters, name = choose(file, model, state)
+    own, name = choose(file, model, state)
     source = open_source(data, file.plan.data)
     chosen = _people(source, people)
     reading = read(source, chosen, RECIPES[file.plan.data].form)
     dataset = fit(reading.dataset, file.plan)
-    predicted = predict(parameters, dataset, file.plan)
+    predicted = predict(own, dataset, file.plan)
     found = ec57.confusions(dataset.labels, predicted, dataset.owners, file.plan.classes)
     return {
         "plan": file.plan.name,
         "model": name,
-        "digest": parameters.digest(),
+        "digest": own.parameters.digest(),
         "data": f"{data}: {source.kind}",
         "notes": [*source.notes, *_seen(source, chosen), *_notes(found)],
         "left_out": dict(reading.rejected),
@@ -75,18 +76,26 @@ def assess(plan_name: str, model: Path | None, data: str, people: str, state: Pa
     }
 
 
-def predict(parameters: Parameters, data: Dataset, plan: Plan) -> NDArray[np.int64]:
+def predict(own: Own, data: Dataset, plan: Plan) -> NDArray[np.int64]:
     """The class (n,) a model takes each example for. Raises ``DataError`` where there is none, ``TrainingError``."""
     if not len(data):
         raise DataError("there is no labelled example here: choose other recordings or people")
-    program = Program(plan, training=False)
+    found = logits(own.parameters, data.inputs, plan)
+    if own.neighbours is not None and data.looks is not None:
+        found = found + own.neighbours.evidence(data.looks)
+    return class_of(found)
+
+
+def logits(parameters: Parameters, inputs: tuple[FloatArray, ...], plan: Plan) -> NDArray[np.float32]:
+    """What a model makes of n examples, one array (n, *shape) for each input of the plan: (n, C)."""
+    program, classes = Program(plan, training=False), len(plan.classes)
     arrays = [torch.from_numpy(array.copy()) for array in parameters.arrays().values()]
-    weights, found = torch.ones(len(plan.classes)), []
+    weights, found = torch.ones(classes), [np.empty((0, classes), np.float32)]
     with torch.inference_mode():
-        for start in range(0, len(data), BATCH):
-            inputs = tuple(torch.from_numpy(array[start : start + BATCH]) for array in data.inputs)
-            labels = torch.from_numpy(data.labels[start : start + BATCH])
-            found.append(class_of(program(arrays, inputs, labels, weights)[1].numpy()))
+        for start in range(0, len(inputs[0]), BATCH):
+            some = tuple(torch.from_numpy(array[start : start + BATCH]) for array in inputs)
+            unknown = torch.zeros(len(some[0]), dtype=torch.int64)  # the loss goes unread
+            found.append(program(arrays, some, unknown, weights)[1].numpy())
     return np.concatenate(found)
 
 

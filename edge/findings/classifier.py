@@ -5,14 +5,15 @@ from __future__ import annotations
 from collections.abc import Callable
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Final, Literal, Self
+from typing import Final, Literal, Protocol, Self
 
 import numpy as np
 from numpy.typing import NDArray
 
-from edge.beats.beat_stream import Described
-from edge.dataset import Dataset
+from edge.beats.beat_stream import NOTHING
+from edge.dataset import FloatArray
 from edge.findings.model_choice import choose
+from edge.model_file import Own
 from edge.sources.ecg_beats import CLASSES, FORM
 from edge.training.plan_fit import class_of
 from schemas.errors import PlanError, SettingsError
@@ -27,18 +28,40 @@ _NEEDED: Final = {"onnx": ("onnx", "onnxruntime"), "torch": ("torch",)}
 _EXTRA: Final = {"onnx": "onnx", "torch": "edge"}
 _CALLED: Final = {"onnx": "ONNX Runtime", "torch": "PyTorch"}
 
-Predict = Callable[[Dataset], NDArray[np.int64]]
+Run = Callable[[tuple[FloatArray, ...]], NDArray[np.float32]]  # logits (n, C) of n examples
+
+
+class Related(Protocol):
+    """k beats beside their person's own rhythm and dominant beat, as in ``edge.beats.beat_features``."""
+
+    @property
+    def rhythm(self) -> FloatArray:
+        """float32 (k, 12)."""
+
+    @property
+    def shape(self) -> FloatArray:
+        """float32 (k, 19)."""
+
+    @property
+    def looks(self) -> FloatArray:
+        """float32 (k, 18)."""
 
 
 class BeatClassifier:
     """One model of one plan. Called with k beats, it says of each which of ``CLASSES`` it is."""
 
-    def __init__(self, plan: Plan, parameters: Parameters, runtime: Runtime = "auto", name: str = "") -> None:
-        """Raises ``PlanError`` where the plan isn't for ECGs, ``SettingsError`` where nothing here can run it."""
+    def __init__(self, plan: Plan, own: Own, runtime: Runtime = "auto", name: str = "") -> None:
+        """Raises ``PlanError`` where the plan isn't for ECGs, ``SettingsError`` where nothing here can run it.
+
+        ``DataError`` where the owner's labelled beats aren't described as beats are here.
+        """
         check_recipe(plan)
+        if own.neighbours is not None:
+            own.neighbours.evidence(NOTHING.looks)
         self.name = name  # of the model, for people
         self._places = np.array([CLASSES.index(name) for name in plan.classes])
-        self._predict = _predictor(plan, parameters, chosen(runtime))
+        self._neighbours = own.neighbours
+        self._logits = _runner(plan, own.parameters, chosen(runtime))
 
     @classmethod
     def of(cls, plan_name: str, model: Path | None, runtime: Runtime, state: Path | None = None) -> Self:
@@ -48,19 +71,20 @@ class BeatClassifier:
         """
         file = find(plan_name)
         check_recipe(file.plan)
-        parameters, name = choose(file, model, state)
-        return cls(file.plan, parameters, runtime, name)
+        own, name = choose(file, model, state)
+        return cls(file.plan, own, runtime, name)
 
-    def places(self, beats: Described) -> NDArray[np.int64]:
+    def places(self, beats: Related) -> NDArray[np.int64]:
         """The class of each beat (k,), a place in ``CLASSES``."""
-        if not len(beats.peaks):
+        if not len(beats.rhythm):
             return np.empty(0, np.int64)
-        nobody = np.full(len(beats.peaks), "")
-        examples = Dataset((beats.rhythm, beats.shape), np.zeros(len(nobody), np.int64), nobody, CLASSES)
-        found: NDArray[np.int64] = self._places[self._predict(examples)]
+        logits = self._logits((beats.rhythm, beats.shape))
+        if self._neighbours is not None:
+            logits = logits + self._neighbours.evidence(beats.looks)
+        found: NDArray[np.int64] = self._places[class_of(logits)]
         return found
 
-    def __call__(self, beats: Described) -> list[str]:
+    def __call__(self, beats: Related) -> list[str]:
         """The class of each beat by its name."""
         return [CLASSES[place] for place in self.places(beats).tolist()]
 
@@ -85,12 +109,11 @@ def chosen(runtime: Runtime) -> Literal["onnx", "torch"]:
     raise SettingsError(f"{lacking}: {extras}")
 
 
-def _predictor(plan: Plan, parameters: Parameters, runtime: Literal["onnx", "torch"]) -> Predict:
+def _runner(plan: Plan, parameters: Parameters, runtime: Literal["onnx", "torch"]) -> Run:
     if runtime == "onnx":
         from edge.findings.onnx_runtime import Session  # noqa: PLC0415 - one of the two is enough, and may be all there is
 
-        session = Session(plan, parameters)
-        return lambda data: class_of(session(data.inputs))
-    from edge.findings.assessment import predict  # noqa: PLC0415 - likewise
+        return Session(plan, parameters)
+    from edge.findings.assessment import logits  # noqa: PLC0415 - likewise
 
-    return lambda data: predict(parameters, data, plan)
+    return lambda inputs: logits(parameters, inputs, plan)

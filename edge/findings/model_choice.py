@@ -9,6 +9,7 @@ from pydantic import ValidationError
 
 from edge import files, model_file
 from edge.core.personal_settings import Origin
+from edge.model_file import Own
 from edge.store import PERSONAL
 from schemas.errors import SettingsError, StateError
 from schemas.parameters import Parameters
@@ -27,9 +28,9 @@ def parameters_of(file: PlanFile, model: Path | None) -> Parameters:
 
 
 class Chosen(NamedTuple):
-    """A model, and what it is called."""
+    """A model, with its owner's labelled examples where it is the owner's own; and what it is called."""
 
-    parameters: Parameters
+    own: Own
     name: str
 
 
@@ -39,7 +40,7 @@ def choose(file: PlanFile, model: Path | None, state: Path | None) -> Chosen:
     Raises ``SettingsError`` where both are given, ``StateError`` or ``PlanError``.
     """
     if state is None:
-        return Chosen(parameters_of(file, model), model.name if model else "the plan's initial parameters")
+        return Chosen(Own(parameters_of(file, model)), model.name if model else "the plan's initial parameters")
     if model is not None:
         raise SettingsError("--model and --personal both say which model: leave one out")
     path = state / PERSONAL
@@ -53,4 +54,4 @@ def choose(file: PlanFile, model: Path | None, state: Path | None) -> Chosen:
     made = f"version {origin.version} of run {origin.run}"
     own = f"its owner's own, by {origin.how.method} from {made}"
     name = own if origin.verdict.personal else f"the global one, {made}, since {own} is no better"
-    return Chosen(model_file.from_bytes(record.payload, file.plan, str(path)), f"{name} ({origin.verdict.words()})")
+    return Chosen(model_file.own_from_bytes(record.payload, file.plan, str(path)), f"{name} ({origin.verdict.words()})")

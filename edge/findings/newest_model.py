@@ -9,14 +9,13 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from edge import model_file
-from edge.beats.beat_stream import Described
 from edge.core.personal_settings import Origin
-from edge.findings.classifier import BeatClassifier, Runtime, check_recipe
+from edge.findings.classifier import BeatClassifier, Related, Runtime, check_recipe
 from edge.findings.onnx_runtime import BATCH
+from edge.model_file import Own, own_from_bytes
 from edge.model_reader import ModelReader
 from edge.store import look, look_own
-from schemas.errors import ModelError, PlanError, StateError, WireError
+from schemas.errors import DataError, ModelError, PlanError, StateError, WireError
 from schemas.messages import ModelPointer
 from schemas.plan import Plan
 from schemas.plan_cost import Limits, check
@@ -62,12 +61,12 @@ class NewestModel:
             check_recipe(plan)
             check(plan, BATCH, Limits())  # what comes from a broker may claim to be of any size
             if own is None:
-                parameters = self._reader.read(held.lineage.pack(), plan.manifest())
+                used = Own(self._reader.read(held.lineage.pack(), plan.manifest()))
             else:
-                parameters = model_file.from_bytes(own[1], plan, "the owner's own model")
-            self._classifier = BeatClassifier(plan, parameters, self._runtime)
+                used = own_from_bytes(own[1], plan, "the owner's own model")
+            self._classifier = BeatClassifier(plan, used, self._runtime)
             self._pointer, self._plan, self._own, self.trouble = held.pointer, plan_bytes, origin, ""
-        except (PlanError, WireError, ModelError, StateError) as error:  # also between one run's and another's
+        except (PlanError, WireError, ModelError, StateError, DataError) as error:  # also between two runs
             self.trouble = f"no findings by the newest model: {error}"
         return self._classifier is not None
 
@@ -78,7 +77,7 @@ class NewestModel:
             return False
         return pointer.version < ours.version or (pointer == ours and (plan, own) == (self._plan, self._own))
 
-    def classify(self, beats: Described) -> list[str]:
+    def classify(self, beats: Related) -> list[str]:
         """The class of each beat by its name; after a ``look`` that found a model."""
         assert self._classifier is not None, "no model was found yet"
         return self._classifier(beats)

@@ -92,7 +92,7 @@ def examine(
         if runtime == "onnx":
             raise SettingsError(f"PyTorch alone runs plan {file.plan.name!r}: leave --runtime onnx out")
         chosen("torch")
-        parameters, name = choose(file, model, state)
+        own, name = choose(file, model, state)
     else:
         classifier = BeatClassifier.of(plan_name, model, runtime, state)
     with reading(path):
@@ -103,7 +103,7 @@ def examine(
     for record, signal, rate, beats in _usable(records, peaks_of, report):
         if file.plan.data == MASKED:
             one = _findings(record, signal, rate, beats.peaks, {file.plan.classes[0]: len(beats.peaks)}, name)
-            found.append(replace(one, unusual=_unusual(beats, rate, parameters, file.plan)))
+            found.append(replace(one, unusual=_unusual(beats, rate, own.parameters, file.plan)))
             continue
         classes = classifier.places(beats)
         if annotate:

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edge.beats.beat_features import BEFORE, QRS
-from edge.beats.beat_stream import Described, stream_of
+from edge.beats.beat_stream import stream_of
 from edge.beats.detectors import Peaks
 from edge.beats.dominant_beat import BLOCK, follow
 from edge.beats.ecg import AAMI_OF_SYMBOL, RATE, WINDOW, condition, intervals, relate_beats
@@ -61,7 +61,7 @@ class LabelledRecord:
         if classifier is not None:
             samples = np.asarray(peaks, np.int64)
             beats = relate_beats(self._signal, self.rate, samples)
-            said = iter(classifier(Described(samples[beats.kept], beats.rhythm, beats.shape)))
+            said = iter(classifier(beats))
             return tuple(next(said) if kept else "" for kept in beats.kept.tolist())
         file = self._path.with_name(f"{self._path.name}.{ANNOTATOR}")
         marks = [one for one in annotations_in(file) if one.symbol] if file.exists() else []

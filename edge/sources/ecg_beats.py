@@ -12,6 +12,7 @@ from edge.sources.source import Form
 from schemas.errors import DataError
 
 CLASSES = ("N", "S", "V", "F", "Q")  # AAMI EC57
+ALIKE = ("N", "S")  # whose QRS complexes come about alike: what tells them apart is the rhythm
 FORM = Form("ecg-beats", ((12,), (19,)), CLASSES)  # as ``edge.beats.beat_features`` has them
 
 
@@ -43,4 +44,4 @@ def label_beats(
         rejected["beats too near an end of their record"] += lost
     labels = np.array([CLASSES.index(name) for name in names], dtype=np.int64)
     examples = described.rhythm[labelled], described.shape[labelled]
-    return Dataset(examples, labels, np.full(len(labels), owner), CLASSES)
+    return Dataset(examples, labels, np.full(len(labels), owner), CLASSES, described.looks[labelled], ALIKE)

@@ -239,7 +239,7 @@ class Trainer:
         )
         return Personalised(
             key=job.key,
-            model=model_file.to_bytes(made.model),
+            model=model_file.own_to_bytes(model_file.Own(made.model, made.neighbours)),
             verdict=made.verdict,
             seconds=time.perf_counter() - started,
             peak_mb=peak_mb(),
@@ -262,7 +262,7 @@ def _own(raw: bytes, plan: Plan) -> Parameters | None:
     if not raw:
         return None
     try:
-        return model_file.from_bytes(raw, plan)
+        return model_file.own_from_bytes(raw, plan).parameters
     except (PlanError, StateError) as error:
         log.warning("the device's own layers are left out: %s", error)
         return None
@@ -299,7 +299,8 @@ def _size(prepared: Prepared) -> int:
 
 
 def _bytes(data: Dataset) -> int:
-    return sum(array.nbytes for array in data.inputs) + data.labels.nbytes + data.owners.nbytes
+    looks = 0 if data.looks is None else data.looks.nbytes
+    return sum(array.nbytes for array in data.inputs) + data.labels.nbytes + data.owners.nbytes + looks
 
 
 def main(address: str, threads: int, nice: int) -> None:

@@ -6,6 +6,7 @@ from collections.abc import Callable
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 
 from edge.dataset import Dataset
 from edge.training.plan_runtime import Program
@@ -23,8 +24,11 @@ def evaluate(
     plan: Plan,
     batch: int = BATCH,
     on_batch: Callable[[], None] = lambda: None,
+    evidence: NDArray[np.float32] | None = None,
 ) -> Counts:
     """Confusion matrix, sum of the unweighted loss, and number of examples. ``on_batch`` stops it by raising.
+
+    ``evidence`` (n, C) is added to the logits, of a plan that tells classes apart.
 
     Raises ``DataError`` where there is no example, and ``TrainingError`` where the model's loss isn't finite, or more
     than counts may say.
@@ -42,6 +46,9 @@ def evaluate(
             inputs = tuple(torch.from_numpy(array[start : start + batch]) for array in data.inputs)
             labels = torch.from_numpy(data.labels[start : start + batch])
             loss, logits = program(arrays, inputs, labels, weights)
+            if evidence is not None:
+                logits = logits + torch.from_numpy(evidence[start : start + batch])
+                loss = torch.nn.functional.cross_entropy(logits, labels)
             loss_sum += loss.item() * len(labels)
             pairs = labels * classes + logits.argmax(dim=1)
             confusion += np.bincount(pairs.numpy(), minlength=classes * classes)

@@ -7,6 +7,9 @@ them together (Wortsman et al. 2022): better than one fit to all examples (``ben
 is the mean over its second half, in place of where its last batch happened to lead (Polyak and Juditsky 1992). Means
 and pull regularise already, so that nothing of hidden layers is dropped meanwhile; of inputs it is.
 
+Where examples have looks, a fit decides together with the labelled examples that it has seen (``neighbours``), and the
+model that is used with all of them.
+
 A fold is a stretch of time of each class: beats of one minute resemble each other, so that a random part would flatter
 whatever has learned its neighbours by heart. The judgement is of the fits, each of which has seen less than their mean
 has, so that it errs in favour of the global model.
@@ -26,6 +29,7 @@ from edge.training import ec57
 from edge.training.dropout import of_inputs_alone
 from edge.training.evaluation import BATCH, evaluate
 from edge.training.loop import Event, Tether, train
+from edge.training.neighbours import Neighbours
 from schemas.counted import counted
 from schemas.errors import DataError, PlanError
 from schemas.messages import Counts, TrainSettings
@@ -37,6 +41,7 @@ class Personal(NamedTuple):
     """The better of the two models, and why it is."""
 
     model: Parameters
+    neighbours: Neighbours | None  # that decide with it; none with the global one, or where they would say nothing
     verdict: Verdict
 
 
@@ -65,8 +70,8 @@ def personalise(
     fold_of = deal(data.labels)
     total, judged = Parameters.zeros(shared.manifest), []
     fitted = of_inputs_alone(plan)
-    for delta, unseen in cross_fits(shared, data, fold_of, fitted, how.training(run), rng, tether, on_batch):
-        judged.append(evaluate(shared.add(delta), unseen, plan, batch, on_batch))
+    for delta, seen, unseen in cross_fits(shared, data, fold_of, fitted, how.training(run), rng, tether, on_batch):
+        judged.append(evaluate(shared.add(delta), unseen, plan, batch, on_batch, _evidence(seen, unseen)))
         total = total.add(delta)
     mine = _score(judged, plan)
     global_ = _score([evaluate(shared, data, plan, batch, on_batch)], plan)
@@ -77,7 +82,14 @@ def personalise(
         personal_f1=mine[1],
         global_f1=global_[1],
     )
-    return Personal(shared.add(total.scale(1 / len(judged))) if verdict.personal else shared, verdict)
+    if not verdict.personal:
+        return Personal(shared, None, verdict)
+    return Personal(shared.add(total.scale(1 / len(judged))), Neighbours.of(data), verdict)
+
+
+def _evidence(seen: Dataset, unseen: Dataset) -> NDArray[np.float32] | None:
+    neighbours = Neighbours.of(seen)
+    return None if neighbours is None or unseen.looks is None else neighbours.evidence(unseen.looks)
 
 
 def cross_fits(
@@ -89,15 +101,15 @@ def cross_fits(
     rng: np.random.Generator,
     tether: Tether,
     on_batch: Callable[[], None] = lambda: None,
-) -> Iterator[tuple[Parameters, Dataset]]:
-    """For each fold of ``fold_of`` (n,) what training on all others adds to ``shared``, and the fold's own examples.
+) -> Iterator[tuple[Parameters, Dataset, Dataset]]:
+    """For each fold of ``fold_of`` (n,) what training on all others adds to ``shared``, those, and the fold's examples.
 
     Raises what ``personalise`` does.
     """
     folds = np.unique(fold_of)
     for fold, drawn in zip(folds, rng.spawn(len(folds)), strict=True):
         seen, unseen = (data.take(np.flatnonzero(chosen)) for chosen in (fold_of != fold, fold_of == fold))
-        yield settled(shared, seen, plan, settings, drawn, tether, on_batch), unseen
+        yield settled(shared, seen, plan, settings, drawn, tether, on_batch), seen, unseen
 
 
 def settled(
