@@ -88,11 +88,16 @@ def row(run: dict[str, Any]) -> str:
     metrics = run["metrics"]
     classes = {each["name"]: each for each in metrics["classes"]}
     figures = (
-        f"{classes[name]['sensitivity']:.3f} / {classes[name]['ppv'] or 0:.3f} / {classes[name]['f1']:.3f}"
+        f"{classes[name]['sensitivity']:.3f} / {_or_none(classes[name]['ppv'])} / {classes[name]['f1']:.3f}"
         for name in SHOWN
     )
     head = f"| {run['seed']} | {metrics['accuracy']:.3f} | {metrics['macro_f1']:.3f} | "
     return head + " | ".join(figures) + f" | {run['uplink_kb']} | {run['step_kb']} | {run['seconds']} |"
+
+
+def _or_none(value: float | None) -> str:
+    """A PPV as a cell; nothing is predictive where nothing was predicted."""
+    return "none" if value is None else f"{value:.3f}"
 
 
 def spread(values: Iterable[float], digits: int) -> str:

@@ -119,7 +119,7 @@ def nnc(python: Path, updates: list[Parameters], qps: list[int]) -> list[dict[st
         command = [str(python), "-c", NNC, str(path), shapes, json.dumps(qps)]
         run = subprocess.run(command, capture_output=True, text=True, check=False, cwd=folder)
     if run.returncode:
-        print(f"# nncodec is left out: {run.stderr.strip().splitlines()[-1:]}", file=sys.stderr)
+        print(f"# nncodec is left out: {''.join(run.stderr.strip().splitlines()[-1:])}", file=sys.stderr)
         return []
     found = [json.loads(line) for line in run.stdout.splitlines() if line.startswith("{")]
     return [

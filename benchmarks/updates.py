@@ -59,8 +59,8 @@ def deltas(data: Path, kept: Path, rounds: int) -> list[Parameters]:
     """Each device's delta of round ``rounds``; read from the folder ``kept`` where they are, and else put there."""
     path = kept / f"{PLAN}-round-{rounds}.npy"
     if not path.is_file():
-        kept.mkdir(parents=True, exist_ok=True)
         *_, last = _trained(data, rounds)
+        kept.mkdir(parents=True, exist_ok=True)
         np.save(path, last)
     manifest = find(PLAN).plan.manifest()
     return [Parameters(manifest, flat) for flat in np.load(path, allow_pickle=False)]
@@ -70,8 +70,9 @@ def all_deltas(data: Path, kept: Path, rounds: int) -> tuple[Manifest, NDArray[n
     """The deltas of every round, (rounds, devices, values), likewise."""
     path = kept / f"{PLAN}-{rounds}-rounds.npy"
     if not path.is_file():
+        made = np.stack(list(_trained(data, rounds)))
         kept.mkdir(parents=True, exist_ok=True)
-        np.save(path, np.stack(list(_trained(data, rounds))))
+        np.save(path, made)
     return find(PLAN).plan.manifest(), np.load(path, allow_pickle=False)
 
 
