@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -8,6 +10,7 @@ from torch.nn import functional
 from coordinator.plans.ecg_beats import EcgBeats
 from edge.dataset import Dataset
 from edge.training.evaluation import evaluate
+from edge.training.neighbours import Neighbours
 from schemas.errors import DataError, TrainingError
 from schemas.parameters import Parameters
 from schemas.plan_file import PlanFile, find
@@ -35,14 +38,17 @@ def test_counts_are_those_of_the_module_itself() -> None:
     assert counts.loss_sum == pytest.approx(loss.item(), rel=1e-5)
 
 
-def test_evidence_is_added_to_what_the_model_says_before_it_is_judged() -> None:
-    """In any batches. Seen to fail with the loss of the model alone."""
-    data = windows(30)
+def test_labelled_examples_decide_with_the_model_before_it_is_judged() -> None:
+    """In any batches. Seen to fail with the loss of the model alone, and with the first batch's looks for all."""
+    rng = np.random.default_rng(1)
+    data = replace(windows(30), looks=rng.normal(size=(30, 4)).astype(np.float32))
     zeros = Parameters.from_arrays({name: 0 * array for name, array in MODEL.arrays().items()})
-    evidence = np.random.default_rng(1).normal(size=(30, 3)).astype(np.float32)
+    neighbours = Neighbours(rng.normal(size=(3, 4)).astype(np.float32), np.arange(3), np.arange(3))
+    assert data.looks is not None
+    evidence = neighbours.evidence(data.looks)
     loss = functional.cross_entropy(torch.from_numpy(evidence), torch.from_numpy(data.labels), reduction="sum")
     for batch in (7, 30):
-        counts = evaluate(zeros, data, tiny(), batch, evidence=evidence)
+        counts = evaluate(zeros, data, tiny(), batch, neighbours=neighbours)
         assert counts.loss_sum == pytest.approx(loss.item(), rel=1e-5)
         assert np.trace(np.array(counts.confusion)) == (evidence.argmax(axis=1) == data.labels).sum()
 

@@ -90,9 +90,10 @@ def features(followed: Followed, intervals: Wave) -> tuple[FloatArray, FloatArra
 def looks(waves: FloatArray) -> FloatArray:
     """What beats (n, 128), each on the dominant beat, are compared by with labelled ones of the same person.
 
-    float32 (n, 18), in usual heights of a QRS complex.
+    float32 (n, 18), in usual heights of a QRS complex. Higher than ``LIMIT`` is an artefact.
     """
-    return np.asarray((waves - np.median(waves[:, BASELINE], axis=1, keepdims=True))[:, LOOK].astype(np.float32))
+    bounded = np.clip(waves, -LIMIT, LIMIT)
+    return np.asarray((bounded - np.median(bounded[:, BASELINE], axis=1, keepdims=True))[:, LOOK].astype(np.float32))
 
 
 def _in_units(named: dict[str, Wave], units: dict[str, tuple[float, float]]) -> FloatArray:

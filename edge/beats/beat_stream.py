@@ -7,7 +7,7 @@ every ``BLOCK``. The first are told once ``FIRST`` are known, a minute or so aft
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from typing import Final, Protocol
 
 import numpy as np
@@ -28,23 +28,19 @@ CHUNK_S: Final = 60  # of a whole lead at a time
 UNTOLD_S: Final = 30  # a beat is found at most so much later than it came
 
 
-def _no_waves() -> FloatArray:
-    return np.empty((0, WINDOW), np.float32)
-
-
 @dataclass(frozen=True, eq=False, slots=True)
 class Described:
     """k beats: ``peaks`` (k,), the sample of each R peak counted from the first fed, and their features.
 
     ``waves`` (k, 128): each beat at 180 Hz, shifted to lie on the dominant beat, in usual heights of a QRS complex;
-    ``usual`` (k, 128): that dominant beat, as it was before. Both are (0, 128) where only features are wanted.
+    ``usual`` (k, 128): that dominant beat, as it was before.
     """
 
     peaks: NDArray[np.int64]
     rhythm: FloatArray
     shape: FloatArray
-    waves: FloatArray = field(default_factory=_no_waves)
-    usual: FloatArray = field(default_factory=_no_waves)
+    waves: FloatArray
+    usual: FloatArray
 
     @property
     def looks(self) -> FloatArray:
@@ -56,6 +52,8 @@ NOTHING: Final = Described(
     np.empty(0, np.int64),
     np.empty((0, len(RHYTHM)), np.float32),
     np.empty((0, len(SHAPE)), np.float32),
+    np.empty((0, WINDOW), np.float32),
+    np.empty((0, WINDOW), np.float32),
 )
 
 

@@ -80,23 +80,25 @@ def predict(own: Own, data: Dataset, plan: Plan) -> NDArray[np.int64]:
     """The class (n,) a model takes each example for. Raises ``DataError`` where there is none, ``TrainingError``."""
     if not len(data):
         raise DataError("there is no labelled example here: choose other recordings or people")
-    found = logits(own.parameters, data.inputs, plan)
-    if own.neighbours is not None and data.looks is not None:
-        found = found + own.neighbours.evidence(data.looks)
-    return class_of(found)
-
-
-def logits(parameters: Parameters, inputs: tuple[FloatArray, ...], plan: Plan) -> NDArray[np.float32]:
-    """What a model makes of n examples, one array (n, *shape) for each input of the plan: (n, C)."""
-    program, classes = Program(plan, training=False), len(plan.classes)
-    arrays = [torch.from_numpy(array.copy()) for array in parameters.arrays().values()]
-    weights, found = torch.ones(classes), [np.empty((0, classes), np.float32)]
-    with torch.inference_mode():
-        for start in range(0, len(inputs[0]), BATCH):
-            some = tuple(torch.from_numpy(array[start : start + BATCH]) for array in inputs)
-            unknown = torch.zeros(len(some[0]), dtype=torch.int64)  # the loss goes unread
-            found.append(program(arrays, some, unknown, weights)[1].numpy())
+    found, at = [], 0
+    for said in logits(own.parameters, data.inputs, plan):
+        decided = said
+        if own.neighbours is not None and data.looks is not None:
+            decided = said + own.neighbours.evidence(data.looks[at : at + len(said)])
+        found.append(class_of(decided))
+        at += len(said)
     return np.concatenate(found)
+
+
+def logits(parameters: Parameters, inputs: tuple[FloatArray, ...], plan: Plan) -> Iterator[NDArray[np.float32]]:
+    """What a model makes of examples, one array (n, *shape) for each input of the plan: (b, C) for each batch of b."""
+    program, weights = Program(plan, training=False), torch.ones(len(plan.classes))
+    arrays = [torch.from_numpy(array.copy()) for array in parameters.arrays().values()]
+    for start in range(0, len(inputs[0]), BATCH):
+        some = tuple(torch.from_numpy(array[start : start + BATCH]) for array in inputs)
+        unknown = torch.zeros(len(some[0]), dtype=torch.int64)  # the loss goes unread
+        with torch.inference_mode():
+            yield program(arrays, some, unknown, weights)[1].numpy()
 
 
 def report(figures: dict[str, Any]) -> Iterator[str]:

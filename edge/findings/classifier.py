@@ -116,4 +116,4 @@ def _runner(plan: Plan, parameters: Parameters, runtime: Literal["onnx", "torch"
         return Session(plan, parameters)
     from edge.findings.assessment import logits  # noqa: PLC0415 - likewise
 
-    return lambda inputs: logits(parameters, inputs, plan)
+    return lambda inputs: np.concatenate(list(logits(parameters, inputs, plan)))

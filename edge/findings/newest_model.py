@@ -33,6 +33,7 @@ class NewestModel:
         self._pointer: ModelPointer | None = None
         self._plan = b""
         self._own: Origin | None = None  # where what is used is the owner's own
+        self._refused: Origin | None = None  # of an own model that can't be used
         self._classifier: BeatClassifier | None = None
         self.trouble = ""  # why the newest model isn't used, where it isn't
 
@@ -52,23 +53,35 @@ class NewestModel:
             self.trouble = "no findings by a model that nobody has trained yet: they wait for the end of a round"
             return self._classifier is not None
         own = look_own(self._state, held.pointer) if self._personal else None
-        origin = None if own is None else own[0]
-        if self._has(held.pointer, plan_bytes, origin):
-            self.trouble = ""
+        refused = own is not None and own[0] == self._refused
+        wanted = None if own is None or refused else own[0]
+        trouble = self.trouble if refused else ""
+        if self._has(held.pointer, plan_bytes, wanted):
+            self.trouble = trouble
             return True
         try:
             plan = Plan.from_bytes(plan_bytes)
             check_recipe(plan)
             check(plan, BATCH, Limits())  # what comes from a broker may claim to be of any size
-            if own is None:
-                used = Own(self._reader.read(held.lineage.pack(), plan.manifest()))
-            else:
-                used = own_from_bytes(own[1], plan, "the owner's own model")
-            self._classifier = BeatClassifier(plan, used, self._runtime)
-            self._pointer, self._plan, self._own, self.trouble = held.pointer, plan_bytes, origin, ""
-        except (PlanError, WireError, ModelError, StateError, DataError) as error:  # also between two runs
+            classifier = None
+            if own is not None and not refused:
+                classifier, trouble = self._of_own(own, plan)
+            if classifier is None:
+                wanted, parameters = None, self._reader.read(held.lineage.pack(), plan.manifest())
+                classifier = BeatClassifier(plan, Own(parameters), self._runtime)
+            self._classifier, self._own, self.trouble = classifier, wanted, trouble
+            self._pointer, self._plan = held.pointer, plan_bytes
+        except (PlanError, WireError, ModelError, StateError) as error:  # also between one run's and another's
             self.trouble = f"no findings by the newest model: {error}"
         return self._classifier is not None
+
+    def _of_own(self, own: tuple[Origin, bytes], plan: Plan) -> tuple[BeatClassifier | None, str]:
+        """The owner's own model; or why it can't be used, which holds until there is another."""
+        try:
+            return BeatClassifier(plan, own_from_bytes(own[1], plan, "the owner's own model"), self._runtime), ""
+        except (PlanError, StateError, DataError) as error:
+            self._refused = own[0]
+            return None, f"findings are by the global model: {error}"
 
     def _has(self, pointer: ModelPointer, plan: bytes, own: Origin | None) -> bool:
         """Whether there is nothing newer or better in these than what is used."""

@@ -6,9 +6,9 @@ from collections.abc import Callable
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 
 from edge.dataset import Dataset
+from edge.training.neighbours import Neighbours
 from edge.training.plan_runtime import Program
 from schemas.errors import DataError, TrainingError
 from schemas.messages import LARGEST, Counts
@@ -24,11 +24,11 @@ def evaluate(
     plan: Plan,
     batch: int = BATCH,
     on_batch: Callable[[], None] = lambda: None,
-    evidence: NDArray[np.float32] | None = None,
+    neighbours: Neighbours | None = None,
 ) -> Counts:
     """Confusion matrix, sum of the unweighted loss, and number of examples. ``on_batch`` stops it by raising.
 
-    ``evidence`` (n, C) is added to the logits, of a plan that tells classes apart.
+    ``neighbours`` decide with the model, of a plan that tells classes apart, on examples whose looks are known.
 
     Raises ``DataError`` where there is no example, and ``TrainingError`` where the model's loss isn't finite, or more
     than counts may say.
@@ -46,8 +46,8 @@ def evaluate(
             inputs = tuple(torch.from_numpy(array[start : start + batch]) for array in data.inputs)
             labels = torch.from_numpy(data.labels[start : start + batch])
             loss, logits = program(arrays, inputs, labels, weights)
-            if evidence is not None:
-                logits = logits + torch.from_numpy(evidence[start : start + batch])
+            if neighbours is not None and data.looks is not None:
+                logits = logits + torch.from_numpy(neighbours.evidence(data.looks[start : start + batch]))
                 loss = torch.nn.functional.cross_entropy(logits, labels)
             loss_sum += loss.item() * len(labels)
             pairs = labels * classes + logits.argmax(dim=1)

@@ -57,7 +57,7 @@ class Neighbours:
         if data.looks is None:
             return None
         alike = [place for place, name in enumerate(data.classes) if name in data.alike]
-        kind_of = np.arange(len(data.classes))
+        kind_of = np.arange(len(data.classes), dtype=np.int64)
         kind_of[alike] = alike[:1]
         kinds = kind_of[data.labels]
         if len(np.unique(kinds)) < 2:  # noqa: PLR2004

@@ -71,7 +71,7 @@ def personalise(
     total, judged = Parameters.zeros(shared.manifest), []
     fitted = of_inputs_alone(plan)
     for delta, seen, unseen in cross_fits(shared, data, fold_of, fitted, how.training(run), rng, tether, on_batch):
-        judged.append(evaluate(shared.add(delta), unseen, plan, batch, on_batch, _evidence(seen, unseen)))
+        judged.append(evaluate(shared.add(delta), unseen, plan, batch, on_batch, Neighbours.of(seen)))
         total = total.add(delta)
     mine = _score(judged, plan)
     global_ = _score([evaluate(shared, data, plan, batch, on_batch)], plan)
@@ -85,11 +85,6 @@ def personalise(
     if not verdict.personal:
         return Personal(shared, None, verdict)
     return Personal(shared.add(total.scale(1 / len(judged))), Neighbours.of(data), verdict)
-
-
-def _evidence(seen: Dataset, unseen: Dataset) -> NDArray[np.float32] | None:
-    neighbours = Neighbours.of(seen)
-    return None if neighbours is None or unseen.looks is None else neighbours.evidence(unseen.looks)
 
 
 def cross_fits(
