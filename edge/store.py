@@ -300,11 +300,20 @@ def look(directory: Path) -> tuple[Held, bytes] | None:
 
 
 def look_own(directory: Path, pointer: ModelPointer) -> tuple[Origin, bytes] | None:
-    """The model that is the owner's own and is made of this global one, where it is the better one; else None."""
-    own = _glance(directory / PERSONAL, Origin)
-    if own is None or not own[0].verdict.personal:
+    """The model that is the owner's own and is made of this global one, where it is the better one; else None.
+
+    Raises ``StateError`` where it is damaged.
+    """
+    path = directory / PERSONAL
+    record = files.read(path)
+    if record is None:
         return None
-    return own if (own[0].run, own[0].model) == (pointer.run, pointer.digest) else None
+    try:
+        origin = Origin.model_validate(record.header)
+    except ValidationError:
+        raise files.Damaged(f"{path} is damaged") from None
+    fitting = (origin.run, origin.model) == (pointer.run, pointer.digest)
+    return (origin, record.payload) if fitting and origin.verdict.personal else None
 
 
 def _held(directory: Path, read: Callable[[Path], tuple[ModelPointer, bytes] | None]) -> Held | None:

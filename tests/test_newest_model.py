@@ -44,6 +44,10 @@ def test_where_the_owners_own_model_is_damaged_the_global_one_is_used_and_that_i
         assert newest._classifier is used  # it isn't read anew at each look
         assert newest.about == THIRD
         assert "findings are by the global model: the owner's own model is no model" in newest.trouble
+    (tmp_path / PERSONAL).write_bytes(b"not even a file of ours")
+    assert newest.look()
+    assert newest.about == THIRD
+    assert newest.trouble == f"findings are by the global model: {tmp_path / PERSONAL} is damaged"
     (tmp_path / PERSONAL).unlink()
     assert newest.look()
     assert newest.trouble == ""

@@ -289,13 +289,13 @@ def test_a_state_directory_without_one_says_how_to_make_one(tmp_path: Path) -> N
     with pytest.raises(StateError, match="--personal ditto"):
         choose(FILE, None, tmp_path)
     files.write(tmp_path / PERSONAL, {"run": "run-one"}, durable=False)
-    with pytest.raises(StateError, match="damaged: `edge run` makes another"):
+    with pytest.raises(StateError, match="damaged: start `edge run` anew"):
         choose(FILE, None, tmp_path)
     Store(tmp_path, print).keep_personal(ORIGIN, model_file.to_bytes(MODEL))
     kept = bytearray((tmp_path / PERSONAL).read_bytes())
     kept[len(kept) // 2] ^= 255
     (tmp_path / PERSONAL).write_bytes(kept)
-    with pytest.raises(StateError, match="damaged: `edge run` makes another"):
+    with pytest.raises(StateError, match="damaged: start `edge run` anew"):
         choose(FILE, None, tmp_path)
 
 

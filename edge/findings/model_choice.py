@@ -48,7 +48,7 @@ def choose(file: PlanFile, model: Path | None, state: Path | None) -> Chosen:
         record = files.read(path)
         origin = None if record is None else Origin.model_validate(record.header)
     except (ValidationError, files.Damaged):
-        raise StateError(f"{path} is damaged: `edge run` makes another of the next global model") from None
+        raise StateError(f"{path} is damaged: start `edge run` anew, which makes another") from None
     if record is None or origin is None:
         raise StateError(f"{state} holds no model of its owner's own: let `edge run --personal ditto` make one there")
     made = f"version {origin.version} of run {origin.run}"

@@ -52,10 +52,10 @@ class NewestModel:
         if held.pointer.version == 0:
             self.trouble = "no findings by a model that nobody has trained yet: they wait for the end of a round"
             return self._classifier is not None
-        own = look_own(self._state, held.pointer) if self._personal else None
+        own, trouble = self._look_own(held.pointer)
         refused = own is not None and own[0] == self._refused
         wanted = None if own is None or refused else own[0]
-        trouble = self.trouble if refused else ""
+        trouble = self.trouble if refused else trouble
         if self._has(held.pointer, plan_bytes, wanted):
             self.trouble = trouble
             return True
@@ -74,6 +74,13 @@ class NewestModel:
         except (PlanError, WireError, ModelError, StateError) as error:  # also between one run's and another's
             self.trouble = f"no findings by the newest model: {error}"
         return self._classifier is not None
+
+    def _look_own(self, pointer: ModelPointer) -> tuple[tuple[Origin, bytes] | None, str]:
+        """The owner's own model of this global one, where it is wanted and better; or why it can't be read."""
+        try:
+            return (look_own(self._state, pointer) if self._personal else None), ""
+        except StateError as error:
+            return None, f"findings are by the global model: {error}"
 
     def _of_own(self, own: tuple[Origin, bytes], plan: Plan) -> tuple[BeatClassifier | None, str]:
         """The owner's own model; or why it can't be used, which holds until there is another."""
